@@ -1,0 +1,1 @@
+"""masklet: follow objects through video with SAM 2, over gRPC."""

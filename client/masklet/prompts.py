@@ -1,0 +1,195 @@
+"""What a person says of an object: clicks, a box, a mask. Used on both sides of the wire; each checks itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet.errors import InvalidArgument
+
+MAX_ID = 2**32 - 1
+MAX_POINTS = 256
+FOREGROUND = 1
+BACKGROUND = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Points, a box, points with a box, or a mask, for one object on one frame.
+
+    Coordinates are pixels of the video as shown, x to the right and y down. Arguments may be anything that NumPy makes
+    an array of; the attributes are arrays of the shapes below.
+
+    Attributes:
+        object_id: Above 0, the same for one object on all frames.
+        frame_index: 0-based.
+        point_coords: ``float32[N, 2]``, x and y of each click, or None.
+        point_labels: ``int32[N]``, 1 foreground and 0 background, or None; all foreground if only coordinates are given.
+        box: ``float32[4]``, x0, y0, x1, y1, or None.
+        mask: ``bool[H, W]`` at the video's size, or None; excludes points and box.
+        keep_old_points: Add the points to those given before for this object on this frame (SAM 2's
+            ``clear_old_points=False``).
+
+    Raises:
+        InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
+    """
+
+    object_id: int = 1
+    frame_index: int = 0
+    point_coords: npt.NDArray[np.float32] | None = None
+    point_labels: npt.NDArray[np.int32] | None = None
+    box: npt.NDArray[np.float32] | None = None
+    mask: npt.NDArray[np.bool_] | None = None
+    keep_old_points: bool = False
+
+    def __post_init__(self) -> None:
+        _check_id("object_id", self.object_id, lowest=1)
+        _check_id("frame_index", self.frame_index, lowest=0)
+        coords, labels = check_points(self.point_coords, self.point_labels)
+        object.__setattr__(self, "point_coords", coords)
+        object.__setattr__(self, "point_labels", labels)
+        object.__setattr__(self, "box", check_box(self.box))
+        object.__setattr__(self, "mask", check_mask(self.mask))
+        if self.mask is not None and (self.point_coords is not None or self.box is not None):
+            raise InvalidArgument.of("mask", "excludes points and box; send them as a prompt of their own")
+        if self.mask is None and self.point_coords is None and self.box is None:
+            raise InvalidArgument.of("points", "the prompt is empty; give at least one point, a box or a mask")
+        if self.keep_old_points and (self.box is not None or self.mask is not None):
+            raise InvalidArgument.of("keep_old_points", "is for points alone; a box or a mask starts the prompt anew")
+
+    def check_size(self, height: int, width: int) -> None:
+        """Hold the prompt against the video's size as shown.
+
+        Raises:
+            InvalidArgument: A point or the box lies outside, or the mask has another size.
+        """
+        check_within(height, width, point_coords=self.point_coords, box=self.box, mask=self.mask)
+
+    def __repr__(self) -> str:
+        parts = [f"object_id={self.object_id}", f"frame_index={self.frame_index}"]
+        if self.point_coords is not None and self.point_labels is not None:
+            parts.append(
+                f"points={[(*xy, label) for xy, label in zip(self.point_coords.tolist(), self.point_labels, strict=True)]}"
+            )
+        if self.box is not None:
+            parts.append(f"box={self.box.tolist()}")
+        if self.mask is not None:
+            parts.append(f"mask=bool{list(self.mask.shape)}")
+        return f"Prompt({', '.join(parts)})"
+
+
+def _check_id(field: str, value: Any, *, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidArgument.of(field, f"must be a whole number, not {value!r}")
+    if not lowest <= value <= MAX_ID:
+        raise InvalidArgument.of(field, f"is {value}, must lie between {lowest} and {MAX_ID}")
+
+
+def check_points(
+    coords: npt.ArrayLike | None, labels: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int32] | None]:
+    """Clicks as ``float32[N, 2]`` and ``int32[N]``, or two Nones where there are none.
+
+    Raises:
+        InvalidArgument: A shape, a coordinate that is not finite, or a label other than 0 and 1.
+    """
+    if coords is None:
+        if labels is not None:
+            raise InvalidArgument.of("points", "labels without coordinates")
+        return None, None
+    points = _floats("points", coords)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InvalidArgument.of("points", f"coordinates must have the shape [N, 2], not {list(points.shape)}")
+    marks = np.ones(len(points), np.int32) if labels is None else np.asarray(labels)
+    if marks.shape != (len(points),):
+        raise InvalidArgument.of("points", f"{len(points)} coordinates but labels of shape {list(marks.shape)}")
+    if len(points) == 0:
+        return None, None
+    if len(points) > MAX_POINTS:
+        raise InvalidArgument.of("points", f"{len(points)} points, at most {MAX_POINTS} are allowed")
+    for i, (xy, label) in enumerate(zip(points, marks, strict=True)):
+        if not np.isfinite(xy).all():
+            raise InvalidArgument.of(f"points[{i}]", f"coordinates must be finite, not ({xy[0]}, {xy[1]})")
+        if label not in (FOREGROUND, BACKGROUND):
+            raise InvalidArgument.of(f"points[{i}].label", f"is {label}, must be 1 (foreground) or 0 (background)")
+    return points, marks.astype(np.int32)
+
+
+def check_box(box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
+    """The box as ``float32[4]``.
+
+    Raises:
+        InvalidArgument: Not four finite numbers, or not x0 < x1 and y0 < y1.
+    """
+    if box is None:
+        return None
+    corners = _floats("box", box)
+    if corners.shape != (4,):
+        raise InvalidArgument.of(
+            "box", f"must be the four numbers x0, y0, x1, y1, not an array of shape {list(corners.shape)}"
+        )
+    if not np.isfinite(corners).all():
+        raise InvalidArgument.of("box", f"corners must be finite, not {corners.tolist()}")
+    x0, y0, x1, y1 = corners.tolist()
+    if not (x0 < x1 and y0 < y1):
+        raise InvalidArgument.of(
+            "box", f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) is empty or inverted; x0 < x1 and y0 < y1 must hold"
+        )
+    return corners
+
+
+def check_mask(mask: npt.ArrayLike | None) -> npt.NDArray[np.bool_] | None:
+    """The mask as ``bool[H, W]``; any value other than zero is foreground.
+
+    Raises:
+        InvalidArgument: Not two-dimensional, or no foreground at all.
+    """
+    if mask is None:
+        return None
+    pixels = np.asarray(mask)
+    if pixels.ndim != 2:
+        raise InvalidArgument.of("mask", f"must have the shape [H, W], not {list(pixels.shape)}")
+    pixels = pixels.astype(np.bool_)
+    if not pixels.any():
+        raise InvalidArgument.of("mask", "has no foreground pixel")
+    return pixels
+
+
+def check_within(
+    height: int,
+    width: int,
+    *,
+    point_coords: npt.NDArray[np.float32] | None,
+    box: npt.NDArray[np.float32] | None,
+    mask: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Hold checked prompts against the size of the picture.
+
+    Raises:
+        InvalidArgument: A point or the box lies outside, or the mask has another size.
+    """
+    for i, (x, y) in enumerate([] if point_coords is None else point_coords.tolist()):
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise InvalidArgument.of(
+                f"points[{i}]", f"({x:g}, {y:g}) lies outside the picture of {width}x{height} pixels"
+            )
+    if box is not None:
+        x0, y0, x1, y1 = box.tolist()
+        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+            raise InvalidArgument.of(
+                "box", f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) reaches outside the picture of {width}x{height} pixels"
+            )
+    if mask is not None and mask.shape != (height, width):
+        raise InvalidArgument.of(
+            "mask", f"is {mask.shape[1]}x{mask.shape[0]} pixels, the picture {width}x{height}; they must be equal"
+        )
+
+
+def _floats(field: str, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument.of(field, f"must be numbers: {error}") from error

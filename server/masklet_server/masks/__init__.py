@@ -1,0 +1,1 @@
+"""Masks as they travel: run-lengths, PNG, boxes, areas."""

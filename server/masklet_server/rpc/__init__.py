@@ -1,0 +1,1 @@
+"""The edge: gRPC messages to domain objects and back."""

@@ -1,0 +1,22 @@
+"""What one session may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """Bounds of one session.
+
+    Attributes:
+        max_objects: Objects followed at once, and prompts waiting for a frame, each.
+        window: Frame results sent ahead of the client's acknowledgement.
+        idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the session ends.
+        max_mask_bytes: Size of an encoded mask in a prompt.
+    """
+
+    max_objects: int = 64
+    window: int = 64
+    idle_timeout_seconds: float = 60.0
+    max_mask_bytes: int = 16 * 1024**2
