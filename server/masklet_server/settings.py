@@ -1,0 +1,359 @@
+"""What the operator decides: flags over `MASKLET_*` variables over a TOML file over defaults, all checked in one place.
+
+Settings are flat and carry one name everywhere: `max_sessions` in TOML, `MASKLET_MAX_SESSIONS` in the environment,
+`--max-sessions` on the command line. None of them holds a secret; keys and tokens are named by their files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from masklet.errors import FieldViolation, InvalidArgument
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as SourceError
+
+from masklet_server.session.limits import SessionLimits
+from masklet_server.video.source import VideoLimits
+
+ENV_PREFIX = "MASKLET_"
+CONFIG_VARIABLE = "MASKLET_CONFIG"
+
+# Variables with our prefix that are no settings of the server.
+_OTHER_VARIABLES = {CONFIG_VARIABLE, "MASKLET_CACHE", "MASKLET_SERVER", "MASKLET_TOKEN"}
+# Kubernetes sets these in every pod beside a service that is called "masklet".
+_SERVICE_LINK = re.compile(r"MASKLET_(SERVICE_|PORT$|PORT_)")
+
+# Flags that are not the setting's own name.
+_FLAGS = {"models": "--model", "grace_seconds": "--grace"}
+
+_MIB = 1024**2
+_VIDEO = VideoLimits()
+_SESSION = SessionLimits()
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[ByteSize, Field(ge=0)]
+
+
+def _setting(default: Any, panel: str, description: str) -> Any:
+    return Field(default, description=description, json_schema_extra={"panel": panel})
+
+
+class Settings(BaseModel):
+    """The server's settings. Frozen; a mistake raises pydantic's ValidationError (`checked` turns it into ours).
+
+    Sizes in bytes may be written with a unit ("32MiB"). 0 means "no limit" where the description says so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    address: str = _setting(
+        "127.0.0.1:50051", "Listening", "Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0: any free one."
+    )
+    metrics_address: str = _setting("", "Listening", "HOST:PORT of the Prometheus metrics; empty: none.")
+    grace_seconds: Seconds = _setting(
+        30.0, "Listening", "How long running requests may go on after SIGTERM before they are cut."
+    )
+    max_message_bytes: Annotated[ByteSize, Field(ge=_MIB, le=2**31 - 1)] = _setting(
+        32 * _MIB, "Listening", "Size of one gRPC message."
+    )
+
+    models: Annotated[tuple[str, ...], NoDecode] = _setting(
+        ("nano",), "Models", "Models to load; the first one is the default."
+    )
+    device: str = _setting("auto", "Models", "auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "Models", "Number format of the computation.")
+    picture_cache_bytes: Bytes = _setting(
+        512 * _MIB, "Models", "Memory for encoded pictures that may be asked about again."
+    )
+
+    tls_certificate: Path | None = _setting(None, "Security", "PEM file of the server's certificate chain.")
+    tls_key: Path | None = _setting(None, "Security", "PEM file of the certificate's key.")
+    tls_client_ca: Path | None = _setting(
+        None, "Security", "PEM file of the authorities whose client certificates are demanded (mutual TLS)."
+    )
+    token_file: Path | None = _setting(
+        None, "Security", "File of bearer tokens, one a line: TOKEN or NAME TOKEN. Read again when it changes."
+    )
+    insecure: bool = _setting(False, "Security", "Allow an address beyond this machine without TLS and token.")
+
+    max_sessions: Count = _setting(64, "Limits for clients", "Track streams at once; 0: no limit.")
+    max_sessions_per_client: Count = _setting(16, "Limits for clients", "Of these for one client; 0: no limit.")
+    requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _setting(
+        0.0, "Limits for clients", "Requests of one client; 0: no limit."
+    )
+    upload_bytes_per_second: Bytes = _setting(0, "Limits for clients", "Bytes from one client; 0: no limit.")
+
+    max_objects: Positive = _setting(_SESSION.max_objects, "Limits for a session", "Objects followed at once.")
+    window: Positive = _setting(
+        _SESSION.window, "Limits for a session", "Frame results sent ahead of the client's acknowledgement."
+    )
+    idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        _SESSION.idle_timeout_seconds, "Limits for a session", "Time without progress after which a session ends."
+    )
+    max_mask_bytes: Bytes = _setting(
+        _SESSION.max_mask_bytes, "Limits for a session", "Size of an encoded mask in a prompt."
+    )
+
+    max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(
+        _VIDEO.max_upload_bytes, "Limits for a video", "Size of an uploaded video file."
+    )
+    max_frame_pixels: Positive = _setting(
+        _VIDEO.max_frame_pixels, "Limits for a video", "Height times width of a frame."
+    )
+    max_side: Positive = _setting(_VIDEO.max_side, "Limits for a video", "Height or width of a frame.")
+    max_frames: Count = _setting(_VIDEO.max_frames, "Limits for a video", "Frames in one clip; 0: no limit.")
+    max_duration_seconds: Seconds = _setting(
+        _VIDEO.max_duration_seconds, "Limits for a video", "Time stamp of the last frame; 0: no limit."
+    )
+    max_decoded_pixels: Count = _setting(
+        _VIDEO.max_decoded_pixels, "Limits for a video", "Pixels of all frames of a clip together; 0: no limit."
+    )
+    decoder_memory_bytes: Annotated[ByteSize, Field(ge=256 * _MIB)] = _setting(
+        _VIDEO.decoder_memory_bytes, "Limits for a video", "Address space of one decoding process."
+    )
+    decoder_cpu_seconds: Count = _setting(
+        _VIDEO.decoder_cpu_seconds, "Limits for a video", "Processor time of one decoding process; 0: no limit."
+    )
+    first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        _VIDEO.first_frame_timeout_seconds, "Limits for a video", "From the end of an upload to its first frame."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Logging", "What is worth a line.")
+    log_json: bool = _setting(False, "Logging", "Write the log as one JSON object a line.")
+
+    @field_validator("tls_certificate", "tls_key", "tls_client_ca", "token_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("address", "metrics_address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        if value.startswith(("unix:", "unix-abstract:")):
+            return value
+        if value and split_address(value) is None:
+            raise ValueError("must be HOST:PORT, [IPV6]:PORT or unix:PATH, with a port from 0 to 65535")
+        return value
+
+    @field_validator("address")
+    @classmethod
+    def _check_has_address(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must not be empty; 127.0.0.1:50051 is the default")
+        return value
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _check_metrics_address(cls, value: str) -> str:
+        if value.startswith("unix"):
+            raise ValueError("metrics are served over HTTP; give HOST:PORT")
+        return value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one model")
+        if len(set(value)) < len(value):
+            raise ValueError("names a model twice")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return value
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together; give both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        encrypted = self.tls_certificate is not None
+        authenticated = self.token_file is not None or self.tls_client_ca is not None
+        if not (is_loopback(self.address) or self.insecure or (encrypted and authenticated)):
+            raise ValueError(
+                f"{self.address} can be reached from other machines: give tls_certificate and tls_key, and token_file "
+                "(or tls_client_ca), or listen on 127.0.0.1, or say insecure if the network is trusted"
+            )
+        return self
+
+    @property
+    def video_limits(self) -> VideoLimits:
+        """What one video may cost."""
+        return VideoLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(VideoLimits)})
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """What one session may hold."""
+        return SessionLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(SessionLimits)})
+
+
+class _Sources(Settings, BaseSettings):  # type: ignore[misc]  # their model_config are of two types
+    """Lends pydantic-settings the fields; never made, so that `Settings` itself reads no environment."""
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings and where each came from.
+
+    Attributes:
+        settings: What holds.
+        origins: For each setting "default", its flag, its variable, or the file's path.
+    """
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def to_toml(self) -> str:
+        """The settings as a TOML file that gives the same settings when read, each with a comment on its origin."""
+        lines = ["# flags > MASKLET_* variables > configuration file > defaults"]
+        for name in Settings.model_fields:
+            value = getattr(self.settings, name)
+            line = f'# {name} = ""' if value is None else f"{name} = {_toml(value)}"
+            lines.append(f"{line}  # {self.origins[name]}")
+        return "\n".join(lines) + "\n"
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, *, config: Path | None = None) -> LoadedSettings:
+    """Settings from all four sources.
+
+    Args:
+        flags: By setting's name; absent where the flag was not given.
+        config: A TOML file; None: the one MASKLET_CONFIG names, if any.
+
+    Raises:
+        InvalidArgument: A value is wrong, a name unknown, or the file cannot be read; the message says where.
+    """
+    flags = flags or {}
+    if config is None and os.environ.get(CONFIG_VARIABLE):
+        config = Path(os.environ[CONFIG_VARIABLE])
+    from_file = _read_file(config) if config is not None else {}
+    from_environment = _read_environment()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in Settings.model_fields:
+        layers = (
+            (flags, flag_of(name)),
+            (from_environment, ENV_PREFIX + name.upper()),
+            (from_file, str(config)),
+        )
+        origins[name] = "default"
+        for layer, origin in layers:
+            if name in layer:
+                values[name], origins[name] = layer[name], origin
+                break
+    return LoadedSettings(checked(values, origins), origins)
+
+
+def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Settings:
+    """Settings of these values and the defaults, and of nothing else.
+
+    Raises:
+        InvalidArgument: A value is wrong or a name unknown.
+    """
+    _refuse_unknown(values, "settings")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        violations = tuple(_violation(detail, origins or {}) for detail in error.errors())
+        message = "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+        raise InvalidArgument(message, violations=violations) from error
+
+
+def flag_of(name: str) -> str:
+    """The command line flag of a setting."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach the address; names other than localhost are taken to be reachable."""
+    parts = split_address(address)
+    if parts is None:
+        return address.startswith("unix")
+    host = parts[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def split_address(address: str) -> tuple[str, int] | None:
+    """Host (without brackets) and port, or None where the address is not of that form."""
+    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d{1,5})", address)
+    if match is None or int(match[3]) > 65535:
+        return None
+    return match[1] or match[2], int(match[3])
+
+
+def _violation(detail: Any, origins: Mapping[str, str]) -> FieldViolation:
+    field = ".".join(str(part) for part in detail["loc"])
+    description = detail["msg"].removeprefix("Value error, ")
+    origin = origins.get(str(detail["loc"][0]), "default") if detail["loc"] else "default"
+    return FieldViolation(field, description if origin == "default" else f"{description} (from {origin})")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InvalidArgument.of("config", f"there is no file {path}")
+    try:
+        values = dict(TomlConfigSettingsSource(_Sources, toml_file=path)())
+    except (OSError, ValueError) as error:
+        raise InvalidArgument.of("config", f"{path} is not a readable TOML file: {error}") from error
+    _refuse_unknown(values, str(path))
+    return values
+
+
+def _read_environment() -> dict[str, Any]:
+    # A variable that resembles no setting is somebody else's; one that nearly does is a typo.
+    for variable in sorted(os.environ):
+        if not variable.startswith(ENV_PREFIX) or variable in _OTHER_VARIABLES or _SERVICE_LINK.match(variable):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        near = _nearest(name, cutoff=0.8)
+        if name not in Settings.model_fields and near:
+            raise InvalidArgument.of(variable, f"is no setting; did you mean {ENV_PREFIX}{near.upper()}?")
+    try:
+        return dict(EnvSettingsSource(_Sources, env_prefix=ENV_PREFIX, env_ignore_empty=True)())
+    except SourceError as error:
+        raise InvalidArgument.of("environment", str(error)) from error
+
+
+def _refuse_unknown(values: Iterable[str], where: str) -> None:
+    for name in values:
+        if name not in Settings.model_fields:
+            near = _nearest(name, cutoff=0.5)
+            advice = (
+                f"did you mean {near}?" if near else "`masklet serve --print-config` shows all; there are no tables"
+            )
+            raise InvalidArgument.of(name, f"is no setting ({where}); {advice}")
+
+
+def _nearest(name: str, *, cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=cutoff)), None)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    # Numbers, booleans and strings are written alike in JSON and TOML, except that TOML knows no surrogate pairs.
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
