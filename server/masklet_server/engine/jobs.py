@@ -69,7 +69,8 @@ class ObjectOutput:
     object_score: float
 
     def __repr__(self) -> str:
-        return f"ObjectOutput(mask=bool{list(self.mask.shape)}, predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f})"
+        scores = f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}"
+        return f"ObjectOutput(mask=bool{list(self.mask.shape)}, {scores})"
 
 
 @dataclass(frozen=True, eq=False)

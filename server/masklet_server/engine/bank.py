@@ -1,0 +1,309 @@
+"""What one object keeps of its past: SAM 2's memory, in constant space.
+
+`SAM2VideoPredictor` keeps every frame's output for ever and reads a few of them. A bank keeps those few, which are
+
+1. of every conditioning frame (one that was prompted before it was tracked): its memory and its pointer;
+2. of the last 6 tracked frames (`num_maskmem` - 1): their memories;
+3. of the last 15 (`max_obj_ptrs_in_encoder` - 1): their object pointers;
+4. from which frame to which the object was tracked, which tells a new conditioning frame from a correction;
+5. of the last `correction_window` frames, as long again, so that they can be corrected: logits and clicks too.
+
+Everything here is forward in time. A bank dumps to bytes and goes on elsewhere with the same masks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet_server.engine.network import Features
+
+NUM_RECENT_MEMORIES = 6
+NUM_RECENT_POINTERS = 15
+# Each costs as much attention as a recent frame, for ever; SAM 2 was trained with at most 8 prompted frames in 8.
+MAX_CONDITIONING_FRAMES = 32
+_FORMAT = "masklet-bank-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is kept of one frame.
+
+    Attributes:
+        pointer: ``[C]``.
+        object_score: ``float32[1]``, a logit.
+        predicted_iou: ``float32[]``.
+        features: ``bfloat16[M, h, w]``, or None once no step can ask for them.
+        logits: ``float32[1, 4h, 4w]``, or None once the frame can be neither shown nor corrected.
+    """
+
+    pointer: Tensor
+    object_score: Tensor
+    predicted_iou: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+
+    @property
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor with its name."""
+        for field in dataclasses.fields(self):
+            if (tensor := getattr(self, field.name)) is not None:
+                yield field.name, tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prompted:
+    """A prompted frame whose memory is still to be encoded: prompts may yet be added to it.
+
+    Attributes:
+        memory: Without features.
+        frame: Features of the picture, to encode the memory from.
+        is_conditioning: False for a correction on a frame that was tracked before.
+    """
+
+    memory: Memory
+    frame: Features
+    is_conditioning: bool
+
+
+class MemoryBank:
+    """The memory of one object.
+
+    Not safe to be used from several threads: once handed to the engine, only the engine's thread changes it.
+
+    Args:
+        model: Name of the model that makes its memories; a dump loads only for the same model.
+        correction_window: How many of the last tracked frames can still be corrected.
+    """
+
+    def __init__(self, model: str = "", *, correction_window: int = 0) -> None:
+        self.model = model
+        self.correction_window = correction_window
+        self.first_frame: int | None = None
+        self.last_frame: int | None = None
+        self.conditioning: dict[int, Memory] = {}
+        self.recent: dict[int, Memory] = {}
+        self.prompted: dict[int, Prompted] = {}
+        self.clicks: dict[int, tuple[Tensor, Tensor]] = {}
+
+    # What was tracked.
+
+    def was_tracked(self, frame_index: int) -> bool:
+        """Whether the frame lies between the first and the last tracked one."""
+        if self.first_frame is None or self.last_frame is None:
+            return False
+        return self.first_frame <= frame_index <= self.last_frame
+
+    def check_next(self, frame_index: int) -> None:
+        """Make sure that no frame is skipped and none is tracked twice.
+
+        Raises:
+            FailedPrecondition: The frame does not follow the last one, or nothing was prompted yet.
+        """
+        if not self.conditioning and not self.prompted:
+            raise FailedPrecondition("the object has no prompt yet, so there is nothing to track")
+        if self.last_frame is not None and frame_index != self.last_frame + 1:
+            raise FailedPrecondition(
+                f"frame {frame_index} does not follow frame {self.last_frame}, the last one tracked"
+            )
+
+    def advance(self, frame_index: int) -> None:
+        """The frame has been tracked: drop what no later step, show or correction can ask for."""
+        if self.first_frame is None:
+            self.first_frame = frame_index
+        self.last_frame = frame_index
+        oldest_pointer = frame_index - NUM_RECENT_POINTERS - self.correction_window
+        oldest_features = frame_index - NUM_RECENT_MEMORIES - self.correction_window
+        oldest_logits = frame_index - self.correction_window
+        for index in [i for i in self.recent if i <= oldest_pointer]:
+            del self.recent[index]
+        for memories, keep_features in ((self.recent, False), (self.conditioning, True)):
+            for index, memory in memories.items():
+                memories[index] = dataclasses.replace(
+                    memory,
+                    features=memory.features if keep_features or index > oldest_features else None,
+                    logits=memory.logits if index > oldest_logits else None,
+                )
+        for index in [i for i in self.clicks if i <= oldest_logits]:
+            del self.clicks[index]
+
+    def rewind(self, frame_index: int) -> None:
+        """Forget what was tracked after the frame, so that the next step tracks the frame after it again.
+
+        Conditioning frames stay: a prompt is not undone by tracking anew.
+
+        Raises:
+            InvalidArgument: The frame lies outside the correction window.
+        """
+        self.check_correctable(frame_index)
+        for index in [i for i in self.recent if i > frame_index]:
+            del self.recent[index]
+        self.last_frame = frame_index
+
+    def check_correctable(self, frame_index: int) -> None:
+        """Make sure that everything a correction on the frame needs is still here.
+
+        Raises:
+            InvalidArgument: The frame lies outside the correction window.
+        """
+        last = self.last_frame
+        if last is None or not self.was_tracked(frame_index) or frame_index <= last - self.correction_window:
+            raise InvalidArgument.of(
+                "frame_index",
+                f"frame {frame_index} is not among the last {self.correction_window} tracked frames (up to {last}), "
+                "which are those that can be corrected",
+            )
+
+    # What a step reads.
+
+    def memories_before(self, frame_index: int) -> list[tuple[int, Tensor]]:
+        """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features."""
+        chosen = [(0, memory.features) for memory in self.conditioning.values()]
+        for age in range(NUM_RECENT_MEMORIES, 0, -1):
+            if (memory := self.recent.get(frame_index - age)) is not None:
+                chosen.append((age, memory.features))
+        return [(age, features) for age, features in chosen if features is not None]
+
+    def pointers_before(self, frame_index: int, most: int = NUM_RECENT_POINTERS + 1) -> list[tuple[int, Tensor]]:
+        """Pointers to attend to on a frame: pairs of distance and pointer; `most` is min(frames of the clip, 16)."""
+        chosen = [(frame_index - i, memory.pointer) for i, memory in self.conditioning.items() if i <= frame_index]
+        for distance in range(1, most):
+            if (memory := self.recent.get(frame_index - distance)) is not None:
+                chosen.append((distance, memory.pointer))
+        return chosen
+
+    def last_logits(self, frame_index: int) -> Tensor | None:
+        """Logits ``float32[1, 4h, 4w]`` of the frame so far, to go on from with further clicks, or None."""
+        if (prompted := self.prompted.get(frame_index)) is not None:
+            return prompted.memory.logits
+        memory = self.conditioning.get(frame_index) or self.recent.get(frame_index)
+        return None if memory is None else memory.logits
+
+    # What a step writes.
+
+    def add_prompted(self, frame_index: int, prompted: Prompted) -> None:
+        """Note the outcome of a prompt; its memory is encoded when tracking goes on.
+
+        Raises:
+            ResourceExhausted: The object has as many conditioning frames as are allowed.
+        """
+        known = frame_index in self.conditioning or frame_index in self.prompted
+        if prompted.is_conditioning and not known:
+            waiting = sum(p.is_conditioning for p in self.prompted.values())
+            if len(self.conditioning) + waiting >= MAX_CONDITIONING_FRAMES:
+                raise ResourceExhausted(
+                    f"the object has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
+                    "remove it and prompt it again on this frame to go on"
+                )
+        self.prompted[frame_index] = prompted
+
+    def settle(self, frame_index: int, memory: Memory) -> None:
+        """Turn a prompted frame into a remembered one."""
+        prompted = self.prompted.pop(frame_index)
+        if prompted.is_conditioning:
+            self.conditioning[frame_index] = memory
+            self.recent.pop(frame_index, None)
+        else:
+            self.recent[frame_index] = memory
+
+    # All of it.
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors held, views counted by what they show."""
+        memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in self.prompted.values())]
+        total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
+        total += sum(p.frame.nbytes for p in list(self.prompted.values()))
+        return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
+
+    def copy(self) -> MemoryBank:
+        """A bank that shares the tensors (which nothing changes in place) and not the books."""
+        twin = MemoryBank(self.model, correction_window=self.correction_window)
+        twin.restore(self)
+        return twin
+
+    def restore(self, other: MemoryBank) -> None:
+        """Become what `other` is: undoes a step that failed half-way."""
+        self.first_frame, self.last_frame = other.first_frame, other.last_frame
+        self.conditioning, self.recent = dict(other.conditioning), dict(other.recent)
+        self.prompted, self.clicks = dict(other.prompted), dict(other.clicks)
+
+    def dump(self) -> bytes:
+        """The bank as a safetensors file; of a frame that was prompted and not tracked since, nothing may be pending.
+
+        Raises:
+            FailedPrecondition: A prompt has not been followed by a step yet.
+        """
+        if self.prompted:
+            raise FailedPrecondition(
+                f"frames {sorted(self.prompted)} are prompted and not tracked yet; dump after the step"
+            )
+        tensors = {
+            f"{kind}.{index}.{name}": tensor.contiguous().cpu()
+            for kind, memories in (("conditioning", self.conditioning), ("recent", self.recent))
+            for index, memory in memories.items()
+            for name, tensor in memory.tensors
+        }
+        for index, (coords, labels) in self.clicks.items():
+            tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
+        state = {
+            "model": self.model,
+            "correction_window": self.correction_window,
+            "first_frame": self.first_frame,
+            "last_frame": self.last_frame,
+            "conditioning": list(self.conditioning),  # in the order of prompting, which safetensors would sort
+        }
+        return safetensors.torch.save(tensors, metadata={"format": _FORMAT, "state": json.dumps(state)})
+
+    @classmethod
+    def load(cls, data: bytes, *, model: str, device: torch.device | str = "cpu") -> MemoryBank:
+        """A bank from `dump`'s bytes.
+
+        Raises:
+            InvalidArgument: These are not a bank's bytes, or it belongs to another model.
+        """
+        try:
+            metadata = _read_metadata(data)
+            tensors = safetensors.torch.load(data)
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise InvalidArgument.of("bank", f"is not a dumped memory bank: {error}") from error
+        if metadata.get("format") != _FORMAT:
+            raise InvalidArgument.of(
+                "bank", f"has the format {metadata.get('format')!r}, this version reads {_FORMAT!r}"
+            )
+        state = json.loads(metadata["state"])
+        if state["model"] != model:
+            raise InvalidArgument.of("bank", f"was made by the model {state['model']!r}, not by {model!r}")
+        bank = cls(model, correction_window=state["correction_window"])
+        bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
+        parts: dict[tuple[str, int], dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            kind, index, name = key.split(".")
+            parts.setdefault((kind, int(index)), {})[name] = tensor.to(device)
+        bank.conditioning = {i: Memory(**parts["conditioning", i]) for i in state["conditioning"]}
+        bank.recent = {i: Memory(**part) for (kind, i), part in sorted(parts.items()) if kind == "recent"}
+        bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in parts.items() if kind == "clicks"}
+        return bank
+
+    def __repr__(self) -> str:
+        return (
+            f"MemoryBank(model={self.model!r}, tracked={self.first_frame}..{self.last_frame}, "
+            f"conditioning={list(self.conditioning)}, recent={list(self.recent)}, nbytes={self.nbytes})"
+        )
+
+
+def _read_metadata(data: bytes) -> dict[str, str]:
+    """The header's free part: safetensors.torch.load leaves it out."""
+    length = int.from_bytes(data[:8], "little")
+    if not 0 < length <= len(data) - 8:
+        raise ValueError("the header is cut off")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return {str(key): str(value) for key, value in metadata.items()}

@@ -1,0 +1,117 @@
+"""One batch of jobs on the device: from pixels and prompts to masks. Runs on the engine's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from masklet_server.engine.bank import Memory
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, PictureJob, PictureOutput
+from masklet_server.engine.network import Features, Network
+from masklet_server.engine.picture import PictureCache, encode_picture, find_picture, segment
+from masklet_server.engine.step import Work, apply_prompt, track
+
+# Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.
+MAX_ENCODE_BATCH = 8
+MAX_STEP_BATCH = 16
+
+
+class EngineObserver(Protocol):
+    """Who wants to know what the engine does; called on the engine's thread."""
+
+    def on_encode(self, batch_size: int, seconds: float) -> None:
+        """So many pictures were encoded together."""
+
+    def on_step(self, batch_size: int, seconds: float) -> None:
+        """So many objects were prompted and tracked together."""
+
+    def on_queue(self, seconds: float) -> None:
+        """A job waited so long for the device."""
+
+
+@torch.inference_mode()
+def run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None = None) -> list[FrameOutput]:
+    """Track the objects of several streams, each on its next frame. All or nothing: a failure leaves every bank as it was."""
+    before = [task.bank.copy() for job in jobs for task in job.tasks]
+    try:
+        return _run_frames(network, jobs, observer)
+    except BaseException:
+        for task, saved in zip((task for job in jobs for task in job.tasks), before, strict=True):
+            task.bank.restore(saved)
+        raise
+
+
+def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[FrameOutput]:
+    start = time.perf_counter()
+    frames = _encode(network, jobs)
+    encoded = time.perf_counter()
+    works = [
+        [Work(task.bank, frame, job.frame_index, job.clip_length) for task in job.tasks]
+        for job, frame in zip(jobs, frames, strict=True)
+    ]
+    prompted = [
+        [
+            [apply_prompt(network, work, prompt, height=job.height, width=job.width) for prompt in task.prompts]
+            for task, work in zip(job.tasks, job_works, strict=True)
+        ]
+        for job, job_works in zip(jobs, works, strict=True)
+    ]
+    tracked = iter(track(network, [work for job_works in works for work in job_works], max_batch=MAX_STEP_BATCH))
+    outputs = [
+        FrameOutput(
+            objects=_show(network, [next(tracked) for _ in job.tasks], job),
+            prompts=[_show(network, memories, job) for memories in job_prompted],
+        )
+        for job, job_prompted in zip(jobs, prompted, strict=True)
+    ]
+    if observer is not None:
+        observer.on_encode(len(jobs), encoded - start)
+        observer.on_step(sum(len(job.tasks) for job in jobs), time.perf_counter() - encoded)
+    return outputs
+
+
+@torch.inference_mode()
+def run_picture(
+    network: Network, job: PictureJob, cache: PictureCache, observer: EngineObserver | None = None
+) -> PictureOutput:
+    """Segment a picture, encoding it unless the cache has it.
+
+    Raises:
+        NotFound: The job names a picture that the cache has let go.
+        InvalidArgument: A prompt outside the picture.
+    """
+    start = time.perf_counter()
+    if job.pixels is None:
+        image_id, picture = job.image_id, find_picture(cache, job.model, job.image_id)
+    else:
+        image_id = cache.id_of(job.pixels)
+        known = cache.get(job.model, image_id)
+        picture = known or encode_picture(network, job.pixels)
+        if known is None:
+            cache.put(job.model, image_id, picture)
+            if observer is not None:
+                observer.on_encode(1, time.perf_counter() - start)
+    results = segment(network, picture, job.prompts, multimask=job.multimask_output)
+    return PictureOutput(image_id, picture.height, picture.width, results)
+
+
+def _encode(network: Network, jobs: Sequence[FrameJob]) -> list[Features]:
+    features: list[Features] = []
+    for start in range(0, len(jobs), MAX_ENCODE_BATCH):
+        pixels = np.stack([job.pixels for job in jobs[start : start + MAX_ENCODE_BATCH]])
+        features += network.encode_pixels(torch.from_numpy(pixels))
+    return features
+
+
+def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[ObjectOutput]:
+    """Masks at the video's size. One object at a time, because full-size logits of many would be gigabytes."""
+    outputs = []
+    for memory in memories:
+        assert memory.logits is not None
+        mask = network.resize(memory.logits[None], job.height, job.width)[0, 0] > 0
+        outputs.append(ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item()))
+    return outputs

@@ -1,0 +1,378 @@
+"""SAM 2's modules as functions of tensors: encode a picture, attend to memory, decode a mask, encode a memory.
+
+The modules are sam2's own (`sam2.modeling`). What is written anew here are the few lines between them that
+`SAM2Base` wraps in per-video dictionaries; each function names the method it stands for, and `tests/parity` holds
+them against it.
+
+Shapes: B objects, C the model's width (256), M the width of a memory (64), S the side of the square picture,
+h = w = S / 16 the side of the feature map, 4h the side of low-resolution logits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from sam2.utils.misc import fill_holes_in_mask_scores
+from torch import Tensor
+
+from masklet.errors import InvalidArgument
+
+# ImageNet's, as in sam2.utils.misc.load_video_frames.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+# Logits that stand for a mask given by the client (SAM2Base._use_mask_as_output).
+MASK_SCALE, MASK_BIAS = 20.0, -10.0
+
+# sam2's `fill_hole_area` of the video predictor; upstream skips it where its CUDA extension was not built.
+FILL_HOLE_AREA = 8 if importlib.util.find_spec("sam2._C") else 0
+
+# What the functions below take for granted; true of every SAM 2 and SAM 2.1 configuration that Meta published.
+_ASSUMED: dict[str, object] = {
+    "use_high_res_features_in_sam": True,
+    "directly_add_no_mem_embed": True,
+    "use_mask_input_as_output_without_sam": True,
+    "use_obj_ptrs_in_encoder": True,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "fixed_no_obj_ptr": True,
+    "soft_no_obj_ptr": False,
+    "max_cond_frames_in_attn": -1,
+    "memory_temporal_stride_for_eval": 1,
+    "non_overlap_masks_for_mem_enc": False,
+}
+
+
+class Clicks(Protocol):
+    """The part of a prompt that the prompt encoder sees as points."""
+
+    @property
+    def point_coords(self) -> npt.NDArray[np.float32] | None:
+        """``float32[N, 2]``."""
+
+    @property
+    def point_labels(self) -> npt.NDArray[np.int32] | None:
+        """``int32[N]``."""
+
+    @property
+    def box(self) -> npt.NDArray[np.float32] | None:
+        """``float32[4]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the image encoder makes of one frame.
+
+    Attributes:
+        top: ``[C, h, w]``, what memory attention and the mask decoder look at.
+        fine: ``[C/8, 4h, 4w]`` and ``[C/4, 2h, 2w]``, the mask decoder's high-resolution inputs.
+    """
+
+    top: Tensor
+    fine: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.top.nbytes + sum(level.nbytes for level in self.fine)
+
+    @staticmethod
+    def stack(features: Sequence[Features]) -> FeatureBatch:
+        """Several frames' features as one batch."""
+        if len(features) == 1:
+            only = features[0]
+            return FeatureBatch(only.top[None], (only.fine[0][None], only.fine[1][None]))
+        fine = (torch.stack([f.fine[0] for f in features]), torch.stack([f.fine[1] for f in features]))
+        return FeatureBatch(torch.stack([f.top for f in features]), fine)
+
+    def __repr__(self) -> str:
+        return (
+            f"Features(top={list(self.top.shape)}, fine={[list(f.shape) for f in self.fine]}, dtype={self.top.dtype})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch:
+    """Features with a leading dimension: `top` is ``[B, C, h, w]``."""
+
+    top: Tensor
+    fine: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the mask decoder says of B objects.
+
+    Attributes:
+        logits: ``float32[B, 1, 4h, 4w]``.
+        predicted_iou: ``float32[B]``.
+        pointer: ``[B, C]``.
+        object_score: ``float32[B, 1]``, a logit.
+    """
+
+    logits: Tensor
+    predicted_iou: Tensor
+    pointer: Tensor
+    object_score: Tensor
+
+
+class Network:
+    """One model on one device, in one dtype. Its functions change nothing and must run on the engine's thread.
+
+    Args:
+        model: With weights, in float32 on the CPU; taken over and changed in place.
+        device: Where to compute.
+        dtype: Of weights and activations. Prompts and logits stay in float32.
+
+    Raises:
+        InvalidArgument: The configuration asks for something that this engine does not do.
+    """
+
+    def __init__(self, model: SAM2Base, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        for name, wanted in _ASSUMED.items():
+            if (actual := getattr(model, name)) != wanted:
+                raise InvalidArgument.of(
+                    "model", f"configurations with {name}={actual} are not supported, only {wanted}"
+                )
+        self.model = model.to(device=device, dtype=dtype).eval()
+        # Clicks at full resolution need more than bfloat16's 8 bits, and the prompt encoder costs next to nothing.
+        self.model.sam_prompt_encoder.float()
+        self.device = device
+        self.dtype = dtype
+        self.image_size: int = model.image_size
+        self.grid_size: int = model.image_size // model.backbone_stride
+        self.logits_size: int = 4 * self.grid_size
+        self.num_memories: int = model.num_maskmem
+        self.max_pointers: int = model.max_obj_ptrs_in_encoder
+        self._mean = torch.tensor(PIXEL_MEAN, device=device).view(3, 1, 1)
+        self._std = torch.tensor(PIXEL_STD, device=device).view(3, 1, 1)
+        with torch.inference_mode():
+            grid = (self.grid_size, self.grid_size)
+            self._feature_position = _tokens(
+                model.image_encoder.neck.position_encoding(torch.empty(1, 1, *grid, device=device)).to(dtype)
+            )
+            self._memory_position = _tokens(
+                model.memory_encoder.position_encoding(torch.empty(1, 1, *grid, device=device)).to(dtype)
+            )
+            self._dense_position = model.sam_prompt_encoder.get_dense_pe().to(dtype)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def encode_pixels(self, pixels: Tensor) -> list[Features]:
+        """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
+        return self.encode_scaled(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255)
+
+    def encode_scaled(self, frames: Tensor) -> list[Features]:
+        """Features of B frames, ``float32[B, 3, S, S]`` between 0 and 1."""
+        return self.encode_normalized((frames.to(self.device) - self._mean) / self._std)
+
+    def encode_normalized(self, frames: Tensor) -> list[Features]:
+        """Features of B frames, ``float32[B, 3, S, S]`` as normalised for the model (`SAM2Base.forward_image`)."""
+        levels = self.model.forward_image(frames.to(self.device, self.dtype))["backbone_fpn"]
+        fine0, fine1, top = (level.to(self.dtype) for level in levels)
+        return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
+
+    def without_memory(self, top: Tensor) -> Tensor:
+        """Features ``[B, C, h, w]`` of a frame without a past (`SAM2Base._prepare_memory_conditioned_features`)."""
+        no_memory: Tensor = self.model.no_mem_embed
+        return top + no_memory.view(1, -1, 1, 1)
+
+    def with_memory(self, top: Tensor, memories: Tensor, ages: Tensor, pointers: Tensor, distances: Tensor) -> Tensor:
+        """Features that have attended to the past (`SAM2Base._prepare_memory_conditioned_features`).
+
+        Args:
+            top: ``[B, C, h, w]`` of the frame to be tracked.
+            memories: ``[B, N, M, h, w]``.
+            ages: ``int64[B, N]``: 0 for a conditioning frame, else how many frames ago.
+            pointers: ``[B, P, C]``.
+            distances: ``float32[B, P]``: how many frames ago, over the greatest distance that the model looks back.
+
+        Returns:
+            ``[B, C, h, w]``.
+        """
+        batch, _, width, rows, columns = memories.shape
+        # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
+        temporal = self.model.maskmem_tpos_enc[ages - 1].view(*ages.shape, 1, width)
+        memory = memories.to(self.dtype).flatten(3).transpose(2, 3)
+        memory_position = self._memory_position.view(1, 1, rows * columns, width) + temporal
+        pointer_tokens, pointer_position = self._pointer_tokens(pointers.to(self.dtype), distances, width)
+        attended: Tensor = self.model.memory_attention(
+            curr=_tokens(top),
+            curr_pos=self._feature_position.expand(-1, batch, -1),
+            memory=torch.cat([memory.flatten(1, 2), pointer_tokens], dim=1).transpose(0, 1),
+            memory_pos=torch.cat([memory_position.flatten(1, 2), pointer_position], dim=1).transpose(0, 1),
+            num_obj_ptr_tokens=pointer_tokens.shape[1],
+        )
+        return attended.permute(1, 2, 0).reshape(batch, -1, rows, columns)
+
+    def _pointer_tokens(self, pointers: Tensor, distances: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Pointers ``[B, P, C]`` cut into ``[B, P*C/M, M]`` tokens, and the position encoding of each."""
+        batch, _, channels = pointers.shape
+        pieces = channels // width
+        if self.model.add_tpos_enc_to_obj_ptrs:
+            dim = channels if self.model.proj_tpos_enc_in_obj_ptrs else width
+            encoding = get_1d_sine_pe(distances, dim=dim).to(self.dtype)
+            position = self.model.obj_ptr_tpos_proj(encoding)
+        else:
+            position = pointers.new_zeros(*distances.shape, width)
+        return pointers.reshape(batch, -1, width), position.repeat_interleave(pieces, dim=1)
+
+    def decode(
+        self,
+        features: Tensor,
+        fine: tuple[Tensor, Tensor],
+        *,
+        points: tuple[Tensor, Tensor] | None = None,
+        mask_logits: Tensor | None = None,
+        multimask: bool = False,
+    ) -> Decoded:
+        """The best mask for each object (`SAM2Base._forward_sam_heads`).
+
+        Args:
+            features: ``[B, C, h, w]``, from `without_memory` or `with_memory`.
+            fine: Of the same frames, ``[B, ...]``.
+            points: ``float32[B, N, 2]`` in pixels of the model's square, and ``int32[B, N]``: 1 foreground,
+                0 background, 2 and 3 the corners of a box, which come first.
+            mask_logits: ``float32[B, 1, 4h, 4w]`` to start from.
+            multimask: Choose among three candidates by predicted IoU.
+        """
+        logits, ious, tokens, score = self.decode_candidates(
+            features,
+            fine,
+            points=points or self._no_points(len(features)),
+            mask_logits=mask_logits,
+            multimask=multimask,
+        )
+        present = score > 0
+        logits = torch.where(present[:, None, None], logits, NO_OBJ_SCORE)
+        rows = torch.arange(len(logits), device=logits.device)
+        best = ious.argmax(dim=-1)
+        # With a single output token for all candidates there is one pointer; with one for each, the chosen one's.
+        pointer = self.model.obj_ptr_proj(tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0])
+        return Decoded(logits[rows, best][:, None], ious[rows, best], self._absent_aware(pointer, present), score)
+
+    def decode_candidates(
+        self,
+        features: Tensor,
+        fine: tuple[Tensor, Tensor],
+        *,
+        points: tuple[Tensor, Tensor] | None,
+        mask_logits: Tensor | None,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits ``float32[B, K, 4h, 4w]``, predicted IoU ``[B, K]``, output tokens, object score ``[B, 1]``."""
+        sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_logits)
+        logits, ious, tokens, score = self.model.sam_mask_decoder(
+            image_embeddings=features,
+            image_pe=self._dense_position,
+            sparse_prompt_embeddings=sparse.to(self.dtype),
+            dense_prompt_embeddings=dense.to(self.dtype),
+            multimask_output=multimask,
+            repeat_image=False,
+            high_res_features=list(fine),
+        )
+        return logits.float(), ious.float(), tokens, score.float()
+
+    def decode_mask(self, batch: FeatureBatch, mask: Tensor) -> Decoded:
+        """A mask given by the client taken for the output (`SAM2Base._use_mask_as_output`).
+
+        Args:
+            batch: Features of the frame.
+            mask: ``float32[B, 1, S, S]``, 0 or 1.
+        """
+        logits = F.interpolate(
+            mask * MASK_SCALE + MASK_BIAS,
+            size=(self.logits_size, self.logits_size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
+        shrunk = self.model.mask_downsample(mask.to(self.dtype)).float()
+        pointer = self.decode(batch.top, batch.fine, mask_logits=shrunk).pointer
+        present = mask.flatten(1).gt(0).any(dim=1, keepdim=True)
+        score = MASK_SCALE * present.float() + MASK_BIAS
+        return Decoded(logits, logits.new_ones(len(mask)), self._absent_aware(pointer, present), score)
+
+    def encode_memory(self, top: Tensor, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
+        """What to remember of a frame (`SAM2Base._encode_new_memory`).
+
+        Args:
+            top: ``[B, C, h, w]``, before any attention.
+            logits: ``float32[B, 1, 4h, 4w]``.
+            object_score: ``float32[B, 1]``.
+            prompted: The masks come from a prompt: they are remembered as hard masks.
+
+        Returns:
+            ``bfloat16[B, M, h, w]``: upstream stores memories in bfloat16 whatever the model's dtype.
+        """
+        full = self.resize(logits, self.image_size, self.image_size)
+        hard = prompted and self.model.binarize_mask_from_pts_for_mem_enc
+        mask = (full > 0).float() if hard else torch.sigmoid(full)
+        mask = mask * self.model.sigmoid_scale_for_mem_enc + self.model.sigmoid_bias_for_mem_enc
+        memory: Tensor = self.model.memory_encoder(top, mask.to(self.dtype), skip_mask_sigmoid=True)["vision_features"]
+        if self.model.no_obj_embed_spatial is not None:
+            absent = (object_score <= 0).to(self.dtype)[..., None, None]
+            memory = memory + absent * self.model.no_obj_embed_spatial[..., None, None]
+        return memory.to(torch.bfloat16)
+
+    def use_multimask(self, *, initial: bool, num_points: int) -> bool:
+        """Whether the decoder chooses among candidates (`SAM2Base._use_multimask`); a box counts as two points."""
+        model = self.model
+        return bool(
+            model.multimask_output_in_sam
+            and (initial or model.multimask_output_for_tracking)
+            and model.multimask_min_pt_num <= num_points <= model.multimask_max_pt_num
+        )
+
+    @staticmethod
+    def resize(logits: Tensor, height: int, width: int) -> Tensor:
+        """Logits ``float32[B, 1, ...]`` at another size, as upstream resizes them everywhere."""
+        if logits.shape[-2:] == (height, width):
+            return logits
+        return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def fill_holes(logits: Tensor) -> Tensor:
+        """Logits with small holes filled where sam2's CUDA extension is there (`fill_holes_in_mask_scores`)."""
+        if FILL_HOLE_AREA == 0:
+            return logits
+        filled: Tensor = fill_holes_in_mask_scores(logits, FILL_HOLE_AREA)
+        return filled
+
+    def model_points(self, prompt: Clicks, *, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """A prompt as ``float32[N, 2]`` in pixels of the model's square and labels ``int32[N]``, the box first."""
+        coords, labels = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int32)
+        if prompt.box is not None:
+            coords = torch.from_numpy(prompt.box).reshape(2, 2)
+            labels = torch.tensor([2, 3], dtype=torch.int32)
+        if prompt.point_coords is not None and prompt.point_labels is not None:
+            coords = torch.cat([coords, torch.from_numpy(prompt.point_coords)])
+            labels = torch.cat([labels, torch.from_numpy(prompt.point_labels)])
+        coords = coords / torch.tensor([width, height]) * self.image_size
+        return coords.to(self.device), labels.to(self.device)
+
+    def _no_points(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Upstream pads with one point of label -1 where there is no prompt."""
+        coords = torch.zeros(batch, 1, 2, device=self.device)
+        return coords, -torch.ones(batch, 1, dtype=torch.int32, device=self.device)
+
+    def _absent_aware(self, pointer: Tensor, present: Tensor) -> Tensor:
+        """The learnt no-object pointer in place of those of absent objects."""
+        return torch.where(present, pointer, self.model.no_obj_ptr.to(pointer.dtype))
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """``[B, C, h, w]`` as sam2's ``[h*w, B, C]``."""
+    return maps.flatten(2).permute(2, 0, 1)
