@@ -1,0 +1,48 @@
+"""A few threads for work on masks, so that none of it holds up the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.masks.geometry import Geometry, measure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MeasuredMask:
+    """A mask ready to be sent."""
+
+    encoded: EncodedMask
+    geometry: Geometry
+
+
+class MaskPool:
+    """Encodes, measures and decodes masks in threads of its own; shared by all sessions.
+
+    Args:
+        threads: How many; OpenCV and NumPy release the interpreter for most of the work.
+    """
+
+    def __init__(self, threads: int = 2) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="masks")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, called in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def prepare(self, mask: npt.NDArray[np.bool_], encoding: MaskEncoding) -> MeasuredMask:
+        """Encode and measure ``bool[H, W]``."""
+        return await self.run(lambda: MeasuredMask(encode(mask, encoding), measure(mask)))
+
+    def close(self) -> None:
+        """Let the threads go; work that has not begun is dropped."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
