@@ -1,0 +1,109 @@
+"""Reading a model's configuration: sam2's YAML with `_target_`s, checked before anything in it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from masklet.errors import InvalidArgument
+
+_MODEL_TARGETS = frozenset(
+    {
+        "sam2.modeling.sam2_base.SAM2Base",
+        "sam2.sam2_video_predictor.SAM2VideoPredictor",
+        "sam2.sam2_video_predictor.SAM2VideoPredictorVOS",
+    }
+)
+_ROPE_ATTENTION = "sam2.modeling.sam.transformer.RoPEAttention"
+_SINE_POSITIONS = "sam2.modeling.position_encoding.PositionEmbeddingSine"
+# A configuration may come from the network, and hydra calls whatever it names: os.system as well as a layer. Full names
+# rather than prefixes, because attributes lead on from a module to everything it imports.
+_PART_TARGETS = frozenset(
+    {
+        "masklet_server.models.trunk.MobileNetV2Trunk",
+        "sam2.modeling.backbones.hieradet.Hiera",
+        "sam2.modeling.backbones.image_encoder.FpnNeck",
+        "sam2.modeling.backbones.image_encoder.ImageEncoder",
+        "sam2.modeling.memory_attention.MemoryAttention",
+        "sam2.modeling.memory_attention.MemoryAttentionLayer",
+        "sam2.modeling.memory_encoder.CXBlock",
+        "sam2.modeling.memory_encoder.Fuser",
+        "sam2.modeling.memory_encoder.MaskDownSampler",
+        "sam2.modeling.memory_encoder.MemoryEncoder",
+        "sam2.modeling.sam.transformer.Attention",
+        _ROPE_ATTENTION,
+        _SINE_POSITIONS,
+    }
+)
+
+ModelConfig = dict[str, Any]
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The ``model`` node of a configuration as plain dictionaries and lists, with interpolations resolved.
+
+    Raises:
+        InvalidArgument: The file is no YAML, has no ``model``, or builds anything but sam2's and masklet's own modules.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        root = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # of OmegaConf, of its YAML parser, of the file system
+        raise InvalidArgument.of("config", f"{path} cannot be read as a model's configuration: {error}") from error
+    model = root.get("model") if isinstance(root, dict) else None
+    if not isinstance(model, dict) or model.get("_target_") not in _MODEL_TARGETS:
+        raise InvalidArgument.of(
+            "config",
+            f"{path} has no 'model' whose _target_ is one of {', '.join(sorted(_MODEL_TARGETS))}; "
+            "start from one of sam2's own, such as configs/sam2.1/sam2.1_hiera_t.yaml",
+        )
+    for part in _nodes(model):
+        target = part.get("_target_")
+        if part is not model and target is not None and target not in _PART_TARGETS:
+            raise InvalidArgument.of(
+                "config", f"{path} asks for {target!r}; only sam2's own modules and masklet's trunk may be built"
+            )
+    model.setdefault("image_size", 512)  # SAM2Base's own default
+    return model
+
+
+def adapted(model: ModelConfig, *, image_size: int | None) -> ModelConfig:
+    """The configuration for inference as upstream's video predictor has it, at another image size if one is given.
+
+    `model` is changed in place and returned. See ``sam2.build_sam.build_sam2_video_predictor`` for the overrides.
+
+    Raises:
+        InvalidArgument: The image size does not suit the model.
+    """
+    size = model["image_size"] = image_size or model["image_size"]
+    if size % 32 or size < 64:
+        raise InvalidArgument.of("image_size", f"is {size}, must be a multiple of 32 from 64 on")
+    side = size // model.get("backbone_stride", 16)
+    for part in _nodes(model):
+        part.pop("weights_path", None)  # Hiera would unpickle it; the checkpoint holds the trunk's weights
+        if part.get("_target_") == _ROPE_ATTENTION:
+            part["feat_sizes"] = [side, side]
+        if part.get("_target_") == _SINE_POSITIONS:
+            part["warmup_cache"] = False  # would fill a CUDA device's cache for 1024 x 1024, whatever the size
+    model["compile_image_encoder"] = False
+    model["binarize_mask_from_pts_for_mem_enc"] = True
+    model["sam_mask_decoder_extra_args"] = {
+        **(model.get("sam_mask_decoder_extra_args") or {}),
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+    return model
+
+
+def _nodes(node: object) -> Iterator[dict[Any, Any]]:
+    """All dictionaries in a tree of dictionaries and lists, the root first."""
+    if isinstance(node, dict):
+        yield node
+        children = list(node.values())
+    else:
+        children = list(node) if isinstance(node, list) else []
+    for child in children:
+        yield from _nodes(child)

@@ -1,0 +1,184 @@
+"""Models by name: what each is made of and where its weights come from."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from masklet.errors import InvalidArgument, NotFound
+from masklet_server.models import paths
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HUB_PREFIX = "hub:"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_FORMS = "a model is a known name, NAME=CHECKPOINT:CONFIG for your own weights, or hub:OWNER/REPO on Hugging Face"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model.
+
+    Attributes:
+        name: What requests call it.
+        config: Its configuration: a file beside the registry, a path, or one that the sam2 package contains; empty for
+            a repository of the hub, whose configuration is downloaded with it.
+        checkpoint: Its weights: a file beside the registry (`ships`), a path, or the name a download is kept under;
+            empty for a repository of the hub.
+        description: One line for people.
+        image_size: Side of the square the model sees, in pixels; 0 where only the downloaded configuration says it.
+        url: Where the checkpoint is downloaded from, or empty.
+        hub: Hugging Face repository with the same file, or empty.
+        bytes: Size of the checkpoint, 0 where unknown.
+        sha256: Checksum of the checkpoint, empty where unknown.
+        ships: The checkpoint is part of masklet.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+    description: str = ""
+    image_size: int = 0
+    url: str = ""
+    hub: str = ""
+    bytes: int = 0
+    sha256: str = ""
+    ships: bool = False
+
+    @property
+    def is_hub_repository(self) -> bool:
+        """Configuration and checkpoint are whatever a Hugging Face repository holds."""
+        return not self.checkpoint
+
+    @property
+    def is_downloadable(self) -> bool:
+        """The weights come from the network, not with masklet or from a path of the user's."""
+        return bool(self.url or self.hub)
+
+    def config_path(self) -> Path:
+        """Where the configuration lies.
+
+        Raises:
+            FailedPrecondition: The hub repository has not been downloaded.
+            InvalidArgument: The hub repository does not hold exactly one configuration.
+        """
+        if self.is_hub_repository:
+            return paths.file_of_repository(self.hub, self.name, (".yaml", ".yml"))
+        return paths.config_file(self.config)
+
+    def checkpoint_path(self) -> Path:
+        """Where the checkpoint lies, or will lie once it is downloaded.
+
+        Raises:
+            FailedPrecondition: The hub repository has not been downloaded.
+            InvalidArgument: The hub repository does not hold exactly one checkpoint.
+        """
+        if self.is_hub_repository:
+            return paths.file_of_repository(self.hub, self.name, (".pt", ".pth", ".safetensors"))
+        folder = paths.checkpoints_folder() if self.ships else paths.cache_folder()
+        return folder / self.checkpoint  # an absolute checkpoint stands for itself
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The known models, in the order of ``registry.toml``.
+
+    Attributes:
+        specs: By name.
+    """
+
+    specs: Mapping[str, ModelSpec]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Registry:
+        """Read ``registry.toml``: masklet's own, or the one at `path`."""
+        with (path or paths.checkpoints_folder() / "registry.toml").open("rb") as file:
+            tables = tomllib.load(file)
+        return cls({name: ModelSpec(name=name, **table) for name, table in tables.items()})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, in order."""
+        return tuple(self.specs)
+
+    def __iter__(self) -> Iterator[ModelSpec]:
+        return iter(self.specs.values())
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.specs
+
+    def get(self, name: str) -> ModelSpec:
+        """The model of this name.
+
+        Raises:
+            NotFound: There is none; the message lists those that exist, the most alike first.
+        """
+        if name in self.specs:
+            return self.specs[name]
+        alike = difflib.get_close_matches(name.lower(), self.names, n=3)
+        hint = f"did you mean {' or '.join(alike)}? " if alike else ""
+        raise NotFound(f"there is no model {name!r}; {hint}known models: {', '.join(self.names)}")
+
+    def resolve(self, text: str) -> ModelSpec:
+        """The model that a person asks for on a command line or in settings.
+
+        Args:
+            text: A known name; ``NAME=CHECKPOINT:CONFIG`` with a path to fine-tuned weights and a path to their
+                configuration, one of sam2's (``configs/sam2.1/sam2.1_hiera_t.yaml``) or the name of a known model
+                whose configuration holds; or ``[NAME=]hub:OWNER/REPO``.
+
+        Raises:
+            InvalidArgument: `text` has none of these forms.
+            NotFound: No model has this name, or there is no file at one of the paths.
+        """
+        name, equals, source = text.partition("=")
+        if not equals and text.startswith(HUB_PREFIX):
+            name, source = text, text
+        elif not equals:
+            return self.get(text)
+        elif not _NAME.fullmatch(name):
+            raise InvalidArgument.of(
+                "model", f"{name!r} is no name for a model: letters, digits, '.', '_' and '-' only"
+            )
+        elif name in self.specs:
+            raise InvalidArgument.of("model", f"{name!r} is the name of a known model; give your own another one")
+        if source.startswith(HUB_PREFIX):
+            return self._from_hub(name, source.removeprefix(HUB_PREFIX))
+        return self._from_files(name, source)
+
+    def extended(self, *specs: ModelSpec) -> Registry:
+        """This registry and further models, which take the place of those of the same name."""
+        return Registry({**self.specs, **{spec.name: spec for spec in specs}})
+
+    def _from_hub(self, name: str, repository: str) -> ModelSpec:
+        if not _HUB_REPOSITORY.fullmatch(repository):
+            raise InvalidArgument.of("model", f"{repository!r} is no Hugging Face repository, OWNER/REPO; {_FORMS}")
+        official = next((spec for spec in self if spec.hub == repository), None)
+        if official is not None:
+            chosen = official.name if name.startswith(HUB_PREFIX) else name
+            return replace(official, name=chosen, url="")
+        return ModelSpec(name, config="", checkpoint="", description=f"{repository} on Hugging Face", hub=repository)
+
+    def _from_files(self, name: str, source: str) -> ModelSpec:
+        checkpoint, colon, config = source.rpartition(":")
+        if not (checkpoint and colon and config):
+            raise InvalidArgument.of("model", f"{source!r} lacks a checkpoint or a configuration; {_FORMS}")
+        weights = Path(checkpoint).expanduser().absolute()
+        if not weights.is_file():
+            raise NotFound(f"model {name}: there is no checkpoint at {weights}")
+        path = self.specs[config].config_path() if config in self.specs else paths.config_file(config)
+        from masklet_server.models.config import read_model_config
+
+        size = int(read_model_config(path)["image_size"])
+        return ModelSpec(name, str(path), str(weights), description=f"Your own, {weights}", image_size=size)
