@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from wsgiref.simple_server import WSGIServer
 
-from masklet.errors import Unavailable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from masklet.errors import Unavailable
 from masklet_server.settings import split_address
 
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

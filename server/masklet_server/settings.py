@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from masklet.errors import FieldViolation, InvalidArgument
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as SourceError
 
+from masklet.errors import FieldViolation, InvalidArgument
 from masklet_server.session.limits import SessionLimits
 from masklet_server.video.source import VideoLimits
 
@@ -62,6 +62,11 @@ class Settings(BaseModel):
         "127.0.0.1:50051", "Listening", "Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0: any free one."
     )
     metrics_address: str = _setting("", "Listening", "HOST:PORT of the Prometheus metrics; empty: none.")
+    health_address: str = _setting(
+        "",
+        "Listening",
+        "A second address, without TLS, that serves nothing but grpc.health.v1, for probes; empty: none.",
+    )
     grace_seconds: Seconds = _setting(
         30.0, "Listening", "How long running requests may go on after SIGTERM before they are cut."
     )
@@ -138,7 +143,7 @@ class Settings(BaseModel):
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
-    @field_validator("address", "metrics_address")
+    @field_validator("address", "metrics_address", "health_address")
     @classmethod
     def _check_address(cls, value: str) -> str:
         if value.startswith(("unix:", "unix-abstract:")):

@@ -1,0 +1,71 @@
+"""Puts a whole server together from its settings, and takes it apart again in order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from masklet_server.engine.jobs import LoadedModel
+from masklet_server.engine.scheduler import Engine
+from masklet_server.metrics import Metrics
+from masklet_server.models.registry import Registry
+from masklet_server.rpc.listening import check_free
+from masklet_server.rpc.server import Server
+from masklet_server.rpc.tracking_service import TrackingService
+from masklet_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that answers.
+
+    Attributes:
+        server: The gRPC server.
+        models: What its engine holds, the default model first.
+    """
+
+    server: Server
+    models: Mapping[str, LoadedModel]
+
+    @property
+    def address(self) -> str:
+        """Where to reach it."""
+        return self.server.address
+
+
+@contextlib.asynccontextmanager
+async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
+    """Load models and serve while the block runs; leaving it stops gracefully and frees everything.
+
+    Loading blocks the event loop, on which nothing else runs yet.
+
+    Raises:
+        Unavailable: An address can't be had.
+        NotFound: There is no such model.
+        FailedPrecondition: A checkpoint or the device is missing.
+        DataLoss: A checkpoint is corrupt.
+        InvalidArgument: A key, certificate or token file can't be used.
+        ResourceExhausted: The models do not fit into the device's memory.
+    """
+    check_free(settings.address)
+    registry = Registry.load()
+    specs = [registry.resolve(name) for name in settings.models]
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.metrics_address:
+            stack.callback(metrics.serve(settings.metrics_address).close)
+        engine = Engine.load(
+            specs,
+            device=settings.device,
+            dtype=settings.dtype,
+            picture_cache_bytes=settings.picture_cache_bytes,
+            observer=metrics,
+        )
+        stack.push_async_callback(engine.close)
+        engine.start()
+        metrics.watch_bank_bytes(engine.bank_bytes)
+        server = Server(TrackingService(engine, settings, metrics), settings, metrics)
+        stack.push_async_callback(server.stop)
+        await server.start()
+        yield RunningServer(server, engine.models)

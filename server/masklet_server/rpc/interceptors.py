@@ -1,0 +1,188 @@
+"""What happens around every RPC: identity, admission, metering, errors, the log line, metrics.
+
+Streaming handlers are driven from here by `context.write` rather than handed to gRPC as generators: gRPC leaves a
+generator unfinished when a call ends while it is sending, and its `finally` blocks would run whenever the garbage
+collector comes by, in another task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from masklet_server.metrics import Metrics
+from masklet_server.rpc import auth
+from masklet_server.rpc.admission import Admission
+from masklet_server.rpc.status import as_masklet_error, code_name, to_status
+
+logger = logging.getLogger(__name__)
+
+TRACK = "/masklet.v1.TrackingService/Track"
+SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
+_HEALTH = "/grpc.health.v1.Health/"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]
+
+
+@dataclass
+class Call:
+    """One RPC on its way.
+
+    Attributes:
+        method: Full name, such as "/masklet.v1.TrackingService/Track".
+        context: gRPC's.
+        client: Token name, certificate subject or address.
+        code: Name of the status code it ended with.
+        is_session: Whether it was admitted as a Track stream.
+    """
+
+    method: str
+    context: Context
+    client: str
+    code: str = "OK"
+    is_session: bool = False
+
+
+class EdgeInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of the server.
+
+    Args:
+        tokens: Who may call; None: everybody. The health service is open in any case.
+        admission: Limits, and the drain at the end.
+        metrics: Where RPCs and sessions are counted.
+    """
+
+    def __init__(self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics) -> None:
+        self._tokens = tokens
+        self._admission = admission
+        self._metrics = metrics
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Called by gRPC for every RPC; None where there is no such method, which gRPC answers itself."""
+        handler = await continuation(handler_call_details)
+        return None if handler is None else self._wrapped(handler, handler_call_details.method)
+
+    def _wrapped(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+        # One of the four is set; gRPC's types know them as synchronous ones only.
+        behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        async def run(request_or_iterator: Any, context: Context) -> Any:
+            async with self._around(method, context) as call:
+                if handler.request_streaming:
+                    requests = _Metered(request_or_iterator, self._meter, call)
+                    return await _drive(behaviour(requests, context), context)
+                await self._meter(call, request_or_iterator)
+                return await _drive(behaviour(request_or_iterator, context), context)
+
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        return make(run, handler.request_deserializer, handler.response_serializer)
+
+    @contextlib.asynccontextmanager
+    async def _around(self, method: str, context: Context) -> AsyncIterator[Call]:
+        call = Call(method, context, client=_caller(context))
+        started = time.perf_counter()
+        try:
+            with contextlib.ExitStack() as stack:
+                self._let_in(call, stack)
+                yield call
+            call.code = code_name(context.code())
+        except asyncio.CancelledError:
+            # gRPC cancels the task both when the client goes away and when its deadline passes.
+            remaining = context.time_remaining()
+            call.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            call.code = code_name(context.code())
+            raise
+        except Exception as error:  # noqa: BLE001  # the edge: nothing may pass unmapped
+            await self._abort(call, error)
+        finally:
+            self._record(call, time.perf_counter() - started)
+
+    def _let_in(self, call: Call, stack: contextlib.ExitStack) -> None:
+        if call.method.startswith(_HEALTH):
+            return
+        if self._tokens is not None:
+            try:
+                call.client = auth.require_token(self._tokens, call.context.invocation_metadata() or ())
+            except Exception:
+                self._metrics.refused("token")
+                raise
+        self._admission.check_rate(call.client)
+        if call.method in (TRACK, SEGMENT_IMAGE):
+            stack.enter_context(self._admission.work())
+        if call.method == TRACK:
+            stack.enter_context(self._admission.session(call.client))
+            self._metrics.session_started()
+            call.is_session = True
+
+    async def _meter(self, call: Call, request: Any) -> None:
+        if call.method in (TRACK, SEGMENT_IMAGE):
+            size = request.ByteSize()
+            self._metrics.uploaded(size)
+            await self._admission.uploads.take(call.client, size)
+
+    async def _abort(self, call: Call, error: Exception) -> None:
+        if isinstance(error, grpc.aio.BaseError) and call.context.cancelled():
+            call.code = "CANCELLED"  # a write that raced with the client's leaving
+            raise error
+        known = as_masklet_error(error)
+        status = rpc_status.to_status(to_status(known))
+        call.code = status.code.name
+        await call.context.abort(status.code, status.details, status.trailing_metadata)
+
+    def _record(self, call: Call, seconds: float) -> None:
+        method = call.method.lstrip("/")
+        self._metrics.rpc_ended(method, call.code, seconds)
+        if call.is_session:
+            self._metrics.session_ended(call.code)
+        level = logging.DEBUG if call.method.startswith(_HEALTH) else logging.INFO
+        fields = {"method": method, "client": call.client, "code": call.code, "seconds": round(seconds, 4)}
+        logger.log(level, "rpc", extra=fields)
+
+
+class _Metered:
+    """Requests of a stream, each counted and, where the client is too fast, held back before it is handed on."""
+
+    def __init__(self, requests: AsyncIterable[Any], meter: Callable[[Call, Any], Awaitable[None]], call: Call) -> None:
+        self._requests = aiter(requests)
+        self._meter = meter
+        self._call = call
+
+    def __aiter__(self) -> _Metered:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._requests)
+        await self._meter(self._call, request)
+        return request
+
+
+async def _drive(result: Any, context: Context) -> Any:
+    """Bring a handler to its end, whether it is a coroutine or a generator of responses."""
+    if not isinstance(result, AsyncIterator):
+        return await result
+    async with contextlib.aclosing(result) as responses:  # type: ignore[type-var]  # an async generator
+        async for response in responses:
+            await context.write(response)
+    return None
+
+
+def _caller(context: Context) -> str:
+    return auth.certificate_subject(context.auth_context() or {}) or auth.address_of(context.peer())

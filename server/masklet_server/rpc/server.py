@@ -1,0 +1,148 @@
+"""The gRPC server: masklet's service and the standard ones, on one address, from start to graceful stop."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from masklet.errors import Unavailable
+from masklet.v1 import tracking_pb2, tracking_pb2_grpc
+from masklet_server.metrics import Metrics
+from masklet_server.rpc import tls
+from masklet_server.rpc.admission import Admission
+from masklet_server.rpc.auth import TokenFile
+from masklet_server.rpc.interceptors import EdgeInterceptor
+from masklet_server.rpc.listening import check_free
+from masklet_server.settings import Settings, split_address
+
+logger = logging.getLogger(__name__)
+
+SERVICE_NAME = tracking_pb2.DESCRIPTOR.services_by_name["TrackingService"].full_name
+_STANDARD_SERVICES = (
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+    channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
+)
+# After the drain nothing but watchers of our health is left.
+_CLOSE_SECONDS = 1.0
+
+
+class Server:
+    """One gRPC server around a tracking service.
+
+    Args:
+        service: What answers; made by the caller, who also ends what it stands on after `stop`.
+        settings: Address, security, limits.
+        metrics: Where sessions and RPCs are counted.
+
+    Raises:
+        InvalidArgument: A key, certificate or token file can't be used.
+    """
+
+    def __init__(
+        self, service: tracking_pb2_grpc.TrackingServiceServicer, settings: Settings, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._credentials = tls.server_credentials(settings)
+        self._admission = Admission(settings, metrics)
+        self._health = health.aio.HealthServicer()
+        self._health_server: grpc.aio.Server | None = None
+        tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
+        self._server = grpc.aio.server(
+            interceptors=[EdgeInterceptor(tokens, self._admission, metrics)], options=_options(settings)
+        )
+        tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
+        channelz.add_channelz_servicer(self._server)
+        self._address = settings.address
+        self._stopped = False
+
+    @property
+    def address(self) -> str:
+        """Where to reach the server, the port filled in once it listens."""
+        return self._address
+
+    async def start(self) -> int:
+        """Listen and serve; returns the port, 0 for a Unix socket.
+
+        Raises:
+            Unavailable: The address can't be had.
+        """
+        port = _listen(self._server, self._settings.address, self._credentials)
+        await self._server.start()
+        parts = split_address(self._settings.address)
+        if parts is not None:
+            host = f"[{parts[0]}]" if ":" in parts[0] else parts[0]
+            self._address = f"{host}:{port}"
+        await self._start_health_server()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return port if parts is not None else 0
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Say NOT_SERVING, refuse new work, let running work end within `grace` seconds, cut the rest, and close.
+
+        May be called again, to no effect.
+
+        Args:
+            grace: None: the settings' `grace_seconds`.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._admission.drain(self._settings.grace_seconds if grace is None else grace)
+        await self._server.stop(_CLOSE_SECONDS)
+        if self._health_server is not None:
+            await self._health_server.stop(0)
+
+    def cut(self) -> None:
+        """End the patience of a `stop` that is waiting."""
+        self._admission.cut()
+
+    async def _start_health_server(self) -> None:
+        if not self._settings.health_address:
+            return
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _listen(server, self._settings.health_address, None, "health_address")
+        await server.start()
+        self._health_server = server
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # With it a second server would share the port in silence, and half of the clients.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Find out about clients whose cable was pulled ...
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # ... and let theirs find out about us, at most every ten seconds.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_channelz", 1),
+    ]
+
+
+def _listen(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None, setting: str = "address"
+) -> int:
+    check_free(address, setting)
+    try:
+        return (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
+    except RuntimeError as error:
+        raise Unavailable(f"can't listen on {address}; choose another {setting}") from error

@@ -1,0 +1,101 @@
+"""Errors as google.rpc.Status, with the details that a program can act on, small enough for gRPC's trailers."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from masklet.errors import FieldViolation, Internal, MaskletError, ResourceExhausted
+
+logger = logging.getLogger(__name__)
+
+ERROR_DOMAIN = "masklet"
+
+# A client drops a call whose trailers exceed 8 KiB, and our texts may quote what a client sent. The message travels
+# twice (percent-encoded, which can triple it, and inside the base64 of the details), everything else once.
+_MAX_MESSAGE_BYTES = 1000
+_MAX_VIOLATION_BYTES = 1600
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def to_status(error: MaskletError) -> status_pb2.Status:
+    """The error as it travels: code, message, and details of the kinds Google's error model names.
+
+    ErrorInfo always; BadRequest for wrong fields; QuotaFailure for limits (a violation's field is the limit's name);
+    RetryInfo where waiting helps.
+    """
+    message = _shortened(error.message, _MAX_MESSAGE_BYTES)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=_reason(error), domain=ERROR_DOMAIN)]
+    violations = _fitting(error.violations)
+    if isinstance(error, ResourceExhausted):
+        details.append(_quota_failure(violations or [FieldViolation("", _shortened(error.message, 400))]))
+    elif violations:
+        details.append(_bad_request(violations))
+    if error.retry_after_seconds is not None:
+        delay = Duration()
+        delay.FromNanoseconds(round(error.retry_after_seconds * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=error.code, message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def as_masklet_error(error: Exception) -> MaskletError:
+    """The error itself if it was raised on purpose; else an Internal with an id under which the traceback is logged."""
+    if isinstance(error, MaskletError):
+        return error
+    error_id = secrets.token_hex(6)
+    logger.error("internal error", exc_info=error, extra={"error_id": error_id})
+    return Internal(f"internal error {error_id}; the server's log has the details under this id")
+
+
+def code_name(code: int | grpc.StatusCode | None) -> str:
+    """The status code's name, such as "OK"; None is OK, which is what a handler that sets no code ends with."""
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _CODES.get(code or 0, grpc.StatusCode.UNKNOWN).name
+
+
+def _reason(error: MaskletError) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).upper()
+
+
+def _bad_request(violations: list[FieldViolation]) -> error_details_pb2.BadRequest:
+    make = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(
+        field_violations=[make(field=v.field, description=v.description) for v in violations]
+    )
+
+
+def _quota_failure(violations: list[FieldViolation]) -> error_details_pb2.QuotaFailure:
+    make = error_details_pb2.QuotaFailure.Violation
+    return error_details_pb2.QuotaFailure(
+        violations=[make(subject=v.field, description=v.description) for v in violations]
+    )
+
+
+def _fitting(violations: tuple[FieldViolation, ...]) -> list[FieldViolation]:
+    fitting: list[FieldViolation] = []
+    left = _MAX_VIOLATION_BYTES
+    for violation in violations:
+        short = FieldViolation(_shortened(violation.field, 200), _shortened(violation.description, 400))
+        left -= len(short.field.encode()) + len(short.description.encode())
+        if left < 0:
+            break
+        fitting.append(short)
+    return fitting
+
+
+def _shortened(text: str, limit: int) -> str:
+    # Surrogates (from odd file names, say) cannot travel in a proto string.
+    data = text.encode(errors="replace")
+    if len(data) <= limit:
+        return data.decode()
+    return data[: limit - 4].decode(errors="ignore") + " ..."
