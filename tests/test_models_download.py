@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
+from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from masklet_server.models import _transfer, paths
 from masklet_server.models.download import download, sources, verify
 from masklet_server.models.registry import ModelSpec, Registry
@@ -235,7 +235,7 @@ def test_concurrent_downloads_fetch_once(spec: ModelSpec, behaviour: Behaviour) 
 
 def test_a_cache_that_cannot_be_made_says_what_to_set(spec: ModelSpec, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
-    with pytest.raises(FailedPrecondition, match="cannot write to the cache folder .* set MASKLET_CACHE"):
+    with pytest.raises(FailedPrecondition, match=r"cannot write to the cache folder .* set MASKLET_CACHE"):
         download(spec)
 
 
