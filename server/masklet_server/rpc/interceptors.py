@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
@@ -30,7 +30,8 @@ SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
 _HEALTH = "/grpc.health.v1.Health/"
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
 @dataclass
@@ -68,12 +69,12 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> Handler | None:
         """Called by gRPC for every RPC; None where there is no such method, which gRPC answers itself."""
         handler = await continuation(handler_call_details)
         return None if handler is None else self._wrapped(handler, handler_call_details.method)
 
-    def _wrapped(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrapped(self, handler: Handler, method: str) -> Handler:
         # One of the four is set; gRPC's types know them as synchronous ones only.
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
