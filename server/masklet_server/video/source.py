@@ -88,7 +88,8 @@ class Frame:
         return round(self.pts * self.time_base * 1_000_000_000)
 
     def __repr__(self) -> str:
-        return f"Frame(index={self.index}, pts={self.pts}*{self.time_base}s, {self.width}x{self.height}, pixels=uint8{list(self.pixels.shape)})"
+        size, shape = f"{self.width}x{self.height}", list(self.pixels.shape)
+        return f"Frame(index={self.index}, pts={self.pts}*{self.time_base}s, {size}, pixels=uint8{shape})"
 
 
 class FrameSource(abc.ABC):

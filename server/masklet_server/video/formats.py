@@ -1,0 +1,38 @@
+"""What may come in: the containers, codecs and picture formats that are decoded."""
+
+# Names of FFmpeg's demuxers. No playlists (hls, concat, dash ...): they name further files. No image formats: Pillow's.
+CONTAINERS: tuple[str, ...] = (
+    "mov",
+    "mp4",
+    "matroska",
+    "webm",
+    "mpegts",
+    "mpeg",
+    "avi",
+    "flv",
+    "ogg",
+    "gif",
+    "apng",
+)
+
+# Names of codecs, and of the decoders where FFmpeg has them from another library.
+CODECS: tuple[str, ...] = (
+    "h264",
+    "hevc",
+    "vp8",
+    "vp9",
+    "av1",
+    "mpeg4",
+    "mpeg2video",
+    "mpeg1video",
+    "mjpeg",
+    "theora",
+    "prores",
+    "ffv1",
+    "gif",
+    "apng",
+)
+FOREIGN_DECODERS: tuple[str, ...] = ("libdav1d",)
+
+# Names of Pillow's formats.
+PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")

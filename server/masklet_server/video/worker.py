@@ -1,0 +1,249 @@
+"""The decoding process: ``python -m masklet_server.video.worker MEMORY_FD SPOOL_FD``; started by `sandbox`.
+
+Knows neither torch nor grpc nor NumPy, so that it starts fast and has little to give away.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NoReturn
+
+from masklet_server.video._arriving import ArrivingFile
+from masklet_server.video._clip import Clip, ShownFrame
+from masklet_server.video._confine import confine
+from masklet_server.video._pixels import check_size, from_bytes, shrink
+from masklet_server.video._wire import Channel, Message, Refusal
+
+_MAX_THREADS = 4
+
+
+class Worker:
+    """The process's state: its pipes, its shared memory, and which slots are free."""
+
+    def __init__(self, channel: Channel, setup: Message, memory: mmap.mmap) -> None:
+        self.channel = channel
+        self.limits: dict[str, Any] = setup["limits"]
+        self.image_size: int = setup["image_size"]
+        self._memory = memory
+        self._slots: int = setup["slots"]
+        self._slot_bytes: int = setup["slot_bytes"]
+        self._free = self._slots
+        self._next = 0
+        self.spool: ArrivingFile | None = None
+
+    def pump(self) -> None:
+        """Wait for one message of the clip's parent and act on it."""
+        message = self.channel.receive()
+        if message["type"] == "free":
+            self._free += 1
+        elif self.spool is not None and message["type"] == "arrived":
+            self.spool.arrived = message["size"]
+        elif self.spool is not None and message["type"] == "end":
+            self.spool.complete = True
+        else:
+            raise ValueError(f"unexpected message {message['type']!r}")
+
+    def put(self, pixels: bytes) -> int:
+        """Write into the next slot, waiting until it is free, and return its number."""
+        while not self._free:
+            self.pump()
+        return self._write(pixels)
+
+    def put_now(self, pixels: bytes) -> int:
+        """Write into the next slot, which the parent knows to be free."""
+        self._free = self._slots
+        return self._write(pixels)
+
+    def _write(self, pixels: bytes) -> int:
+        if len(pixels) > self._slot_bytes:
+            raise ValueError(f"{len(pixels)} bytes do not fit a slot of {self._slot_bytes}")
+        slot = self._next
+        start = slot * self._slot_bytes
+        self._memory[start : start + len(pixels)] = pixels
+        self._next = (slot + 1) % self._slots
+        self._free -= 1
+        return slot
+
+
+class FrameSender:
+    """Resizes frames on a few threads, for that costs more than decoding them, and sends them in order."""
+
+    def __init__(self, worker: Worker, threads: int) -> None:
+        self._worker = worker
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+        self._pending: deque[tuple[ShownFrame, Future[bytes]]] = deque()
+
+    def add(self, frame: ShownFrame) -> None:
+        """Take the next frame; sends the oldest ones once every thread has work."""
+        self._pending.append((frame, self._pool.submit(shrink, frame.picture, self._worker.image_size)))
+        while len(self._pending) > self._threads:
+            self._send_oldest()
+
+    def flush(self) -> None:
+        """Send all frames taken so far."""
+        while self._pending:
+            self._send_oldest()
+
+    def _send_oldest(self) -> None:
+        frame, pixels = self._pending.popleft()
+        slot = self._worker.put(pixels.result())
+        width, height = frame.picture.size
+        self._worker.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width)
+
+
+def decode_clip(worker: Worker, spool_fd: int) -> None:
+    """Send every frame of the clip that arrives in the spool."""
+    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    sender = FrameSender(worker, threads)
+
+    def wait_for_bytes() -> None:
+        sender.flush()  # what is ready must not wait for what has not arrived
+        worker.pump()
+
+    worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
+    clip = Clip(worker.spool, worker.limits, threads)
+    try:
+        for index, frame in enumerate(clip.frames()):
+            if index == 0:
+                _send_info(worker, clip, frame)
+            sender.add(frame)
+    finally:
+        sender.flush()
+
+
+def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
+    base = clip.time_base
+    worker.channel.send(
+        "info",
+        **clip.info(),
+        height=first.picture.height,
+        width=first.picture.width,
+        rotation_degrees=first.rotation_degrees,
+        time_base=[base.numerator, base.denominator],
+    )
+
+
+def decode_pictures(worker: Worker) -> None:
+    """Send every picture that comes, at the model's size, all as large as the first one."""
+    first: tuple[int, int] | None = None
+    pixels, most = 0, worker.limits["max_decoded_pixels"]
+    while (message := worker.channel.receive())["type"] != "end":
+        picture = _receive_picture(worker, message, "frame.data")
+        if first is None:
+            first = picture.size
+            worker.channel.send("info", height=picture.height, width=picture.width, time_base=[1, 1_000_000_000])
+        if picture.size != first:
+            raise Refusal(
+                "InvalidArgument",
+                f"frame {message['index']} is {picture.width}x{picture.height} pixels, the first one was "
+                f"{first[0]}x{first[1]}; all frames of a stream must have one size",
+                "frame.data",
+            )
+        pixels += picture.width * picture.height
+        if 0 < most < pixels:
+            raise Refusal(
+                "ResourceExhausted",
+                f"the video's pictures have {pixels} pixels or more in all; max_decoded_pixels is {most}",
+            )
+        slot = worker.put_now(shrink(picture, worker.image_size))
+        worker.channel.send("frame", slot=slot, pts=message["pts"], height=picture.height, width=picture.width)
+    if first is None:
+        raise Refusal("InvalidArgument", "no picture was sent; a video needs at least one", "frame")
+
+
+def decode_single_pictures(worker: Worker) -> None:
+    """Send every picture that comes at full size; one that is refused does not harm the next."""
+    while (message := worker.channel.receive())["type"] != "end":
+        _answer_single_picture(worker, message)
+
+
+def _answer_single_picture(worker: Worker, message: Message) -> None:
+    try:
+        picture = _receive_picture(worker, message, "data")
+        slot = worker.put_now(picture.tobytes())
+    except Refusal as refusal:
+        _send_refusal(worker.channel, refusal)
+    except MemoryError:
+        _send_refusal(worker.channel, _out_of_memory(worker.limits))
+    else:
+        worker.channel.send("frame", slot=slot, pts=0, height=picture.height, width=picture.width)
+
+
+def _receive_picture(worker: Worker, message: Message, field: str) -> Any:
+    data = worker.channel.receive_bytes(message["size"])
+    max_pixels, max_side = worker.limits["max_frame_pixels"], worker.limits["max_side"]
+    if message["format"] != "encoded":
+        check_size(message["height"], message["width"], max_pixels=max_pixels, max_side=max_side, what="the picture")
+    return from_bytes(
+        data,
+        message["format"],
+        message["height"],
+        message["width"],
+        max_pixels=max_pixels,
+        max_side=max_side,
+        field=field,
+    )
+
+
+def _send_refusal(channel: Channel, refusal: Refusal) -> None:
+    channel.send("error", kind=refusal.kind, message=refusal.message, field=refusal.field)
+
+
+def _out_of_memory(limits: dict[str, Any]) -> Refusal:
+    return Refusal(
+        "ResourceExhausted",
+        f"decoding needs more memory than decoder_memory_bytes = {limits['decoder_memory_bytes']} allows",
+    )
+
+
+def serve(channel: Channel, memory_fd: int, spool_fd: int) -> None:
+    """Do what the setup message says, in confinement, and report how it ended."""
+    setup = channel.receive()
+    limits = setup["limits"]
+    memory = mmap.mmap(memory_fd, setup["slots"] * setup["slot_bytes"])
+    os.close(memory_fd)
+    confine(memory_bytes=limits["decoder_memory_bytes"], cpu_seconds=limits["decoder_cpu_seconds"])
+    worker = Worker(channel, setup, memory)
+    try:
+        if setup["mode"] == "clip":
+            decode_clip(worker, spool_fd)
+        elif setup["mode"] == "pictures":
+            decode_pictures(worker)
+        else:
+            decode_single_pictures(worker)
+        channel.send("end")
+    except (EOFError, BrokenPipeError):
+        raise
+    except Refusal as refusal:
+        _send_refusal(channel, refusal)
+    except MemoryError:
+        _send_refusal(channel, _out_of_memory(limits))
+    except Exception as error:
+        _send_refusal(channel, Refusal("Internal", f"{type(error).__name__} in the decoding process: {error}"))
+        raise
+
+
+def main() -> NoReturn:
+    """Take over stdin and stdout as the channel, serve, and leave without waiting for decoder threads."""
+    memory_fd, spool_fd = (int(argument) for argument in sys.argv[1:3])
+    channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):  # nothing that a library prints gets among the messages
+        os.dup2(null, standard)
+    status = 0
+    try:
+        serve(channel, memory_fd, spool_fd)
+    except (EOFError, BrokenPipeError):
+        pass  # the parent is gone or wants no more
+    except Exception:  # noqa: BLE001 - reported to the parent by now
+        status = 1
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
