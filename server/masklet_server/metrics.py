@@ -104,7 +104,7 @@ class Metrics:
         except OSError as error:
             reason = error.strerror or str(error)
             raise Unavailable(
-                f"metrics cannot listen on {address}: {reason}; choose another metrics_address"
+                f"metrics can't listen on {address}: {reason}; choose another metrics_address"
             ) from error
 
 
