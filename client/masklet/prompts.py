@@ -16,7 +16,7 @@ FOREGROUND = 1
 BACKGROUND = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Prompt:
     """Points, a box, points with a box, or a mask, for one object on one frame.
 
@@ -27,7 +27,8 @@ class Prompt:
         object_id: Above 0, the same for one object on all frames.
         frame_index: 0-based.
         point_coords: ``float32[N, 2]``, x and y of each click, or None.
-        point_labels: ``int32[N]``, 1 foreground and 0 background, or None; all foreground if only coordinates are given.
+        point_labels: ``int32[N]``, 1 foreground and 0 background, or None; all foreground if only coordinates are
+            given.
         box: ``float32[4]``, x0, y0, x1, y1, or None.
         mask: ``bool[H, W]`` at the video's size, or None; excludes points and box.
         keep_old_points: Add the points to those given before for this object on this frame (SAM 2's
@@ -37,22 +38,39 @@ class Prompt:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
     """
 
-    object_id: int = 1
-    frame_index: int = 0
-    point_coords: npt.NDArray[np.float32] | None = None
-    point_labels: npt.NDArray[np.int32] | None = None
-    box: npt.NDArray[np.float32] | None = None
-    mask: npt.NDArray[np.bool_] | None = None
-    keep_old_points: bool = False
+    object_id: int
+    frame_index: int
+    point_coords: npt.NDArray[np.float32] | None
+    point_labels: npt.NDArray[np.int32] | None
+    box: npt.NDArray[np.float32] | None
+    mask: npt.NDArray[np.bool_] | None
+    keep_old_points: bool
 
-    def __post_init__(self) -> None:
-        _check_id("object_id", self.object_id, lowest=1)
-        _check_id("frame_index", self.frame_index, lowest=0)
-        coords, labels = check_points(self.point_coords, self.point_labels)
-        object.__setattr__(self, "point_coords", coords)
-        object.__setattr__(self, "point_labels", labels)
-        object.__setattr__(self, "box", check_box(self.box))
-        object.__setattr__(self, "mask", check_mask(self.mask))
+    def __init__(
+        self,
+        object_id: int = 1,
+        frame_index: int = 0,
+        point_coords: npt.ArrayLike | None = None,
+        point_labels: npt.ArrayLike | None = None,
+        box: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+        keep_old_points: bool = False,
+    ) -> None:
+        coords, labels = check_points(point_coords, point_labels)
+        values = {
+            "object_id": _check_id("object_id", object_id, lowest=1),
+            "frame_index": _check_id("frame_index", frame_index, lowest=0),
+            "point_coords": coords,
+            "point_labels": labels,
+            "box": check_box(box),
+            "mask": check_mask(mask),
+            "keep_old_points": bool(keep_old_points),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
         if self.mask is not None and (self.point_coords is not None or self.box is not None):
             raise InvalidArgument.of("mask", "excludes points and box; send them as a prompt of their own")
         if self.mask is None and self.point_coords is None and self.box is None:
@@ -71,9 +89,8 @@ class Prompt:
     def __repr__(self) -> str:
         parts = [f"object_id={self.object_id}", f"frame_index={self.frame_index}"]
         if self.point_coords is not None and self.point_labels is not None:
-            parts.append(
-                f"points={[(*xy, label) for xy, label in zip(self.point_coords.tolist(), self.point_labels, strict=True)]}"
-            )
+            coords, labels = self.point_coords.tolist(), self.point_labels.tolist()
+            parts.append(f"points={[(*xy, label) for xy, label in zip(coords, labels, strict=True)]}")
         if self.box is not None:
             parts.append(f"box={self.box.tolist()}")
         if self.mask is not None:
@@ -81,11 +98,12 @@ class Prompt:
         return f"Prompt({', '.join(parts)})"
 
 
-def _check_id(field: str, value: Any, *, lowest: int) -> None:
+def _check_id(field: str, value: Any, *, lowest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise InvalidArgument.of(field, f"must be a whole number, not {value!r}")
     if not lowest <= value <= MAX_ID:
         raise InvalidArgument.of(field, f"is {value}, must lie between {lowest} and {MAX_ID}")
+    return int(value)
 
 
 def check_points(

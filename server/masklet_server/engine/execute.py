@@ -35,7 +35,7 @@ class EngineObserver(Protocol):
 
 @torch.inference_mode()
 def run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None = None) -> list[FrameOutput]:
-    """Track the objects of several streams, each on its next frame. All or nothing: a failure leaves every bank as it was."""
+    """Track the objects of several streams, each on its next frame. A failure leaves every bank as it was."""
     before = [task.bank.copy() for job in jobs for task in job.tasks]
     try:
         return _run_frames(network, jobs, observer)

@@ -31,12 +31,18 @@ class Entry(Generic[T]):
 class FairQueue(Generic[T]):
     """Round robin over streams: however much one of them queues, another waits for at most one batch of the rest.
 
+    A stream that was in the last batch and has nothing waiting is about to send its next job: `take` lingers a moment
+    for it. Without that, four streams would settle into two batches of two that wait for each other.
+
     Args:
         max_weight: Of one batch. A single job that is heavier still runs, alone.
+        linger_seconds: At most so long.
     """
 
-    def __init__(self, max_weight: int) -> None:
+    def __init__(self, max_weight: int, linger_seconds: float = 0.002) -> None:
         self.max_weight = max_weight
+        self.linger_seconds = linger_seconds
+        self._last_batch: frozenset[str] = frozenset()
         self._streams: OrderedDict[str, deque[Entry[T]]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
@@ -54,21 +60,27 @@ class FairQueue(Generic[T]):
             self._changed.notify()
 
     def take(self) -> list[T]:
-        """Wait for jobs that can run together: at most one a stream, the longest-waiting stream's first. Empty: closed."""
+        """Wait for jobs that can run together, at most one a stream, the longest-waiting stream first. Empty: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._streams or self._closed)
+            self._changed.wait_for(lambda: self._last_batch <= self._streams.keys() or self._closed, self.linger_seconds)
             if not self._streams:
                 return []
-            first = self._pop(next(iter(self._streams)))
-            batch, weight = [first.job], first.weight
-            if first.kind is None:
-                return batch
-            for stream in [s for s in self._streams if s != first.stream]:
-                head = self._streams[stream][0]
-                if head.kind == first.kind and weight + head.weight <= self.max_weight:
-                    batch.append(self._pop(stream).job)
-                    weight += head.weight
+            batch = self._pop_batch()
+            self._last_batch = frozenset(entry.stream for entry in batch)
+            return [entry.job for entry in batch]
+
+    def _pop_batch(self) -> list[Entry[T]]:
+        first = self._pop(next(iter(self._streams)))
+        batch, weight = [first], first.weight
+        if first.kind is None:
             return batch
+        for stream in [s for s in self._streams if s != first.stream]:
+            head = self._streams[stream][0]
+            if head.kind == first.kind and weight + head.weight <= self.max_weight:
+                batch.append(self._pop(stream))
+                weight += head.weight
+        return batch
 
     def _pop(self, stream: str) -> Entry[T]:
         """Take the stream's oldest job and send the stream to the end of the line."""

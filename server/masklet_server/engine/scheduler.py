@@ -194,7 +194,7 @@ class Engine:
                     self.observer.on_queue(time.perf_counter() - ticket.queued_at)
             frames = [ticket for ticket in wanted if isinstance(ticket.job, FrameJob)]
             if frames:
-                self._answer_frames(frames)  # type: ignore[arg-type]  # narrowed by the line above
+                self._answer_frames(frames)
             for ticket in wanted:
                 if isinstance(ticket.job, PictureJob):
                     self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]

@@ -1,0 +1,1 @@
+"""masklet held against Meta's own predictor."""

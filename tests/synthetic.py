@@ -1,0 +1,78 @@
+"""Moving pictures made of nothing: textured ellipses over a textured ground, with their true masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An ellipse and its way, in parts of the picture's width and height."""
+
+    start: tuple[float, float]
+    velocity: tuple[float, float]
+    radii: tuple[float, float] = (0.12, 0.16)
+    color: tuple[int, int, int] = (220, 90, 40)
+
+    def center(self, frame_index: int, height: int, width: int) -> tuple[float, float]:
+        """X and y in pixels; the blob bounces off the borders, so that endless streams keep it."""
+        x, y = (_bounce(s + v * frame_index) for s, v in zip(self.start, self.velocity, strict=True))
+        return x * width, y * height
+
+    def mask(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]``."""
+        cx, cy = self.center(frame_index, height, width)
+        ys, xs = np.mgrid[:height, :width] + 0.5
+        rx, ry = self.radii[0] * width, self.radii[1] * height
+        inside: npt.NDArray[np.bool_] = ((xs - cx) / rx) ** 2 + ((ys - cy) / ry) ** 2 <= 1
+        return inside
+
+
+BLOBS = (
+    Blob((0.3, 0.4), (0.012, 0.006)),
+    Blob((0.7, 0.6), (-0.01, 0.004), radii=(0.1, 0.1), color=(40, 120, 230)),
+    Blob((0.5, 0.75), (0.004, -0.012), radii=(0.14, 0.08), color=(60, 200, 80)),
+)
+
+
+def _bounce(position: float, low: float = 0.2, high: float = 0.8) -> float:
+    span = high - low
+    phase = (position - low) % (2 * span)
+    return low + (phase if phase <= span else 2 * span - phase)
+
+
+def texture(height: int, width: int, seed: int, contrast: float = 40.0) -> npt.NDArray[np.float32]:
+    """Smooth noise ``float32[H, W, 3]`` around 0."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(max(2, height // 16), max(2, width // 16), 3)).astype(np.float32)
+    fine = rng.normal(size=(height, width, 3)).astype(np.float32)
+    return np.asarray(
+        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * contrast + fine * 6, np.float32
+    )
+
+
+def frame(frame_index: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
+    """``uint8[H, W, 3]`` RGB."""
+    picture = 110 + texture(height, width, seed)
+    for i, blob in enumerate(blobs):
+        inside = blob.mask(frame_index, height, width)
+        surface = np.array(blob.color, np.float32) + texture(height, width, seed + 100 + i, contrast=15)
+        picture[inside] = surface[inside]
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def clip(num_frames: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
+    """``uint8[T, H, W, 3]`` RGB."""
+    return np.stack([frame(i, height, width, blobs, seed) for i in range(num_frames)])
+
+
+def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """Intersection over union; 1 for two empty masks."""
+    union = np.logical_or(a, b).sum()
+    return 1.0 if union == 0 else float(np.logical_and(a, b).sum() / union)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet.prompts import Prompt
+from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.execute import run_frames
+from masklet_server.engine.step import Work, apply_prompt, track
+from tests.engine_support import HEIGHT, WIDTH, click, features, job, pixels, small_network
+
+
+def tracked(num_frames: int, *, correction_window: int = 0) -> MemoryBank:
+    """A bank that has seen so many frames."""
+    bank = MemoryBank("nano", correction_window=correction_window)
+    for index in range(num_frames):
+        run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
+    return bank
+
+
+def go_on(bank: MemoryBank, start: int, stop: int) -> list[torch.Tensor]:
+    """Masks ``bool[H, W]`` of further frames."""
+    outputs = [run_frames(small_network(), [job(bank, index)])[0] for index in range(start, stop)]
+    return [torch.from_numpy(output.objects[0].mask) for output in outputs]
+
+
+def test_a_bank_keeps_what_a_later_step_can_read_and_no_more() -> None:
+    bank = tracked(25)
+    assert list(bank.conditioning) == [0]
+    assert bank.conditioning[0].features is not None
+    assert sorted(bank.recent) == list(range(10, 25)), "the last 15 pointers"
+    assert [i for i, m in sorted(bank.recent.items()) if m.features is not None] == list(range(19, 25))
+    assert all(memory.logits is None for memory in [*bank.recent.values(), *bank.conditioning.values()])
+    assert bank.clicks == {}
+    assert len(bank.memories_before(25)) == 7
+    assert [distance for distance, _ in bank.pointers_before(25)] == [25, *range(1, 16)]
+
+
+def test_memories_are_bfloat16() -> None:
+    bank = tracked(2)
+    assert {memory.features.dtype for memory in bank.recent.values() if memory.features is not None} == {torch.bfloat16}
+
+
+def test_an_official_model_needs_less_than_four_mebibytes_an_object() -> None:
+    """DESIGN's figure for 1024 pixels: seven memories of 64x64x64 in bfloat16, and the pointers."""
+    memories = 7 * 64 * 64 * 64 * 2
+    pointers = 16 * 256 * 4
+    assert memories + pointers < 3.8 * 2**20
+    bank = tracked(30)
+    side = small_network().grid_size
+    width = small_network().model.mem_dim
+    exact = 7 * width * side * side * 2 + 16 * (small_network().model.hidden_dim * 4 + 4 + 4)
+    assert bank.nbytes == exact
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_memory_is_constant_over_1500_frames() -> None:
+    bank = MemoryBank("nano")
+    sizes = {}
+    for index in range(1500):
+        picture = job(bank, index % 50, [click()] if index == 0 else [])
+        endless = [type(picture)(**{**picture.__dict__, "frame_index": index})]
+        run_frames(small_network(), endless)
+        sizes[index] = bank.nbytes
+    assert sizes[40] == sizes[1499]
+    assert len(set(list(sizes.values())[40:])) == 1
+
+
+@pytest.mark.parametrize("correction_window", [0, 4])
+def test_a_dumped_bank_goes_on_with_the_same_masks(correction_window: int) -> None:
+    bank = tracked(9, correction_window=correction_window)
+    loaded = MemoryBank.load(bank.dump(), model="nano")
+    assert loaded.nbytes == bank.nbytes
+    assert repr(loaded) == repr(bank)
+    for ours, theirs in zip(go_on(bank, 9, 14), go_on(loaded, 9, 14), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_dumped_bank_goes_on_in_another_process(tmp_path: Path) -> None:
+    bank = tracked(5)
+    (tmp_path / "bank").write_bytes(bank.dump())
+    program = (
+        "import sys, torch; from pathlib import Path; sys.path.insert(0, '.')\n"
+        "from tests.test_engine_bank import MemoryBank, go_on\n"
+        "folder = Path(sys.argv[1]); bank = MemoryBank.load((folder / 'bank').read_bytes(), model='nano')\n"
+        "torch.save(go_on(bank, 5, 8), folder / 'masks')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+    for ours, theirs in zip(go_on(bank, 5, 8), torch.load(tmp_path / "masks", weights_only=True), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_dump_keeps_the_order_of_conditioning_frames() -> None:
+    bank = MemoryBank("nano")
+    for index in range(12):
+        prompts = [Prompt(frame_index=index, point_coords=[[40, 40]])] if index in (0, 2, 10) else []
+        run_frames(small_network(), [job(bank, index, prompts)])
+    assert list(MemoryBank.load(bank.dump(), model="nano").conditioning) == [0, 2, 10]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: b"", "not a dumped memory bank"),
+        (lambda data: data[:100], "not a dumped memory bank"),
+        (lambda data: b"garbage " * 100, "not a dumped memory bank"),
+        (lambda data: data.replace(b"masklet-bank-1", b"masklet-bank-9"), "format"),
+    ],
+)
+def test_damaged_dumps_are_refused(damage: object, message: str) -> None:
+    assert callable(damage)
+    with pytest.raises(InvalidArgument, match=message):
+        MemoryBank.load(damage(tracked(1).dump()), model="nano")
+
+
+def test_a_dump_of_another_model_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"'nano', not by 'sam2.1-tiny'"):
+        MemoryBank.load(tracked(1).dump(), model="sam2.1-tiny")
+
+
+def test_a_prompted_bank_cannot_be_dumped_before_its_step() -> None:
+    bank = MemoryBank("nano")
+    apply_prompt(small_network(), Work(bank, features(0), 0), click(), height=HEIGHT, width=WIDTH)
+    with pytest.raises(FailedPrecondition, match=r"\[0\] are prompted and not tracked"):
+        bank.dump()
+
+
+def test_frames_cannot_be_skipped_or_repeated() -> None:
+    bank = tracked(3)
+    for index in (1, 2, 4):
+        with pytest.raises(FailedPrecondition, match="does not follow frame 2"):
+            track(small_network(), [Work(bank, features(index), index)])
+    assert bank.last_frame == 2
+
+
+def test_an_object_without_prompt_cannot_be_tracked() -> None:
+    with pytest.raises(FailedPrecondition, match="no prompt yet"):
+        track(small_network(), [Work(MemoryBank("nano"), features(0), 0)])
+
+
+def test_corrections_end_where_the_window_ends() -> None:
+    bank = tracked(10, correction_window=3)
+    correction = Prompt(frame_index=6, point_coords=[[40, 40]])
+    with pytest.raises(InvalidArgument, match="last 3 tracked frames"):
+        apply_prompt(small_network(), Work(bank, features(6), 6), correction, height=HEIGHT, width=WIDTH)
+    apply_prompt(small_network(), Work(bank, features(7), 7), correction, height=HEIGHT, width=WIDTH)
+    with pytest.raises(InvalidArgument, match="last 3 tracked frames"):
+        bank.rewind(6)
+    bank.rewind(7)
+    assert bank.last_frame == 7
+
+
+def test_conditioning_frames_are_bounded() -> None:
+    bank = MemoryBank("nano")
+    work = Work(bank, features(0), 0)
+    for index in range(MAX_CONDITIONING_FRAMES):
+        apply_prompt(small_network(), Work(bank, work.frame, index), click(), height=HEIGHT, width=WIDTH)
+    with pytest.raises(ResourceExhausted, match="prompts on 32 frames"):
+        apply_prompt(small_network(), Work(bank, work.frame, 99), click(), height=HEIGHT, width=WIDTH)
+
+
+def test_a_failed_step_leaves_the_bank_as_it_was() -> None:
+    bank = tracked(4)
+    before, books = bank.dump(), repr(bank)
+    bad = job(bank, 7, [Prompt(frame_index=7, point_coords=[[40, 40]])])
+    with pytest.raises(FailedPrecondition):
+        run_frames(small_network(), [bad])
+    assert repr(bank) == books
+    assert bank.dump() == before
+    assert pixels(0).shape == (128, 128, 3)
