@@ -1,0 +1,182 @@
+"""The client for ordinary, blocking programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy.typing as npt
+from grpc_health.v1 import health_pb2
+
+from masklet import _server_info
+from masklet._connection import Connection
+from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
+from masklet._pictures import ImageSource
+from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
+from masklet._server_info import ServerInfo
+from masklet._tracking import OnPrompt, Tracking
+from masklet._video import VideoSource, open_upload
+from masklet.prompts import Prompt
+from masklet.v1 import server_info_pb2
+
+
+class Client:
+    """A connection to a masklet server; may be shared between threads.
+
+    It connects on first use and again after a failure. Use it as a context manager, or call `close`.
+
+    Args:
+        address: "HOST:PORT", "HOST" (port 50051) or "unix:PATH".
+        token: Bearer token, where the server asks for one.
+        root_certificates: PEM bytes, or a path, of the authorities to trust instead of the system's.
+        client_certificate: PEM bytes, or a path, for servers that ask clients for a certificate (mutual TLS).
+        client_key: PEM bytes, or a path, of the certificate's private key.
+        timeout: Seconds that `segment`, `info` and `health` may take; None for no limit.
+        secure: Speak TLS. By default true where certificates are given or the server is on another machine.
+
+    Raises:
+        InvalidArgument: The address or the token is malformed, or the arguments contradict one another.
+        OSError: A certificate's file cannot be read.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        token: str | None = None,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+        timeout: float | None = 60.0,
+        secure: bool | None = None,
+    ) -> None:
+        endpoint = Endpoint.of(
+            address,
+            token=token,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            secure=secure,
+        )
+        self._connection = Connection(endpoint, timeout)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every running call and the connection; may be called twice."""
+        self._connection.close()
+
+    def track(
+        self,
+        video: VideoSource,
+        prompts: Prompt | Iterable[Prompt],
+        *,
+        model: str = "",
+        deterministic: bool = False,
+        window: int = 0,
+        timeout: float | None = None,
+        on_prompt: OnPrompt | None = None,
+    ) -> Tracking:
+        """Follow objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
+
+        The video is uploaded while results arrive. The call ends, and the server is freed, when the loop ends, when
+        nothing refers to the answer any more (as after a `break`), and at the end of its `with` block:
+
+            with client.track("clip.mp4", Prompt(point_coords=[[360, 480]])) as tracking:
+                for frame in tracking:
+                    print(frame.frame_index, frame.objects[1].area)
+
+        Args:
+            video: A path, bytes or a binary file of an MP4, MKV, ... ; a folder of pictures; or an iterable of
+                ``uint8[H, W, 3]`` (RGB) or ``uint8[H, W]`` (gray) arrays, drawn from on a thread of its own.
+            prompts: What to follow. None at all is allowed; see `Tracking.add_prompt`.
+            model: A name from `info`; empty for the server's default.
+            deterministic: Never share a batch with other sessions, so that two runs give the same bits.
+            window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
+            timeout: Seconds for the whole video; None for no limit.
+            on_prompt: Called on this thread with what the model makes of each prompt, before its frame comes.
+
+        Raises:
+            MaskletError: From here if an argument is wrong, from the loop if the server reports a fault.
+            OSError: The video cannot be read.
+        """
+        return self._connection.track(
+            open_upload(video),
+            prompts,
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            timeout=timeout,
+            on_prompt=on_prompt,
+        )
+
+    def segment(
+        self,
+        image: ImageSource | Segmentation | ImageId,
+        *,
+        point_coords: npt.ArrayLike | None = None,
+        point_labels: npt.ArrayLike | None = None,
+        box: npt.ArrayLike | None = None,
+        mask_input: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        model: str = "",
+    ) -> Segmentation:
+        """Segment one picture, as ``SAM2ImagePredictor.set_image`` and ``predict`` do.
+
+        Every prompt argument may have one dimension more, B prompts that share the picture: boxes of shape [B, 4] from
+        a detector give B objects.
+
+        Args:
+            image: A path, a file's bytes, a Pillow image, or an array ``uint8[H, W, 3]`` (RGB) or ``uint8[H, W]``;
+                or an earlier answer (or its `image_id`) for the same picture again, which is quick.
+            point_coords: ``[N, 2]``, x and y in pixels.
+            point_labels: ``[N]``, 1 foreground and 0 background; all foreground if left out.
+            box: ``[4]``, x0, y0, x1, y1 in pixels.
+            mask_input: ``float[1, h, w]``, logits of an earlier answer for the same picture, to refine it.
+            mask: ``bool[H, W]``, instead of points and box.
+            multimask_output: Three candidates, best first, rather than one: right for an ambiguous prompt such as one
+                click.
+            return_logits: Also return low-resolution logits.
+            model: A name from `info`; empty for the server's default, or for the earlier answer's.
+
+        Raises:
+            InvalidArgument: An argument has a wrong shape, or a value is out of range.
+            NotFound: No such model, or the server no longer holds the earlier picture: send the picture itself again.
+            MaskletError: Any other fault that the server reports.
+            OSError: The picture cannot be read.
+        """
+        request = segment_request(
+            image,
+            point_coords=point_coords,
+            point_labels=point_labels,
+            box=box,
+            mask_input=mask_input,
+            mask=mask,
+            multimask_output=multimask_output,
+            return_logits=return_logits,
+            model=model,
+        )
+        return segmentation_from_wire(self._connection.ask(self._connection.stub.SegmentImage, request))
+
+    def info(self) -> ServerInfo:
+        """The server's models, device, versions and limits.
+
+        Raises:
+            MaskletError: The server cannot be reached, or reports a fault.
+        """
+        request = server_info_pb2.GetServerInfoRequest()
+        return _server_info.from_wire(self._connection.ask(self._connection.stub.GetServerInfo, request))
+
+    def health(self) -> bool:
+        """Whether the server takes requests now; false while it loads its models or drains.
+
+        Raises:
+            MaskletError: The server cannot be reached.
+        """
+        answer = self._connection.ask(self._connection.health.Check, health_pb2.HealthCheckRequest())
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,108 @@
+"""One channel to a server, and the calls on it: what both clients are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TypeVar, cast
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from masklet import _status
+from masklet._endpoint import Endpoint
+from masklet._protocol import TrackProtocol, prompts_of, track_config
+from masklet._tracking import OnPrompt, Tracking
+from masklet._video import Upload
+from masklet.errors import MaskletError
+from masklet.prompts import Prompt
+from masklet.v1.tracking_pb2_grpc import TrackingServiceStub
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+
+class Connection:
+    """A channel that connects on first use, and again after a failure.
+
+    Attributes:
+        stub: masklet's own service.
+        health: The standard health service.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._channel = endpoint.channel()
+        self.stub = TrackingServiceStub(self._channel)
+        self.health = health_pb2_grpc.HealthStub(self._channel)
+
+    def close(self) -> None:
+        """End every running call."""
+        self._channel.close()
+
+    def ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:
+        """Call a method and wait for its answer.
+
+        Raises:
+            MaskletError: It failed.
+        """
+        try:
+            return method(request, timeout=self._timeout, metadata=self._endpoint.metadata)
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+
+    async def ask_async(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:
+        """`ask` without blocking the event loop; cancelling the task cancels the call.
+
+        Raises:
+            MaskletError: It failed.
+        """
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def wake(_: object) -> None:  # on gRPC's thread, and after the loop has gone if the program was in a hurry
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(done.set)
+
+        call = method.future(request, timeout=self._timeout, metadata=self._endpoint.metadata)
+        call.add_done_callback(wake)
+        try:
+            await done.wait()
+        finally:
+            call.cancel()
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise self._fault(error) from error
+
+    def track(
+        self,
+        upload: Upload,
+        prompts: Prompt | Iterable[Prompt],
+        *,
+        model: str,
+        deterministic: bool,
+        window: int,
+        timeout: float | None,
+        on_prompt: OnPrompt | None,
+    ) -> Tracking:
+        """Start a track call.
+
+        Raises:
+            InvalidArgument: The window or a prompt is wrong.
+        """
+        config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
+        return Tracking(
+            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
+            protocol,
+            upload.parts,
+            target=str(self._endpoint),
+            timeout=timeout,
+            on_prompt=on_prompt,
+        )
+
+    def _fault(self, error: grpc.RpcError) -> MaskletError:
+        failed = cast("_status.FailedCall", error)
+        return _status.from_call(failed, target=str(self._endpoint), timeout=self._timeout)

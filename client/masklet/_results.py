@@ -1,0 +1,139 @@
+"""What comes back from tracking: one `FrameResult` a frame, with one `ObjectResult` for each object on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+Box = tuple[float, float, float, float]
+
+
+class Rle(TypedDict):
+    """A mask in COCO's compressed run-length encoding, as pycocotools and COCO's JSON files have it.
+
+    `size` is [height, width].
+    """
+
+    size: list[int]
+    counts: str
+
+
+def decode_rle(rle: Rle) -> npt.NDArray[np.bool_]:
+    """The mask as ``bool[H, W]``."""
+    pixels: npt.NDArray[np.uint8] = coco.decode(rle)
+    return pixels.astype(np.bool_, order="C")
+
+
+def encode_rle(mask: npt.NDArray[np.bool_]) -> Rle:
+    """The run-lengths of a mask ``bool[H, W]``."""
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return Rle(size=[int(side) for side in rle["size"]], counts=rle["counts"].decode("ascii"))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectResult:
+    """One object on one frame.
+
+    Attributes:
+        object_id: As in the object's prompts.
+        rle: The mask's run-lengths, ready for JSON.
+        box: x0, y0 inclusive and x1, y1 exclusive, in pixels; None where the mask is empty.
+        area: Foreground pixels.
+        predicted_iou: The model's own estimate of the mask's intersection over union with the truth, 0 to 1.
+        object_score: Logit; above 0 the model holds that the object is in the picture.
+        visible: `object_score` is above 0 and the mask is not empty.
+    """
+
+    object_id: int
+    rle: Rle
+    box: Box | None
+    area: int
+    predicted_iou: float
+    object_score: float
+    visible: bool
+
+    @functools.cached_property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]`` at the video's size; decoded on first use."""
+        return decode_rle(self.rle)
+
+    def __repr__(self) -> str:
+        height, width = self.rle["size"]
+        return (
+            f"ObjectResult(object_id={self.object_id}, mask=bool[{height}, {width}], area={self.area}, "
+            f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}, visible={self.visible})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """One frame with all objects that are followed on it.
+
+    Attributes:
+        frame_index: 0-based, in order of presentation.
+        pts_seconds: Presentation time.
+        sequence: Counts the server's results, from 1.
+        revision: 0 for a frame's first result; higher where a later correction changed it.
+        objects: By id, in ascending order; empty on frames before the first prompt.
+    """
+
+    frame_index: int
+    pts_seconds: float
+    sequence: int
+    revision: int
+    objects: Mapping[int, ObjectResult]
+
+    @property
+    def masks(self) -> dict[int, npt.NDArray[np.bool_]]:
+        """Each object's mask, ``bool[H, W]``, by id: what the drawing functions take."""
+        return {object_id: result.mask for object_id, result in self.objects.items()}
+
+    def __repr__(self) -> str:
+        objects = ", ".join(f"{i}: area {o.area}" for i, o in self.objects.items())
+        return f"FrameResult(frame_index={self.frame_index}, pts_seconds={self.pts_seconds:.3f}, objects={{{objects}}})"
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """What the model makes of a prompt on its frame, before the frame is tracked.
+
+    Attributes:
+        sequence: Counts the server's results, from 1.
+        frame_index: The prompt's frame.
+        object: The prompted object.
+    """
+
+    sequence: int
+    frame_index: int
+    object: ObjectResult
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the video's header says; it can be wrong.
+
+    Attributes:
+        height: Rows as shown (rotation applied).
+        width: Columns as shown.
+        frame_rate: Average frames per second, 0.0 if unknown.
+        duration_seconds: 0.0 if unknown.
+        frame_count: 0 if unknown.
+        container: FFmpeg's name of the container, or "pictures".
+        codec: FFmpeg's name of the codec, or "pictures".
+        rotation_degrees: Clockwise turn by which frames are shown: 0, 90, 180 or 270.
+    """
+
+    height: int
+    width: int
+    frame_rate: float
+    duration_seconds: float
+    frame_count: int
+    container: str
+    codec: str
+    rotation_degrees: int

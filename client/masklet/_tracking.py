@@ -1,0 +1,184 @@
+"""A running track call: gRPC's threads on one side, the caller's loop on the other, `TrackProtocol` between them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import grpc
+
+from masklet import _status
+from masklet._protocol import Step, TrackProtocol
+from masklet._results import FrameResult, PromptResult, VideoInfo
+from masklet.errors import Cancelled
+from masklet.prompts import Prompt
+from masklet.v1 import tracking_pb2
+
+OnPrompt = Callable[[PromptResult], None]
+_Call = Any  # grpc's own type for a running stream is private
+StartCall = Callable[[Iterator[tracking_pb2.TrackRequest]], _Call]
+
+
+class Tracking(Iterator[FrameResult]):
+    """A running `Client.track`: an iterator over frames, and a context manager that ends the call."""
+
+    def __init__(
+        self,
+        start: StartCall,
+        protocol: TrackProtocol,
+        parts: Iterator[tracking_pb2.TrackRequest],
+        *,
+        target: str,
+        timeout: float | None,
+        on_prompt: OnPrompt | None,
+    ) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._on_prompt = on_prompt
+        self._cancelled = False
+        self._ended = False
+        self._sender = _Sender(protocol, parts)
+        self._call = start(self._sender.requests())
+        self._sender.attach(self._call)
+
+    @property
+    def session_id(self) -> str:
+        """The server's name for this session, as in its log; empty until the first result is here."""
+        return self._sender.protocol.session_id
+
+    @property
+    def model(self) -> str:
+        """The model in use; empty until the first result is here."""
+        return self._sender.protocol.model
+
+    @property
+    def video(self) -> VideoInfo | None:
+        """What the video's header says; None until the first result is here."""
+        return self._sender.protocol.video
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """Prompt while the video runs, for a frame that has not been tracked yet; from any thread."""
+        with self._sender.changed:
+            self._sender.protocol.add_prompt(prompt)
+            self._sender.changed.notify_all()
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following an object from the next frame to be tracked; from any thread."""
+        with self._sender.changed:
+            self._sender.protocol.remove_object(object_id)
+            self._sender.changed.notify_all()
+
+    def cancel(self) -> None:
+        """End the call from any thread; a loop that waits for a frame raises `Cancelled`."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def close(self) -> None:
+        """End the call and free the server; iteration stops. May be called twice."""
+        self._ended = True
+        self._call.cancel()
+
+    def __enter__(self) -> Tracking:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self._call.cancel()
+
+    def __iter__(self) -> Tracking:
+        return self
+
+    def __next__(self) -> FrameResult:
+        if self._ended:
+            raise StopIteration
+        try:
+            return self._next_frame()
+        except BaseException:
+            self.close()
+            raise
+
+    def _next_frame(self) -> FrameResult:
+        while True:
+            response = self._read()
+            with self._sender.changed:
+                event = self._sender.protocol.receive(response)
+                self._sender.changed.notify_all()
+            if isinstance(event, FrameResult):
+                return event
+            if event is not None and self._on_prompt is not None:
+                self._on_prompt(event)
+
+    def _read(self) -> tracking_pb2.TrackResponse:
+        try:
+            return cast("tracking_pb2.TrackResponse", next(self._call))
+        except StopIteration:
+            self._sender.protocol.end_of_stream()
+            raise
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise Cancelled("tracking was cancelled") from None
+            if self._sender.failure is not None:
+                raise self._sender.failure from None
+            raise _status.from_call(
+                cast("_status.FailedCall", error),
+                target=self._target,
+                connected=bool(self.session_id),
+                timeout=self._timeout,
+            ) from error
+
+
+class _Sender:
+    """Feeds gRPC's sending thread; holds no reference to `Tracking`, which thus ends when its user drops it.
+
+    Attributes:
+        protocol: What is said and heard; used under `changed` alone.
+        failure: What the video's source raised, which the reading side raises again.
+    """
+
+    def __init__(self, protocol: TrackProtocol, parts: Iterator[tracking_pb2.TrackRequest]) -> None:
+        self.protocol = protocol
+        self.failure: Exception | None = None
+        self.changed = threading.Condition()
+        self._parts = parts
+        self._call: _Call = None
+
+    def attach(self, call: _Call) -> None:
+        """Learn of the call that the requests go to; they wait for it."""
+        if not call.add_callback(self._close):
+            self._close()
+        with self.changed:
+            self._call = call
+            self.changed.notify_all()
+
+    def requests(self) -> Iterator[tracking_pb2.TrackRequest]:
+        """What gRPC sends; runs on gRPC's thread, one message at a time as flow control allows."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._call is not None)
+        try:
+            while (step := self._next_step()) is not Step.END:
+                if isinstance(step, Step):
+                    self._fetch_part()
+                else:
+                    yield step
+        except Exception as error:  # noqa: BLE001 - the source's own error, raised again by the reading side
+            self.failure = error
+            self._call.cancel()
+
+    def _next_step(self) -> tracking_pb2.TrackRequest | Step:
+        with self.changed:
+            while (step := self.protocol.next_request()) is Step.WAIT:
+                self.changed.wait()
+            return step
+
+    def _fetch_part(self) -> None:
+        part = next(self._parts, None)  # may take long: not under the lock
+        with self.changed:
+            self.protocol.add_part(part)
+
+    def _close(self) -> None:
+        with self.changed:
+            self.protocol.close()
+            self.changed.notify_all()

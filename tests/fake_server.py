@@ -1,0 +1,331 @@
+"""A server that speaks masklet.v1 over real loopback gRPC and follows a script instead of a model."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import any_pb2
+from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from masklet import encode_rle
+from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2
+from masklet.v1.tracking_pb2_grpc import TrackingServiceServicer, add_TrackingServiceServicer_to_server
+
+HEIGHT, WIDTH = 48, 64
+
+
+def square(frame_index: int, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.bool_]:
+    """The mask that the fake gives for every object on a frame: a square that moves right."""
+    mask = np.zeros((height, width), np.bool_)
+    mask[10:30, 5 + frame_index : 25 + frame_index] = True
+    return mask
+
+
+def wire_mask(mask: npt.NDArray[np.bool_]) -> common_pb2.Mask:
+    rle = encode_rle(mask)
+    return common_pb2.Mask(
+        encoding=common_pb2.MASK_ENCODING_COCO_RLE,
+        height=mask.shape[0],
+        width=mask.shape[1],
+        data=rle["counts"].encode(),
+    )
+
+
+def wire_object(object_id: int, mask: npt.NDArray[np.bool_]) -> common_pb2.ObjectResult:
+    rows, columns = np.nonzero(mask)
+    box = None
+    if rows.size:
+        box = common_pb2.Box(x0=columns.min(), y0=rows.min(), x1=columns.max() + 1, y1=rows.max() + 1)
+    return common_pb2.ObjectResult(
+        object_id=object_id,
+        mask=wire_mask(mask),
+        box=box,
+        area=int(mask.sum()),
+        predicted_iou=0.75,
+        object_score=5.0 if rows.size else -5.0,
+        visible=bool(rows.size),
+    )
+
+
+def status(code: grpc.StatusCode, message: str, *details: Any) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code.value[0], message=message, details=packed)
+
+
+@dataclass
+class Session:
+    """What one Track call saw."""
+
+    messages: list[tracking_pb2.TrackRequest] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    half_closed: threading.Event = field(default_factory=threading.Event)
+    acked: int = 0
+    results_sent: int = 0
+    max_unacked: int = 0
+    max_frames_ahead: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def kinds(self) -> list[str]:
+        return [m.WhichOneof("request") or "" for m in self.messages]
+
+    @property
+    def config(self) -> tracking_pb2.TrackConfig:
+        return self.messages[0].config
+
+    @property
+    def prompts(self) -> list[common_pb2.Prompt]:
+        return [m.prompt for m in self.messages if m.WhichOneof("request") == "prompt"]
+
+    @property
+    def video(self) -> bytes:
+        return b"".join(m.video_chunk for m in self.messages)
+
+    @property
+    def frames(self) -> list[common_pb2.Picture]:
+        return [m.frame for m in self.messages if m.WhichOneof("request") == "frame"]
+
+
+@dataclass
+class Script:
+    """How the fake behaves.
+
+    Attributes:
+        frame_count: Frames in an uploaded file; for pictures there is one result a picture.
+        window: Results sent ahead of acknowledgements.
+        size: Height and width of the video.
+        fail_at: Frame before which the call ends with `failure`.
+        failure: A status for any call; None to succeed.
+        inline_at: Frame before which `failure` is sent as an inline error instead.
+        stall_at: Frame at which nothing more is sent.
+        silent_end: End the stream without `done`.
+        seconds_per_frame: Slows the fake down.
+    """
+
+    frame_count: int = 5
+    window: int = 4
+    size: tuple[int, int] = (HEIGHT, WIDTH)
+    fail_at: int | None = None
+    failure: status_pb2.Status | None = None
+    plain_failure: tuple[grpc.StatusCode, str] | None = None
+    inline_at: int | None = None
+    stall_at: int | None = None
+    silent_end: bool = False
+    seconds_per_frame: float = 0.0
+    mask: Callable[..., npt.NDArray[np.bool_]] = square
+
+
+class FakeServer(TrackingServiceServicer):
+    """Use as a context manager; `address` is where it listens, `sessions` what it saw."""
+
+    def __init__(self, script: Script | None = None, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.script = script or Script()
+        self.sessions: list[Session] = []
+        self.pictures: list[image_pb2.SegmentImageRequest] = []
+        self.metadata: dict[str, Any] = {}
+        self._server = grpc.server(
+            ThreadPoolExecutor(8),
+            options=[("grpc.max_receive_message_length", 32 * 1024**2), ("grpc.so_reuseport", 0)],
+        )
+        add_TrackingServiceServicer_to_server(self, self._server)
+        self.health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.address = f"127.0.0.1:{port}"
+
+    def __enter__(self) -> FakeServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def GetServerInfo(self, request: Any, context: Any) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
+        self._maybe_fail(context)
+        return server_info_pb2.GetServerInfoResponse(
+            server_version="9.9.9",
+            device="cpu",
+            device_name="Fake CPU",
+            versions={"torch": "2.5.1", "sam2": "1.1.0"},
+            models=[
+                server_info_pb2.ModelInfo(
+                    name="nano",
+                    description="Small.",
+                    loaded=True,
+                    default=True,
+                    image_size=384,
+                    dtype="float32",
+                    parameter_count=4_600_000,
+                ),
+                server_info_pb2.ModelInfo(name="sam2.1-tiny", description="Meta's.", image_size=1024),
+            ],
+            limits=server_info_pb2.Limits(max_sessions=4, max_objects=64, max_upload_bytes=2 * 1024**3),
+            containers=["mov", "matroska"],
+            codecs=["h264"],
+        )
+
+    def SegmentImage(self, request: image_pb2.SegmentImageRequest, context: Any) -> image_pb2.SegmentImageResponse:  # noqa: N802
+        self._maybe_fail(context)
+        self.pictures.append(request)
+        height, width = self.script.size
+        if request.picture.height:
+            height, width = request.picture.height, request.picture.width
+        count = 3 if request.multimask_output else 1
+        results = []
+        for prompt in range(len(request.prompts)):
+            candidates = [self._candidate(prompt + n, height, width, request.return_logits) for n in range(count)]
+            results.append(image_pb2.SegmentResult(candidates=candidates))
+        return image_pb2.SegmentImageResponse(
+            image_id=f"picture-{len(self.pictures)}", height=height, width=width, results=results, model="nano"
+        )
+
+    def _candidate(self, n: int, height: int, width: int, logits: bool) -> image_pb2.MaskCandidate:
+        mask = self.script.mask(n, height, width)
+        low = np.full((4, 6), n, "<f4")
+        return image_pb2.MaskCandidate(
+            mask=wire_mask(mask),
+            predicted_iou=0.9 - 0.1 * n,
+            area=int(mask.sum()),
+            logits=image_pb2.Logits(height=4, width=6, data=low.tobytes()) if logits else None,
+        )
+
+    def Track(self, request_iterator: Iterator[tracking_pb2.TrackRequest], context: Any) -> Iterator[Any]:  # noqa: N802
+        session = Session(metadata=dict(context.invocation_metadata()))
+        self.sessions.append(session)
+        context.add_callback(session.ended.set)
+        inbox: queue.Queue[None] = queue.Queue()
+        threading.Thread(target=_read, args=(request_iterator, session, inbox), daemon=True).start()
+        yield from self._answer(session, inbox, context)
+
+    def _answer(self, session: Session, inbox: queue.Queue[None], context: Any) -> Iterator[tracking_pb2.TrackResponse]:
+        script = self.script
+        yield tracking_pb2.TrackResponse(
+            session=tracking_pb2.SessionInfo(session_id="fake-1", model="nano", window=script.window, max_objects=64)
+        )
+        index = 0
+        while _wait(lambda: self._has_frame(session, session.results_sent), inbox, session):
+            if index == 0:
+                yield from self._opening(session)
+            if index == script.stall_at:
+                session.ended.wait(30)
+                return
+            if index == script.inline_at and script.failure is not None:
+                yield tracking_pb2.TrackResponse(error=script.failure)
+            if index == script.fail_at or (script.fail_at is None and script.inline_at is None):
+                self._maybe_fail(context)
+            if script.seconds_per_frame:
+                time.sleep(script.seconds_per_frame)
+            if not _wait(lambda: session.results_sent - _acked_frames(session) < script.window, inbox, session):
+                return
+            session.results_sent += 1
+            session.max_unacked = max(session.max_unacked, session.results_sent - _acked_frames(session))
+            session.max_frames_ahead = max(session.max_frames_ahead, len(session.frames) - session.results_sent + 1)
+            yield self._frame(session, index)
+            index += 1
+        if not session.ended.is_set() and not script.silent_end:
+            yield tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=index))
+
+    def _has_frame(self, session: Session, index: int) -> bool | None:
+        """None: the video has ended before it."""
+        kinds = session.kinds()
+        if "frame" in kinds:
+            return len(session.frames) > index or (None if "end_of_video" in kinds else False)
+        if "end_of_video" not in kinds:
+            return False
+        return index < self.script.frame_count or None
+
+    def _opening(self, session: Session) -> Iterator[tracking_pb2.TrackResponse]:
+        height, width = self.script.size
+        pictures = bool(session.frames)
+        count = session.config.frame_count if pictures else self.script.frame_count
+        yield tracking_pb2.TrackResponse(
+            video_info=tracking_pb2.VideoInfo(
+                height=height,
+                width=width,
+                frame_rate=30.0,
+                frame_count=count,
+                duration_seconds=count / 30,
+                container="pictures" if pictures else "mov",
+                codec="pictures" if pictures else "h264",
+            )
+        )
+        for number, prompt in enumerate(session.prompts):
+            yield tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=number + 1,
+                    frame_index=prompt.frame_index,
+                    object=wire_object(prompt.object_id, self.script.mask(0, height, width)),
+                )
+            )
+
+    def _frame(self, session: Session, index: int) -> tracking_pb2.TrackResponse:
+        height, width = self.script.size
+        followed = sorted({p.object_id for p in session.prompts if p.frame_index <= index})
+        return tracking_pb2.TrackResponse(
+            frame_result=tracking_pb2.FrameResult(
+                sequence=len(session.prompts) + index + 1,
+                frame_index=index,
+                pts=index * 512,
+                time_base_numerator=1,
+                time_base_denominator=15360,
+                pts_nanoseconds=round(index / 30 * 1e9),
+                objects=[wire_object(i, self.script.mask(index, height, width)) for i in followed],
+            )
+        )
+
+    def _maybe_fail(self, context: Any) -> None:
+        self.metadata = dict(context.invocation_metadata())
+        if self.script.plain_failure is not None:
+            context.abort(*self.script.plain_failure)
+        if self.script.failure is not None:
+            context.abort_with_status(rpc_status.to_status(self.script.failure))
+
+
+def _read(requests: Iterator[tracking_pb2.TrackRequest], session: Session, inbox: queue.Queue[None]) -> None:
+    try:
+        for message in requests:
+            session.messages.append(message)
+            if message.WhichOneof("request") == "ack":
+                session.acked = message.ack.sequence
+            inbox.put(None)
+        session.half_closed.set()
+    except grpc.RpcError:
+        pass  # the call has ended; `session.ended` says so
+    inbox.put(None)
+
+
+def _acked_frames(session: Session) -> int:
+    return max(0, session.acked - len(session.prompts))
+
+
+def _wait(ready: Callable[[], bool | None], inbox: queue.Queue[None], session: Session) -> bool:
+    """Wait until `ready` is true; false where it says None or the call has ended."""
+    while not session.ended.is_set():
+        answer = ready()
+        if answer is not False:
+            return answer is True
+        try:
+            inbox.get(timeout=0.05)
+        except queue.Empty:
+            continue
+    return False
