@@ -15,7 +15,7 @@ from pathlib import Path
 
 from masklet.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 1.0
@@ -39,7 +39,7 @@ class Transfer:
     url: str
     part: Path
     expected_bytes: int
-    progress: Progress | None
+    progress: ProgressCallback | None
     etag: str = ""
 
     def run(self) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from masklet.errors import DataLoss, FailedPrecondition, NotFound, Unavailable
 from masklet_server.models import paths
-from masklet_server.models._transfer import Progress, Transfer
+from masklet_server.models._transfer import ProgressCallback, Transfer
 from masklet_server.models.registry import ModelSpec
 
 _BLOCK = 1024 * 1024
 _HUB_PATTERNS = ["*.yaml", "*.yml", "*.pt", "*.pth", "*.safetensors"]
 
 
-def download(spec: ModelSpec, *, progress: Progress | None = None) -> Path:
+def download(spec: ModelSpec, *, progress: ProgressCallback | None = None) -> Path:
     """Make sure that a model's checkpoint is on this machine, and say where.
 
     Nothing is fetched if it is there already. Several processes may ask for the same model at once: one fetches, the
@@ -117,7 +117,7 @@ def _check(spec: ModelSpec, path: Path, *, remove: bool) -> None:
     raise DataLoss(f"{path} has the sha256 {digest.hexdigest()}, {spec.name} needs {spec.sha256}; {advice}")
 
 
-def _download_from_any(spec: ModelSpec, part: Path, progress: Progress | None) -> None:
+def _download_from_any(spec: ModelSpec, part: Path, progress: ProgressCallback | None) -> None:
     failures = []
     for url in sources(spec):
         failure = _failure_of(Transfer(url, part, spec.bytes, progress))
