@@ -12,8 +12,9 @@ class SessionLimits:
     Attributes:
         max_objects: Objects followed at once, and prompts waiting for a frame, each.
         window: Frame results sent ahead of the client's acknowledgement.
-        idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the session ends.
-        max_mask_bytes: Size of an encoded mask in a prompt.
+        idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the
+            session ends.
+        max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
     """
 
     max_objects: int = 64

@@ -1,0 +1,308 @@
+"""Between the wire and the session: protobuf messages to domain values and back. Faults name the field's path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet.errors import InvalidArgument, MaskletError
+from masklet.prompts import MAX_POINTS, Prompt
+from masklet.v1 import common_pb2, image_pb2, tracking_pb2
+from masklet_server.engine.jobs import PicturePrompt
+from masklet_server.masks import encoding as masks
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding
+from masklet_server.rpc.status import to_status
+from masklet_server.session import events
+from masklet_server.session.limits import SessionLimits
+from masklet_server.session.prompts import GivenPrompt
+from masklet_server.video.pictures import Picture, PictureFormat
+from masklet_server.video.source import VideoLimits
+
+_LABELS = {common_pb2.POINT_LABEL_FOREGROUND: 1, common_pb2.POINT_LABEL_BACKGROUND: 0}
+_ENCODINGS = {
+    common_pb2.MASK_ENCODING_COCO_RLE: MaskEncoding.COCO_RLE,
+    common_pb2.MASK_ENCODING_PNG: MaskEncoding.PNG,
+    common_pb2.MASK_ENCODING_NONE: MaskEncoding.NONE,
+}
+_WIRE_ENCODINGS = {encoding: number for number, encoding in _ENCODINGS.items()}
+_PICTURE_FORMATS: dict[int, PictureFormat] = {
+    common_pb2.PICTURE_FORMAT_ENCODED: "encoded",
+    common_pb2.PICTURE_FORMAT_RGB24: "rgb24",
+    common_pb2.PICTURE_FORMAT_BGR24: "bgr24",
+    common_pb2.PICTURE_FORMAT_GRAY8: "gray8",
+}
+# Stands in for a prompt's mask while that is still encoded.
+_ANY_MASK = np.ones((1, 1), np.bool_)
+
+
+class Converter:
+    """Reads a client's messages within the server's limits.
+
+    Args:
+        session_limits: Bound a prompt's mask in bytes.
+        video_limits: Bound it in pixels.
+    """
+
+    def __init__(self, session_limits: SessionLimits, video_limits: VideoLimits) -> None:
+        self._max_bytes = session_limits.max_mask_bytes
+        self._max_pixels = video_limits.max_frame_pixels
+
+    def event(self, request: tracking_pb2.TrackRequest) -> events.Event:
+        """What the client says.
+
+        Returns:
+            `Unreadable` for a prompt, removal or acknowledgement that is wrong: the stream can go on without it.
+
+        Raises:
+            InvalidArgument: The message is empty, or a configuration or picture is wrong: there is no going on.
+        """
+        kind = request.WhichOneof("request")
+        match kind:
+            case "config":
+                return _config(request.config)
+            case "video_chunk":
+                return events.VideoChunk(request.video_chunk)
+            case "frame":
+                return events.NextPicture(picture(request.frame, "frame"))
+            case "prompt":
+                return self._prompt_event(request.prompt)
+            case "remove_object":
+                return events.RemoveObject(request.remove_object.object_id)
+            case "ack":
+                return events.Ack(request.ack.sequence)
+            case "end_of_video":
+                return events.EndOfVideo()
+            case "cancel":
+                return events.Cancel()
+        raise InvalidArgument.of("request", "is empty, or of a kind that this server does not know")
+
+    def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
+        try:
+            return events.PromptObject(self.prompt(message))
+        except InvalidArgument as error:
+            return events.Unreadable(error.within("prompt"))
+
+    def prompt(self, message: common_pb2.Prompt) -> GivenPrompt:
+        """A prompt for a video; its mask stays encoded.
+
+        Raises:
+            InvalidArgument: It is wrong in itself.
+        """
+        coords, labels = _points(message.points)
+        mask = self.mask(message.mask) if message.HasField("mask") else None
+        prompt = Prompt(
+            object_id=message.object_id,
+            frame_index=message.frame_index,
+            point_coords=coords,
+            point_labels=labels,
+            box=_box(message.box) if message.HasField("box") else None,
+            mask=None if mask is None else _ANY_MASK,
+            keep_old_points=message.keep_old_points,
+        )
+        return GivenPrompt(prompt, mask)
+
+    def mask(self, message: common_pb2.Mask) -> EncodedMask:
+        """A prompt's mask, within the limits, not decoded.
+
+        Raises:
+            InvalidArgument: It is too large, or has no encoding that prompts may have.
+        """
+        try:
+            if message.encoding == common_pb2.MASK_ENCODING_UNSPECIFIED:
+                raise InvalidArgument.of("encoding", "is not set; COCO_RLE or PNG")
+            mask = EncodedMask(mask_encoding(message.encoding, "encoding"), message.height, message.width, message.data)
+            masks.check(mask, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+        except InvalidArgument as error:
+            raise error.within("mask") from None
+        return mask
+
+
+def mask_encoding(number: int, field: str) -> MaskEncoding:
+    """The encoding; run-lengths where it is not specified.
+
+    Raises:
+        InvalidArgument: No such encoding.
+    """
+    if number == common_pb2.MASK_ENCODING_UNSPECIFIED:
+        return MaskEncoding.COCO_RLE
+    if number not in _ENCODINGS:
+        raise InvalidArgument.of(field, f"is {number}, which is no MaskEncoding")
+    return _ENCODINGS[common_pb2.MaskEncoding.ValueType(number)]
+
+
+def picture(message: common_pb2.Picture, field: str) -> Picture:
+    """One picture.
+
+    Raises:
+        InvalidArgument: It is wrong in itself; fields as seen from the message that holds it as `field`.
+    """
+    try:
+        if message.format not in _PICTURE_FORMATS:
+            raise InvalidArgument.of("format", f"is {message.format}, must be ENCODED, RGB24, BGR24 or GRAY8")
+        return Picture(
+            format=_PICTURE_FORMATS[message.format],
+            data=message.data,
+            height=message.height,
+            width=message.width,
+            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
+        )
+    except InvalidArgument as error:
+        raise error.within(field) from None
+
+
+def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
+    """A prompt for a single picture.
+
+    Args:
+        message: The prompt.
+        mask: Its mask, decoded, or None.
+
+    Raises:
+        InvalidArgument: It is wrong in itself.
+    """
+    coords, labels = _points(message.points)
+    return PicturePrompt(
+        point_coords=coords,
+        point_labels=labels,
+        box=_box(message.box) if message.HasField("box") else None,
+        mask=mask,
+        mask_input=_logits(message.mask_input) if message.HasField("mask_input") else None,
+    )
+
+
+def response(answer: events.Response) -> tracking_pb2.TrackResponse:
+    """What the session says."""
+    match answer:
+        case events.Opened():
+            return tracking_pb2.TrackResponse(session=_session_info(answer))
+        case events.Described():
+            return tracking_pb2.TrackResponse(video_info=_video_info(answer))
+        case events.PromptResult():
+            return tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=answer.sequence, frame_index=answer.frame_index, object=_object_result(answer.object)
+                )
+            )
+        case events.FrameResult():
+            return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
+        case events.Problem():
+            return problem(answer.error)
+        case events.Done():
+            return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
+
+
+def problem(error: MaskletError) -> tracking_pb2.TrackResponse:
+    """An error after which the stream goes on."""
+    return tracking_pb2.TrackResponse(error=to_status(error))
+
+
+def mask_to_wire(mask: EncodedMask) -> common_pb2.Mask:
+    """An encoded mask."""
+    return common_pb2.Mask(
+        encoding=_WIRE_ENCODINGS[mask.encoding], height=mask.height, width=mask.width, data=mask.data
+    )
+
+
+def box_to_wire(box: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
+    """A box, None where the mask is empty."""
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    return common_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def logits_to_wire(logits: npt.NDArray[np.float32]) -> image_pb2.Logits:
+    """``float32[h, w]``, little endian, row by row."""
+    height, width = logits.shape
+    return image_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
+
+
+def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
+    return events.Configure(
+        model=message.model,
+        mask_encoding=mask_encoding(message.mask_encoding, "config.mask_encoding"),
+        deterministic=message.deterministic,
+        window=message.window,
+        frame_count=message.frame_count,
+    )
+
+
+def _points(
+    points: Sequence[common_pb2.Point],
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int32] | None]:
+    if not points:
+        return None, None
+    if len(points) > MAX_POINTS:
+        raise InvalidArgument.of("points", f"{len(points)} points, at most {MAX_POINTS} are allowed")
+    for i, point in enumerate(points):
+        if point.label not in _LABELS:
+            raise InvalidArgument.of(
+                f"points[{i}].label",
+                f"is {point.label}, must be POINT_LABEL_FOREGROUND (1) or POINT_LABEL_BACKGROUND (2)",
+            )
+    coords = np.array([(point.x, point.y) for point in points], np.float32)
+    return coords, np.array([_LABELS[point.label] for point in points], np.int32)
+
+
+def _box(message: common_pb2.Box) -> npt.NDArray[np.float32]:
+    return np.array([message.x0, message.y0, message.x1, message.y1], np.float32)
+
+
+def _logits(message: image_pb2.Logits) -> npt.NDArray[np.float32]:
+    expected = 4 * message.height * message.width
+    if len(message.data) != expected:
+        raise InvalidArgument.of(
+            "mask_input.data",
+            f"has {len(message.data)} bytes, {message.height}x{message.width} float32 have {expected}",
+        )
+    return np.frombuffer(message.data, "<f4").reshape(message.height, message.width).astype(np.float32)
+
+
+def _session_info(opened: events.Opened) -> tracking_pb2.SessionInfo:
+    return tracking_pb2.SessionInfo(
+        session_id=opened.session_id,
+        model=opened.model,
+        window=opened.window,
+        max_objects=opened.max_objects,
+        idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
+    )
+
+
+def _video_info(described: events.Described) -> tracking_pb2.VideoInfo:
+    info = described.info
+    return tracking_pb2.VideoInfo(
+        height=info.height,
+        width=info.width,
+        frame_rate=info.frame_rate,
+        duration_seconds=info.duration_seconds,
+        frame_count=info.frame_count,
+        container=info.container,
+        codec=info.codec,
+        rotation_degrees=info.rotation_degrees,
+    )
+
+
+def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
+    return common_pb2.ObjectResult(
+        object_id=result.object_id,
+        mask=mask_to_wire(result.mask),
+        box=box_to_wire(result.box),
+        area=result.area,
+        predicted_iou=result.predicted_iou,
+        object_score=result.object_score,
+        visible=result.visible,
+    )
+
+
+def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
+    return tracking_pb2.FrameResult(
+        sequence=result.sequence,
+        frame_index=result.frame_index,
+        pts=result.pts,
+        time_base_numerator=result.time_base.numerator,
+        time_base_denominator=result.time_base.denominator,
+        pts_nanoseconds=result.pts_nanoseconds,
+        objects=[_object_result(one) for one in result.objects],
+    )

@@ -1,0 +1,196 @@
+"""SegmentImage: one picture and its prompts, from request to response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
+from masklet.v1 import image_pb2
+from masklet_server.engine.jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
+from masklet_server.masks.pool import MaskPool
+from masklet_server.rpc import convert
+from masklet_server.rpc.convert import Converter
+from masklet_server.session.ports import TrackingEngine
+from masklet_server.video.pictures import Picture
+
+# Sizes of pictures by image_id. The engine's cache holds fewer: its features are a megabyte or more each.
+MAX_KNOWN_SIZES = 4096
+
+DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
+
+
+class PictureEngine(TrackingEngine, Protocol):
+    """The whole of `masklet_server.engine.scheduler.Engine` that the service uses."""
+
+    async def segment(self, job: PictureJob) -> PictureOutput:
+        """Segment one picture."""
+
+
+class PictureSegmenter:
+    """Answers SegmentImage requests.
+
+    Args:
+        engine: Segments.
+        pool: For masks.
+        converter: Reads masks within the limits.
+        max_prompts: In one request.
+        decode_picture: Makes ``uint8[H, W, 3]`` RGB of a picture, somewhere safe.
+    """
+
+    def __init__(
+        self,
+        engine: PictureEngine,
+        pool: MaskPool,
+        converter: Converter,
+        *,
+        max_prompts: int,
+        decode_picture: DecodePicture,
+    ) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._converter = converter
+        self._max_prompts = max_prompts
+        self._decode_picture = decode_picture
+        self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    async def segment(self, request: image_pb2.SegmentImageRequest, stream: str) -> image_pb2.SegmentImageResponse:
+        """Answer one request.
+
+        Args:
+            request: From the client.
+            stream: Who asks, for fairness.
+
+        Raises:
+            InvalidArgument: A field is wrong.
+            NotFound: The model is not loaded, or the picture no longer held.
+            ResourceExhausted: Too many prompts, or a limit of pictures.
+            DataLoss: The picture is damaged.
+        """
+        model = self._model(request.model)
+        encoding = convert.mask_encoding(request.mask_encoding, "mask_encoding")
+        self._check_count(len(request.prompts))
+        masks = [self._encoded_mask(prompt, i) for i, prompt in enumerate(request.prompts)]
+        for i, prompt in enumerate(request.prompts):
+            if masks[i] is None:  # the others wait for their masks; these need not wait for the picture
+                _prompt(prompt, i, None)
+        pixels, (height, width) = await self._picture(request)
+        job = PictureJob(
+            model=model,
+            stream=stream,
+            prompts=[
+                await self._complete(prompt, i, mask, height, width)
+                for i, (prompt, mask) in enumerate(zip(request.prompts, masks, strict=True))
+            ],
+            pixels=pixels,
+            image_id=request.image_id,
+            multimask_output=request.multimask_output,
+        )
+        output = await self._engine.segment(job)
+        self._remember(output)
+        return image_pb2.SegmentImageResponse(
+            image_id=output.image_id,
+            height=output.height,
+            width=output.width,
+            results=[await self._result(found, encoding, request.return_logits) for found in output.results],
+            model=model,
+        )
+
+    def _model(self, name: str) -> str:
+        model = name or self._engine.default_model
+        if model not in self._engine.models:
+            loaded = ", ".join(self._engine.models)
+            raise NotFound(f"the model {model!r} is not loaded; this server has {loaded}")
+        return model
+
+    def _check_count(self, count: int) -> None:
+        if count == 0:
+            raise InvalidArgument.of("prompts", "is empty; give at least one")
+        if count > self._max_prompts:
+            raise ResourceExhausted(
+                f"{count} prompts in one request, at most max_objects = {self._max_prompts} are allowed"
+            )
+
+    def _encoded_mask(self, prompt: image_pb2.SegmentPrompt, index: int) -> EncodedMask | None:
+        if not prompt.HasField("mask"):
+            return None
+        try:
+            return self._converter.mask(prompt.mask)
+        except InvalidArgument as error:
+            raise error.within(f"prompts[{index}]") from None
+
+    async def _picture(
+        self, request: image_pb2.SegmentImageRequest
+    ) -> tuple[npt.NDArray[np.uint8] | None, tuple[int, int]]:
+        """The picture's pixels, None where the engine has it already, and its height and width."""
+        source = request.WhichOneof("source")
+        if source == "picture":
+            picture = convert.picture(request.picture, "picture")
+            try:
+                pixels = await self._decode_picture(picture)
+            except InvalidArgument as error:
+                raise error.within("picture") from None
+            return pixels, (pixels.shape[0], pixels.shape[1])
+        if not request.image_id:
+            raise InvalidArgument.of("source", "is not set; send a picture, or the image_id of an earlier response")
+        if request.image_id not in self._sizes:
+            raise NotFound(f"the picture {request.image_id!r} is not held here (any longer); send the picture itself")
+        return None, self._sizes[request.image_id]
+
+    async def _complete(
+        self, prompt: image_pb2.SegmentPrompt, index: int, mask: EncodedMask | None, height: int, width: int
+    ) -> PicturePrompt:
+        """The prompt with its mask decoded, held against the picture's size before that costs memory."""
+        pixels = None
+        if mask is not None:
+            field = f"prompts[{index}].mask"
+            if (mask.height, mask.width) != (height, width):
+                raise InvalidArgument.of(
+                    field, f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; they must be equal"
+                )
+            try:
+                pixels = await self._pool.run(lambda: decode(mask))
+            except InvalidArgument as error:
+                raise error.within(field) from None
+        complete = _prompt(prompt, index, pixels)
+        try:
+            complete.check_size(height, width)
+        except InvalidArgument as error:
+            raise error.within(f"prompts[{index}]") from None
+        return complete
+
+    def _remember(self, output: PictureOutput) -> None:
+        self._sizes[output.image_id] = (output.height, output.width)
+        self._sizes.move_to_end(output.image_id)
+        if len(self._sizes) > MAX_KNOWN_SIZES:
+            self._sizes.popitem(last=False)
+
+    async def _result(
+        self, candidates: Sequence[Candidate], encoding: MaskEncoding, with_logits: bool
+    ) -> image_pb2.SegmentResult:
+        prepared = await asyncio.gather(*(self._pool.prepare(one.mask, encoding) for one in candidates))
+        return image_pb2.SegmentResult(
+            candidates=[
+                image_pb2.MaskCandidate(
+                    mask=convert.mask_to_wire(mask.encoded),
+                    predicted_iou=candidate.predicted_iou,
+                    box=convert.box_to_wire(mask.geometry.box),
+                    area=mask.geometry.area,
+                    logits=convert.logits_to_wire(candidate.logits) if with_logits else None,
+                )
+                for candidate, mask in zip(candidates, prepared, strict=True)
+            ]
+        )
+
+
+def _prompt(message: image_pb2.SegmentPrompt, index: int, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
+    try:
+        return convert.segment_prompt(message, mask)
+    except InvalidArgument as error:
+        raise error.within(f"prompts[{index}]") from None

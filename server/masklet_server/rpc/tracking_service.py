@@ -1,0 +1,168 @@
+"""The methods of masklet's service. Errors are raised as they are; the interceptor turns them into statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+from masklet.errors import DataLoss, ResourceExhausted
+from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.masks.pool import MaskPool
+from masklet_server.metrics import Metrics
+from masklet_server.models.registry import Registry
+from masklet_server.rpc import convert
+from masklet_server.rpc.convert import Converter
+from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
+from masklet_server.session import events
+from masklet_server.session.ports import ClipInput, PictureInput, Sources
+from masklet_server.session.session import Session, configuration
+from masklet_server.settings import Settings
+from masklet_server.video import formats
+from masklet_server.video.clip import ClipSource
+from masklet_server.video.pictures import PictureSource
+from masklet_server.video.single import decode_picture
+from masklet_server.video.source import VideoLimits
+
+# Whose versions a bug report needs.
+_PACKAGES = ("torch", "sam2", "av", "grpcio")
+
+
+class SandboxedSources:
+    """Sources that decode in processes of their own."""
+
+    def __init__(self, limits: VideoLimits) -> None:
+        self._limits = limits
+
+    def clip(self, image_size: int) -> ClipInput:
+        """For a file that arrives in chunks."""
+        return ClipSource(image_size, self._limits)
+
+    def pictures(self, image_size: int) -> PictureInput:
+        """For a series of pictures."""
+        return PictureSource(image_size, self._limits)
+
+
+class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
+    """masklet.v1.TrackingService.
+
+    Args:
+        engine: Tracks and segments; started and closed by the caller.
+        settings: Limits.
+        metrics: Where frames and decode errors are counted.
+        sources: Where video is decoded; sandboxed processes unless a test says otherwise.
+    """
+
+    def __init__(
+        self, engine: PictureEngine, settings: Settings, metrics: Metrics, *, sources: Sources | None = None
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._sources = sources or SandboxedSources(settings.video_limits)
+        self._pool = MaskPool()
+        self._registry = Registry.load()
+        self._converter = Converter(settings.session_limits, settings.video_limits)
+        self._segmenter = PictureSegmenter(
+            engine,
+            self._pool,
+            self._converter,
+            max_prompts=settings.max_objects,
+            decode_picture=functools.partial(decode_picture, limits=settings.video_limits),
+        )
+
+    # A coroutine that writes to the context rather than a generator of responses: gRPC leaves a generator unfinished
+    # when a call ends while it sends, and a session must be torn down at once.
+    async def Track(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncIterator[tracking_pb2.TrackRequest], context: Any
+    ) -> None:
+        """Follow objects through one video; see the contract."""
+
+        async def send(answer: events.Response) -> None:
+            await context.write(convert.response(answer))
+            if isinstance(answer, events.FrameResult):
+                self._metrics.frames_sent()
+
+        async with contextlib.aclosing(self._events(request_iterator)) as incoming:
+            session = Session(
+                configuration(await anext(incoming, None)),
+                engine=self._engine,
+                sources=self._sources,
+                pool=self._pool,
+                limits=self._settings.session_limits,
+                send=send,
+            )
+            try:
+                await session.run(incoming)
+            except DataLoss as error:
+                self._metrics.decode_error(type(error).__name__)
+                raise
+
+    async def _events(self, requests: AsyncIterator[tracking_pb2.TrackRequest]) -> AsyncGenerator[events.Event, None]:
+        async for request in requests:
+            yield self._converter.event(request)
+
+    async def SegmentImage(  # noqa: N802
+        self, request: image_pb2.SegmentImageRequest, context: Any
+    ) -> image_pb2.SegmentImageResponse:
+        """Segment one picture; see the contract."""
+        try:
+            response = await self._segmenter.segment(request, stream=f"pictures of {context.peer()}")
+        except DataLoss as error:
+            self._metrics.decode_error(type(error).__name__)
+            raise
+        most = self._settings.max_message_bytes
+        if response.ByteSize() > most:
+            raise ResourceExhausted(
+                f"the response takes {response.ByteSize()} bytes, at most max_message_bytes = {most} are allowed; "
+                "send fewer prompts at once, or do without return_logits"
+            )
+        return response
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: server_info_pb2.GetServerInfoRequest, context: Any
+    ) -> server_info_pb2.GetServerInfoResponse:
+        """What this server is and grants; see the contract."""
+        device = self._engine.models[self._engine.default_model]
+        return server_info_pb2.GetServerInfoResponse(
+            server_version=version("masklet"),
+            device=device.device,
+            device_name=device.device_name,
+            versions={package: version(package) for package in _PACKAGES},
+            models=self._models(),
+            limits=self._limits(),
+            containers=formats.CONTAINERS,
+            codecs=formats.CODECS,
+        )
+
+    def _models(self) -> list[server_info_pb2.ModelInfo]:
+        """The default, the others that are loaded, and those that could be."""
+        loaded = self._engine.models
+        names = dict.fromkeys([self._engine.default_model, *loaded, *self._registry.names])
+        return [self._model_info(name) for name in names]
+
+    def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
+        info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
+        if name in self._registry:
+            spec = self._registry.get(name)
+            info.description, info.image_size = spec.description, spec.image_size
+        if name in self._engine.models:
+            model = self._engine.models[name]
+            info.loaded, info.dtype = True, model.dtype
+            info.image_size, info.parameter_count = model.image_size, model.parameter_count
+        return info
+
+    def _limits(self) -> server_info_pb2.Limits:
+        settings = self._settings
+        return server_info_pb2.Limits(
+            max_sessions=settings.max_sessions,
+            max_sessions_per_client=settings.max_sessions_per_client,
+            max_objects=settings.max_objects,
+            max_message_bytes=settings.max_message_bytes,
+            max_upload_bytes=settings.max_upload_bytes,
+            max_frame_pixels=settings.max_frame_pixels,
+            max_frames=settings.max_frames,
+            max_duration_seconds=settings.max_duration_seconds,
+        )

@@ -1,0 +1,192 @@
+"""What a client says to a session and what the session answers, free of any wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from masklet.errors import MaskletError
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding
+from masklet_server.session.prompts import GivenPrompt
+from masklet_server.video.pictures import Picture
+from masklet_server.video.source import VideoInfo
+
+# From the client
+
+
+@dataclass(frozen=True)
+class Configure:
+    """What holds for the whole session.
+
+    Attributes:
+        model: Empty for the default.
+        mask_encoding: How masks go back.
+        deterministic: Never batched with other sessions.
+        window: Frame results ahead of acknowledgement; 0 for the server's limit.
+        frame_count: Frames the client says there are; 0 where it does not know. It is believed for SAM 2.1's position
+            encoding of short clips; a client that is wrong gets an error at the end, and masks that are a little off.
+    """
+
+    model: str = ""
+    mask_encoding: MaskEncoding = MaskEncoding.COCO_RLE
+    deterministic: bool = False
+    window: int = 0
+    frame_count: int = 0
+
+
+@dataclass(frozen=True)
+class VideoChunk:
+    """The next bytes of a video file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class NextPicture:
+    """The next picture of a video that comes as pictures."""
+
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class PromptObject:
+    """Follow, or follow better, one object from one frame on."""
+
+    prompt: GivenPrompt
+
+
+@dataclass(frozen=True)
+class RemoveObject:
+    """Stop following an object from the next frame on."""
+
+    object_id: int
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Every response up to this sequence has been taken."""
+
+    sequence: int
+
+
+@dataclass(frozen=True)
+class EndOfVideo:
+    """No more video will come."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Drop everything now."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A message that could not be understood but harms no other; it is answered with its error."""
+
+    error: MaskletError
+
+
+Event = Configure | VideoChunk | NextPicture | PromptObject | RemoveObject | Ack | EndOfVideo | Cancel | Unreadable
+
+# To the client
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The session exists.
+
+    Attributes:
+        session_id: To be quoted in reports.
+        model: In use.
+        window: Frame results ahead of acknowledgement, at most.
+        max_objects: Followed at once, at most.
+        idle_timeout_seconds: Without progress, before the session is ended.
+    """
+
+    session_id: str
+    model: str
+    window: int
+    max_objects: int
+    idle_timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Described:
+    """The first frame is decoded."""
+
+    info: VideoInfo
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """One object on one frame.
+
+    Attributes:
+        object_id: The client's.
+        mask: At the video's size.
+        box: x0, y0 inclusive, x1, y1 exclusive; None where the mask is empty.
+        area: Foreground pixels.
+        predicted_iou: 0 to 1.
+        object_score: Logit.
+    """
+
+    object_id: int
+    mask: EncodedMask
+    box: tuple[int, int, int, int] | None
+    area: int
+    predicted_iou: float
+    object_score: float
+
+    @property
+    def visible(self) -> bool:
+        """The model holds that the object is in the picture, and shows where."""
+        return self.object_score > 0 and self.area > 0
+
+
+@dataclass(frozen=True)
+class PromptResult:
+    """What the model makes of a prompt on its frame, before the frame is tracked."""
+
+    sequence: int
+    frame_index: int
+    object: ObjectResult
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """All objects on one frame, by id.
+
+    Attributes:
+        sequence: What `Ack` refers to.
+        frame_index: 0-based.
+        pts: In units of `time_base` seconds.
+        time_base: Seconds a unit.
+        pts_nanoseconds: The same in nanoseconds, rounded.
+        objects: In order of their ids.
+    """
+
+    sequence: int
+    frame_index: int
+    pts: int
+    time_base: Fraction
+    pts_nanoseconds: int
+    objects: tuple[ObjectResult, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something the client can mend; the session goes on."""
+
+    error: MaskletError
+
+
+@dataclass(frozen=True)
+class Done:
+    """Everything was sent."""
+
+    frame_count: int
+
+
+Response = Opened | Described | PromptResult | FrameResult | Problem | Done
+Send = Callable[[Response], Awaitable[None]]

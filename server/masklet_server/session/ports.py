@@ -1,0 +1,75 @@
+"""What a session needs of the engine and of video, so that either can be stood in for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.video.pictures import Picture
+from masklet_server.video.source import Frame, VideoInfo
+
+
+class TrackingEngine(Protocol):
+    """The part of `masklet_server.engine.scheduler.Engine` that tracks."""
+
+    @property
+    def models(self) -> Mapping[str, LoadedModel]:
+        """Loaded models by name."""
+
+    @property
+    def default_model(self) -> str:
+        """The one used where none is named."""
+
+    def new_bank(self, model: str) -> MemoryBank:
+        """An empty memory for one object; freed when its last reference goes."""
+
+    async def track(self, job: FrameJob) -> FrameOutput:
+        """Track some objects of one stream on its next frame."""
+
+    async def forget(self, stream: str) -> None:
+        """Drop the stream's waiting jobs."""
+
+
+class Source(Protocol):
+    """Frames of one video; see `masklet_server.video.source.FrameSource`."""
+
+    async def __aenter__(self) -> object:
+        """Start decoding."""
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Kill the decoder and free what it held."""
+
+    async def info(self) -> VideoInfo:
+        """Wait for the first frame and describe the video."""
+
+    async def next_frame(self) -> Frame | None:
+        """Wait for the next frame; None after the last one."""
+
+    async def end(self) -> None:
+        """Say that nothing more will be fed."""
+
+
+class ClipInput(Source, Protocol):
+    """A source that takes a video file's bytes."""
+
+    async def feed(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+
+
+class PictureInput(Source, Protocol):
+    """A source that takes pictures."""
+
+    async def feed(self, picture: Picture) -> None:
+        """Take the next picture; waits while enough of them are decoded ahead."""
+
+
+class Sources(Protocol):
+    """Makes sources, not yet entered, of frames resized to a model's size."""
+
+    def clip(self, image_size: int) -> ClipInput:
+        """For a file that arrives in chunks."""
+
+    def pictures(self, image_size: int) -> PictureInput:
+        """For a series of pictures."""

@@ -1,0 +1,285 @@
+"""One stream's life, from its configuration to its last result: three tasks and what they share.
+
+The *receiving* task takes the client's messages in order; the *tracking* task turns frames into results; the *idle*
+watch ends both when nothing moves. When one of them fails, or tracking is done, the others are cancelled and everything
+the session held is freed before `Session.run` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+
+from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
+from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.masks.pool import MaskPool
+from masklet_server.session import events
+from masklet_server.session.credits import Credits
+from masklet_server.session.events import Event, Response, Send
+from masklet_server.session.frames import FrameFeed
+from masklet_server.session.idle import IdleWatch
+from masklet_server.session.limits import SessionLimits
+from masklet_server.session.ports import ClipInput, PictureInput, Source, Sources, TrackingEngine
+from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.state import State, StateMachine, Step, refusal
+from masklet_server.session.tracker import Tracker, TrackerOptions
+from masklet_server.video.pictures import Picture
+
+
+def configuration(first: Event | None) -> events.Configure:
+    """The first message, which must be the configuration.
+
+    Raises:
+        FailedPrecondition: It is another one, or there is none.
+    """
+    if isinstance(first, events.Configure):
+        return first
+    if isinstance(first, events.Unreadable):
+        raise first.error
+    raise FailedPrecondition(
+        "the stream ended before its first message, config"
+        if first is None
+        else "the first message of a stream must be config"
+    )
+
+
+class Session:
+    """One stream.
+
+    Args:
+        config: The client's first message.
+        engine: Tracks.
+        sources: Makes the source that video is fed to.
+        pool: For masks.
+        limits: What the session may hold.
+        send: Takes each response, in order; waits while the client cannot take more.
+
+    Raises:
+        NotFound: The model is not loaded.
+    """
+
+    def __init__(
+        self,
+        config: events.Configure,
+        *,
+        engine: TrackingEngine,
+        sources: Sources,
+        pool: MaskPool,
+        limits: SessionLimits,
+        send: Send,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.model = config.model or engine.default_model
+        if self.model not in engine.models:
+            raise NotFound(f"the model {self.model!r} is not loaded; this server has {', '.join(engine.models)}")
+        self._image_size = engine.models[self.model].image_size
+        self._config = config
+        self._engine = engine
+        self._sources = sources
+        self._pool = pool
+        self._limits = limits
+        self._write = send
+        self._writing = asyncio.Lock()
+        self._machine = StateMachine()
+        self._credits = Credits(min(config.window or limits.window, limits.window))
+        self._idle = IdleWatch(limits.idle_timeout_seconds)
+        self._book = PromptBook(limits)
+        self._clip: ClipInput | None = None
+        self._pictures: PictureInput | None = None
+        self._held = AsyncExitStack()
+        self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
+        self._tracker = Tracker(
+            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic),
+            engine=engine,
+            pool=pool,
+            book=self._book,
+            ledger=self._credits,
+            idle=self._idle,
+            send=self._send,
+        )
+
+    @property
+    def state(self) -> State:
+        """Where the session stands."""
+        return self._machine.state
+
+    async def run(self, incoming: AsyncIterator[Event]) -> None:
+        """Live: take the client's messages, send the answers, return when all are sent.
+
+        Args:
+            incoming: The messages after the configuration; ends when the client will send no more.
+
+        Raises:
+            MaskletError: The session cannot go on.
+            asyncio.CancelledError: The task was cancelled; as with any other end, nothing is held any longer.
+        """
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._send(self._opened())
+            tracking = asyncio.create_task(self._track(), name=f"track {self.id}")
+            tasks += [
+                tracking,
+                asyncio.create_task(self._receive(incoming), name=f"receive {self.id}"),
+                asyncio.create_task(self._idle.expire(), name=f"watch {self.id}"),
+            ]
+            await _until_done(tracking, tasks)
+        except BaseException:
+            if not self._machine.is_over:
+                self._machine.step(Step.FAILURE)
+            raise
+        finally:
+            # Shielded: a second cancellation must not leave a decoder behind.
+            await asyncio.shield(asyncio.create_task(self._free(tasks)))
+
+    def _opened(self) -> events.Opened:
+        return events.Opened(
+            session_id=self.id,
+            model=self.model,
+            window=self._credits.window,
+            max_objects=self._limits.max_objects,
+            idle_timeout_seconds=self._limits.idle_timeout_seconds,
+        )
+
+    async def _free(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._held.aclose()
+        finally:
+            await self._engine.forget(self.id)
+            self._tracker.objects.clear()
+
+    async def _send(self, response: Response) -> None:
+        with self._idle.waiting("the client to read its responses"):
+            async with self._writing:  # results and errors come from two tasks
+                await self._write(response)
+        self._idle.touch()
+
+    # Receiving
+
+    async def _receive(self, incoming: AsyncIterator[Event]) -> None:
+        async for event in incoming:
+            self._idle.touch()
+            match event:
+                case events.VideoChunk():
+                    await self._on_chunk(event.data)
+                case events.NextPicture():
+                    await self._on_picture(event.picture)
+                case events.EndOfVideo():
+                    await self._on_end()
+                case events.Cancel():
+                    raise Cancelled("the client asked to cancel")
+                case events.Configure():
+                    raise refusal(self.state, Step.CONFIG)
+                case events.PromptObject() | events.RemoveObject() | events.Ack() | events.Unreadable():
+                    await self._on_mendable(event)
+        if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING):
+            raise Cancelled("the client went away before end_of_video")
+
+    async def _on_chunk(self, chunk: bytes) -> None:
+        if self._pictures is not None:
+            raise InvalidArgument.of("video_chunk", "excludes frame: this stream's video came as frames so far")
+        self._machine.step(Step.VIDEO)
+        if self._clip is None:
+            self._clip = self._sources.clip(self._image_size)
+            await self._open(self._clip)
+        with self._idle.waiting("the decoder to take more video"):
+            await self._clip.feed(chunk)
+
+    async def _on_picture(self, picture: Picture) -> None:
+        if self._clip is not None:
+            raise InvalidArgument.of("frame", "excludes video_chunk: this stream's video came as chunks so far")
+        self._machine.step(Step.VIDEO)
+        if self._pictures is None:
+            self._pictures = self._sources.pictures(self._image_size)
+            await self._open(self._pictures)
+        with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
+            await self._pictures.feed(picture)
+
+    async def _open(self, source: Source) -> None:
+        await self._held.enter_async_context(source)
+        self._opened_source.set_result(source)
+
+    async def _on_end(self) -> None:
+        self._machine.step(Step.END_OF_VIDEO)
+        source = await self._opened_source
+        await source.end()
+
+    async def _on_mendable(self, event: Event) -> None:
+        """Take a message whose faults harm nothing but itself: they are answered and the stream goes on."""
+        try:
+            match event:
+                case events.PromptObject():
+                    await self._on_prompt(event.prompt)
+                case events.RemoveObject():
+                    self._on_remove(event.object_id)
+                case events.Ack():
+                    self._machine.step(Step.ACK)
+                    self._credits.ack(event.sequence)
+                case events.Unreadable():
+                    raise event.error
+        except MaskletError as error:
+            await self._send(events.Problem(error))
+
+    async def _on_prompt(self, given: GivenPrompt) -> None:
+        self._machine.step(Step.PROMPT)
+        if given.mask is not None:
+            await self._pool.run(given.check_mask)
+        followed = self._tracker.objects.get(given.object_id)
+        prompted = 0 if followed is None else followed.prompted_frames
+        if prompted + len(self._book.frames_of(given.object_id) | {given.frame_index}) > MAX_CONDITIONING_FRAMES:
+            raise ResourceExhausted(
+                f"object {given.object_id} has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
+                "remove it and prompt it anew to go on"
+            )
+        self._book.add(given, self._tracker.objects)
+
+    def _on_remove(self, object_id: int) -> None:
+        self._machine.step(Step.REMOVE_OBJECT)
+        waiting = self._book.drop(object_id)
+        if not self._tracker.remove(object_id) and not waiting:
+            raise NotFound(f"object {object_id} is not followed, and no prompt for it waits")
+
+    # Tracking
+
+    async def _track(self) -> None:
+        source = await self._opened_source
+        with self._idle.waiting("the video's first frame"):
+            info = await source.info()
+        self._machine.step(Step.FIRST_FRAME)
+        misfits = self._book.fit(info.height, info.width)
+        await self._send(events.Described(info))
+        await self._report(misfits)
+        frames = FrameFeed(source, self._idle, frame_count=self._config.frame_count)
+        await self._tracker.run(frames)
+        await self._report(self._book.close(frames.taken))
+        if frames.broken_promise():
+            await self._report([_wrong_count(self._config.frame_count, frames.taken)])
+        await self._send(events.Done(frames.taken))
+        self._machine.step(Step.LAST_RESULT)
+
+    async def _report(self, errors: Sequence[MaskletError]) -> None:
+        for error in errors:
+            await self._send(events.Problem(error))
+
+
+def _wrong_count(promised: int, actual: int) -> InvalidArgument:
+    return InvalidArgument.of(
+        "config.frame_count",
+        f"said {promised}, but the video had {actual} frames; masks may differ a little from those that the right "
+        "number gives",
+    )
+
+
+async def _until_done(main: asyncio.Task[None], tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for `main` to end or any of `tasks` to fail, and raise what it raised."""
+    pending = set(tasks)
+    while not main.done():
+        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if main not in ended:
+            for task in ended:
+                task.result()
+    main.result()

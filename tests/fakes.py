@@ -1,0 +1,228 @@
+"""A fast, deterministic engine and video sources without decoder, for tests of what lies above them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet.errors import DataLoss, FailedPrecondition, NotFound
+from masklet.prompts import Prompt
+from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.jobs import (
+    Candidate,
+    FrameJob,
+    FrameOutput,
+    LoadedModel,
+    ObjectOutput,
+    PictureJob,
+    PictureOutput,
+)
+from masklet_server.video.pictures import Picture
+from masklet_server.video.source import Frame, VideoInfo
+
+HEIGHT, WIDTH, IMAGE_SIZE, LOGITS_SIZE = 48, 64, 16, 8
+# A byte of a fake clip that cannot be decoded; every other byte is one frame.
+BROKEN = 0xFF
+
+
+class FakeBank:
+    """Remembers what it was told: prompts by frame, and the frames it was tracked on."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.prompts: list[Prompt] = []
+        self.frames: list[int] = []
+
+
+def fake_mask(number: int, frame_index: int, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.bool_]:
+    """The mask of the bank of that number on that frame: a square that moves."""
+    mask = np.zeros((height, width), np.bool_)
+    x, y = (frame_index + 3 * number) % (width - 8), (2 * frame_index + number) % (height - 8)
+    mask[y : y + 8, x : x + 8] = True
+    return mask
+
+
+class FakeEngine:
+    """Stands in for the engine.
+
+    Attributes:
+        jobs: Every frame job it was given, in order.
+        banks: Every bank it made, in order.
+        forgotten: Streams that were forgotten.
+        open_gate: Jobs wait until it is set.
+        refuse: Says for each job which error it ends in, if any.
+        running: Jobs under way.
+        max_running: The most there ever were at once.
+    """
+
+    def __init__(self) -> None:
+        model = LoadedModel("fake", IMAGE_SIZE, LOGITS_SIZE, "float32", "cpu", "a fake", 7)
+        self.models = {"fake": model, "other": replace(model, name="other")}
+        self.default_model = "fake"
+        self.jobs: list[FrameJob] = []
+        self.pictures: list[PictureJob] = []
+        self.banks: list[FakeBank] = []
+        self.forgotten: list[str] = []
+        self.open_gate = asyncio.Event()
+        self.open_gate.set()
+        self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
+        self.running = self.max_running = 0
+
+    def new_bank(self, model: str) -> MemoryBank:
+        assert model in self.models
+        self.banks.append(FakeBank(len(self.banks)))
+        return cast("MemoryBank", self.banks[-1])
+
+    async def track(self, job: FrameJob) -> FrameOutput:
+        self.jobs.append(job)
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
+        try:
+            await asyncio.sleep(0)
+            await self.open_gate.wait()
+            return self._track(job)
+        finally:
+            self.running -= 1
+
+    def _track(self, job: FrameJob) -> FrameOutput:
+        assert job.tasks, "a job needs an object"
+        error = self.refuse(job)
+        if error is not None:
+            raise error
+        objects, prompts = [], []
+        for task in job.tasks:
+            bank = cast("FakeBank", task.bank)
+            if not bank.prompts and not task.prompts:
+                raise FailedPrecondition("the object has no prompt yet")
+            assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
+            bank.prompts += task.prompts
+            bank.frames.append(job.frame_index)
+            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0)
+            objects.append(output)
+            prompts.append([output for _ in task.prompts])
+        return FrameOutput(objects, prompts)
+
+    async def forget(self, stream: str) -> None:
+        self.forgotten.append(stream)
+
+    async def segment(self, job: PictureJob) -> PictureOutput:
+        self.pictures.append(job)
+        image_id = job.image_id
+        if job.pixels is not None:
+            image_id = f"picture-{job.pixels.shape[0]}x{job.pixels.shape[1]}"
+        elif image_id == "picture-gone":
+            raise NotFound("gone")
+        height, width = map(int, image_id.removeprefix("picture-").split("x"))
+        count = 3 if job.multimask_output else 1
+        candidates = [
+            Candidate(
+                fake_mask(n, 0, height, width),
+                0.9 - 0.1 * n,
+                np.full((LOGITS_SIZE, LOGITS_SIZE), n, np.float32),
+            )
+            for n in range(count)
+        ]
+        return PictureOutput(image_id, height, width, [candidates for _ in job.prompts])
+
+
+class FakeSource:
+    """A source whose frames are what it is fed: a byte of a chunk, or a picture, each.
+
+    Attributes:
+        entered: Its process would be running by now.
+        closed: It was left.
+        taken: Frames that were taken from it.
+    """
+
+    def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
+        self.image_size = image_size
+        self.entered = self.closed = False
+        self.taken = 0
+        self._start = start
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
+        self._fed = 0
+        self._first: Frame | None = None
+        self._info: VideoInfo | None = None
+
+    async def __aenter__(self) -> FakeSource:
+        if self._start is not None:
+            await self._start.wait()
+        self.entered = True
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.closed = True
+
+    async def put(self, value: int) -> None:
+        pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
+        frame = Frame(self._fed, self._fed * 40, Fraction(1, 1000), pixels, HEIGHT, WIDTH)
+        self._fed += 1
+        await self._frames.put(frame)
+
+    async def info(self) -> VideoInfo:
+        if self._info is None:
+            self._first = await self._next()
+            if self._first is None:
+                raise DataLoss("no frame could be decoded")
+            self._info = VideoInfo(HEIGHT, WIDTH, frame_rate=25.0, container="fake", codec="fake")
+        return self._info
+
+    async def next_frame(self) -> Frame | None:
+        frame, self._first = (self._first, None) if self._first is not None else (await self._next(), None)
+        self.taken += frame is not None
+        return frame
+
+    async def _next(self) -> Frame | None:
+        frame = await self._frames.get()
+        if frame is None:
+            self._frames.put_nowait(None)
+        elif frame.pixels[0, 0, 0] == BROKEN:
+            raise DataLoss("a frame is broken")
+        return frame
+
+    async def end(self) -> None:
+        await self._frames.put(None)
+
+
+class FakeClip(FakeSource):
+    """Takes chunks."""
+
+    async def feed(self, chunk: bytes) -> None:
+        for value in chunk:
+            await self.put(value)
+
+
+class FakePictures(FakeSource):
+    """Takes pictures, a few ahead."""
+
+    async def feed(self, picture: Picture) -> None:
+        await self.put(picture.data[0])
+
+
+class FakeSources:
+    """Makes fake sources.
+
+    Attributes:
+        made: All of them.
+        start: Entering a source waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.made: list[FakeSource] = []
+        self.start: asyncio.Event | None = None
+
+    def clip(self, image_size: int) -> FakeClip:
+        source = FakeClip(image_size, start=self.start)
+        self.made.append(source)
+        return source
+
+    def pictures(self, image_size: int) -> FakePictures:
+        source = FakePictures(image_size, frames_ahead=4, start=self.start)
+        self.made.append(source)
+        return source

@@ -1,0 +1,85 @@
+"""Credits: never more than the window unacknowledged, whatever the order of events."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.errors import InvalidArgument
+from masklet_server.session.credits import Credits
+
+
+async def test_a_window_of_frames_goes_ahead_and_an_ack_lets_more_go() -> None:
+    ledger = Credits(2)
+    for expected in (1, 2):
+        await ledger.take()
+        assert ledger.number_frame() == expected
+    waiting = asyncio.create_task(ledger.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ledger.ack(1)
+    await asyncio.wait_for(waiting, 5)
+    assert ledger.available == 0
+
+
+async def test_a_frame_under_way_holds_its_credit() -> None:
+    ledger = Credits(1)
+    await ledger.take()
+    assert ledger.available == 0
+    ledger.number_frame()
+    assert ledger.available == 0
+    ledger.ack(1)
+    assert ledger.available == 1
+
+
+async def test_prompt_results_have_numbers_but_cost_no_credit() -> None:
+    ledger = Credits(1)
+    await ledger.take()
+    assert [ledger.number_prompt(), ledger.number_prompt(), ledger.number_frame()] == [1, 2, 3]
+    ledger.ack(2)
+    assert ledger.available == 0
+    ledger.ack(3)
+    assert ledger.available == 1
+
+
+async def test_an_ack_that_lies_is_refused_and_changes_nothing() -> None:
+    ledger = Credits(4)
+    for _ in range(3):
+        await ledger.take()
+        ledger.number_frame()
+    ledger.ack(2)
+    for sequence, message in ((4, "the last response sent was 3"), (1, "it never goes back")):
+        with pytest.raises(InvalidArgument, match=message) as raised:
+            ledger.ack(sequence)
+        assert raised.value.violations[0].field == "ack.sequence"
+    assert ledger.available == 3
+    ledger.ack(2)  # the same again says nothing new
+    assert ledger.available == 3
+
+
+@given(st.integers(1, 5), st.lists(st.sampled_from(["take", "frame", "prompt", "ack"]), max_size=60), st.randoms())
+def test_unacknowledged_frames_never_exceed_the_window(window: int, actions: list[str], random: object) -> None:
+    async def live() -> None:
+        ledger = Credits(window)
+        taken, frames, last, acked = 0, [], 0, 0
+        for action in actions:
+            if action == "take" and ledger.available:
+                await ledger.take()
+                taken += 1
+            elif action == "frame" and taken:
+                last = ledger.number_frame()
+                frames.append(last)
+                taken -= 1
+            elif action == "prompt":
+                last = ledger.number_prompt()
+            elif action == "ack" and last > acked:
+                acked = random.randint(acked, last)  # type: ignore[attr-defined]
+                ledger.ack(acked)
+            open_frames = sum(sequence > acked for sequence in frames)
+            assert taken + open_frames <= window
+            assert ledger.available == window - taken - open_frames
+
+    asyncio.run(live())

@@ -1,0 +1,178 @@
+"""The book of waiting prompts: what it takes, keeps and refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
+from masklet.prompts import Prompt
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.session.limits import SessionLimits
+from masklet_server.session.prompts import GivenPrompt, PromptBook
+
+LIMITS = SessionLimits(max_objects=4, max_mask_bytes=100)
+
+
+def click(object_id: int = 1, frame_index: int = 0, xy: tuple[float, float] = (5, 5)) -> GivenPrompt:
+    return GivenPrompt(Prompt(object_id, frame_index, point_coords=[xy]))
+
+
+def mask_prompt(mask: EncodedMask, frame_index: int = 0) -> GivenPrompt:
+    return GivenPrompt(Prompt(1, frame_index, mask=np.ones((1, 1), np.bool_)), mask)
+
+
+def advance(book: PromptBook, frame_index: int) -> None:
+    while book.next_frame < frame_index:
+        book.take(book.next_frame)
+
+
+def test_prompts_come_back_on_their_frame_in_order() -> None:
+    book = PromptBook(LIMITS)
+    first, second, later = click(2, 1, (1, 1)), click(1, 1, (2, 2)), click(2, 3)
+    for given_prompt in (later, first, second):
+        book.add(given_prompt)
+    assert [book.waits_for(i) for i in range(4)] == [False, True, False, True]
+    assert [book.take(i) for i in range(4)] == [[], [first, second], [], [later]]
+    assert len(book) == 0
+
+
+def test_a_prompt_for_a_taken_frame_is_refused_and_told_which_is_next() -> None:
+    book = PromptBook(LIMITS)
+    advance(book, 3)
+    with pytest.raises(FailedPrecondition, match=r"too late for frame 2, .* frame 3 is the next one"):
+        book.add(click(frame_index=2))
+    book.add(click(frame_index=3))
+
+
+def test_frames_are_taken_in_order() -> None:
+    with pytest.raises(ValueError, match="frame 0 comes next"):
+        PromptBook(LIMITS).take(1)
+
+
+def test_the_number_of_objects_is_bounded_with_those_that_are_followed() -> None:
+    book = PromptBook(LIMITS)
+    book.add(click(1), followed=[7, 8])
+    book.add(click(2), followed=[7, 8])
+    with pytest.raises(ResourceExhausted, match="object 3 is one too many: max_objects is 4"):
+        book.add(click(3), followed=[7, 8])
+    book.add(click(7, 5), followed=[7, 8])
+
+
+def test_the_number_of_waiting_prompts_is_bounded() -> None:
+    book = PromptBook(LIMITS)
+    for frame_index in range(4):
+        book.add(click(1, frame_index))
+    with pytest.raises(ResourceExhausted, match="4 prompts wait"):
+        book.add(click(1, 4))
+    book.take(0)
+    book.add(click(1, 4))
+
+
+def test_waiting_masks_are_bounded_in_bytes() -> None:
+    book = PromptBook(SessionLimits(max_mask_bytes=100))
+    mask = EncodedMask(MaskEncoding.COCO_RLE, 10, 10, bytes(100))
+    for frame_index in range(4):
+        book.add(mask_prompt(mask, frame_index))
+    with pytest.raises(ResourceExhausted, match="would take 500 bytes, at most 400"):
+        book.add(mask_prompt(mask, 4))
+
+
+def test_sizes_are_held_as_soon_as_they_are_known() -> None:
+    book = PromptBook(LIMITS)
+    inside, outside = click(1, 0, (63, 47)), click(2, 0, (65, 5))
+    book.add(outside)
+    book.add(inside)
+    errors = book.fit(48, 64)
+    assert [violations_of(error) for error in errors] == [["prompt.points[0]"]]
+    assert "(65, 5) lies outside the picture of 64x48" in errors[0].message
+    with pytest.raises(InvalidArgument, match="outside"):
+        book.add(click(3, 1, (5, 49)))
+    assert book.take(0) == [inside]
+
+
+def test_a_mask_of_another_size_is_refused_undecoded() -> None:
+    book = PromptBook(LIMITS)
+    book.fit(48, 64)
+    with pytest.raises(InvalidArgument, match="is 10x10, the video 64x48") as raised:
+        book.add(mask_prompt(EncodedMask(MaskEncoding.COCO_RLE, 10, 10, b"?")))
+    assert violations_of(raised.value) == ["prompt.mask"]
+
+
+def test_the_end_answers_what_lies_beyond_it() -> None:
+    book = PromptBook(LIMITS)
+    book.add(click(1, 90))
+    advance(book, 48)
+    errors = book.close(48)
+    assert [violations_of(error) for error in errors] == [["prompt.frame_index"]]
+    assert "is 90 (object 1), but the video has 48 frames, 0 to 47" in errors[0].message
+    with pytest.raises(InvalidArgument, match="has 48 frames"):
+        book.add(click(1, 48))
+    with pytest.raises(FailedPrecondition, match="too late"):
+        book.add(click(1, 47))
+
+
+def test_dropping_an_object_leaves_the_others() -> None:
+    book = PromptBook(LIMITS)
+    for given_prompt in (click(1), click(2), click(1, 3)):
+        book.add(given_prompt)
+    assert book.drop(1) == 2
+    assert book.drop(1) == 0
+    assert book.object_ids == {2}
+    assert book.frames_of(2) == {0}
+
+
+def test_masks_are_checked_and_decoded_with_their_path() -> None:
+    pixels = np.zeros((4, 6), np.bool_)
+    pixels[1, 2] = True
+    good = mask_prompt(encode(pixels, MaskEncoding.PNG))
+    good.check_mask()
+    decoded = good.decoded().mask
+    assert decoded is not None
+    assert np.array_equal(decoded, pixels)
+    for mask, method, field in (
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.decoded, "prompt.mask.data"),
+        (encode(np.zeros((4, 6), np.bool_), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            method(mask_prompt(mask))
+        assert violations_of(raised.value) == [field]
+
+
+ADD = st.tuples(st.just("add"), st.integers(1, 6), st.integers(0, 8))
+DROP = st.tuples(st.just("drop"), st.integers(1, 6), st.just(0))
+TAKE = st.tuples(st.just("take"), st.just(0), st.just(0))
+
+
+@given(st.lists(st.one_of(ADD, ADD, DROP, TAKE), max_size=60))
+def test_the_book_is_a_bounded_map_from_frames_to_prompts(actions: list[tuple[str, int, int]]) -> None:
+    book, model, taken = PromptBook(LIMITS), list[GivenPrompt](), 0
+    for action, object_id, frame_index in actions:
+        if action == "add":
+            given_prompt = click(object_id, frame_index)
+            ids = {p.object_id for p in model}
+            fits = frame_index >= taken and len(model) < 4 and (object_id in ids or len(ids) < 4)
+            if fits:
+                book.add(given_prompt)
+                model.append(given_prompt)
+            else:
+                with pytest.raises((FailedPrecondition, ResourceExhausted)):
+                    book.add(given_prompt)
+        elif action == "drop":
+            assert book.drop(object_id) == sum(p.object_id == object_id for p in model)
+            model = [p for p in model if p.object_id != object_id]
+        else:
+            assert book.take(taken) == [p for p in model if p.frame_index == taken]
+            model = [p for p in model if p.frame_index != taken]
+            taken += 1
+        assert len(book) == len(model)
+        assert book.object_ids == {p.object_id for p in model}
+
+
+def violations_of(error: MaskletError | Any) -> list[str]:
+    return [violation.field for violation in error.violations]
