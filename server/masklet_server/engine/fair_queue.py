@@ -63,7 +63,9 @@ class FairQueue(Generic[T]):
         """Wait for jobs that can run together, at most one a stream, the longest-waiting stream first. Empty: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._streams or self._closed)
-            self._changed.wait_for(lambda: self._last_batch <= self._streams.keys() or self._closed, self.linger_seconds)
+            self._changed.wait_for(
+                lambda: self._last_batch <= self._streams.keys() or self._closed, self.linger_seconds
+            )
             if not self._streams:
                 return []
             batch = self._pop_batch()

@@ -186,18 +186,22 @@ class Engine:
             raise Unavailable("the server is shutting down") from error
 
     def _run(self) -> None:
-        """The thread's life."""
-        while batch := self._queue.take():
-            wanted = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
-            if self.observer is not None:
-                for ticket in wanted:
-                    self.observer.on_queue(time.perf_counter() - ticket.queued_at)
-            frames = [ticket for ticket in wanted if isinstance(ticket.job, FrameJob)]
-            if frames:
-                self._answer_frames(frames)
+        """The thread's life. No name here holds a batch while the next one is awaited: it would keep dead banks alive."""
+        while self._run_batch(self._queue.take()):
+            pass
+
+    def _run_batch(self, batch: Sequence[_AnyTicket]) -> bool:
+        """Answer a batch; False for the empty one that says that the queue is closed."""
+        wanted = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
+        if self.observer is not None:
             for ticket in wanted:
-                if isinstance(ticket.job, PictureJob):
-                    self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
+                self.observer.on_queue(time.perf_counter() - ticket.queued_at)
+        if frames := [ticket for ticket in wanted if isinstance(ticket.job, FrameJob)]:
+            self._answer_frames(frames)
+        for ticket in wanted:
+            if isinstance(ticket.job, PictureJob):
+                self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
+        return bool(batch)
 
     def _answer_frames(self, tickets: Sequence[_Ticket[FrameJob, FrameOutput]]) -> None:
         """One batch for all; if that fails, each alone, so that only those at fault get the error."""

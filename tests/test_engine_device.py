@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+
+from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.engine import device
+from masklet_server.engine.device import has_fast_bfloat16, make_network, pick_device
+from masklet_server.engine.network import Network
+from masklet_server.models.build import build_model
+from masklet_server.models.registry import Registry
+
+CPU = torch.device("cpu")
+
+
+def test_cpu_is_always_there() -> None:
+    assert pick_device("cpu") == CPU
+    assert device.device_name(CPU)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", ""])
+def test_no_such_device(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="must be auto, cpu, cuda or cuda:N"):
+        pick_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_without_cuda_the_error_says_what_to_do() -> None:
+    assert pick_device("auto") == CPU
+    with pytest.raises(FailedPrecondition, match="use --device cpu"):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_dtype_asked_for_is_taken(dtype: str, expected: torch.dtype) -> None:
+    network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, dtype)
+    assert network.dtype == expected
+    assert network.model.memory_attention.layers[0].linear1.weight.dtype == expected
+    assert network.model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float32
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="must be auto, float32 or bfloat16"):
+        make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, "float8")
+
+
+@pytest.mark.parametrize("quicker", [torch.float32, torch.bfloat16])
+def test_auto_takes_what_was_measured_faster(quicker: torch.dtype) -> None:
+    def seconds(network: Network) -> float:
+        return 0.1 if network.dtype == quicker else 0.2
+
+    with (
+        mock.patch.object(device, "has_fast_bfloat16", return_value=True),
+        mock.patch.object(device, "_seconds_per_picture", seconds),
+    ):
+        network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU)
+    assert network.dtype == quicker
+
+
+def test_auto_is_float32_where_the_processor_has_no_bfloat16() -> None:
+    with mock.patch.object(device, "has_fast_bfloat16", return_value=False):
+        assert make_network(build_model(Registry.load().get("nano"), image_size=64), CPU).dtype == torch.float32
+
+
+def test_measuring_really_measures() -> None:
+    network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, "float32")
+    assert 0 < device._seconds_per_picture(network, repeats=1) < 60
+    assert isinstance(has_fast_bfloat16(CPU), bool)
+
+
+def test_a_configuration_that_the_engine_cannot_run_is_refused() -> None:
+    model = build_model(Registry.load().get("nano"), image_size=64)
+    model.memory_temporal_stride_for_eval = 5
+    with pytest.raises(InvalidArgument, match="memory_temporal_stride_for_eval=5"):
+        Network(model, CPU)

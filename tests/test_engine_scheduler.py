@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from masklet_server.engine import scheduler
+from masklet_server.engine.execute import run_frames
+from masklet_server.engine.jobs import PictureJob, PicturePrompt
+from masklet_server.engine.scheduler import Engine
+from tests import synthetic
+from tests.engine_support import HEIGHT, WIDTH, click, job, small_network
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    running = Engine({"nano": small_network()})
+    running.start()
+    yield running
+    await running.close()
+
+
+def test_an_engine_needs_a_model() -> None:
+    with pytest.raises(InvalidArgument, match="at least one model"):
+        Engine({})
+
+
+async def test_it_tells_what_it_holds(engine: Engine) -> None:
+    described = engine.models["nano"]
+    assert engine.default_model == "nano"
+    assert (described.image_size, described.logits_size, described.dtype, described.device) == (
+        128,
+        32,
+        "float32",
+        "cpu",
+    )
+    assert described.parameter_count > 4_000_000
+    assert described.device_name
+
+
+async def test_unknown_models_are_not_found(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="'huge' is not loaded; this server has nano"):
+        engine.new_bank("huge")
+
+
+async def test_tracking_and_segmenting(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    output = await engine.track(job(bank, 0, [click()]))
+    assert output.objects[0].mask.shape == (HEIGHT, WIDTH)
+    assert len(output.prompts[0]) == 1
+    box = PicturePrompt(box=np.array([10, 10, 50, 50], np.float32))
+    picture = PictureJob("nano", "b", [box], pixels=synthetic.frame(0, HEIGHT, WIDTH))
+    assert (await engine.segment(picture)).results[0][0].mask.shape == (HEIGHT, WIDTH)
+
+
+async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    await engine.track(job(bank, 0, [click()]))
+    assert engine.bank_bytes() == bank.nbytes > 0
+    del bank
+    gc.collect()
+    assert engine.bank_bytes() == 0
+
+
+async def test_everything_runs_on_one_thread() -> None:
+    threads = set()
+
+    def watch(*args: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return run_frames(*args)
+
+    running = Engine({"nano": small_network()})
+    running.start()
+    with mock.patch.object(scheduler, "run_frames", watch):
+        await asyncio.gather(*(running.track(job(running.new_bank("nano"), 0, [click()], stream=s)) for s in "abc"))
+    await running.close()
+    assert threads == {"masklet-engine"}
+
+
+async def test_one_stream_cannot_starve_another() -> None:
+    running = Engine({"nano": small_network()})
+    order: list[str] = []
+
+    async def ask(stream: str) -> None:
+        await running.track(job(running.new_bank("nano"), 0, [click()], stream=stream))
+        order.append(stream)
+
+    asking = [asyncio.ensure_future(ask("busy")) for _ in range(10)]
+    await asyncio.sleep(0)
+    asking.append(asyncio.ensure_future(ask("modest")))
+    await asyncio.sleep(0)
+    running.start()
+    await asyncio.gather(*asking)
+    await running.close()
+    assert order.index("modest") <= 1, order
+
+
+async def test_a_bad_job_fails_alone(engine: Engine) -> None:
+    good, bad = engine.new_bank("nano"), engine.new_bank("nano")
+    good_job, bad_job = job(good, 0, [click()], stream="good"), job(bad, 0, stream="bad")
+    found = await asyncio.gather(engine.track(good_job), engine.track(bad_job), return_exceptions=True)
+    assert isinstance(found[1], FailedPrecondition)
+    assert not isinstance(found[0], BaseException)
+    assert good.last_frame == 0
+    assert bad.last_frame is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: tried to ..."),
+    ],
+)
+async def test_out_of_memory_is_the_asking_sessions_alone(engine: Engine, error: Exception) -> None:
+    def run(network: Any, jobs: Any, observer: Any = None) -> Any:
+        if any(j.stream == "greedy" for j in jobs):
+            raise error
+        return run_frames(network, jobs, observer)
+
+    modest, greedy = engine.new_bank("nano"), engine.new_bank("nano")
+    with mock.patch.object(scheduler, "run_frames", run):
+        found = await asyncio.gather(
+            engine.track(job(modest, 0, [click()], stream="modest")),
+            engine.track(job(greedy, 0, [click()], stream="greedy")),
+            return_exceptions=True,
+        )
+    assert not isinstance(found[0], BaseException)
+    assert isinstance(found[1], ResourceExhausted)
+    assert "smaller model, fewer objects" in str(found[1])
+    await engine.track(job(greedy, 0, [click()], stream="greedy"))
+
+
+async def test_a_bug_is_handed_to_the_one_who_waits_and_the_thread_lives_on(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    with (
+        mock.patch.object(scheduler, "run_frames", side_effect=ZeroDivisionError("boom")),
+        pytest.raises(ZeroDivisionError),
+    ):
+        await engine.track(job(bank, 0, [click()]))
+    await engine.track(job(bank, 0, [click()]))
+
+
+async def test_forgetting_a_stream_drops_its_waiting_jobs() -> None:
+    idle = Engine({"nano": small_network()})  # never started: everything waits
+    waiting = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="gone")))
+    other = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="stays")))
+    await asyncio.sleep(0)
+    await idle.forget("gone")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not other.done()
+    await idle.close()
+    with pytest.raises(Unavailable):
+        await other
+
+
+async def test_a_cancelled_wait_leaves_the_bank_untouched() -> None:
+    idle = Engine({"nano": small_network()})
+    bank = idle.new_bank("nano")
+    waiting = asyncio.ensure_future(idle.track(job(bank, 0, [click()])))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    idle.start()
+    await idle.track(job(idle.new_bank("nano"), 0, [click()]))
+    assert bank.last_frame is None
+    await idle.close()
+
+
+async def test_a_closed_engine_refuses(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    await engine.close()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await engine.track(job(bank, 0, [click()]))
