@@ -34,6 +34,7 @@ class EmbeddedServer:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._leaving = False
 
     def __enter__(self) -> str:
         """Start; returns the address once the server answers.
@@ -68,14 +69,16 @@ class EmbeddedServer:
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        if self._leaving:  # interrupted before there was a loop to tell
+            return
         async with running_server(self._settings) as running:
             started.set_result(running.address)
             await self._stop.wait()
 
     def _shut_down(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._thread is None:
             return
+        self._leaving = True
         if self._loop is not None and self._stop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
-        thread.join()
+        self._thread.join()

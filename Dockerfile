@@ -1,0 +1,52 @@
+# The masklet server for NVIDIA GPUs (and, slowly, for CPUs).
+#
+#   docker build -t masklet .
+#   docker run --gpus all -p 50051:50051 -v /etc/masklet:/etc/masklet:ro \
+#       -e MASKLET_TLS_CERTIFICATE=/etc/masklet/server.pem -e MASKLET_TLS_KEY=/etc/masklet/server.key \
+#       -e MASKLET_TOKEN_FILE=/etc/masklet/tokens masklet
+#
+# The server listens on all of the container's addresses and therefore wants TLS and a token, as above; on a network that
+# is trusted, `docker run ... masklet --insecure` does without. Other models are downloaded into the volume:
+#
+#   docker run --rm -v masklet-models:/var/cache/masklet --entrypoint masklet masklet models download sam2.1-tiny
+#   docker run --gpus all -v masklet-models:/var/cache/masklet ... masklet --model sam2.1-tiny
+#
+# Give `docker stop` more time than MASKLET_GRACE_SECONDS: `docker stop --time 40`.
+
+FROM python:3.12.12-slim-bookworm AS build
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/masklet
+ENV PATH=/opt/masklet/bin:$PATH
+COPY constraints.txt ./
+# torch first, in a layer of its own: PyPI's wheel for Linux brings CUDA with it, and sam2 is built against it. sam2
+# declares torchvision, which masklet never imports: hence --no-deps; what it needs is in masklet's own list.
+RUN pip install pip setuptools wheel && pip install torch
+RUN SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2
+COPY pyproject.toml README.md LICENSE ./
+COPY checkpoints checkpoints
+COPY client client
+COPY server server
+RUN pip install '.[runtime]'
+
+FROM python:3.12.12-slim-bookworm
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent masklet \
+    && install -d -o masklet -g masklet /var/cache/masklet
+COPY --from=build /opt/masklet /opt/masklet
+ENV PATH=/opt/masklet/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    MASKLET_CACHE=/var/cache/masklet \
+    MASKLET_ADDRESS=0.0.0.0:50051 \
+    MASKLET_METRICS_ADDRESS=0.0.0.0:9090 \
+    MASKLET_HEALTH_ADDRESS=127.0.0.1:50052 \
+    MASKLET_LOG_JSON=true
+USER 10001:10001
+WORKDIR /tmp
+VOLUME /var/cache/masklet
+EXPOSE 50051 9090
+# Over an address of its own, which needs neither certificate nor token. Loading large models takes a while.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=3 \
+    CMD ["python", "-m", "masklet_server.healthcheck"]
+ENTRYPOINT ["masklet", "serve"]
