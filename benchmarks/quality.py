@@ -1,0 +1,188 @@
+"""How good the masks are: J, F and J&F on DAVIS, through a real server over gRPC.
+
+    python -m benchmarks.quality --davis DIR [--sequences a,b] [--prompt mask|point] [--model NAME] [--json FILE]
+
+DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``. As in DAVIS's semi-supervised task the
+objects are those of the first frame, its annotation is the prompt, the first and the last frame do not count, where
+masks overlap the object of the lower number gets the pixel, a figure of an object is its mean over frames, one of a
+sequence the mean over its objects, and the mean at the end is over all objects of all sequences.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import masklet
+from benchmarks._davis import (
+    BoolArray,
+    DavisError,
+    LabelArray,
+    Sequence,
+    boundary_f,
+    interior_point,
+    jaccard,
+    load_sequences,
+    read_labels,
+)
+from masklet_server.embedded import EmbeddedServer
+
+
+class PromptKind(str, Enum):
+    """What is said of each object on the first frame."""
+
+    mask = "mask"
+    point = "point"
+
+
+@dataclass(frozen=True)
+class ObjectScore:
+    """One object's means over the frames that count."""
+
+    object_id: int
+    j: float
+    f: float
+
+    @property
+    def jf(self) -> float:
+        """The mean of J and F."""
+        return (self.j + self.f) / 2
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """One sequence's objects, and how long it took."""
+
+    name: str
+    objects: tuple[ObjectScore, ...]
+    frame_count: int
+    seconds: float
+
+
+def score_sequence(client: masklet.Client, sequence: Sequence, kind: PromptKind) -> SequenceScore:
+    """Track the objects of the first frame through a sequence and compare each frame with its annotation.
+
+    Raises:
+        MaskletError: The server reports a fault.
+        DavisError: The server sends another number of frames than there are annotations.
+    """
+    first = read_labels(sequence.annotations[0])
+    ids = sequence.object_ids
+    prompts = [prompt_for(object_id, first == object_id, kind) for object_id in ids]
+    per_frame: dict[int, list[tuple[float, float]]] = {object_id: [] for object_id in ids}
+    last = len(sequence.annotations) - 1
+    count, waited = 0, 0.0
+    start = time.perf_counter()
+    for result in client.track(sequence.pictures, prompts):
+        count += 1
+        if 0 < result.frame_index < last:
+            scoring = time.perf_counter()
+            truth = read_labels(sequence.annotations[result.frame_index])
+            labels = label_map({i: result.objects[i].mask for i in ids}, truth.shape)
+            for object_id in ids:
+                per_frame[object_id].append(score_mask(truth == object_id, labels == object_id))
+            waited += time.perf_counter() - scoring
+    if count != last + 1:
+        raise DavisError(f"{sequence.name}: {count} frames came back for {last + 1} pictures")
+    objects = tuple(ObjectScore(i, *(float(value) for value in np.mean(per_frame[i], axis=0))) for i in ids)
+    return SequenceScore(sequence.name, objects, count, time.perf_counter() - start - waited)
+
+
+def prompt_for(object_id: int, mask: BoolArray, kind: PromptKind) -> masklet.Prompt:
+    """The mask itself, or one click at its most interior point."""
+    if kind is PromptKind.mask:
+        return masklet.Prompt(object_id=object_id, mask=mask)
+    return masklet.Prompt(object_id=object_id, point_coords=[interior_point(mask)])
+
+
+def label_map(masks: dict[int, BoolArray], shape: tuple[int, ...]) -> LabelArray:
+    """``uint8[H, W]`` of objects' numbers, the lower one where masks overlap, as SAM 2's own DAVIS script has it."""
+    labels = np.zeros(shape, np.uint8)
+    for object_id in sorted(masks, reverse=True):
+        labels[masks[object_id]] = object_id
+    return labels
+
+
+def score_mask(truth: BoolArray, mask: BoolArray) -> tuple[float, float]:
+    """J and F of one mask."""
+    return jaccard(truth, mask), boundary_f(truth, mask)
+
+
+def report(scores: list[SequenceScore], *, model: str, kind: PromptKind) -> dict[str, Any]:
+    """Everything that was measured, ready for JSON."""
+    return {
+        "model": model,
+        "prompt": kind.value,
+        "protocol": "DAVIS semi-supervised: first and last frame excluded, mean over objects",
+        "sequences": {
+            score.name: {
+                **_means(score.objects),
+                "frames": score.frame_count,
+                "seconds": round(score.seconds, 3),
+                "objects": {str(item.object_id): _means((item,)) for item in score.objects},
+            }
+            for score in scores
+        },
+        "mean": _means(tuple(item for score in scores for item in score.objects)),
+    }
+
+
+def _means(objects: tuple[ObjectScore, ...]) -> dict[str, float]:
+    return {
+        "J": float(np.mean([item.j for item in objects])),
+        "F": float(np.mean([item.f for item in objects])),
+        "J&F": float(np.mean([item.jf for item in objects])),
+    }
+
+
+def _print(results: dict[str, Any]) -> None:
+    table = Table(title=f"{results['model']}, first-frame {results['prompt']}", box=None)
+    for column in ("sequence", "J", "F", "J&F", "frames", "frames/s"):
+        table.add_column(column, justify="left" if column == "sequence" else "right")
+    for name, row in results["sequences"].items():
+        speed = row["frames"] / row["seconds"]
+        table.add_row(name, *(f"{row[key]:.3f}" for key in ("J", "F", "J&F")), str(row["frames"]), f"{speed:.1f}")
+    mean = results["mean"]
+    table.add_row("mean", *(f"{mean[key]:.3f}" for key in ("J", "F", "J&F")), "", "", style="bold")
+    Console().print(table)
+
+
+def main(
+    davis: Annotated[Path, typer.Option(metavar="DIR", help="Folder with JPEGImages and Annotations.")],
+    sequences: Annotated[str, typer.Option(metavar="A,B,...", help="Only these sequences.")] = "",
+    prompt: Annotated[PromptKind, typer.Option(help="What is said of each object.")] = PromptKind.mask,
+    model: Annotated[str, typer.Option(help="A name from `masklet models list`.")] = "nano",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
+) -> None:
+    """Measure J, F and J&F on DAVIS through a real server."""
+    names = [name.strip() for name in sequences.split(",") if name.strip()] or None
+    scores = []
+    try:
+        found = load_sequences(davis, names)
+        with EmbeddedServer(model=model, device=device, dtype=dtype) as address, masklet.Client(address) as client:
+            for sequence in found:
+                print(f"{sequence.name} ...", file=sys.stderr)
+                scores.append(score_sequence(client, sequence, prompt))
+    except (DavisError, masklet.MaskletError) as error:
+        print(f"benchmarks.quality: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    results = report(scores, model=model, kind=prompt)
+    _print(results)
+    if json_file is not None:
+        json_file.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import _davis
+from benchmarks._davis import (
+    BoolArray,
+    DavisError,
+    boundary_f,
+    boundary_of,
+    interior_point,
+    jaccard,
+    load_sequences,
+    read_labels,
+)
+from benchmarks.quality import ObjectScore, PromptKind, SequenceScore, label_map, prompt_for, report
+
+SHAPE = (300, 400)  # a diagonal of 500 pixels: the tolerance of 0.008 is 4 pixels
+
+
+def square(x: int, y: int, side: int = 100) -> BoolArray:
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+EMPTY = np.zeros(SHAPE, np.bool_)
+FULL = np.ones(SHAPE, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("truth", "mask", "expected"),
+    [
+        (square(50, 50), square(50, 50), 1.0),
+        (square(50, 50), square(100, 50), 1 / 3),  # half of each overlaps
+        (square(50, 50), square(50, 50, side=50), 1 / 4),
+        (square(50, 50), square(200, 50), 0.0),
+        (square(50, 50), EMPTY, 0.0),
+        (EMPTY, square(50, 50), 0.0),
+        (EMPTY, EMPTY, 1.0),
+    ],
+)
+def test_jaccard(truth: BoolArray, mask: BoolArray, expected: float) -> None:
+    assert jaccard(truth, mask) == pytest.approx(expected)
+
+
+def test_a_boundary_lies_one_pixel_towards_the_origin() -> None:
+    mask = np.zeros((6, 6), np.bool_)
+    mask[2:4, 2:4] = True
+    expected = np.array(
+        [
+            [0, 0, 0, 0, 0, 0],
+            [0, 1, 1, 1, 0, 0],
+            [0, 1, 0, 1, 0, 0],
+            [0, 1, 1, 1, 0, 0],
+            [0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 0, 0],
+        ],
+        np.bool_,
+    )
+    assert np.array_equal(boundary_of(mask), expected)
+
+
+def test_the_pictures_edge_is_no_boundary() -> None:
+    assert not boundary_of(FULL).any()
+    mask = np.zeros((4, 4), np.bool_)
+    mask[:, 2:] = True
+    assert np.array_equal(boundary_of(mask), np.eye(4, dtype=np.bool_)[[1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("truth", "mask", "expected"),
+    [
+        (square(50, 50), square(50, 50), 1.0),
+        (square(50, 50), square(54, 50), 1.0),  # 4 pixels are within the tolerance
+        (square(50, 50), square(200, 150), 0.0),
+        (square(50, 50), EMPTY, 0.0),
+        (EMPTY, square(50, 50), 0.0),
+        (EMPTY, EMPTY, 1.0),
+        (FULL, EMPTY, 1.0),  # neither has a boundary: DAVIS's own convention
+    ],
+)
+def test_boundary_f(truth: BoolArray, mask: BoolArray, expected: float) -> None:
+    assert boundary_f(truth, mask) == pytest.approx(expected)
+
+
+def test_boundary_f_of_a_shift_beyond_the_tolerance() -> None:
+    # A square's boundary is a ring of 400 pixels: rows and columns 49 and 149, corners shared. Shifted by 10 to the
+    # right, its columns are out of reach. Of its rows' 101 pixels each, 91 lie on the other ring's rows, 4 more are
+    # within reach of their ends. Of the columns, the pixels within 4 of a row of the other ring match: 5 at each end,
+    # of which the corner is counted with the rows already; but only for the column inside the other ring.
+    matched = 2 * (91 + 4) + 2 * 4
+    assert boundary_f(square(50, 50), square(60, 50)) == pytest.approx(matched / 400)
+
+
+def test_boundary_f_is_a_harmonic_mean() -> None:
+    # Every boundary pixel of the one square is right, and half of what was to be found is found.
+    truth = square(50, 50) | square(250, 50)
+    assert boundary_f(truth, square(50, 50)) == pytest.approx(2 * 1 * 0.5 / 1.5)
+    assert boundary_f(square(50, 50), truth) == pytest.approx(2 * 1 * 0.5 / 1.5)
+
+
+def test_the_tolerance_is_a_disk_rounded_up() -> None:
+    disk = _davis._disk(2)
+    assert disk.tolist() == [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
+    thin = np.zeros((30, 30), np.bool_)
+    thin[10, 10] = True
+    # A diagonal of 42.4 pixels: 0.008 of it are a third of a pixel, rounded up to one.
+    assert boundary_f(thin, np.roll(thin, 1, axis=1)) == pytest.approx(1.0)
+    assert boundary_f(thin, np.roll(thin, 3, axis=1)) == pytest.approx(0.0)
+
+
+def test_the_most_interior_point_is_the_middle_of_the_widest_part() -> None:
+    mask = np.zeros((60, 80), np.bool_)
+    mask[10:31, 10:31] = True  # a square of 21 pixels ...
+    mask[20, 31:70] = True  # ... with a long tail
+    assert interior_point(mask) == (20.5, 20.5)
+
+
+def test_the_pictures_edge_is_outside() -> None:
+    x, y = interior_point(FULL[:21, :21])
+    assert (x, y) == (10.5, 10.5)
+
+
+def test_prompts_are_the_mask_or_one_click() -> None:
+    mask = square(50, 50, side=101)
+    whole = prompt_for(3, mask, PromptKind.mask)
+    assert whole.object_id == 3
+    assert np.array_equal(whole.mask, mask)  # type: ignore[arg-type]
+    click = prompt_for(3, mask, PromptKind.point)
+    assert click.point_coords is not None
+    assert click.point_coords.tolist() == [[100.5, 100.5]]
+
+
+def test_the_lower_number_wins_where_masks_overlap() -> None:
+    labels = label_map({2: square(50, 50), 1: square(100, 50)}, SHAPE)
+    assert (labels[60, 60], labels[60, 120], labels[60, 180], labels[0, 0]) == (2, 1, 1, 0)
+
+
+def write_sequence(root: Path, name: str, labels: list[list[list[int]]], folder: str = "") -> None:
+    pictures, annotations = root / "JPEGImages" / folder / name, root / "Annotations" / folder / name
+    pictures.mkdir(parents=True)
+    annotations.mkdir(parents=True)
+    for i, frame in enumerate(labels):
+        array = np.array(frame, np.uint8)
+        Image.fromarray(array).save(pictures / f"{i:05}.jpg")
+        Image.fromarray(array).save(annotations / f"{i:05}.png")
+
+
+def test_sequences_are_found_with_the_objects_of_their_first_frame(tmp_path: Path) -> None:
+    write_sequence(tmp_path, "b", [[[0, 1, 3]]] + [[[2, 2, 2]]] * 2)
+    write_sequence(tmp_path, "a", [[[0, 255, 1]]] * 3)
+    found = load_sequences(tmp_path)
+    assert [(sequence.name, sequence.object_ids) for sequence in found] == [("a", (1,)), ("b", (1, 3))]
+    assert len(found[0].annotations) == 3
+    assert [sequence.name for sequence in load_sequences(tmp_path, ["b"])] == ["b"]
+
+
+def test_the_official_layout_has_480p_between(tmp_path: Path) -> None:
+    write_sequence(tmp_path, "a", [[[0, 1]]] * 3, folder="480p")
+    assert load_sequences(tmp_path)[0].pictures == tmp_path / "JPEGImages" / "480p" / "a"
+
+
+def test_void_is_background_but_the_only_object_of_davis_2016(tmp_path: Path) -> None:
+    for name, values, expected in (("2017", [0, 255, 2], [0, 0, 2]), ("2016", [0, 255, 0], [0, 1, 0])):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(np.array([values], np.uint8)).save(path)
+        assert read_labels(path).tolist() == [expected]
+
+
+def test_folders_that_are_not_davis_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DavisError, match="no folder JPEGImages"):
+        load_sequences(tmp_path)
+    write_sequence(tmp_path, "a", [[[0, 1]]] * 3)
+    with pytest.raises(DavisError, match=r"no pictures \*\.jpg in .*absent"):
+        load_sequences(tmp_path, ["absent"])
+    write_sequence(tmp_path, "short", [[[0, 1]]] * 2)
+    with pytest.raises(DavisError, match="at least 3 are needed"):
+        load_sequences(tmp_path, ["short"])
+    (tmp_path / "Annotations" / "a" / "00001.png").unlink()
+    with pytest.raises(DavisError, match=r"one \.png for each \.jpg"):
+        load_sequences(tmp_path, ["a"])
+
+
+def test_the_mean_is_over_objects_as_davis_has_it() -> None:
+    one = SequenceScore("one", (ObjectScore(1, 0.9, 0.7),), 10, 1.0)
+    two = SequenceScore("two", (ObjectScore(1, 0.3, 0.1), ObjectScore(2, 0.6, 0.4)), 10, 1.0)
+    results = report([one, two], model="nano", kind=PromptKind.mask)
+    assert results["sequences"]["one"]["J&F"] == pytest.approx(0.8)
+    assert results["sequences"]["two"]["J"] == pytest.approx(0.45)
+    assert results["sequences"]["two"]["objects"]["2"]["F"] == pytest.approx(0.4)
+    assert results["mean"] == pytest.approx({"J": 0.6, "F": 0.4, "J&F": 0.5})
