@@ -125,7 +125,7 @@ class Settings(BaseModel):
     max_decoded_pixels: Count = _setting(
         _VIDEO.max_decoded_pixels, "Limits for a video", "Pixels of all frames of a clip together; 0: no limit."
     )
-    decoder_memory_bytes: Annotated[ByteSize, Field(ge=256 * _MIB)] = _setting(
+    decoder_memory_bytes: Annotated[ByteSize, Field(ge=512 * _MIB)] = _setting(
         _VIDEO.decoder_memory_bytes, "Limits for a video", "Address space of one decoding process."
     )
     decoder_cpu_seconds: Count = _setting(
