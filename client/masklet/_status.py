@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 from google.rpc import error_details_pb2, status_pb2
@@ -9,6 +10,8 @@ from grpc import StatusCode
 from grpc_status import rpc_status
 
 from masklet.errors import BY_CODE, Cancelled, DeadlineExceeded, FieldViolation, MaskletError, Unavailable
+
+_RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
 
 
 class FailedCall(Protocol):
@@ -75,7 +78,7 @@ def _of_code(code: int, message: str, **details: Any) -> MaskletError:
 
 
 def _unreachable(target: str, details: str) -> str:
-    reason = details.rpartition("last error: ")[2] or "no reason given"
+    reason = _RESOLVER_NOISE.sub("", details.rpartition("last error: ")[2]) or "no reason given"
     return f"cannot reach a masklet server at {target} ({reason}); start one with `masklet serve`"
 
 

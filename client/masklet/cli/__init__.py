@@ -1,0 +1,5 @@
+"""The command line: `masklet track`, `masklet segment`, `masklet serve` and the rest."""
+
+from masklet.cli._app import main
+
+__all__ = ["main"]

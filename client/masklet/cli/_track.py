@@ -1,0 +1,171 @@
+"""`masklet track`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box as boxes
+from rich.table import Table
+from rich.text import Text
+
+import masklet
+from masklet.cli._console import Advance, err, frame_progress, out
+from masklet.cli._outputs import Sink, json_file, mask_folder
+from masklet.cli._prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
+from masklet.cli._server import (
+    Access,
+    CaOption,
+    CertOption,
+    InsecureOption,
+    KeyOption,
+    ModelOption,
+    ServerOption,
+    TokenFileOption,
+)
+
+if TYPE_CHECKING:
+    from masklet import FrameResult, Tracking
+
+_PANEL = "Results"
+_NO_OUTPUT = "nothing was written; --overlay OUT.mp4, --masks DIR and --json FILE keep the result"
+
+
+def track(
+    video: Annotated[str, typer.Argument(metavar="VIDEO|FOLDER", help="A video file, or a folder of pictures.")],
+    point: PointOption = None,
+    background: BackgroundOption = None,
+    box: BoxOption = None,
+    mask: MaskOption = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.mp4", help="Write the video with the masks drawn in.", rich_help_panel=_PANEL),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write an indexed PNG for every frame.", rich_help_panel=_PANEL),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all results, masks as COCO run-lengths.", rich_help_panel=_PANEL),
+    ] = None,
+    model: ModelOption = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Never batch with others: two runs, same bits.", rich_help_panel="Server"),
+    ] = False,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Follow objects through a video.
+
+    OBJ tells objects apart, 1 if left out; FRAME says where the prompt belongs,
+    0 if left out. All prompts may be repeated:
+
+    masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
+    """
+    prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
+    _check_overlay(overlay)
+    access = Access(server, token_file, ca, cert, key, insecure)
+    with access.connect(model) as client:
+        tally = Tally()
+        tracking = client.track(video, prompts, model=model or "", deterministic=deterministic)
+        with tracking, contextlib.ExitStack() as stack:
+            sinks = _open_sinks(stack, tracking, masks, json)
+            advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
+            frames = _watched(tracking, tally, sinks, advance)
+            if overlay is None:
+                for _ in frames:
+                    pass
+            else:
+                masklet.write_overlay_video(video, frames, overlay)
+    tally.print()
+    written = {"overlay": overlay, "masks": masks, "json": json}
+    for name, path in written.items():
+        if path is not None:
+            out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
+    if not any(written.values()):
+        err().print(_NO_OUTPUT, soft_wrap=True)
+
+
+class Tally:
+    """What is told of a run at its end."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._begun = time.monotonic()
+        self._ended = self._begun
+        self._visible: dict[int, int] = {}
+        self._iou_sum: dict[int, float] = {}
+
+    def add(self, frame: FrameResult) -> None:
+        """Count a frame."""
+        self.frames += 1
+        self._ended = time.monotonic()
+        for object_id, result in frame.objects.items():
+            self._visible[object_id] = self._visible.get(object_id, 0) + result.visible
+            self._iou_sum[object_id] = self._iou_sum.get(object_id, 0.0) + result.predicted_iou * result.visible
+
+    def print(self) -> None:
+        """Write the table."""
+        seconds = max(self._ended - self._begun, 1e-9)
+        console = out()
+        console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
+        table = Table(box=boxes.SIMPLE_HEAD)
+        for heading in ("object", "visible frames", "mean predicted IoU"):
+            table.add_column(heading, justify="right")
+        for object_id, visible in sorted(self._visible.items()):
+            mean = f"{self._iou_sum[object_id] / visible:.3f}" if visible else "-"
+            table.add_row(object_label(object_id), str(visible), mean)
+        if self._visible:
+            console.print(table)
+
+
+def object_label(object_id: int) -> Text:
+    """The object's id beside a patch of the colour it has in overlays."""
+    from masklet._drawing import colour_of
+
+    red, green, blue = colour_of(object_id)
+    return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
+
+
+def _check_overlay(path: Path | None) -> None:
+    """Refuse a wrong name now rather than after the work."""
+    from masklet._overlay_video import SUFFIXES
+
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        raise typer.BadParameter(f"{path} must end in {', '.join(SUFFIXES)}", param_hint="--overlay")
+
+
+def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:
+    sinks: list[Sink] = []
+    if masks is not None:
+        sinks.append(mask_folder(masks, lambda: _size(tracking)))
+    if json is not None:
+        sinks.append(stack.enter_context(json_file(json, lambda: tracking.video)))
+    return sinks
+
+
+def _size(tracking: Tracking) -> tuple[int, int]:
+    video = tracking.video
+    if video is None:
+        raise masklet.Internal("the server sent a frame before it described the video")
+    return video.height, video.width
+
+
+def _watched(tracking: Tracking, tally: Tally, sinks: list[Sink], advance: Advance) -> Iterator[FrameResult]:
+    """The frames, each of them counted and written as it passes."""
+    for frame in tracking:
+        tally.add(frame)
+        for sink in sinks:
+            sink(frame)
+        advance(tally.frames, tracking.video.frame_count or None if tracking.video else None)
+        yield frame
