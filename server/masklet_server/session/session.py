@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
 from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
@@ -116,15 +116,16 @@ class Session:
             asyncio.CancelledError: The task was cancelled; as with any other end, nothing is held any longer.
         """
         tasks: list[asyncio.Task[None]] = []
+
+        def begin(coroutine: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+            tasks.append(asyncio.create_task(coroutine, name=f"{name} {self.id}"))
+            return tasks[-1]
+
         try:
-            await self._send(self._opened())
-            tracking = asyncio.create_task(self._track(), name=f"track {self.id}")
-            tasks += [
-                tracking,
-                asyncio.create_task(self._receive(incoming), name=f"receive {self.id}"),
-                asyncio.create_task(self._idle.expire(), name=f"watch {self.id}"),
-            ]
-            await _until_done(tracking, tasks)
+            begin(self._idle.expire(), "watch")
+            await _until_done(begin(self._send(self._opened()), "open"), tasks)
+            begin(self._receive(incoming), "receive")
+            await _until_done(begin(self._track(), "track"), tasks)
         except BaseException:
             if not self._machine.is_over:
                 self._machine.step(Step.FAILURE)

@@ -1,0 +1,98 @@
+"""The look ahead that tells a short clip from a long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from masklet_server.session import events
+from masklet_server.session.frames import FrameFeed
+from masklet_server.session.idle import IdleWatch
+from tests.fakes import FakeClip
+from tests.session_support import click, ids, talk, video
+
+
+async def feed(frames: int, frame_count: int = 0) -> tuple[FrameFeed, FakeClip]:
+    source = FakeClip(16)
+    await source.feed(bytes(frames))
+    await source.end()
+    return FrameFeed(source, IdleWatch(60), frame_count=frame_count), source
+
+
+@pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None), (40, None)])
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_a_clip_of_fewer_than_sixteen_frames_tells_its_length(
+    frames: int, length: int | None, taken: int
+) -> None:
+    frame_feed, source = await feed(frames)
+    for _ in range(taken):
+        await frame_feed.next()
+    assert await frame_feed.clip_length() == length
+    assert await frame_feed.clip_length() == length
+    assert source.taken == min(frames, 16), "it looks no further than it must"
+    indices = []
+    while (frame := await frame_feed.next()) is not None:
+        indices.append(frame.index)
+    assert indices == list(range(taken, frames)), "what was seen ahead is not lost"
+    assert frame_feed.taken == frames
+    assert await frame_feed.next() is None
+
+
+async def test_a_count_from_the_client_spares_the_look_ahead() -> None:
+    for promised, length in ((5, 5), (16, None), (100, None)):
+        frame_feed, source = await feed(40, promised)
+        assert await frame_feed.clip_length() == length
+        assert source.taken == 0
+
+
+@pytest.mark.parametrize(
+    ("promised", "frames", "broken"), [(0, 3, False), (3, 3, False), (4, 3, True), (100, 40, False), (100, 3, True)]
+)
+async def test_a_wrong_count_is_noticed_where_it_matters(promised: int, frames: int, broken: bool) -> None:
+    frame_feed, _ = await feed(frames, promised)
+    while await frame_feed.next() is not None:
+        pass
+    assert frame_feed.broken_promise() is broken
+
+
+@pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None)])
+async def test_every_job_of_a_session_knows_the_clips_length(frames: int, length: int | None) -> None:
+    async with talk() as client:
+        client.say(click(), *video(frames))
+        await client.end()
+        assert [job.clip_length for job in client.engine.jobs] == [length] * frames
+
+
+async def test_nothing_is_tracked_before_the_length_is_known() -> None:
+    async with talk() as client:
+        client.say(click(), events.VideoChunk(bytes(15)))
+        await client.taken(15)
+        await client.quiet()
+        assert client.engine.jobs == []
+        client.say(events.VideoChunk(bytes(1)))
+        await client.frames(16)
+        assert client.engine.jobs[0].clip_length is None
+
+
+async def test_prompts_are_in_time_while_the_session_looks_ahead() -> None:
+    async with talk() as client:
+        client.say(click(1), events.VideoChunk(bytes(3)))
+        await client.taken(3)
+        client.say(click(2), *video(1))
+        await client.end()
+        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 2]] * 4
+
+
+async def test_a_stream_whose_length_is_told_starts_at_once() -> None:
+    async with talk(events.Configure(frame_count=16)) as client:
+        client.say(click(), events.VideoChunk(bytes(1)))
+        await client.frames(1)
+        assert client.engine.jobs[0].clip_length is None
+
+
+async def test_a_wrong_count_is_answered_at_the_end() -> None:
+    async with talk(events.Configure(frame_count=5)) as client:
+        client.say(click(), *video(4))
+        await client.end()
+        assert [job.clip_length for job in client.engine.jobs] == [5] * 4
+        (problem,) = client.problems
+        assert problem.startswith("config.frame_count: said 5, but the video had 4 frames")
