@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from sam2 import sam2_video_predictor as upstream
+from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
+from benchmarks.sides import Ours, Reference, normalized
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Features, Network
-from masklet_server.engine.step import Work, apply_prompt, track
+from masklet_server.engine.network import Network
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import Registry
 from tests import synthetic
 
 HEIGHT, WIDTH = 180, 240
-Masks = dict[tuple[int, int], Tensor]
 
 # The modules of a model at random; the trained ones for nano, which ships.
 BUILD: dict[str, dict[str, Any]] = {
@@ -32,92 +29,11 @@ BUILD: dict[str, dict[str, Any]] = {
 
 
 @lru_cache(maxsize=2)
-def networks(name: str, **overrides: Any) -> tuple[Network, upstream.SAM2VideoPredictor]:
+def networks(name: str, **overrides: Any) -> tuple[Network, SAM2VideoPredictor]:
     """Masklet's network and Meta's predictor, with equal weights."""
     spec = Registry.load().get(name)
     arguments = {**BUILD[name], **overrides}
     return Network(build_model(spec, **arguments), torch.device("cpu")), build_reference(spec, **arguments)
-
-
-def pictures(num_frames: int, size: int) -> Tensor:
-    """A clip as both take it: ``float32[T, 3, S, S]``, normalised."""
-    frames = torch.from_numpy(synthetic.clip(num_frames, size, size)).permute(0, 3, 1, 2).float() / 255
-    return (frames - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
-
-
-class Reference:
-    """Meta's predictor."""
-
-    def __init__(self, predictor: upstream.SAM2VideoPredictor, frames: Tensor) -> None:
-        self.predictor = predictor
-        with mock.patch.object(upstream, "load_video_frames", return_value=(frames, HEIGHT, WIDTH)):
-            self.state = predictor.init_state("")
-
-    def prompt(self, prompt: Prompt) -> Tensor:
-        """Logits ``float32[H, W]`` of the object on the prompt's frame."""
-        if prompt.mask is not None:
-            _, ids, masks = self.predictor.add_new_mask(self.state, prompt.frame_index, prompt.object_id, prompt.mask)
-        else:
-            _, ids, masks = self.predictor.add_new_points_or_box(
-                self.state,
-                prompt.frame_index,
-                prompt.object_id,
-                points=prompt.point_coords,
-                labels=prompt.point_labels,
-                box=prompt.box,
-                clear_old_points=not prompt.keep_old_points,
-            )
-        logits: Tensor = masks[ids.index(prompt.object_id), 0]
-        return logits
-
-    def propagate(self, start: int, stop: int) -> Masks:
-        """Logits of every object on frames start to stop - 1."""
-        found: Masks = {}
-        frames = self.predictor.propagate_in_video(self.state, start, max_frame_num_to_track=stop - start - 1)
-        for frame_index, ids, masks in frames:
-            found.update({(frame_index, i): masks[row, 0].clone() for row, i in enumerate(ids)})
-        return found
-
-    def remove(self, object_id: int) -> None:
-        self.predictor.remove_object(self.state, object_id, strict=True)
-
-
-class Ours:
-    """The engine's step, with the features of every frame kept so that frames can be corrected."""
-
-    def __init__(self, network: Network, frames: Tensor, *, correction_window: int = 0) -> None:
-        self.network = network
-        self.correction_window = correction_window
-        self.clip_length = len(frames) if len(frames) < 16 else None
-        with torch.inference_mode():
-            self.features: list[Features] = [network.encode_normalized(frame[None])[0] for frame in frames]
-        self.banks: dict[int, MemoryBank] = {}
-
-    def _work(self, object_id: int, frame_index: int) -> Work:
-        return Work(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
-
-    def prompt(self, prompt: Prompt) -> Tensor:
-        self.banks.setdefault(prompt.object_id, MemoryBank(correction_window=self.correction_window))
-        work = self._work(prompt.object_id, prompt.frame_index)
-        memory = apply_prompt(self.network, work, prompt, height=HEIGHT, width=WIDTH)
-        assert memory.logits is not None
-        return self.network.resize(memory.logits[None], HEIGHT, WIDTH)[0, 0]
-
-    def propagate(self, start: int, stop: int) -> Masks:
-        found: Masks = {}
-        for bank in self.banks.values():
-            if bank.was_tracked(start):
-                bank.rewind(start - 1)
-        for frame_index in range(start, stop):
-            # One by one: parity is claimed for batches of one.
-            for object_id in self.banks:
-                (memory,) = track(self.network, [self._work(object_id, frame_index)])
-                assert memory.logits is not None
-                found[frame_index, object_id] = self.network.resize(memory.logits[None], HEIGHT, WIDTH)[0, 0]
-        return found
-
-    def remove(self, object_id: int) -> None:
-        del self.banks[object_id]
 
 
 class Play:
@@ -125,9 +41,9 @@ class Play:
 
     def __init__(self, name: str, num_frames: int, *, correction_window: int = 0, **overrides: Any) -> None:
         network, predictor = networks(name, **overrides)
-        frames = pictures(num_frames, network.image_size)
-        self.reference = Reference(predictor, frames)
-        self.ours = Ours(network, frames, correction_window=correction_window)
+        frames = normalized(synthetic.clip(num_frames, network.image_size, network.image_size))
+        self.reference = Reference(predictor, frames, HEIGHT, WIDTH)
+        self.ours = Ours(network, frames, HEIGHT, WIDTH, correction_window=correction_window)
         self.frames_compared: set[int] = set()
         self.foreground = 0.0
 

@@ -71,14 +71,21 @@ def predictor_class() -> Iterator[Any]:
         yield importlib.import_module("sam2.sam2_image_predictor").SAM2ImagePredictor
 
 
+def set_up(predictor_class: Any, reference: Any, picture: synthetic.Image) -> Any:
+    """Upstream's predictor with its picture encoded. It takes every model for one of 1024 pixels unless told."""
+    predictor = predictor_class(reference)
+    predictor._bb_feat_sizes = [(reference.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    predictor.set_image(picture)
+    return predictor
+
+
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", PROMPTS)
 @pytest.mark.parametrize("model", ["nano", pytest.param("sam2.1-tiny", marks=pytest.mark.slow)])
 def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, multimask: bool) -> None:
     network, reference = networks(model)
     picture = synthetic.frame(0, HEIGHT, WIDTH)
-    predictor = predictor_class(reference)
-    predictor.set_image(picture)
+    predictor = set_up(predictor_class, reference, picture)
     arguments = {key: np.asarray(value, np.float32) for key, value in PROMPTS[kind].items()}
     masks, scores, logits = predictor.predict(**arguments, multimask_output=multimask)
     order = np.argsort(-scores, kind="stable")
@@ -101,8 +108,7 @@ def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, mu
 def test_many_boxes_at_once_are_the_boxes_one_by_one(predictor_class: Any) -> None:
     network, reference = networks("nano")
     picture = synthetic.frame(0, HEIGHT, WIDTH)
-    predictor = predictor_class(reference)
-    predictor.set_image(picture)
+    predictor = set_up(predictor_class, reference, picture)
     boxes = np.array([[x, y, x + 60, y + 50] for x in range(0, 160, 20) for y in range(0, 100, 20)], np.float32)
     masks, scores, _ = predictor.predict(box=boxes, multimask_output=False)
     results = segment(

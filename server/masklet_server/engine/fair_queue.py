@@ -60,7 +60,7 @@ class FairQueue(Generic[T]):
             self._changed.notify()
 
     def take(self) -> list[T]:
-        """Wait for jobs that can run together, at most one a stream, the longest-waiting stream first. Empty: closed."""
+        """Wait for jobs that can run together, one a stream at most, longest-waiting stream first. Empty: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._streams or self._closed)
             self._changed.wait_for(

@@ -186,7 +186,7 @@ class Engine:
             raise Unavailable("the server is shutting down") from error
 
     def _run(self) -> None:
-        """The thread's life. No name here holds a batch while the next one is awaited: it would keep dead banks alive."""
+        """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
         while self._run_batch(self._queue.take()):
             pass
 

@@ -1,0 +1,139 @@
+"""Both sides of a comparison: Meta's predictor and masklet's engine, driven by the same calls on the same frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import av
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from sam2 import sam2_video_predictor as upstream
+from torch import Tensor
+
+from masklet.prompts import Prompt
+from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Features, Network
+from masklet_server.engine.step import Work, apply_prompt, track
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "bunny.mp4"
+EXAMPLE_CLICK = (360.0, 480.0)
+
+# (frame index, object id) -> logits ``float32[H, W]``
+Masks = dict[tuple[int, int], Tensor]
+
+
+def read_frames(video: Path, size: int, num_frames: int) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """The first frames of a video as ``uint8[T, S, S, 3]``, and its height and width; a short video runs to and fro."""
+    with av.open(str(video)) as container:
+        shown = [frame.to_image() for frame, _ in zip(container.decode(video=0), range(num_frames), strict=False)]
+    width, height = shown[0].size
+    frames = [np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)) for picture in shown]
+    there_and_back = frames + frames[-2:0:-1]
+    return np.stack([there_and_back[i % len(there_and_back)] for i in range(num_frames)]), height, width
+
+
+def normalized(frames: npt.NDArray[np.uint8]) -> Tensor:
+    """``float32[T, 3, S, S]`` from ``uint8[T, S, S, 3]``, as both sides' image encoders take it."""
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    return (pixels - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
+
+
+class Reference:
+    """Meta's predictor.
+
+    Args:
+        predictor: From `masklet_server.models.build.build_reference`.
+        frames: ``float32[T, 3, S, S]``, normalised.
+        height: Rows of the video as shown.
+        width: Columns of the video as shown.
+    """
+
+    def __init__(self, predictor: upstream.SAM2VideoPredictor, frames: Tensor, height: int, width: int) -> None:
+        self.predictor = predictor
+        with mock.patch.object(upstream, "load_video_frames", return_value=(frames, height, width)):
+            self.state: dict[str, Any] = predictor.init_state("")
+
+    def prompt(self, prompt: Prompt) -> Tensor:
+        """Logits ``float32[H, W]`` of the object on the prompt's frame."""
+        if prompt.mask is not None:
+            _, ids, masks = self.predictor.add_new_mask(self.state, prompt.frame_index, prompt.object_id, prompt.mask)
+        else:
+            _, ids, masks = self.predictor.add_new_points_or_box(
+                self.state,
+                prompt.frame_index,
+                prompt.object_id,
+                points=prompt.point_coords,
+                labels=prompt.point_labels,
+                box=prompt.box,
+                clear_old_points=not prompt.keep_old_points,
+            )
+        logits: Tensor = masks[ids.index(prompt.object_id), 0]
+        return logits
+
+    def propagate(self, start: int, stop: int) -> Masks:
+        """Logits of every object on frames start to stop - 1."""
+        found: Masks = {}
+        frames = self.predictor.propagate_in_video(self.state, start, max_frame_num_to_track=stop - start - 1)
+        for frame_index, ids, masks in frames:
+            found.update({(frame_index, i): masks[row, 0].clone() for row, i in enumerate(ids)})
+        return found
+
+    def remove(self, object_id: int) -> None:
+        """Follow the object no longer."""
+        self.predictor.remove_object(self.state, object_id, strict=True)
+
+
+class Ours:
+    """The engine's step, one object at a time, with the features of every frame kept so that frames can be corrected.
+
+    Args:
+        network: The model.
+        frames: ``float32[T, 3, S, S]``, normalised.
+        height: Rows of the video as shown.
+        width: Columns of the video as shown.
+        correction_window: Of each object's bank.
+    """
+
+    def __init__(
+        self, network: Network, frames: Tensor, height: int, width: int, *, correction_window: int = 0
+    ) -> None:
+        self.network = network
+        self.height, self.width = height, width
+        self.correction_window = correction_window
+        self.clip_length = len(frames) if len(frames) < 16 else None
+        with torch.inference_mode():
+            self.features: list[Features] = [network.encode_normalized(frame[None])[0] for frame in frames]
+        self.banks: dict[int, MemoryBank] = {}
+
+    def prompt(self, prompt: Prompt) -> Tensor:
+        """Logits ``float32[H, W]`` of the object on the prompt's frame."""
+        self.banks.setdefault(prompt.object_id, MemoryBank(correction_window=self.correction_window))
+        work = self._work(prompt.object_id, prompt.frame_index)
+        return self._shown(apply_prompt(self.network, work, prompt, height=self.height, width=self.width).logits)
+
+    def propagate(self, start: int, stop: int) -> Masks:
+        """Logits of every object on frames start to stop - 1; frames tracked before are tracked anew."""
+        found: Masks = {}
+        for bank in self.banks.values():
+            if bank.was_tracked(start):
+                bank.rewind(start - 1)
+        for frame_index in range(start, stop):
+            for object_id in self.banks:
+                (memory,) = track(self.network, [self._work(object_id, frame_index)])
+                found[frame_index, object_id] = self._shown(memory.logits)
+        return found
+
+    def remove(self, object_id: int) -> None:
+        """Follow the object no longer."""
+        del self.banks[object_id]
+
+    def _work(self, object_id: int, frame_index: int) -> Work:
+        return Work(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
+
+    def _shown(self, logits: Tensor | None) -> Tensor:
+        assert logits is not None
+        return self.network.resize(logits[None], self.height, self.width)[0, 0]
