@@ -226,6 +226,13 @@ async def test_cut_ends_the_wait_for_a_running_stream() -> None:
         await asyncio.wait_for(stopping, 10)
 
 
+async def test_an_idle_server_stops_at_once_and_cuts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with edge() as one, one.stub() as stub:
+        await finish(await open_stream(stub))
+        await one.server.stop(grace=0)
+    assert "cutting" not in caplog.text
+
+
 async def test_stop_may_be_called_twice(running: Edge) -> None:
     await running.server.stop()
     await running.server.stop()

@@ -189,6 +189,8 @@ class Admission:
             task.cancel()
 
     async def _is_idle_within(self, seconds: float) -> bool:
+        if self._idle.is_set():  # which wait_for would not find out in no time at all
+            return True
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
         except asyncio.TimeoutError:  # not the builtin one before Python 3.11
