@@ -308,7 +308,6 @@ async def test_a_bad_mask_is_answered_and_the_others_go_on(mask: EncodedMask, fi
         (problem,) = client.all(events.Problem)
         assert [violation.field for violation in problem.error.violations] == [field]
         assert [ids(result) for result in client.all(events.FrameResult)] == [[2], [2]]
-        client.session._book.close(0)
 
 
 async def test_a_bad_mask_for_an_object_that_is_followed_leaves_it_followed() -> None:
