@@ -29,7 +29,8 @@ Masks = dict[tuple[int, int], Tensor]
 def read_frames(video: Path, size: int, num_frames: int) -> tuple[npt.NDArray[np.uint8], int, int]:
     """The first frames of a video as ``uint8[T, S, S, 3]``, and its height and width; a short video runs to and fro."""
     with av.open(str(video)) as container:
-        shown = [frame.to_image() for frame, _ in zip(container.decode(video=0), range(num_frames), strict=False)]
+        decoded = zip(container.decode(video=0), range(num_frames), strict=False)
+        shown = [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame, _ in decoded]
     width, height = shown[0].size
     frames = [np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)) for picture in shown]
     there_and_back = frames + frames[-2:0:-1]

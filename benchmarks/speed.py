@@ -1,0 +1,259 @@
+"""Frames a second, masklet's engine and Meta's predictor in turn: `python -m benchmarks.speed --model M --device D`.
+
+Each side lives in a process of its own, holds the same frames in memory and follows the same objects. They work by
+turns, a round of frames each, so that whatever else the machine does hits both; the medians are compared. The reference
+runs in every precision that it supports here, and the quickest counts. A model whose checkpoint is not here runs with
+seeded random weights, which cost the same.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import date
+from functools import wraps
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, Reference, normalized, read_frames
+from masklet.prompts import Prompt
+from masklet_server.engine.device import device_name, make_network, pick_device
+from masklet_server.engine.execute import run_frames
+from masklet_server.engine.jobs import FrameJob, ObjectTask
+from masklet_server.engine.network import Network
+from masklet_server.engine.scheduler import Engine
+from masklet_server.models.build import build_model, build_reference
+from masklet_server.models.registry import ModelSpec, Registry
+
+# Both banks are full from here on: six memories and fifteen pointers.
+WARM_UP_FRAMES = 17
+STAGES = ("encode_pixels", "with_memory", "decode", "encode_memory", "resize")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides do.
+
+    Attributes:
+        model: Name or description of the model.
+        device: "cpu" or "cuda:0".
+        dtype: Of masklet's side: auto, float32 or bfloat16.
+        objects: Followed at once.
+        frames: In a round.
+        rounds: Of each side.
+        video: Whose frames are used, to and fro.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    objects: int
+    frames: int
+    rounds: int
+    video: Path
+
+    @property
+    def num_frames(self) -> int:
+        """All frames that a side sees."""
+        return WARM_UP_FRAMES + self.frames * self.rounds
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model."""
+        return Registry.load().resolve(self.model)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """Arguments for building: the checkpoint, or random weights where there is none."""
+        return {} if self.spec.checkpoint_path().is_file() else {"seed": 0}
+
+    def prompts(self) -> list[Prompt]:
+        """A click for each object, side by side."""
+        x, y = EXAMPLE_CLICK
+        return [Prompt(object_id=i + 1, point_coords=[(x + 15 * i, y)]) for i in range(self.objects)]
+
+
+def reference_rounds(setting: Setting, *, autocast: bool) -> Iterator[float]:
+    """Seconds of each round of Meta's predictor; masks arrive as NumPy arrays, as a user takes them."""
+    device = torch.device(setting.device)
+    predictor = build_reference(setting.spec, **setting.weights).to(device)
+    frames, height, width = read_frames(setting.video, predictor.image_size, setting.num_frames)
+    with torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext():
+        reference = Reference(predictor, normalized(frames).to(device), height, width)
+        for prompt in setting.prompts():
+            reference.prompt(prompt)
+        tracked = predictor.propagate_in_video(reference.state, 0)
+
+        def run(count: int) -> None:
+            for _ in range(count):
+                _, _, logits = next(tracked)
+                (logits > 0).cpu().numpy()
+
+        yield from _timed(run, setting, device)
+
+
+def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[float]:
+    """Seconds of each round of masklet's engine, from ``uint8`` frames to NumPy masks."""
+    device = pick_device(setting.device)
+    network = make_network(build_model(setting.spec, **setting.weights), device, setting.dtype)
+    frames, height, width = read_frames(setting.video, network.image_size, setting.num_frames)
+    banks = [Engine({"m": network}).new_bank("m") for _ in range(setting.objects)]
+    prompts, position = setting.prompts(), iter(range(setting.num_frames))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            index = next(position)
+            tasks = [ObjectTask(b, [p] if index == 0 else []) for b, p in zip(banks, prompts, strict=True)]
+            run_frames(network, [FrameJob("m", "s", index, frames[index], height, width, tasks)])
+
+    stages["dtype"].append(float(network.dtype == torch.bfloat16))
+    rounds = _timed(run, setting, device)
+    yield next(rounds)
+    _time_stages(network, stages, device)
+    yield from rounds
+
+
+def _timed(run: Callable[[int], None], setting: Setting, device: torch.device) -> Iterator[float]:
+    run(WARM_UP_FRAMES)
+    for i in range(setting.rounds + 1):
+        start = time.perf_counter()
+        if i > 0:  # the first yield says that the side is ready
+            run(setting.frames)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield time.perf_counter() - start
+
+
+def _time_stages(network: Network, stages: dict[str, list[float]], device: torch.device) -> None:
+    """Wrap the network's functions so that each notes its time; on a GPU the waiting costs a little, on our side only."""
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            stages[name].append(time.perf_counter() - start)
+            return result
+
+        return wrapper
+
+    for name in STAGES:
+        setattr(network, name, timed(name, getattr(network, name)))
+
+
+def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
+    """A side's process: a round for every word that comes, then what it has used."""
+    warnings.filterwarnings("ignore", message="cannot import name '_C' from 'sam2'")
+    stages: dict[str, list[float]] = defaultdict(list)
+    rounds = our_rounds(setting, stages) if side == "ours" else reference_rounds(setting, autocast="bfloat16" in side)
+    with torch.inference_mode():
+        for seconds in rounds:
+            connection.send(seconds)
+            connection.recv()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    gpu = torch.cuda.max_memory_allocated() if setting.device.startswith("cuda") else 0
+    connection.send({"stages": dict(stages), "peak_bytes": peak, "peak_device_bytes": gpu})
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Run all sides by turns and compare."""
+    names = ["ours", "reference float32", "reference bfloat16 autocast"]
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name in names:
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=_serve_side, args=(theirs, setting, name), daemon=True).start()
+        pipes[name].recv()  # one at a time until each is warm
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(setting.rounds):
+        for name in names:
+            pipes[name].send("round")
+            seconds[name].append(pipes[name].recv())
+    used = {}
+    for name in names:
+        pipes[name].send("stop")
+        used[name] = pipes[name].recv()
+    fps = {name: setting.frames / statistics.median(times) for name, times in seconds.items()}
+    best = max(names[1:], key=fps.__getitem__)
+    stages = used["ours"]["stages"]
+    tracked = setting.frames * setting.rounds
+    return {
+        "model": setting.model,
+        "weights": "random" if setting.weights else "checkpoint",
+        "objects": setting.objects,
+        "ours": fps["ours"],
+        "reference": fps[best],
+        "ratio": fps["ours"] / fps[best],
+        "reference_precision": best.removeprefix("reference "),
+        "our_dtype": "bfloat16" if stages.pop("dtype")[0] else "float32",
+        "frames_per_second": fps,
+        "milliseconds_per_frame_by_stage": {name: sum(times) / tracked * 1000 for name, times in stages.items()},
+        "peak_bytes": {name: use["peak_bytes"] for name, use in used.items()},
+        "peak_device_bytes": {name: use["peak_device_bytes"] for name, use in used.items()},
+        "device": device_name(torch.device(setting.device)),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": date.today().isoformat(),
+    }
+
+
+def _print(result: dict[str, Any], console: Console) -> None:
+    table = Table("side", "frames/s", "peak memory", "on the device")
+    for name, fps in result["frames_per_second"].items():
+        memory, device = result["peak_bytes"][name], result["peak_device_bytes"][name]
+        table.add_row(name, f"{fps:.2f}", f"{memory / 2**20:.0f} MiB", f"{device / 2**20:.0f} MiB" if device else "-")
+    console.print(table)
+    console.print(
+        f"ratio {result['ratio']:.2f}: ours in {result['our_dtype']} over the reference in "
+        f"{result['reference_precision']}; {result['model']}, {result['weights']} weights, objects: {result['objects']}"
+    )
+    stages = Table("stage", "ms a frame")
+    for name, milliseconds in result["milliseconds_per_frame_by_stage"].items():
+        stages.add_row(name, f"{milliseconds:.1f}")
+    console.print(stages)
+    console.print(
+        f"{result['device']}, {result['cores']} cores, torch {result['torch']}, "
+        f"Python {result['python']}, {result['date']}"
+    )
+
+
+def main(
+    model: Annotated[str, typer.Option()] = "nano",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:N]")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of our side: auto, float32 or bfloat16.")] = "auto",
+    objects: Annotated[int, typer.Option(min=1)] = 1,
+    frames: Annotated[int, typer.Option(min=1, help="In a round.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    video: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = EXAMPLE,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure masklet's engine against SAM2VideoPredictor on the same frames."""
+    os.environ["TQDM_DISABLE"] = "1"  # the predictor's own progress bars
+    setting = Setting(model, str(pick_device(device)), dtype, objects, frames, rounds, video)
+    result = measure(setting)
+    _print(result, Console())
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
