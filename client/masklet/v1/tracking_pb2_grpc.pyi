@@ -50,7 +50,10 @@ class TrackingServiceStub:
 
     Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
     acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
-    session ends with DEADLINE_EXCEEDED.
+    session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before it is tracked,
+    so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
+    A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
+    `config.frame_count` is set): the server stops reading while enough pictures wait, and would not see an ack behind them.
 
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest says which field), FAILED_PRECONDITION (a message out of order),
     NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to come back where
@@ -79,7 +82,10 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
 
     Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
     acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
-    session ends with DEADLINE_EXCEEDED.
+    session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before it is tracked,
+    so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
+    A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
+    `config.frame_count` is set): the server stops reading while enough pictures wait, and would not see an ack behind them.
 
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest says which field), FAILED_PRECONDITION (a message out of order),
     NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to come back where
@@ -111,7 +117,10 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
         acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
-        session ends with DEADLINE_EXCEEDED.
+        session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before it is tracked,
+        so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
+        A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
+        `config.frame_count` is set): the server stops reading while enough pictures wait, and would not see an ack behind them.
 
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest says which field), FAILED_PRECONDITION (a message out of order),
         NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to come back where
