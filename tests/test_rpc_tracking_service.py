@@ -314,7 +314,7 @@ async def test_half_closing_right_after_the_end_still_gives_everything() -> None
 
 
 async def test_an_idle_stream_ends_with_deadline_exceeded() -> None:
-    async with house(idle_timeout_seconds=0.3, window=4) as h:
+    async with house(idle_timeout_seconds=1.0, window=4) as h:
         error = await failure(h.stub, config(), click(), chunk(40), END)
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "an ack, because the window of 4 frame results is full" in (error.details() or "")
