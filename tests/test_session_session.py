@@ -335,6 +335,16 @@ async def test_only_the_prompt_that_the_engine_refuses_is_dropped() -> None:
         assert [result.object.object_id for result in client.all(events.PromptResult)] == [1, 3]
 
 
+async def test_a_refusal_that_no_prompt_alone_explains_ends_the_stream() -> None:
+    engine = FakeEngine()
+    engine.refuse = lambda job: InvalidArgument.of("mask", "together they are wrong") if len(job.tasks) == 2 else None
+    async with talk(engine=engine) as client:
+        client.say(click(1), click(2), *video(2))
+        with pytest.raises(InvalidArgument, match="together they are wrong"):
+            await client.end()
+        assert len(engine.jobs) == 4, "the frame, each prompt alone, and the frame once more"
+
+
 # Faults that end the stream
 
 FATAL: dict[str, tuple[list[events.Event], type[MaskletError], str]] = {
