@@ -118,11 +118,15 @@ def score_mask(truth: BoolArray, mask: BoolArray) -> tuple[float, float]:
     return jaccard(truth, mask), boundary_f(truth, mask)
 
 
-def report(scores: list[SequenceScore], *, model: str, kind: PromptKind) -> dict[str, Any]:
-    """Everything that was measured, ready for JSON."""
+def report(
+    scores: list[SequenceScore], *, model: str, kind: PromptKind, device: str = "", dtype: str = ""
+) -> dict[str, Any]:
+    """Everything that was measured, and how, ready for JSON."""
     return {
         "model": model,
         "prompt": kind.value,
+        "device": device,
+        "dtype": dtype,
         "protocol": "DAVIS semi-supervised: first and last frame excluded, mean over objects",
         "sequences": {
             score.name: {
@@ -146,7 +150,10 @@ def _means(objects: tuple[ObjectScore, ...]) -> dict[str, float]:
 
 
 def _print(results: dict[str, Any]) -> None:
-    table = Table(title=f"{results['model']}, first-frame {results['prompt']}", box=None)
+    table = Table(
+        title=f"{results['model']} in {results['dtype']} on {results['device']}, first-frame {results['prompt']}",
+        box=None,
+    )
     for column in ("sequence", "J", "F", "J&F", "frames", "frames/s"):
         table.add_column(column, justify="left" if column == "sequence" else "right")
     for name, row in results["sequences"].items():
@@ -163,7 +170,7 @@ def main(
     prompt: Annotated[PromptKind, typer.Option(help="What is said of each object.")] = PromptKind.mask,
     model: Annotated[str, typer.Option(help="A name from `masklet models list`.")] = "nano",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 for equal figures each time, bfloat16 or auto.")] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
 ) -> None:
     """Measure J, F and J&F on DAVIS through a real server."""
@@ -172,13 +179,14 @@ def main(
     try:
         found = load_sequences(davis, names)
         with EmbeddedServer(model=model, device=device, dtype=dtype) as address, masklet.Client(address) as client:
+            info = client.info()
             for sequence in found:
                 print(f"{sequence.name} ...", file=sys.stderr)
                 scores.append(score_sequence(client, sequence, prompt))
     except (DavisError, masklet.MaskletError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    results = report(scores, model=model, kind=prompt)
+    results = report(scores, model=model, kind=prompt, device=info.device, dtype=info.models[0].dtype)
     _print(results)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=2) + "\n")

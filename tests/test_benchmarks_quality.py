@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from benchmarks import _davis
 from benchmarks._davis import (
@@ -17,7 +20,7 @@ from benchmarks._davis import (
     load_sequences,
     read_labels,
 )
-from benchmarks.quality import ObjectScore, PromptKind, SequenceScore, label_map, prompt_for, report
+from benchmarks.quality import ObjectScore, PromptKind, SequenceScore, label_map, main, prompt_for, report
 
 SHAPE = (300, 400)  # a diagonal of 500 pixels: the tolerance of 0.008 is 4 pixels
 
@@ -194,3 +197,46 @@ def test_the_mean_is_over_objects_as_davis_has_it() -> None:
     assert results["sequences"]["two"]["J"] == pytest.approx(0.45)
     assert results["sequences"]["two"]["objects"]["2"]["F"] == pytest.approx(0.4)
     assert results["mean"] == pytest.approx({"J": 0.6, "F": 0.4, "J&F": 0.5})
+
+
+def write_drifting_disk(root: Path, frame_count: int = 4) -> None:
+    """A bright disk that drifts over a dim, rough ground."""
+    pictures, annotations = root / "JPEGImages" / "disk", root / "Annotations" / "disk"
+    pictures.mkdir(parents=True)
+    annotations.mkdir(parents=True)
+    ground = np.random.default_rng(0).integers(20, 60, (120, 160, 3), np.uint8)
+    y, x = np.mgrid[:120, :160]
+    for i in range(frame_count):
+        disk = (x - 60 - 4 * i) ** 2 + (y - 60) ** 2 < 30**2
+        Image.fromarray(np.where(disk[..., None], (230, 80, 40), ground).astype(np.uint8)).save(
+            pictures / f"{i:05}.jpg"
+        )
+        Image.fromarray(disk.astype(np.uint8)).save(annotations / f"{i:05}.png")
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    program = typer.Typer()
+    program.command()(main)
+    result = CliRunner().invoke(program, arguments)
+    return result.exit_code, result.output
+
+
+def test_it_measures_a_real_server(tmp_path: Path) -> None:
+    write_drifting_disk(tmp_path)
+    file = tmp_path / "quality.json"
+    code, output = run("--davis", str(tmp_path), "--prompt", "point", "--device", "cpu", "--json", str(file))
+    assert code == 0, output
+    results = json.loads(file.read_text())
+    assert (results["model"], results["prompt"], results["device"]) == ("nano", "point", "cpu")
+    assert results["dtype"] == "float32"
+    assert results["sequences"]["disk"]["frames"] == 4
+    assert results["sequences"]["disk"]["objects"].keys() == {"1"}
+    assert 0.5 < results["mean"]["J"] <= 1  # what is tested is the way of the masks, not the weights
+    assert results["mean"]["J&F"] == pytest.approx((results["mean"]["J"] + results["mean"]["F"]) / 2)
+    assert "disk" in output
+
+
+def test_a_folder_that_is_not_davis_ends_with_1_and_a_reason(tmp_path: Path) -> None:
+    code, output = run("--davis", str(tmp_path))
+    assert code == 1
+    assert "has no folder JPEGImages" in output
