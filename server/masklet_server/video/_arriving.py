@@ -40,6 +40,10 @@ class ArrivingFile:
         self._position += len(data)
         return data
 
+    def peek(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes of what has arrived, from anywhere; neither waits nor moves."""
+        return os.pread(self._descriptor, max(0, min(count, self.arrived - offset)), offset)
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move; -1, which FFmpeg takes as "not known", if asked for the end while it is not known.
 

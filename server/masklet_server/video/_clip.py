@@ -34,6 +34,7 @@ from av.stream import Disposition
 from PIL import Image
 
 from masklet_server.video._arriving import ArrivingFile
+from masklet_server.video._length import declared_length
 from masklet_server.video._pixels import check_size, from_frame, orientation
 from masklet_server.video._wire import Refusal
 from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
@@ -113,9 +114,14 @@ class Clip:
         context.thread_type = "AUTO"
 
     def _duration_seconds(self) -> float:
+        if self._is_fragmented():
+            return 0.0  # what FFmpeg says is the length of the fragments that it has seen
         if self._stream.duration is not None and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else 0.0
+
+    def _is_fragmented(self) -> bool:
+        return "mp4" in self._container.format.name and self._stream.frames == 0
 
     def _rate(self) -> Fraction:
         return self._stream.average_rate or self._stream.guessed_rate or Fraction(0)
@@ -181,13 +187,10 @@ class Clip:
             raise Refusal("DataLoss", f"the video breaks off after {count} frames{_because(self._damage)}")
 
     def _cut(self) -> str:
-        """Whether the container's index speaks of bytes beyond the end of the file."""
-        entries = self._stream.index_entries
-        if len(entries):
-            last = entries[-1]
-            if last.pos + last.size > self._file.arrived:
-                return f"its index reaches to byte {last.pos + last.size} of {self._file.arrived}"
-        return ""
+        """Whether the container says that there should be more."""
+        size = self._file.arrived
+        length = declared_length(self._container.format.name, self._file.peek, size)
+        return f"it has {size} bytes where its container says {length}" if size < length else ""
 
     def _show(self, pts: int, frame: av.VideoFrame) -> ShownFrame:
         # PyAV's stubs know a part of the mapping that it is.
@@ -259,6 +262,8 @@ def _max_coded_pixels(limits: dict[str, Any]) -> int:
 
 def _open(file: ArrivingFile, limits: dict[str, Any]) -> av.container.InputContainer:
     options = {
+        # Or an MP4 is searched to its end for further indices before its first frame. Nothing here ever seeks by index.
+        "fflags": "+ignidx",
         "format_whitelist": ",".join(CONTAINERS),
         # No protocol has this name: the file is the only thing that FFmpeg reads.
         "protocol_whitelist": "none",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from fractions import Fraction
+from typing import TypeVar
 
 from masklet.errors import Cancelled, DataLoss, MaskletError, ResourceExhausted
 from masklet_server.video import _wire
 from masklet_server.video.sandbox import DecoderProcess
 from masklet_server.video.source import Frame, FrameSource, VideoInfo, VideoLimits
+
+Source = TypeVar("Source", bound="SandboxedSource")
 
 
 class SandboxedSource(FrameSource):
@@ -45,7 +48,7 @@ class SandboxedSource(FrameSource):
     async def _start(self) -> DecoderProcess:
         raise NotImplementedError
 
-    async def __aenter__(self) -> SandboxedSource:
+    async def __aenter__(self: Source) -> Source:
         """Start the decoding process."""
         self._process = await self._start()
         return self
