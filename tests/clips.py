@@ -90,6 +90,7 @@ def make_clip(
         if rotation is not None:
             stream.set_display_rotation(rotation, hflip=hflip)
         sound: Any = output.add_stream("aac", rate=16000, layout="mono") if audio else None
+        output.start_encoding()
         if pictures is None:
             pictures = (picture(index, width, height) for index in range(frames))
         for index, pixels in enumerate(pictures):

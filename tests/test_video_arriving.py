@@ -17,11 +17,12 @@ from masklet_server.video.source import VideoLimits
 from tests.clips import decode_clip, make_clip, take_all
 
 FAST = {"preset": "ultrafast", "qp": "30"}
+QUICK = {"deadline": "realtime", "cpu-used": "8"}
 STREAMABLE: dict[str, dict[str, Any]] = {
     "faststart": {"options": {"movflags": "faststart"}},
     "fragmented": {"options": {"movflags": "frag_keyframe+empty_moov"}, "gop": 10},
     "matroska": {"container": "matroska"},
-    "webm": {"container": "webm", "codec": "libvpx", "bit_rate": 4_000_000},
+    "webm": {"container": "webm", "codec": "libvpx", "bit_rate": 4_000_000, "codec_options": QUICK},
     "transport stream": {"container": "mpegts"},
 }
 
