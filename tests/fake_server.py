@@ -74,10 +74,23 @@ class Session:
     ended: threading.Event = field(default_factory=threading.Event)
     half_closed: threading.Event = field(default_factory=threading.Event)
     acked: int = 0
-    results_sent: int = 0
+    sequence: int = 0
+    frame_sequences: list[int] = field(default_factory=list)
     max_unacked: int = 0
     max_frames_ahead: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def results_sent(self) -> int:
+        return len(self.frame_sequences)
+
+    @property
+    def unacked(self) -> int:
+        return sum(sequence > self.acked for sequence in self.frame_sequences)
+
+    def next_sequence(self) -> int:
+        self.sequence += 1
+        return self.sequence
 
     def kinds(self) -> list[str]:
         return [m.WhichOneof("request") or "" for m in self.messages]
@@ -235,12 +248,13 @@ class FakeServer(TrackingServiceServicer):
                 self._maybe_fail(context)
             if script.seconds_per_frame:
                 time.sleep(script.seconds_per_frame)
-            if not _wait(lambda: session.results_sent - _acked_frames(session) < script.window, inbox, session):
+            if not _wait(lambda: session.unacked < script.window, inbox, session):
                 return
-            session.results_sent += 1
-            session.max_unacked = max(session.max_unacked, session.results_sent - _acked_frames(session))
-            session.max_frames_ahead = max(session.max_frames_ahead, len(session.frames) - session.results_sent + 1)
-            yield self._frame(session, index)
+            session.max_frames_ahead = max(session.max_frames_ahead, len(session.frames) - index)
+            result = self._frame(session, index)
+            session.frame_sequences.append(result.frame_result.sequence)
+            session.max_unacked = max(session.max_unacked, session.unacked)
+            yield result
             index += 1
         if not session.ended.is_set() and not script.silent_end:
             yield tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=index))
@@ -269,10 +283,10 @@ class FakeServer(TrackingServiceServicer):
                 codec="pictures" if pictures else "h264",
             )
         )
-        for number, prompt in enumerate(session.prompts):
+        for prompt in session.prompts:
             yield tracking_pb2.TrackResponse(
                 prompt_result=tracking_pb2.PromptResult(
-                    sequence=number + 1,
+                    sequence=session.next_sequence(),
                     frame_index=prompt.frame_index,
                     object=wire_object(prompt.object_id, self.script.mask(0, height, width)),
                 )
@@ -283,7 +297,7 @@ class FakeServer(TrackingServiceServicer):
         followed = sorted({p.object_id for p in session.prompts if p.frame_index <= index})
         return tracking_pb2.TrackResponse(
             frame_result=tracking_pb2.FrameResult(
-                sequence=len(session.prompts) + index + 1,
+                sequence=session.next_sequence(),
                 frame_index=index,
                 pts=index * 512,
                 time_base_numerator=1,
@@ -312,10 +326,6 @@ def _read(requests: Iterator[tracking_pb2.TrackRequest], session: Session, inbox
     except grpc.RpcError:
         pass  # the call has ended; `session.ended` says so
     inbox.put(None)
-
-
-def _acked_frames(session: Session) -> int:
-    return max(0, session.acked - len(session.prompts))
 
 
 def _wait(ready: Callable[[], bool | None], inbox: queue.Queue[None], session: Session) -> bool:

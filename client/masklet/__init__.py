@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from masklet._client import Client
     from masklet._drawing import cutout, overlay, save_indexed_masks, save_mask
     from masklet._overlay_video import write_overlay_video
-    from masklet._results import FrameResult, ObjectResult, PromptResult, Rle, VideoInfo, decode_rle, encode_rle
+    from masklet._results import FrameResult, ObjectResult, PromptResult, VideoInfo
+    from masklet._rle import Rle, decode_rle, encode_rle
     from masklet._segmentation import ImageId, Segmentation
     from masklet._server_info import Limits, ModelInfo, ServerInfo
     from masklet._tracking import Tracking
@@ -91,7 +92,8 @@ _HOMES = {
     "_client": ("Client",),
     "_drawing": ("cutout", "overlay", "save_indexed_masks", "save_mask"),
     "_overlay_video": ("write_overlay_video",),
-    "_results": ("FrameResult", "ObjectResult", "PromptResult", "Rle", "VideoInfo", "decode_rle", "encode_rle"),
+    "_results": ("FrameResult", "ObjectResult", "PromptResult", "VideoInfo"),
+    "_rle": ("Rle", "decode_rle", "encode_rle"),
     "_segmentation": ("ImageId", "Segmentation"),
     "_server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_tracking": ("Tracking",),

@@ -29,8 +29,9 @@ SUFFIXES = (".mp4", ".mov", ".mkv")
 _TIME_BASE = Fraction(1, 90_000)
 _FALLBACK_STEP = round(1 / 30 / _TIME_BASE)
 _BT709 = 1  # FFmpeg's number for both the primaries and the transfer curve
-# Quality is near what the eye can tell; drawing should cost more time than encoding.
-_X264 = {"preset": "veryfast", "crf": "18"}
+# Quality is near what the eye can tell; drawing should cost more time than encoding. Without B-frames packets come in
+# order of presentation, and the last one's duration is the last frame's.
+_X264 = {"preset": "veryfast", "crf": "18", "bf": "0"}
 
 
 def write_overlay_video(

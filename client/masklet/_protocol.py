@@ -85,11 +85,13 @@ class TrackProtocol:
 
     def next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead."""
-        if self._closed or self.finished:
+        if self._closed:
             return Step.END
         if self._ack_due > self._ack_sent:
             self._ack_sent = self._ack_due
             return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_due))
+        if self.finished:
+            return Step.END
         if self._outbox:
             return self._outbox.popleft()
         return Step.VIDEO if self._may_send_part() else Step.WAIT

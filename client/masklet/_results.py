@@ -5,35 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco
+
+from masklet._rle import Rle, decode_rle
 
 Box = tuple[float, float, float, float]
-
-
-class Rle(TypedDict):
-    """A mask in COCO's compressed run-length encoding, as pycocotools and COCO's JSON files have it.
-
-    `size` is [height, width].
-    """
-
-    size: list[int]
-    counts: str
-
-
-def decode_rle(rle: Rle) -> npt.NDArray[np.bool_]:
-    """The mask as ``bool[H, W]``."""
-    pixels: npt.NDArray[np.uint8] = coco.decode(rle)
-    return pixels.astype(np.bool_, order="C")
-
-
-def encode_rle(mask: npt.NDArray[np.bool_]) -> Rle:
-    """The run-lengths of a mask ``bool[H, W]``."""
-    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return Rle(size=[int(side) for side in rle["size"]], counts=rle["counts"].decode("ascii"))
 
 
 @dataclass(frozen=True, eq=False)

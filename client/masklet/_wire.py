@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from masklet._results import Box, FrameResult, ObjectResult, PromptResult, Rle, VideoInfo, encode_rle
+from masklet._results import Box, FrameResult, ObjectResult, PromptResult, VideoInfo
+from masklet._rle import Rle, encode_rle
 from masklet.errors import Internal
 from masklet.prompts import FOREGROUND, Prompt
 from masklet.v1 import common_pb2, tracking_pb2

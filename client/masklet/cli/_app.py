@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 0, with 1 after a failure (one line on stderr says what and why), with 2 where the command line itself
     is wrong, and with 130 after Ctrl-C.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # what a person needs to know is in the exceptions
     try:
         app(args=arguments, prog_name="masklet")
     except masklet.MaskletError as error:

@@ -109,14 +109,14 @@ class Access:
 
 
 def read_token(path: Path) -> str:
-    """The first token of a file in the server's form: TOKEN or NAME TOKEN on a line, comments after #.
+    """The first token of a file in the server's form: a line is TOKEN or NAME TOKEN, or a comment after #.
 
     Raises:
         InvalidArgument: There is none.
         OSError: The file cannot be read.
     """
     for line in path.read_text("utf-8").splitlines():
-        words = line.partition("#")[0].split()
-        if words:
+        words = line.split()
+        if words and not words[0].startswith("#"):
             return words[-1]
     raise InvalidArgument.of("token_file", f"{path} holds no token")
