@@ -120,6 +120,7 @@ async def test_the_process_gets_no_secrets_and_gives_up_its_rights(monkeypatch: 
         async with ClipSource(32, VideoLimits()) as source:
             await source.feed(make_clip("mpegts", frames=60))
             await source.info()
+            assert os.getsid(source.pid) == source.pid  # out of reach of the terminal's Ctrl-C
             process = Path(f"/proc/{source.pid}")
             assert b"hunter2" not in (process / "environ").read_bytes()
             status = dict(

@@ -169,6 +169,7 @@ class DecoderProcess:
                 env=environment(),
                 cwd="/",
                 pass_fds=passed,
+                start_new_session=True,  # a Ctrl-C is for the server, which may want to finish its streams
             )
         except BaseException:
             pixels.close()

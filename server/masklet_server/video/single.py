@@ -66,6 +66,7 @@ class _Process:
                 stderr=subprocess.DEVNULL,
                 env=environment(),
                 cwd="/",
+                start_new_session=True,
                 pass_fds=[self._pixels.fd],
             )
         except BaseException:
