@@ -141,7 +141,7 @@ def _timed(run: Callable[[int], None], setting: Setting, device: torch.device) -
 
 
 def _time_stages(network: Network, stages: dict[str, list[float]], device: torch.device) -> None:
-    """Wrap the network's functions so that each notes its time; on a GPU the waiting costs a little, on our side only."""
+    """Wrap the network's functions so that each notes its time; on a GPU the waiting costs our side a little."""
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

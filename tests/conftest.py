@@ -1,0 +1,24 @@
+"""Fixtures that several end-to-end tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import masklet
+from masklet_server.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def nano_server() -> Iterator[str]:
+    """Address of a real server with the nano model, in float32 so that runs can be compared."""
+    with EmbeddedServer(device="cpu", dtype="float32", max_objects=8, idle_timeout_seconds=20) as address:
+        yield address
+
+
+@pytest.fixture
+def client(nano_server: str) -> Iterator[masklet.Client]:
+    """A client of that server."""
+    with masklet.Client(nano_server) as connected:
+        yield connected

@@ -1,0 +1,97 @@
+"""What the end-to-end tests share: a clip with known objects, and the same clip followed by the engine alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from masklet import Prompt
+from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.execute import run_frames
+from masklet_server.engine.jobs import FrameJob, ObjectTask
+from masklet_server.engine.network import Network
+from masklet_server.models.build import build_model
+from masklet_server.models.registry import Registry
+from tests import clips, synthetic
+
+HEIGHT, WIDTH = 240, 320
+NUM_FRAMES = 18
+Mask = npt.NDArray[np.bool_]
+
+
+@functools.cache
+def frames() -> synthetic.Image:
+    """``uint8[T, H, W, 3]``."""
+    return synthetic.clip(NUM_FRAMES, HEIGHT, WIDTH)
+
+
+@functools.cache
+def lossless(num_frames: int = NUM_FRAMES) -> bytes:
+    """The clip without any loss, so that what the server sees is known to the bit."""
+    pictures = list(frames()[:num_frames])
+    return clips.make_clip("matroska", "ffv1", size=(WIDTH, HEIGHT), pixel_format="bgr0", pictures=pictures)
+
+
+@functools.cache
+def h264() -> bytes:
+    """The clip as cameras and phones send it."""
+    return clips.make_clip("mp4", "libx264", size=(WIDTH, HEIGHT), pictures=list(frames()))
+
+
+def center(blob: int, frame_index: int = 0) -> tuple[float, float]:
+    """Where to click."""
+    return synthetic.BLOBS[blob].center(frame_index, HEIGHT, WIDTH)
+
+
+def truth(blob: int, frame_index: int = 0) -> Mask:
+    """The object's true mask."""
+    return synthetic.BLOBS[blob].mask(frame_index, HEIGHT, WIDTH)
+
+
+def box(blob: int, frame_index: int = 0) -> list[int]:
+    """x0, y0, x1, y1 around it."""
+    ys, xs = np.nonzero(truth(blob, frame_index))
+    return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
+
+
+def prompt(kind: str, blob: int = 0, frame_index: int = 0) -> Prompt:
+    """One prompt of each kind for a blob, whose object id is its number and one."""
+    x, y = center(blob, frame_index)
+    parts = {
+        "point": {"point_coords": [[x, y]]},
+        "points": {"point_coords": [[x, y], [x + 8.0, y], [2.0, 2.0]], "point_labels": [1, 1, 0]},
+        "box": {"box": box(blob, frame_index)},
+        "box-and-point": {"box": box(blob, frame_index), "point_coords": [[x, y]]},
+        "mask": {"mask": truth(blob, frame_index)},
+    }[kind]
+    return Prompt(object_id=blob + 1, frame_index=frame_index, **parts)  # type: ignore[arg-type]
+
+
+KINDS = ("point", "points", "box", "box-and-point", "mask")
+
+
+@functools.cache
+def _network() -> Network:
+    return Network(build_model(Registry.load().get("nano")), torch.device("cpu"))
+
+
+def engine_alone(prompts: Sequence[Prompt], num_frames: int = NUM_FRAMES) -> list[dict[int, Mask]]:
+    """The clip's masks by object on each frame, without server, video or gRPC."""
+    clip_length = num_frames if num_frames < 16 else None
+    size = _network().image_size
+    banks: dict[int, MemoryBank] = {}
+    found = []
+    for index, picture in enumerate(frames()[:num_frames]):
+        here = [p for p in prompts if p.frame_index == index]
+        banks.update({p.object_id: MemoryBank("nano") for p in here if p.object_id not in banks})
+        tasks = [ObjectTask(banks[i], [p for p in here if p.object_id == i]) for i in sorted(banks)]
+        pixels = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+        job = FrameJob("nano", "alone", index, pixels, HEIGHT, WIDTH, tasks, clip_length)
+        outputs = run_frames(_network(), [job])[0].objects if tasks else ()
+        found.append({i: output.mask for i, output in zip(sorted(banks), outputs, strict=True)})
+    return found
