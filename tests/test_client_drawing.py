@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -14,16 +15,15 @@ from masklet._drawing import PALETTE, colour_of
 GRAY = np.full((60, 80, 3), 100, np.uint8)
 
 
-def disc(
-    height: int = 60, width: int = 80, *, x: int = 40, y: int = 30, radius: int = 15
-) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+def disc(height: int = 60, width: int = 80, *, x: int = 40, y: int = 30, radius: int = 15) -> npt.NDArray[np.bool_]:
     rows, columns = np.ogrid[:height, :width]
-    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
 
 
 def test_overlay_tints_inside_outlines_and_leaves_the_rest() -> None:
     drawn = masklet.overlay(GRAY, {2: disc()}, alpha=0.5)
-    assert (drawn.dtype, drawn.shape) == (np.uint8, GRAY.shape)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == GRAY.shape
     np.testing.assert_array_equal(drawn[30, 40], np.round(100 * 0.5 + np.array(colour_of(2)) * 0.5))
     np.testing.assert_array_equal(drawn[30, 25], colour_of(2))  # the outline lies inside the mask
     assert (drawn[30, 24] < 50).all()  # and a dark line around it

@@ -170,17 +170,16 @@ def test_unreachable_server_is_named_with_the_fix(call: Callable[..., Any]) -> N
 
 
 async def test_cancelled_task_cancels_its_call() -> None:
-    class Slow(FakeServer):
-        ended = asyncio.Event()
+    loop, called, ended = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
+    class Slow(FakeServer):
         def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
             loop.call_soon_threadsafe(called.set)
-            context.add_callback(lambda: loop.call_soon_threadsafe(self.ended.set))
+            context.add_callback(lambda: loop.call_soon_threadsafe(ended.set))
             while context.is_active():
                 time.sleep(0.01)
             return super().GetServerInfo(request, context)
 
-    loop, called = asyncio.get_running_loop(), asyncio.Event()
     with Slow() as server:
         async with masklet.AsyncClient(server.address) as client:
             task = asyncio.create_task(client.info())
@@ -188,7 +187,7 @@ async def test_cancelled_task_cancels_its_call() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await asyncio.wait_for(server.ended.wait(), 10)
+            await asyncio.wait_for(ended.wait(), 10)
 
 
 def test_timeout_of_single_calls(call: Callable[..., Any]) -> None:

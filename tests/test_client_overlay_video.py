@@ -57,7 +57,7 @@ def read_clip(path: Path) -> tuple[list[float], list[Picture], Any]:
         for frame in container.decode(stream):
             assert frame.time is not None
             times.append(frame.time)
-            pictures.append(frame.to_ndarray(format="rgb24"))
+            pictures.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
         return times, pictures, (stream.codec_context.name, stream.codec_context.pix_fmt, container.duration)
 
 

@@ -46,9 +46,12 @@ def test_one_click_gives_three_masks_that_unpack_as_in_sam(segment: Callable[...
     assert masks is not None
     assert scores is not None
     assert logits is not None
-    assert (masks.shape, masks.dtype) == ((3, HEIGHT, WIDTH), np.bool_)
-    assert (scores.shape, scores.dtype) == ((3,), np.float32)
-    assert (logits.shape, logits.dtype) == ((3, 4, 6), np.float32)
+    assert masks.shape == (3, HEIGHT, WIDTH)
+    assert masks.dtype == np.bool_
+    assert scores.shape == (3,)
+    assert scores.dtype == np.float32
+    assert logits.shape == (3, 4, 6)
+    assert logits.dtype == np.float32
     np.testing.assert_array_equal(masks[2], square(2))
     np.testing.assert_allclose(scores, [0.9, 0.8, 0.7], rtol=1e-6)
     assert logits[2, 0, 0] == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
@@ -43,7 +44,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Frames]:
     return function
 
 
-def gray_frames(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+def gray_frames(count: int) -> list[npt.NDArray[np.uint8]]:
     return [np.full((HEIGHT, WIDTH), i, np.uint8) for i in range(count)]
 
 
@@ -56,7 +57,7 @@ def test_results_carry_everything_the_server_said(run: Callable[..., Frames]) ->
     assert frames[2].revision == 0
     result = frames[2].objects[3]
     assert (result.object_id, result.area, result.visible) == (3, 400, True)
-    assert result.box == (7, 10, 27, 30)
+    assert result.box == (7.0, 10.0, 27.0, 30.0)
     assert result.predicted_iou == pytest.approx(0.75)
     assert result.object_score == pytest.approx(5.0)
     assert result.mask.dtype == np.bool_
@@ -65,11 +66,13 @@ def test_results_carry_everything_the_server_said(run: Callable[..., Frames]) ->
 
 
 def test_masks_are_decoded_on_first_use_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from masklet import _results
+    decoded: list[masklet.Rle] = []
 
-    decoded: list[object] = []
-    real = _results.decode_rle
-    monkeypatch.setattr(_results, "decode_rle", lambda rle: decoded.append(rle) or real(rle))
+    def counted(rle: masklet.Rle) -> npt.NDArray[np.bool_]:
+        decoded.append(rle)
+        return masklet.decode_rle(rle)
+
+    monkeypatch.setattr("masklet._results.decode_rle", counted)
     with FakeServer(Script(frame_count=2)) as server:
         frames = run_sync(server.address, b"video")
     assert not decoded
@@ -147,21 +150,18 @@ def test_arrays_go_raw(run: Callable[..., Frames]) -> None:
 
 
 def test_async_iterable_is_drawn_from_on_the_loop() -> None:
-    async def camera() -> AsyncIterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    async def camera(loop: asyncio.AbstractEventLoop) -> AsyncIterator[npt.NDArray[np.uint8]]:
         for picture in gray_frames(20):
             assert asyncio.get_running_loop() is loop
             await asyncio.sleep(0)
             yield picture
 
-    async def main() -> Frames:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
-        async with masklet.AsyncClient(server.address) as client:
-            return [frame async for frame in client.track(camera(), CLICK)]
+    async def main(address: str) -> Frames:
+        async with masklet.AsyncClient(address) as client:
+            return [frame async for frame in client.track(camera(asyncio.get_running_loop()), CLICK)]
 
-    loop: asyncio.AbstractEventLoop | None = None
     with FakeServer() as server:
-        assert len(asyncio.run(main())) == 20
+        assert len(asyncio.run(main(server.address))) == 20
 
 
 def test_client_refuses_async_iterable() -> None:
@@ -198,7 +198,7 @@ def test_unknown_length_lets_the_server_look_sixteen_pictures_ahead() -> None:
     drawn: list[int] = []
     started = threading.Event()
 
-    def camera() -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    def camera() -> Iterator[npt.NDArray[np.uint8]]:
         for i, picture in enumerate(gray_frames(100)):
             drawn.append(i)
             if i == 15:
@@ -218,7 +218,7 @@ def test_session_model_and_video_are_known_with_the_first_frame() -> None:
         next(tracking)
         assert tracking.session_id == "fake-1"
         assert tracking.model == "nano"
-        assert tracking.video == masklet.VideoInfo(HEIGHT, WIDTH, 30.0, pytest.approx(5 / 30), 5, "mov", "h264", 0)
+        assert tracking.video == masklet.VideoInfo(HEIGHT, WIDTH, 30.0, 5 / 30, 5, "mov", "h264", 0)
 
 
 def test_prompt_results_come_before_their_frame(run: Callable[..., Frames]) -> None:
@@ -323,7 +323,7 @@ def test_code_without_a_class_is_a_plain_masklet_error(run: Callable[..., Frames
 
 
 def test_failure_during_a_long_upload_is_the_servers_own(run: Callable[..., Frames]) -> None:
-    def camera() -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    def camera() -> Iterator[npt.NDArray[np.uint8]]:
         while True:
             yield np.zeros((720, 1280, 3), np.uint8)
 
@@ -366,7 +366,7 @@ def test_timeout_of_the_whole_call(run: Callable[..., Frames]) -> None:
 
 
 def test_error_of_the_videos_source_is_raised_and_frees_the_server(run: Callable[..., Frames]) -> None:
-    def broken() -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    def broken() -> Iterator[npt.NDArray[np.uint8]]:
         yield from gray_frames(2)
         raise ZeroDivisionError("the camera caught fire")
 
@@ -531,7 +531,7 @@ async def test_async_cancel_wakes_the_loop() -> None:
 async def test_stalled_async_source_does_not_hold_up_the_end() -> None:
     waiting = asyncio.Event()
 
-    async def camera() -> AsyncIterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+    async def camera() -> AsyncIterator[npt.NDArray[np.uint8]]:
         yield gray_frames(1)[0]
         waiting.set()
         await asyncio.Event().wait()

@@ -16,6 +16,8 @@ MaskletError
 The server raises them, an interceptor turns them into a google.rpc.Status, and the client raises them again.
 """
 
+# ruff: noqa: N818 - the classes are named as gRPC's status codes are
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -71,6 +71,7 @@ def segment(
     masklet segment photo.jpg --point 360,480 --background 50,50 --cutout rabbit.png
     """
     prompts = read_prompts(points=point, background=background, boxes=box, one_picture=True)
+    image.stat()  # a wrong name is told before a server has started
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
         answers = _segment_each(client, image, prompts, model or "")
     masks = {object_id: answer.masks[0] for object_id, answer in answers.items()}

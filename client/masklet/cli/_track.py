@@ -73,7 +73,7 @@ def track(
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
-    _check_overlay(overlay)
+    _check_names(video, overlay)
     access = Access(server, token_file, ca, cert, key, insecure)
     with access.connect(model) as client:
         tally = Tally()
@@ -137,12 +137,14 @@ def object_label(object_id: int) -> Text:
     return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
 
 
-def _check_overlay(path: Path | None) -> None:
-    """Refuse a wrong name now rather than after the work."""
+def _check_names(video: str, overlay: Path | None) -> None:
+    """Refuse wrong names now rather than after a server has started."""
     from masklet._overlay_video import SUFFIXES
+    from masklet._video import video_path
 
-    if path is not None and path.suffix.lower() not in SUFFIXES:
-        raise typer.BadParameter(f"{path} must end in {', '.join(SUFFIXES)}", param_hint="--overlay")
+    if overlay is not None and overlay.suffix.lower() not in SUFFIXES:
+        raise typer.BadParameter(f"{overlay} must end in {', '.join(SUFFIXES)}", param_hint="--overlay")
+    video_path(video)
 
 
 def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:
