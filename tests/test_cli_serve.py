@@ -175,11 +175,7 @@ def test_sigint_ends_it_as_well(server: Process) -> None:
     "whole_group",
     [
         pytest.param(False, id="SIGTERM"),
-        pytest.param(
-            True,
-            id="Ctrl-C",
-            marks=pytest.mark.xfail(reason="decoders are in the server's process group and die of its SIGINT"),
-        ),
+        pytest.param(True, id="Ctrl-C"),
     ],
 )
 def test_a_running_stream_may_end_within_the_grace(server: Process, whole_group: bool) -> None:

@@ -103,9 +103,7 @@ class Metrics:
             return MetricsServer(*start_http_server(port, addr=host, registry=self.registry))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise Unavailable(
-                f"metrics can't listen on {address}: {reason}; choose another metrics_address"
-            ) from error
+            raise Unavailable(f"metrics can't listen on {address}: {reason}; choose another metrics_address") from error
 
 
 class MetricsServer:

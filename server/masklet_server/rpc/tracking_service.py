@@ -73,6 +73,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             decode_picture=functools.partial(decode_picture, limits=settings.video_limits),
         )
 
+    def close(self) -> None:
+        """Let the mask threads go; to be called once no request runs any longer."""
+        self._pool.close()
+
     # A coroutine that writes to the context rather than a generator of responses: gRPC leaves a generator unfinished
     # when a call ends while it sends, and a session must be torn down at once.
     async def Track(  # type: ignore[override]  # noqa: N802
