@@ -1,0 +1,33 @@
+"""Follow one object through several clips at once: python examples/several_clips.py CLIP X,Y [CLIP X,Y ...].
+
+The server runs the streams' steps in common batches. Start one first (`masklet serve`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import masklet
+
+
+async def follow(client: masklet.AsyncClient, clip: str, click: tuple[float, float]) -> None:
+    """One clip; prints how much of it the object was seen in."""
+    seen = total = 0
+    async for frame in client.track(clip, masklet.Prompt(point_coords=[click])):
+        total += 1
+        seen += frame.objects[1].visible
+    print(f"{clip}: visible on {seen} of {total} frames")
+
+
+async def main(arguments: list[str]) -> None:
+    """All clips of the command line."""
+    clicks = [tuple(float(part) for part in click.split(",")) for click in arguments[1::2]]
+    async with masklet.AsyncClient("127.0.0.1:50051") as client:
+        await asyncio.gather(
+            *(follow(client, clip, (x, y)) for clip, (x, y) in zip(arguments[::2], clicks, strict=True))
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))
