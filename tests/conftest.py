@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import masklet
+import masklet_server.engine  # noqa: F401 - sets up OpenMP, which must come before torch is loaded
 from masklet_server.embedded import EmbeddedServer
 
 

@@ -187,6 +187,9 @@ class Engine:
 
     def _run(self) -> None:
         """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
+        # Attention weights far from the object are too small for normal numbers, and CPUs take many times as long for
+        # such; they count for nothing. Holds for this thread and those that it starts.
+        torch.set_flush_denormal(True)
         while self._run_batch(self._queue.take()):
             pass
 
