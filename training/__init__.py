@@ -1,0 +1,1 @@
+"""How masklet-nano is made: samples, training, export and evaluation. See README.md here."""

@@ -1,0 +1,132 @@
+"""Clips by number, and batches of them from several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from training.cache import Cache, Pixels
+from training.errors import TrainingError
+from training.samples.effects import Effects
+from training.samples.procedural import Generator
+from training.samples.scenes import BACKDROP_NUMBER, SceneKind, SceneMaker
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # uint8[B, T, S, S, 3], bool[B, T, S, S]
+
+DEFAULT_MIX: Mapping[SceneKind, float] = {
+    SceneKind.procedural: 0.25,
+    SceneKind.cutouts: 0.3,
+    SceneKind.pictures: 0.45,
+}
+_TRIES = 50
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """What clips look like.
+
+    Attributes:
+        size: Side of the frames in pixels.
+        frames: How many.
+        mix: How often each kind of scene comes; kinds that the cache has nothing for are left out.
+        pace: Of all motion; 1 is that of ordinary video at some 10 frames a second.
+        least_area: Of the object in the first frame, as a part of the frame.
+    """
+
+    size: int
+    frames: int
+    mix: Mapping[SceneKind, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    pace: float = 1.0
+    least_area: float = 0.003
+
+
+class ClipDataset(Dataset[Batch]):
+    """Clips, each a function of the cache, the recipe, the seed and its number.
+
+    Raises:
+        TrainingError: The cache holds nothing that the mix asks for.
+    """
+
+    def __init__(self, cache: Cache, recipe: ClipRecipe, seed: tuple[int, ...], length: int) -> None:
+        self._recipe, self._seed, self._length = recipe, seed, length
+        self._maker = SceneMaker(cache, recipe.size, recipe.frames, recipe.pace)
+        empty = {
+            SceneKind.cutouts: not len(cache.cutouts),
+            SceneKind.pictures: not cache.labelled,
+        }
+        mix = {kind: part for kind, part in recipe.mix.items() if part > 0 and not empty.get(kind, False)}
+        if not mix:
+            raise TrainingError(f"{cache.folder} holds nothing for a mix of {dict(recipe.mix)}")
+        self._kinds = list(mix)
+        self._parts = np.array(list(mix.values())) / sum(mix.values())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Batch:
+        frames, mask = self.clip(index)
+        return torch.from_numpy(frames), torch.from_numpy(mask)
+
+    def clip(self, index: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+        """``uint8[T, S, S, 3]``, RGB, and ``bool[T, S, S]`` of the object, which is there in the first frame."""
+        rng = np.random.default_rng((*self._seed, index))
+        for _ in range(_TRIES):
+            clip = self._try(rng)
+            if clip is not None:
+                return clip
+        raise TrainingError(f"{_TRIES} scenes in a row show no object to follow; is the cache what it should be?")
+
+    def _try(self, rng: Generator) -> tuple[Pixels, npt.NDArray[np.bool_]] | None:
+        """One scene with an object to follow, or None if it turned out to have none."""
+        recipe = self._recipe
+        kind = self._kinds[int(rng.choice(len(self._kinds), p=self._parts))]
+        scene = self._maker.draw(rng, kind)
+        order = range(recipe.frames) if rng.random() < 0.5 else range(recipe.frames - 1, -1, -1)
+        first_frame, first_ids = scene.render(recipe.size, order[0])
+        target = self._target(rng, first_ids, kind)
+        if target is None:
+            return None
+        effects = Effects.draw(rng)
+        frames = np.empty((recipe.frames, recipe.size, recipe.size, 3), np.uint8)
+        mask = np.empty((recipe.frames, recipe.size, recipe.size), np.bool_)
+        for i, t in enumerate(order):
+            frame, ids = (first_frame, first_ids) if i == 0 else scene.render(recipe.size, t)
+            frames[i], mask[i] = effects.apply(rng, frame, i), ids == target
+        if rng.random() < 0.5:
+            frames, mask = frames[:, :, ::-1].copy(), mask[:, :, ::-1].copy()
+        return frames, mask
+
+    def _target(self, rng: Generator, ids: Pixels, kind: SceneKind) -> int | None:
+        areas = np.bincount(ids.ravel(), minlength=BACKDROP_NUMBER + 1)
+        areas[0] = 0
+        if kind is SceneKind.pictures:
+            areas[BACKDROP_NUMBER + 1 :] = 0
+        large = np.flatnonzero(areas >= self._recipe.least_area * ids.size)
+        return int(rng.choice(large)) if len(large) else None
+
+
+def batches(
+    dataset: ClipDataset, batch: int, *, start: int = 0, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """Batches in order from the batch of number `start` on: the same ones however many workers there are."""
+    return DataLoader(
+        dataset,
+        batch_size=batch,
+        sampler=range(start * batch, len(dataset)),
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        drop_last=True,
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(1)  # each worker has a core

@@ -1,0 +1,230 @@
+"""Scenes: a backdrop, things that move before it, a camera; and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import cv2
+import numpy as np
+
+from training.cache import Cache, Labelled, Pack, Pixels
+from training.samples.motion import Limbs, Matrix, Path, Warp, affine
+from training.samples.procedural import Generator
+from training.samples.sprites import Sprite, pixels_of, recoloured, shrunk
+
+BACKDROP_NUMBER = 1  # of the object that belongs to the backdrop; sprites follow
+
+
+class SceneKind(str, Enum):
+    """Where the object to follow comes from."""
+
+    procedural = "procedural"  # textured shapes
+    cutouts = "cutouts"  # instances cut out of pictures
+    pictures = "pictures"  # an instance where it is, in a picture set in motion
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What is behind everything.
+
+    Attributes:
+        pixels: ``uint8[H, W, 3]``.
+        mask: ``uint8[H, W]``, 1 where its object is, or None if it has none.
+        base: From its pixels to the frame's unit square.
+        tilt: Perspective that grows with time, in x and y.
+        warp: How it bends, if it does.
+    """
+
+    pixels: Pixels
+    mask: Pixels | None
+    base: Matrix
+    tilt: tuple[float, float] = (0, 0)
+    warp: Warp | None = None
+
+    def draw(self, size: int, t: int, camera: Matrix) -> tuple[Pixels, Pixels]:
+        """``uint8[size, size, 3]`` and ``uint8[size, size]`` of objects' numbers."""
+        tilted = np.eye(3)
+        tilted[2, :2] = np.array(self.tilt) * t
+        matrix = pixels_of(size) @ tilted @ camera @ self.base
+        frame = self._seen(self.pixels, matrix, size, t, cv2.BORDER_REPLICATE)
+        if self.mask is None:
+            return frame, np.zeros((size, size), np.uint8)
+        cover = self._seen(self.mask * np.uint8(255), matrix, size, t, cv2.BORDER_CONSTANT)
+        return frame, np.where(cover > 127, BACKDROP_NUMBER, 0).astype(np.uint8)
+
+    def _seen(self, pixels: Pixels, matrix: Matrix, size: int, t: int, border: int) -> Pixels:
+        seen = cv2.warpPerspective(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+        if self.warp is not None:
+            rows, columns = np.mgrid[:size, :size].astype(np.float32)
+            bend = self.warp.field(t, size, size) * np.float32(size)
+            seen = cv2.remap(seen, columns + bend[..., 0], rows + bend[..., 1], cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(seen, np.uint8)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything there is to see.
+
+    Attributes:
+        backdrop: Behind everything.
+        sprites: From the farthest to the nearest.
+        camera: Its own motion, which moves everything.
+    """
+
+    backdrop: Backdrop
+    sprites: tuple[Sprite, ...]
+    camera: Path
+
+    def render(self, size: int, t: int) -> tuple[Pixels, Pixels]:
+        """One moment: ``uint8[size, size, 3]`` and ``uint8[size, size]`` of objects' numbers, 0 for none."""
+        camera = self.camera.at(t)
+        frame, ids = self.backdrop.draw(size, t, camera)
+        for number, sprite in enumerate(self.sprites, BACKDROP_NUMBER + 1):
+            sprite.paste(frame, ids, number, t, camera)
+        return frame, ids
+
+
+@dataclass(frozen=True)
+class SceneMaker:
+    """Draws scenes.
+
+    Attributes:
+        cache: What they are made of.
+        size: Side of the frame in pixels.
+        length: Frames.
+        pace: 1 for the motion of ordinary video at some 10 frames a second.
+    """
+
+    cache: Cache
+    size: int
+    length: int
+    pace: float = 1.0
+
+    def draw(self, rng: Generator, kind: SceneKind) -> Scene:
+        """One scene of a kind."""
+        if kind is SceneKind.pictures:
+            backdrop, count, real = self._living_picture(rng), int(rng.integers(0, 3)), 0.6
+        elif kind is SceneKind.cutouts:
+            backdrop, count, real = self._still(rng, 0.9), int(rng.integers(1, 5)), 0.85
+        else:
+            backdrop, count, real = self._still(rng, 0.6), int(rng.integers(2, 7)), 0.15
+        sprites = [self._sprite(rng, real) for _ in range(count)]
+        if sprites and rng.random() < 0.3:
+            sprites = self._with_look_alikes(rng, sprites)
+        if rng.random() < 0.25:
+            sprites.append(self._occluder(rng, sprites))
+        return Scene(backdrop, tuple(sprites), self._camera(rng))
+
+    def _camera(self, rng: Generator) -> Path:
+        pace = self.pace * (0.6 if rng.random() < 0.7 else 0)
+        path = Path.draw(rng, self.length, scale=1, centre=(0, 0), pace=pace, returns=False)
+        return replace(path, aspect=1, squash=0, degrees=0, spin=path.spin * 0.25)
+
+    def _still(self, rng: Generator, pictures: float) -> Backdrop:
+        """A backdrop without an object: a picture in `pictures` of the cases, or a texture."""
+        if len(self.cache.pictures) and rng.random() < pictures:
+            pixels = self.cache.pictures[int(rng.integers(len(self.cache.pictures)))]
+        else:
+            pixels = _any(rng, self.cache.textures)
+        height, width = pixels.shape[:2]
+        zoom = rng.uniform(1.05, 1.8) / min(height, width)
+        degrees = rng.normal(0, 8)
+        shift = rng.uniform(-1, 1, 2) * (zoom * np.array([width, height]) - 1) / 2
+        base = affine(scale=zoom, degrees=degrees, move=(shift[0], shift[1])) @ affine(move=(-width / 2, -height / 2))
+        return Backdrop(recoloured(rng, pixels, 0.7), None, base)
+
+    def _living_picture(self, rng: Generator) -> Backdrop:
+        """A picture with the object that is in it, which takes some part of the frame."""
+        entry = _weighted(rng, self.cache.labelled)
+        pixels = self.cache.pictures[entry.picture]
+        mask = (self.cache.labels[entry.labels] == rng.choice(entry.ids)).astype(np.uint8)
+        height, width = mask.shape
+        left, top, box_width, box_height = cv2.boundingRect(mask)
+        part = np.exp(rng.uniform(np.log(0.2), np.log(0.95)))
+        least = 1 / min(width, height)  # at which the picture fills the frame
+        zoom = max(least, min(part / max(box_width, box_height), 5 * least))
+        # The object somewhere in the frame, the frame within the picture.
+        wanted = np.array([left + box_width / 2, top + box_height / 2]) + rng.normal(0, 0.12, 2) / zoom
+        half = 0.5 / zoom
+        x, y = np.clip(wanted, half, np.maximum(half, np.array([width, height]) - half))
+        warp = Warp.draw(rng, rng.uniform(0.005, 0.02)) if rng.random() < 0.4 and self.length > 1 else None
+        tilt = rng.normal(0, 0.015 * self.pace, 2)
+        base = affine(scale=zoom) @ affine(move=(-x, -y))
+        return Backdrop(recoloured(rng, pixels, 0.5), mask, base, (tilt[0], tilt[1]), warp)
+
+    def _sprite(self, rng: Generator, real: float) -> Sprite:
+        """Something that moves: a cut-out in `real` of the cases, else a textured shape or figure."""
+        scale = float(np.exp(rng.uniform(np.log(0.15), np.log(0.85))))
+        limbs = None
+        if len(self.cache.cutouts) and rng.random() < real:
+            pixels, change = _any(rng, self.cache.cutouts), 0.6
+        else:
+            pixels, change = self._painted(rng), 1.0
+            if rng.random() < 0.3:
+                limbs = Limbs.draw(rng)
+                scale *= 1.4  # limbs fill little of their canvas
+        x, y = rng.uniform(-0.4, 0.4, 2)
+        returns = self.length > 3 and rng.random() < 0.12
+        path = Path.draw(rng, self.length, scale=scale, centre=(x, y), pace=self.pace, returns=returns)
+        return Sprite(
+            pixels=recoloured(rng, shrunk(pixels, scale * self.size * 1.3), change),
+            path=path,
+            warp=Warp.draw(rng, rng.uniform(0.01, 0.05)) if rng.random() < 0.5 else None,
+            limbs=limbs,
+            gone=self._absence(rng),
+            shutter=rng.uniform(0.3, 1) if rng.random() < 0.3 else 0,
+        )
+
+    def _absence(self, rng: Generator) -> tuple[int, int]:
+        if self.length < 3 or rng.random() > 0.06:
+            return (0, 0)
+        start = int(rng.integers(1, self.length))
+        return start, start + int(rng.integers(1, self.length))
+
+    def _painted(self, rng: Generator) -> Pixels:
+        """``uint8[N, N, 4]``: a shape with one texture or two, perhaps shaded."""
+        alpha = _any(rng, self.cache.shapes)
+        colour = _any(rng, self.cache.textures)
+        if rng.random() < 0.3:
+            part = _any(rng, self.cache.shapes)[..., None] > 127
+            colour = np.where(part, recoloured(rng, _any(rng, self.cache.textures)), colour)
+        if rng.random() < 0.5:
+            light = rng.uniform(0.5, 1.4, (3, 3)).astype(np.float32)
+            shade = np.asarray(cv2.resize(light, alpha.shape[::-1], interpolation=cv2.INTER_CUBIC))
+            colour = np.clip(colour * shade[..., None], 0, 255).astype(np.uint8)
+        return np.dstack([colour, alpha])
+
+    def _with_look_alikes(self, rng: Generator, sprites: list[Sprite]) -> list[Sprite]:
+        """One of the sprites some more times, elsewhere and a little different."""
+        original = sprites[int(rng.integers(len(sprites)))]
+        for _ in range(int(rng.integers(1, 4))):
+            x, y = rng.uniform(-0.45, 0.45, 2)
+            path = Path.draw(rng, self.length, scale=original.path.scale, centre=(x, y), pace=self.pace, returns=False)
+            pixels = recoloured(rng, original.pixels, 0.15)
+            copy = replace(original, pixels=pixels, path=path, gone=(0, 0))
+            sprites.insert(int(rng.integers(len(sprites) + 1)), copy)
+        return sprites
+
+    def _occluder(self, rng: Generator, sprites: Sequence[Sprite]) -> Sprite:
+        """Something near that crosses the frame, and on its way one of the others or the middle."""
+        moment = rng.uniform(0, self.length)
+        meeting = np.zeros(2) if not sprites else sprites[int(rng.integers(len(sprites)))].path.position(moment)
+        direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.3) * self.pace
+        velocity = speed * np.array([np.cos(direction), np.sin(direction)])
+        start = meeting - velocity * moment
+        sprite = self._sprite(rng, 0.3)
+        path = replace(
+            sprite.path, start=(start[0], start[1]), velocity=(velocity[0], velocity[1]), excursion=(0, 0), growth=0
+        )
+        return replace(sprite, path=path, gone=(0, 0))
+
+
+def _any(rng: Generator, pack: Pack) -> Pixels:
+    return pack[int(rng.integers(len(pack)))]
+
+
+def _weighted(rng: Generator, entries: Sequence[Labelled]) -> Labelled:
+    weights = np.array([entry.weight for entry in entries])
+    return entries[int(rng.choice(len(entries), p=weights / weights.sum()))]
