@@ -40,6 +40,9 @@ def new_model(config: str, image_size: int, seed: int) -> SAM2Base:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model: SAM2Base = instantiate({**node, "_target_": "sam2.modeling.sam2_base.SAM2Base"}, _convert_="all")
+    for module in model.modules():
+        if hasattr(module, "freqs_cis"):
+            module.freqs_cis = module.freqs_cis.cpu()  # sam2 puts it on a GPU if there is one, wherever the model is
     model.to(memory_format=torch.channels_last)
     return model.train()
 
