@@ -157,11 +157,11 @@ async def test_four_streams_at_once_keep_their_own_masks(nano_server: str) -> No
     async with masklet.AsyncClient(nano_server) as client:
 
         async def follow(kind: str) -> list[masklet.FrameResult]:
-            return [frame async for frame in client.track(lossless(), prompt(kind))]
+            return [frame async for frame in client.track(lossless(10), prompt(kind))]
 
         runs = await asyncio.gather(*(follow(kind) for kind in KINDS[:4]))
     for kind, results in zip(KINDS, runs, strict=False):
-        expected = engine_alone([prompt(kind)])
+        expected = engine_alone([prompt(kind)], 10)
         overlaps = [synthetic.iou(f.objects[1].mask, e[1]) for f, e in zip(results, expected, strict=True)]
         assert np.mean(overlaps) >= 0.999
 

@@ -17,6 +17,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -255,13 +256,15 @@ class MemoryBank:
         for index, (coords, labels) in self.clicks.items():
             tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
         state = {
+            "format": _FORMAT,
             "model": self.model,
             "correction_window": self.correction_window,
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
             "conditioning": list(self.conditioning),  # in the order of prompting, which safetensors would sort
         }
-        return safetensors.torch.save(tensors, metadata={"format": _FORMAT, "state": json.dumps(state)})
+        # One entry, because safetensors writes several in an order that changes from run to run.
+        return safetensors.torch.save(tensors, metadata={"bank": json.dumps(state)})
 
     @classmethod
     def load(cls, data: bytes, *, model: str, device: torch.device | str = "cpu") -> MemoryBank:
@@ -300,10 +303,13 @@ class MemoryBank:
         )
 
 
-def _read_metadata(data: bytes) -> dict[str, str]:
-    """The header's free part: safetensors.torch.load leaves it out."""
+def _read_state(data: bytes) -> dict[str, Any]:
+    """What `dump` wrote beside the tensors: safetensors.torch.load leaves it out."""
     length = int.from_bytes(data[:8], "little")
     if not 0 < length <= len(data) - 8:
         raise ValueError("the header is cut off")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return {str(key): str(value) for key, value in metadata.items()}
+    header = json.loads(data[8 : 8 + length])
+    state = json.loads(header["__metadata__"]["bank"])
+    if not isinstance(state, dict):
+        raise TypeError("the header holds no state")
+    return state
