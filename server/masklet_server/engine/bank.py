@@ -274,15 +274,12 @@ class MemoryBank:
             InvalidArgument: These are not a bank's bytes, or it belongs to another model.
         """
         try:
-            metadata = _read_metadata(data)
+            state = _read_state(data)
             tensors = safetensors.torch.load(data)
-        except (safetensors.SafetensorError, ValueError) as error:
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InvalidArgument.of("bank", f"is not a dumped memory bank: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise InvalidArgument.of(
-                "bank", f"has the format {metadata.get('format')!r}, this version reads {_FORMAT!r}"
-            )
-        state = json.loads(metadata["state"])
+        if state["format"] != _FORMAT:
+            raise InvalidArgument.of("bank", f"has the format {state['format']!r}, this version reads {_FORMAT!r}")
         if state["model"] != model:
             raise InvalidArgument.of("bank", f"was made by the model {state['model']!r}, not by {model!r}")
         bank = cls(model, correction_window=state["correction_window"])
