@@ -50,8 +50,8 @@ class Effects:
         if self.softness:
             shown = cv2.GaussianBlur(shown, (0, 0), self.softness)
         if self.grain:
-            grain = (self.grain * rng.standard_normal(shown.shape[:2], dtype=np.float32))[..., None]
-            shown = np.clip(shown + grain, 0, 255).astype(np.uint8)
+            grain = self.grain * rng.standard_normal(shown.shape[:2], dtype=np.float32)
+            shown = cv2.add(shown, cv2.cvtColor(grain, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U)
         if self.quality:
             shown = _compressed(np.asarray(shown, np.uint8), self.quality)
         return np.asarray(shown, np.uint8)

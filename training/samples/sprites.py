@@ -15,6 +15,7 @@ from training.samples.procedural import Floats, Generator
 
 _LEAST_BLUR = 1.5  # pixels; below that nobody sees it
 _MOST_BLUR = 31
+_HALF = 127  # of a pixel covered
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,29 @@ class Sprite:
             return
         inverse = np.asarray(np.linalg.inv(affine(move=(-x0, -y0)) @ to_frame), np.float64)
         patch = self._patch(inverse, x1 - x0, y1 - y0, t)
-        patch[..., 3] /= 255
-        patch[..., :3] *= patch[..., 3:]
+        alpha = np.ascontiguousarray(patch[..., 3])
+        colour = cv2.multiply(np.ascontiguousarray(patch[..., :3]), _thrice(alpha), scale=1 / 255)
         if blur is not None:
-            patch = np.asarray(cv2.filter2D(patch, -1, blur, borderType=cv2.BORDER_CONSTANT), np.float32)
-        alpha = patch[..., 3]
+            alpha = np.asarray(cv2.filter2D(alpha, -1, blur, borderType=cv2.BORDER_CONSTANT), np.uint8)
+            colour = cv2.filter2D(colour, -1, blur, borderType=cv2.BORDER_CONSTANT)
         region = frame[y0:y1, x0:x1]
-        region[:] = region * (1 - alpha[..., None]) + patch[..., :3]
-        ids[y0:y1, x0:x1][alpha > 0.5] = number
+        region[:] = cv2.add(cv2.multiply(region, _thrice(~alpha), scale=1 / 255), colour)
+        ids[y0:y1, x0:x1][alpha > _HALF] = number
 
-    def _patch(self, inverse: Matrix, width: int, height: int, t: int) -> Floats:
-        """``float32[height, width, 4]``: the sprite as a region of the frame sees it."""
+    def _patch(self, inverse: Matrix, width: int, height: int, t: int) -> Pixels:
+        """``uint8[height, width, 4]``: the sprite as a region of the frame sees it."""
         pixels = self.pixels
         if self.limbs is not None:
             pixels = np.dstack([pixels[..., :3], self.limbs.alpha(t, len(pixels))])
         if self.warp is None:
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            return np.asarray(cv2.warpAffine(pixels, inverse[:2], (width, height), flags=flags), np.float32)
+            return np.asarray(cv2.warpAffine(pixels, inverse[:2], (width, height), flags=flags), np.uint8)
         columns = np.arange(width, dtype=np.float32)[None, :]
         rows = np.arange(height, dtype=np.float32)[:, None]
         (a, b, c), (d, e, f) = inverse[:2].astype(np.float32)
         bend = self.warp.field(t, width, height) * np.float32(len(pixels))
         map_x, map_y = a * columns + b * rows + c + bend[..., 0], d * columns + e * rows + f + bend[..., 1]
-        return np.asarray(cv2.remap(pixels, map_x, map_y, cv2.INTER_LINEAR), np.float32)
+        return np.asarray(cv2.remap(pixels, map_x, map_y, cv2.INTER_LINEAR), np.uint8)
 
     def _box(self, to_frame: Matrix, size: int, margin: int) -> tuple[int, int, int, int]:
         canvas = len(self.pixels)
@@ -87,6 +88,10 @@ class Sprite:
         if not self.shutter:
             return None
         return line_kernel((self.path.position(t + 0.5) - self.path.position(t - 0.5)) * size * self.shutter)
+
+
+def _thrice(channel: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(channel, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def line_kernel(move: npt.NDArray[np.float64]) -> Floats | None:
