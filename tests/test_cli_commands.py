@@ -164,6 +164,12 @@ def failed_with(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+def test_a_picture_is_not_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    assert run("track", tmp_path / "photo.jpg", "--point", "1,1") == 2
+    assert "masklet segment" in capsys.readouterr().err
+
+
 def test_failures_exit_with_1_and_one_line(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failure = status(grpc.StatusCode.DATA_LOSS, "the video\ncannot be decoded")
     with FakeServer(Script(failure=failure, fail_at=2)) as server:

@@ -140,8 +140,10 @@ def object_label(object_id: int) -> Text:
 def _check_names(video: str, overlay: Path | None) -> None:
     """Refuse wrong names now rather than after a server has started."""
     from masklet._overlay_video import SUFFIXES
-    from masklet._video import video_path
+    from masklet._video import PICTURE_SUFFIXES, video_path
 
+    if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file():
+        raise typer.BadParameter(f"{video} is a picture: use `masklet segment {video}`", param_hint="VIDEO")
     if overlay is not None and overlay.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"{overlay} must end in {', '.join(SUFFIXES)}", param_hint="--overlay")
     video_path(video)
