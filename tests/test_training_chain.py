@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import masklet
 from masklet_server.embedded import EmbeddedServer
@@ -132,6 +133,17 @@ def test_what_is_exported_is_the_mean(run: TrainConfig, exported: Exported) -> N
     assert exported.size == exported.checkpoint.stat().st_size < 12_000_000
     assert exported.steps == sum(STEPS)
     assert f'sha256 = "{exported.sha256}"' in exported.registry_lines()
+
+
+def test_a_run_starts_from_a_stage_of_another(run: TrainConfig, tmp_path: Path) -> None:
+    stage = run.out / "stage-frames.safetensors"
+    onward = trainer(run.model_copy(update={"out": tmp_path, "init": str(stage)}))
+    assert not onward.run(lambda: True)  # after one step
+    saved = checkpoint.load(tmp_path)
+    assert saved.step == 1
+    assert lines(run.model_copy(update={"out": tmp_path}), "start")[0]["weights"] == str(stage)
+    name = "sam_mask_decoder.iou_token.weight"
+    torch.testing.assert_close(saved.model[name], load_file(stage)[name].float(), rtol=0, atol=2e-3)
 
 
 def test_installing(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,8 +117,9 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-def test_the_recipe_that_ships_is_valid() -> None:
-    recipe = read_config(Path(__file__).parent.parent / "training" / "nano.yaml")
+@pytest.mark.parametrize("name", ["nano.yaml", "nano-cuda.yaml"])
+def test_the_recipes_that_ship_are_valid(name: str) -> None:
+    recipe = read_config(Path(__file__).parent.parent / "training" / name)
     assert recipe.stages[-1].size == 384
     assert recipe.stages[0].prompts.mask == 0
 

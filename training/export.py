@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from safetensors.torch import save_file
 
@@ -21,10 +20,10 @@ from masklet_server.models import paths
 from masklet_server.models.build import build_model
 from masklet_server.models.config import read_model_config
 from masklet_server.models.registry import ModelSpec
-from masklet_server.models.weights import State
 from training import checkpoint
 from training.cli import run
 from training.config import TrainConfig, read_config
+from training.model import halved
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,6 @@ def export(config: TrainConfig, out: Path, *, raw: bool = False) -> Exported:
     )
     build_model(ModelSpec("exported", str(beside.absolute()), str(weights.absolute())))
     return exported
-
-
-def halved(state: State) -> State:
-    """Weights in float16, contiguous; whole numbers as they are."""
-    return {
-        name: (value.half() if value.is_floating_point() else value).contiguous(memory_format=torch.contiguous_format)
-        for name, value in state.items()
-    }
 
 
 def install(exported: Exported) -> tuple[Path, Path]:

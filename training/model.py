@@ -83,6 +83,16 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     ]
 
 
+def halved(state: State) -> State:
+    """Weights as they are stored: on the CPU, in float16, contiguous; whole numbers as they are."""
+    return {
+        name: (value.half() if value.is_floating_point() else value)
+        .cpu()
+        .contiguous(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+
+
 class WeightMean:
     """An exponential moving average of a model's parameters.
 

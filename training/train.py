@@ -31,7 +31,7 @@ from training.errors import TrainingError
 from training.forward import ClipForward, ClipPlan
 from training.log import RunLog, Window
 from training.losses import judge
-from training.model import WeightMean, new_model, parameter_groups, start_weights
+from training.model import WeightMean, halved, new_model, parameter_groups, start_weights
 from training.prompts import draw_prompt
 from training.samples.dataset import Batch, ClipDataset, ClipRecipe, batches
 
@@ -182,13 +182,15 @@ class Trainer:
         norm = self._descend(loss, rate_at(stage, self._place.step))
         self._place = Place(self._place.stage, self._place.step + 1, self._place.total + 1)
         window.steps += 1
-        window.add("loss", loss.item())
         window.add("gradient", norm)
-        for output, judgement in judged:
-            there = judgement.present
+        # One wait for the device instead of one for each figure.
+        totals = [torch.stack([j.loss, (j.iou * j.present).sum(), j.present.sum(), j.right.sum()]) for _, j in judged]
+        for (output, judgement), figures in zip(judged, torch.stack(totals).tolist(), strict=True):
+            loss_here, iou, present, right = figures
+            window.add("loss", loss_here)
+            window.add("presence", right, len(judgement.right))
             for name in (output.role, *(("last",) if output.frame == stage.frames - 1 > 0 else ())):
-                window.add(f"iou/{name}", judgement.iou[there].sum().item(), int(there.sum()))
-            window.add("presence", judgement.right.sum().item(), len(there))
+                window.add(f"iou/{name}", iou, int(present))
 
     def _usable(self, stage: Stage) -> PromptMix:
         """Prompts of a stage: a mask on the only frame leaves nothing to learn."""
@@ -217,8 +219,8 @@ class Trainer:
     def _end_stage(self) -> None:
         """Keep the stage's weights, and go on to the next size."""
         ended = self._config.stages[self._place.stage]
-        weights = {name: value.cpu().contiguous() for name, value in self._mean.values.items()}
-        save_file(weights, self._config.out / f"stage-{ended.name}.safetensors")
+        weights = {**self._model.state_dict(), **self._mean.values}
+        save_file(halved(weights), self._config.out / f"stage-{ended.name}.safetensors")
         self._place = Place(self._place.stage + 1, 0, self._place.total)
         if self._place.stage < len(self._config.stages):
             state = self._model.state_dict()

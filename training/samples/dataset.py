@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -130,3 +131,4 @@ def batches(
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)  # each worker has a core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains, which still wants its batch
