@@ -15,7 +15,7 @@ import masklet
 def main(picture: str, x: str, y: str, out: str) -> None:
     """One click, three candidates, the best of which is kept."""
     with masklet.Client("127.0.0.1:50051") as client:
-        found = client.segment(picture, point_coords=[[float(x), float(y)]], point_labels=[1], return_logits=True)
+        found = client.segment(picture, point_coords=[[float(x), float(y)]], point_labels=[1])
         print("scores of the candidates:", [round(float(score), 3) for score in found.scores])
         # The picture's encoding is still on the server: going on from the best candidate costs next to nothing.
         assert found.logits is not None

@@ -40,7 +40,7 @@ def segment(request: pytest.FixtureRequest) -> Callable[..., masklet.Segmentatio
 
 def test_one_click_gives_three_masks_that_unpack_as_in_sam(segment: Callable[..., masklet.Segmentation]) -> None:
     with FakeServer() as server:
-        answer = segment(server.address, PICTURE, point_coords=[[3, 4]], point_labels=[1], return_logits=True)
+        answer = segment(server.address, PICTURE, point_coords=[[3, 4]], point_labels=[1])
         request = server.pictures[0]
     masks, scores, logits = answer
     assert masks is not None
@@ -63,9 +63,15 @@ def test_one_click_gives_three_masks_that_unpack_as_in_sam(segment: Callable[...
     assert [(p.x, p.y, p.label) for p in request.prompts[0].points] == [(3, 4, 1)]
 
 
+def test_logits_of_a_batch_are_sent_only_if_asked_for() -> None:
+    with FakeServer() as server:
+        answer = segment_sync(server.address, PICTURE, box=[[1, 2, 30, 40], [2, 3, 31, 41]], multimask_output=False)
+    assert answer.logits is None
+
+
 def test_single_mask_without_logits() -> None:
     with FakeServer() as server:
-        answer = segment_sync(server.address, PICTURE, box=[1, 2, 30, 40], multimask_output=False)
+        answer = segment_sync(server.address, PICTURE, box=[1, 2, 30, 40], multimask_output=False, return_logits=False)
         request = server.pictures[0]
     assert answer.masks.shape == (1, HEIGHT, WIDTH)
     assert answer.logits is None

@@ -16,7 +16,7 @@ from tests.e2e_support import HEIGHT, WIDTH, box, center, frames, truth
 @pytest.mark.parametrize("multimask", [True, False])
 def test_points(client: masklet.Client, multimask: bool) -> None:
     masks, scores, logits = client.segment(
-        frames()[0], point_coords=[center(0)], point_labels=[1], multimask_output=multimask, return_logits=True
+        frames()[0], point_coords=[center(0)], point_labels=[1], multimask_output=multimask
     )
     assert masks is not None
     assert scores is not None
@@ -50,7 +50,7 @@ def test_the_same_picture_again_by_its_id(client: masklet.Client) -> None:
 
 
 def test_logits_refine(client: masklet.Client) -> None:
-    first = client.segment(frames()[0], box=box(0), return_logits=True)
+    first = client.segment(frames()[0], box=box(0))
     assert first.logits is not None
     refined = client.segment(first, point_coords=[center(0)], mask_input=first.logits[:1], multimask_output=False)
     assert refined.masks.shape == (1, HEIGHT, WIDTH)

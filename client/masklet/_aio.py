@@ -114,7 +114,7 @@ class AsyncClient:
         mask_input: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         multimask_output: bool = True,
-        return_logits: bool = False,
+        return_logits: bool | None = None,
         model: str = "",
     ) -> Segmentation:
         """Segment one picture; as `Client.segment`."""

@@ -123,7 +123,7 @@ class Client:
         mask_input: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         multimask_output: bool = True,
-        return_logits: bool = False,
+        return_logits: bool | None = None,
         model: str = "",
     ) -> Segmentation:
         """Segment one picture, as ``SAM2ImagePredictor.set_image`` and ``predict`` do.
@@ -141,7 +141,8 @@ class Client:
             mask: ``bool[H, W]``, instead of points and box.
             multimask_output: Three candidates, best first, rather than one: right for an ambiguous prompt such as one
                 click.
-            return_logits: Also return low-resolution logits.
+            return_logits: Also return low-resolution logits, which come back as `mask_input`; by default for one prompt,
+                not for a batch, where they are megabytes.
             model: A name from `info`; empty for the server's default, or for the earlier answer's.
 
         Raises:

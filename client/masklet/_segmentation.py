@@ -34,7 +34,7 @@ class Segmentation:
     Attributes:
         rles: For each prompt of the batch its N masks as run-lengths.
         scores: ``float32[N]``, the model's own estimate of each mask's intersection over union with the truth.
-        logits: ``float32[N, h, w]``, low-resolution logits for `mask_input`; None unless `return_logits` was set.
+        logits: ``float32[N, h, w]``, low-resolution logits for `mask_input`; None where they were not asked for.
         image_id: For further requests on this picture, which then is not encoded again.
         model: The model that was used.
         height: Rows of the picture.
@@ -73,7 +73,7 @@ def segment_request(
     mask_input: npt.ArrayLike | None,
     mask: npt.ArrayLike | None,
     multimask_output: bool,
-    return_logits: bool,
+    return_logits: bool | None,
     model: str,
 ) -> image_pb2.SegmentImageRequest:
     """Check the arguments of `segment` and make its message.
@@ -87,7 +87,7 @@ def segment_request(
         model=model,
         prompts=prompts,
         multimask_output=multimask_output,
-        return_logits=return_logits,
+        return_logits=len(prompts) == 1 if return_logits is None else return_logits,
         mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
     )
     if isinstance(image, Segmentation):

@@ -92,6 +92,7 @@ def _segment_each(client: Client, image: Path, prompts: list[Prompt], model: str
             point_labels=prompt.point_labels,
             box=prompt.box,
             multimask_output=ambiguous,
+            return_logits=False,
             model=model,
         )
     return answers
