@@ -141,8 +141,8 @@ class Client:
             mask: ``bool[H, W]``, instead of points and box.
             multimask_output: Three candidates, best first, rather than one: right for an ambiguous prompt such as one
                 click.
-            return_logits: Also return low-resolution logits, which come back as `mask_input`; by default for one prompt,
-                not for a batch, where they are megabytes.
+            return_logits: Also return low-resolution logits, which may come back as `mask_input`; by default for one
+                prompt, not for a batch, where they are megabytes.
             model: A name from `info`; empty for the server's default, or for the earlier answer's.
 
         Raises:
