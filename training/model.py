@@ -15,6 +15,7 @@ from masklet_server.models.config import adapted, read_model_config
 from masklet_server.models.weights import State
 from training.config import TrainConfig
 from training.errors import TrainingError
+from training.folding import fold_norms
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -43,6 +44,7 @@ def new_model(config: str, image_size: int, seed: int) -> SAM2Base:
     for module in model.modules():
         if hasattr(module, "freqs_cis"):
             module.freqs_cis = module.freqs_cis.cpu()  # sam2 puts it on a GPU if there is one, wherever the model is
+    fold_norms(model)
     model.to(memory_format=torch.channels_last)
     return model.train()
 
