@@ -7,6 +7,7 @@ import pytest
 from masklet_server.session import events
 from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
+from masklet_server.video.pictures import Picture
 from tests.fakes import FakeClip
 from tests.session_support import click, ids, talk, video
 
@@ -96,3 +97,24 @@ async def test_a_wrong_count_is_answered_at_the_end() -> None:
         assert [job.clip_length for job in client.engine.jobs] == [5] * 4
         (problem,) = client.problems
         assert problem.startswith("config.frame_count: said 5, but the video had 4 frames")
+
+
+@pytest.mark.parametrize("prompted", [0, 3, 15])
+async def test_pictures_sent_as_far_as_the_look_ahead_are_read_before_the_first_result(prompted: int) -> None:
+    async with talk(window=1) as client:
+        picture = events.NextPicture(Picture("encoded", b"x"))
+        client.say(click(1, prompted), *[picture] * 16)
+        for count in range(1, 25):
+            results = await client.frames(count)
+            client.say(events.Ack(results[-1].sequence))
+            if count >= 16:  # from now on as far ahead as the window
+                client.say(picture)
+        assert [ids(result) for result in results] == [[]] * prompted + [[1]] * (24 - prompted)
+
+
+async def test_a_promise_of_too_few_frames_is_not_believed_any_longer() -> None:
+    frame_feed, _ = await feed(20, 1)
+    lengths = []
+    while await frame_feed.next() is not None:
+        lengths.append(await frame_feed.clip_length())
+    assert lengths == [*range(1, 16), *[None] * 5]

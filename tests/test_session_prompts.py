@@ -36,7 +36,6 @@ def test_prompts_come_back_on_their_frame_in_order() -> None:
     first, second, later = click(2, 1, (1, 1)), click(1, 1, (2, 2)), click(2, 3)
     for given_prompt in (later, first, second):
         book.add(given_prompt)
-    assert [book.waits_for(i) for i in range(4)] == [False, True, False, True]
     assert [book.take(i) for i in range(4)] == [[], [first, second], [], [later]]
     assert len(book) == 0
 

@@ -272,6 +272,18 @@ async def test_an_object_takes_only_so_many_prompted_frames() -> None:
         assert len(client.problems) == 2, "frames prompted before count with those that wait"
 
 
+async def test_prompts_of_the_frame_in_the_engine_count_too() -> None:
+    engine = FakeEngine()
+    engine.open_gate.clear()
+    async with talk(engine=engine, max_objects=64) as client:
+        client.say(*[click(1, i) for i in range(MAX_CONDITIONING_FRAMES)], events.VideoChunk(bytes(20)))
+        await client.until(lambda: engine.jobs)
+        client.say(click(1, 40))
+        await client.quiet()
+        assert len(client.problems) == 1
+        assert f"object 1 has prompts on {MAX_CONDITIONING_FRAMES} frames" in client.problems[0]
+
+
 # Masks as prompts
 
 
@@ -470,10 +482,10 @@ async def test_a_client_that_does_not_read_holds_up_tracking() -> None:
     [
         ([], 4, "the client's messages"),
         ([events.VideoChunk(b"")], 4, "the video's first frame"),
-        ([events.VideoChunk(bytes(2))], 4, "the next frame of the video, or end_of_video"),
+        ([events.VideoChunk(bytes(20))], 64, "the next frame of the video, or end_of_video"),
         ([click(), events.VideoChunk(bytes(2))], 4, "further frames, which tell how long the clip is"),
         ([*video(9)], 4, "an ack, because the window of 4 frame results is full"),
-        ([PICTURE] * 40, 4, "an ack.* and for earlier pictures to be tracked"),
+        ([PICTURE] * 40, 4, "earlier pictures to be tracked.* and for an ack"),
     ],
     ids=["no video", "no frame", "no end", "short clip", "no ack", "pictures before acks"],
 )
@@ -604,3 +616,11 @@ def assert_all_freed(client: Talk) -> None:
     assert client.engine.running == 0
     assert not client.session._tracker.objects
     assert not [task for task in asyncio.all_tasks() if client.session.id in task.get_name()]
+
+
+async def test_what_was_tracked_before_a_fault_is_sent_before_it() -> None:
+    async with talk(events.Configure(frame_count=100)) as client:
+        client.say(click(), events.VideoChunk(bytes([*[0] * 20, BROKEN])), events.EndOfVideo())
+        with pytest.raises(DataLoss):
+            await client.end()
+        assert len(client.all(events.FrameResult)) == 20

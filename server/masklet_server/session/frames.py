@@ -43,7 +43,9 @@ class FrameFeed:
     async def clip_length(self) -> int | None:
         """Frames in the clip if fewer than 16, else None; looks at most 16 frames into the clip to find out."""
         if self._promised:
-            return self._promised if self._promised < POINTER_FRAMES else None
+            # A promise of fewer frames than came is of no use: the model would divide by a distance that is too short.
+            length = max(self._promised, self.taken)
+            return length if length < POINTER_FRAMES else None
         while self.taken + len(self._ahead) < POINTER_FRAMES:
             frame = await self._pull()
             if frame is None:

@@ -112,10 +112,6 @@ class PromptBook:
         """Objects that prompts wait for."""
         return {given.object_id for given in self._all()}
 
-    def waits_for(self, frame_index: int) -> bool:
-        """Whether any prompt waits for the frame."""
-        return frame_index in self._waiting
-
     def frames_of(self, object_id: int) -> set[int]:
         """Frames for which prompts of the object wait."""
         return {given.frame_index for given in self._all() if given.object_id == object_id}

@@ -230,7 +230,7 @@ class Session:
         if given.mask is not None:
             await self._pool.run(given.check_mask)
         followed = self._tracker.objects.get(given.object_id)
-        prompted = 0 if followed is None else followed.prompted_frames
+        prompted = 0 if followed is None else followed.prompted_frames + followed.is_prompted_now
         if prompted + len(self._book.frames_of(given.object_id) | {given.frame_index}) > MAX_CONDITIONING_FRAMES:
             raise ResourceExhausted(
                 f"object {given.object_id} has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "

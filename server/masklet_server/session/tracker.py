@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask
@@ -28,10 +28,12 @@ class Followed:
     Attributes:
         bank: Its memory.
         prompted_frames: On how many frames it was prompted; 0 until its first one is tracked.
+        is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not count yet.
     """
 
     bank: MemoryBank
     prompted_frames: int = 0
+    is_prompted_now: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class Tracker:
                 sending = asyncio.create_task(self._emit(tracked))
             if sending is not None:
                 await sending
+        except MaskletError:
+            if sending is not None:
+                await sending  # a fault further on does not take back what was tracked before it
+            raise
         finally:
             if sending is not None:
                 sending.cancel()
@@ -135,11 +141,11 @@ class Tracker:
     async def _track(self, frame: Frame, frames: FrameFeed) -> _Tracked:
         with self._idle.waiting(f"an ack, because the window of {self._credits.window} frame results is full"):
             await self._credits.take()
-        clip_length = None
-        if self.objects or self._book.waits_for(frame.index):
-            with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
-                clip_length = await frames.clip_length()
-        # Nothing is awaited between the question above and this: from here on, prompts for this frame are too late.
+        # Asked on the first frame even if nothing is to be tracked yet: later, a client that sends pictures only as far
+        # ahead as its window reaches would wait for results and never send those that tell.
+        with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
+            clip_length = await frames.clip_length()
+        # From here on, prompts for this frame are too late.
         prompts = self._book.take(frame.index)
         entries = self._line_up(prompts)
         entries = await self._decode_prompts(entries, prompts)
@@ -149,6 +155,7 @@ class Tracker:
         for given in prompts:
             if given.object_id not in self.objects:
                 self.objects[given.object_id] = Followed(self._engine.new_bank(self._options.model))
+            self.objects[given.object_id].is_prompted_now = True
         return [_Entry(object_id, self.objects[object_id]) for object_id in sorted(self.objects)]
 
     async def _decode_prompts(self, entries: Sequence[_Entry], prompts: Sequence[GivenPrompt]) -> list[_Entry]:
@@ -190,6 +197,7 @@ class Tracker:
                 continue
             for entry in entries:
                 entry.followed.prompted_frames += bool(entry.prompts)
+                entry.followed.is_prompted_now = False
             return _Tracked(frame, entries, output)
         return _Tracked(frame)
 
