@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import gc
 import os
 import signal
@@ -283,3 +285,18 @@ def test_errors_from_the_process() -> None:
     assert refused.violations[0].field == "frame.data"
     assert isinstance(error_of_death(1, VideoLimits()), Internal)
     assert "signal 40" in error_of_death(-40, VideoLimits()).message
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBADF, errno.EBUSY])
+async def test_a_pipe_that_cannot_be_widened_is_only_slower(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = fcntl.fcntl
+
+    def refusing(file: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            raise OSError(number, os.strerror(number))
+        return plain(file, command, argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", refusing)
+    outcome = await decode_clip(make_clip(frames=2))
+    assert outcome.error is None
+    assert len(outcome.frames) == 2

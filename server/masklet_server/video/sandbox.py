@@ -181,11 +181,14 @@ class DecoderProcess:
         return started
 
     def _widen_pipe(self) -> None:
-        """Raw pictures are megabytes; a pipe holds 64 KiB. An unprivileged server may be refused: then it is slower."""
+        """Raw pictures are megabytes; a pipe holds 64 KiB. Where that can't be changed it is slower.
+
+        An unprivileged server may be refused, and some versions of asyncio use a socket rather than a pipe.
+        """
         pipe = self._stdin.get_extra_info("pipe")
         try:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except PermissionError:
+        except OSError:
             return
 
     @property
