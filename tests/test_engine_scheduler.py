@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,6 +69,28 @@ async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:
     del bank
     gc.collect()
     assert engine.bank_bytes() == 0
+
+
+def test_bank_bytes_may_be_asked_while_banks_come_and_go() -> None:
+    engine = Engine({"nano": small_network()})
+    over = threading.Event()
+
+    def make_banks() -> None:
+        while not over.is_set():
+            engine.new_bank("nano")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    keep = [engine.new_bank("nano") for _ in range(300)]
+    thread = threading.Thread(target=make_banks)
+    thread.start()
+    try:
+        assert {engine.bank_bytes() for _ in range(200)} == {0}
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    del keep
 
 
 async def test_everything_runs_on_one_thread() -> None:

@@ -220,7 +220,11 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held, views counted by what they show."""
-        memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in self.prompted.values())]
+        memories = [
+            *self.conditioning.values(),
+            *self.recent.values(),
+            *(p.memory for p in list(self.prompted.values())),
+        ]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
         total += sum(p.frame.nbytes for p in list(self.prompted.values()))
         return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))

@@ -74,7 +74,8 @@ class Engine:
         self._networks = dict(networks)
         self._pictures = PictureCache(picture_cache_bytes)
         self._queue: FairQueue[_AnyTicket] = FairQueue(MAX_BATCH_OBJECTS)
-        self._banks: weakref.WeakSet[MemoryBank] = weakref.WeakSet()
+        # No WeakSet, which can't be listed on one thread while another adds to it.
+        self._banks: set[weakref.ref[MemoryBank]] = set()
         self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
 
     @classmethod
@@ -138,12 +139,12 @@ class Engine:
         """
         self.network(model)
         bank = MemoryBank(model, correction_window=correction_window)
-        self._banks.add(bank)
+        self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
 
     def bank_bytes(self) -> int:
         """Bytes of all living banks."""
-        return sum(bank.nbytes for bank in list(self._banks))
+        return sum(bank.nbytes for reference in list(self._banks) if (bank := reference()) is not None)
 
     async def track(self, job: FrameJob) -> FrameOutput:
         """Track some objects of one stream on its next frame.
