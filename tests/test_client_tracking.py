@@ -423,6 +423,15 @@ def test_negative_window_is_refused(run: Callable[..., Frames]) -> None:
         run("127.0.0.1:1", b"video", window=-1)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_closed_client_refuses_and_leaves_nothing_behind() -> None:
+    client = masklet.Client("127.0.0.1:1")
+    client.close()
+    with pytest.raises(ValueError, match="closed"):
+        client.track(b"video", CLICK)
+    gc.collect()
+
+
 def test_leaving_the_loop_frees_the_server() -> None:
     with FakeServer(Script(stall_at=1)) as server, masklet.Client(server.address) as client:
         for _ in client.track(b"video", CLICK):

@@ -39,6 +39,7 @@ class Tracking(Iterator[FrameResult]):
         self._cancelled = False
         self._ended = False
         self._sender = _Sender(protocol, parts)
+        self._call: _Call = None  # for `__del__`, should the call not start
         self._call = start(self._sender.requests())
         self._sender.attach(self._call)
 
@@ -86,7 +87,8 @@ class Tracking(Iterator[FrameResult]):
         self.close()
 
     def __del__(self) -> None:
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
     def __iter__(self) -> Tracking:
         return self
