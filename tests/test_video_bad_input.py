@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import struct
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
@@ -193,3 +195,30 @@ async def test_a_good_stream_does_not_notice_bad_ones() -> None:
     assert good.error is None
     assert len(good.frames) == 20
     assert all(isinstance(one.error, MaskletError) for one in bad)
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [(2**33, True), (2**34, False)])
+async def test_time_stamps_that_no_result_can_carry(seconds: int, is_told: bool) -> None:
+    outcome = await decode_clip(shifted(seconds))
+    assert len(outcome.frames) == (3 if is_told else 0)
+    if is_told:
+        assert outcome.error is None
+        assert outcome.frames[0].pts_nanoseconds == seconds * 10**9
+    else:
+        assert isinstance(outcome.error, DataLoss)
+        assert "frame 0 has the time stamp 1.72e+10 s" in outcome.error.message
+
+
+def shifted(seconds: int) -> bytes:
+    """A clip whose first frame comes so late."""
+    whole = io.BytesIO(make_clip(codec="mpeg4", frames=3, rate=1))
+    late = io.BytesIO()
+    with av.open(whole, "r") as source, av.open(late, "w", format="mp4") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is None or packet.dts is None or packet.time_base is None:
+                continue  # the end
+            packet.pts, packet.dts = (round(at + seconds / packet.time_base) for at in (packet.pts, packet.dts))
+            packet.stream = stream
+            output.mux(packet)
+    return late.getvalue()

@@ -42,6 +42,8 @@ from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
 _FALLBACK_RATE = Fraction(30)
 # Decoders round sizes up to whole blocks before they hold them against `max_pixels`.
 _BLOCK = 128
+# Results carry time stamps as 64 bits of nanoseconds.
+_MAX_SECONDS = (2**63 - 1) // 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class Clip:
             if count == 0:
                 first_pts, size = pts, shown.picture.size
             self._check_frame(count, frame, size, shown.picture.size)
+            self._check_time(count, pts * self.time_base)
             self._check_duration(float((pts - first_pts) * self.time_base))
             pixels += frame.width * frame.height
             if 0 < self._limits["max_decoded_pixels"] < pixels:
@@ -176,6 +179,13 @@ class Clip:
                 f"frame {index} is {size[0]}x{size[1]} pixels, the frames before it {first[0]}x{first[1]}; "
                 "a video must keep its size: cut it there and send the parts by themselves",
                 "video_chunk",
+            )
+
+    def _check_time(self, index: int, seconds: Fraction) -> None:
+        if abs(seconds) > _MAX_SECONDS:
+            raise Refusal(
+                "DataLoss",
+                f"frame {index} has the time stamp {float(seconds):.3g} s; at most {_MAX_SECONDS} s can be told",
             )
 
     def _check_end(self, count: int) -> None:
