@@ -211,3 +211,10 @@ def test_large_picture_arrives_whole() -> None:
     with FakeServer() as server:
         segment_sync(server.address, buffer.getvalue(), box=[0, 0, 1, 1])
         assert len(server.pictures[0].picture.data) == 20 * 1024**2
+
+
+def test_a_closed_client_says_so() -> None:
+    client = masklet.Client("127.0.0.1:1")
+    client.close()
+    with pytest.raises(masklet.FailedPrecondition, match="closed"):
+        client.info()

@@ -427,7 +427,7 @@ def test_negative_window_is_refused(run: Callable[..., Frames]) -> None:
 def test_a_closed_client_refuses_and_leaves_nothing_behind() -> None:
     client = masklet.Client("127.0.0.1:1")
     client.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(masklet.FailedPrecondition, match="closed"):
         client.track(b"video", CLICK)
     gc.collect()
 

@@ -562,6 +562,15 @@ async def test_an_answer_that_is_too_long_for_a_message_says_what_to_do() -> Non
         assert "do without return_logits" in (raised.value.details() or "")
 
 
+async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masklet_server.rpc.pictures.MAX_MASK_PIXELS", 5 * HEIGHT * WIDTH)
+    async with house() as h:
+        await h.stub.SegmentImage(picture_request(*[at()] * 5))
+        with pytest.raises(grpc.aio.AioRpcError, match="ask for 5 at a time") as raised:
+            await h.stub.SegmentImage(picture_request(*[at()] * 2, multimask_output=True))
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 # GetServerInfo
 
 

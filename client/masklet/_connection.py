@@ -14,7 +14,7 @@ from masklet._endpoint import Endpoint
 from masklet._protocol import TrackProtocol, prompts_of, track_config
 from masklet._tracking import OnPrompt, Tracking
 from masklet._video import Upload
-from masklet.errors import MaskletError
+from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
 from masklet.v1.tracking_pb2_grpc import TrackingServiceStub
 
@@ -34,12 +34,18 @@ class Connection:
         self._endpoint = endpoint
         self._timeout = timeout
         self._channel = endpoint.channel()
+        self._closed = False
         self.stub = TrackingServiceStub(self._channel)
         self.health = health_pb2_grpc.HealthStub(self._channel)
 
     def close(self) -> None:
         """End every running call."""
+        self._closed = True
         self._channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise FailedPrecondition("this client is closed; make another one")
 
     def ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:
         """Call a method and wait for its answer.
@@ -47,6 +53,7 @@ class Connection:
         Raises:
             MaskletError: It failed.
         """
+        self._check_open()
         try:
             return method(request, timeout=self._timeout, metadata=self._endpoint.metadata)
         except grpc.RpcError as error:
@@ -58,6 +65,7 @@ class Connection:
         Raises:
             MaskletError: It failed.
         """
+        self._check_open()
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
@@ -91,7 +99,9 @@ class Connection:
 
         Raises:
             InvalidArgument: The window or a prompt is wrong.
+            FailedPrecondition: The client is closed.
         """
+        self._check_open()
         config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(

@@ -23,6 +23,10 @@ from masklet_server.video.pictures import Picture
 # Sizes of pictures by image_id. The engine's cache holds fewer: its features are a megabyte or more each.
 MAX_KNOWN_SIZES = 4096
 
+# Of all masks of one answer, a byte each while it is made: the limits of prompts and of pictures bound each factor, and
+# this their product.
+MAX_MASK_PIXELS = 2**30
+
 DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
 
 
@@ -81,6 +85,7 @@ class PictureSegmenter:
             if masks[i] is None:  # the others wait for their masks; these need not wait for the picture
                 _prompt(prompt, i, None)
         pixels, (height, width) = await self._picture(request)
+        _check_masks(len(masks) * (3 if request.multimask_output else 1), height, width)
         job = PictureJob(
             model=model,
             stream=stream,
@@ -186,6 +191,14 @@ class PictureSegmenter:
                 )
                 for candidate, mask in zip(candidates, prepared, strict=True)
             ]
+        )
+
+
+def _check_masks(count: int, height: int, width: int) -> None:
+    if count * height * width > MAX_MASK_PIXELS:
+        raise ResourceExhausted(
+            f"{count} masks of {width}x{height} pixels are too many for one request; "
+            f"ask for {max(1, MAX_MASK_PIXELS // (height * width))} at a time, or send a smaller picture"
         )
 
 
