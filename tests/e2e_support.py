@@ -59,6 +59,7 @@ def box(blob: int, frame_index: int = 0) -> list[int]:
     return [int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1]
 
 
+@functools.cache
 def prompt(kind: str, blob: int = 0, frame_index: int = 0) -> Prompt:
     """One prompt of each kind for a blob, whose object id is its number and one."""
     x, y = center(blob, frame_index)
@@ -81,7 +82,12 @@ def _network() -> Network:
 
 
 def engine_alone(prompts: Sequence[Prompt], num_frames: int = NUM_FRAMES) -> list[dict[int, Mask]]:
-    """The clip's masks by object on each frame, without server, video or gRPC."""
+    """The clip's masks by object on each frame, without server, video or gRPC; made once for the same prompts."""
+    return _engine_alone(tuple(prompts), num_frames)
+
+
+@functools.cache
+def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int) -> list[dict[int, Mask]]:
     clip_length = num_frames if num_frames < 16 else None
     size = _network().image_size
     banks: dict[int, MemoryBank] = {}

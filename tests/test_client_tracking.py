@@ -182,7 +182,7 @@ def test_server_never_gets_more_unacknowledged_results_than_its_window() -> None
             assert session.results_sent <= 1 + 3
             assert [first.frame_index, *(f.frame_index for f in tracking)] == list(range(30))
         assert session.max_unacked <= 3
-        assert session.acked >= 30  # the last one may meet the end of the call
+        assert session.acked >= 31 - 3  # the last ones may meet the end of the call
 
 
 @pytest.mark.parametrize("window", [1, 4, 64])

@@ -18,7 +18,7 @@ from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests import synthetic
 
-HEIGHT, WIDTH, NUM_FRAMES = 180, 240, 16
+HEIGHT, WIDTH, NUM_FRAMES = 180, 240, 10
 
 
 class Batches(EngineObserver):
@@ -64,7 +64,7 @@ async def follow(engine: Engine, stream: int, *, deterministic: bool = False) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 async def test_four_sessions_in_one_batch(dtype: torch.dtype) -> None:
     observer = Batches()
-    network = Network(build_model(Registry.load().get("nano")), torch.device("cpu"), dtype)
+    network = Network(build_model(Registry.load().get("nano"), image_size=256), torch.device("cpu"), dtype)
     engine = Engine({"nano": network}, observer=observer)
     engine.start()
     try:
@@ -82,7 +82,7 @@ async def test_four_sessions_in_one_batch(dtype: torch.dtype) -> None:
 
 async def test_a_deterministic_session_gives_the_same_bits_in_company() -> None:
     observer = Batches()
-    network = Network(build_model(Registry.load().get("nano")), torch.device("cpu"))
+    network = Network(build_model(Registry.load().get("nano"), image_size=256), torch.device("cpu"))
     engine = Engine({"nano": network}, observer=observer)
     engine.start()
     try:
