@@ -7,7 +7,7 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet_server.engine import device
-from masklet_server.engine.device import has_fast_bfloat16, make_network, pick_device
+from masklet_server.engine.device import has_fast_bfloat16, make_network, pick_device, quickest
 from masklet_server.engine.network import Network
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -64,9 +64,16 @@ def test_auto_is_float32_where_the_processor_has_no_bfloat16() -> None:
         assert make_network(build_model(Registry.load().get("nano"), image_size=64), CPU).dtype == torch.float32
 
 
+def test_one_slow_round_does_not_decide() -> None:
+    networks = [mock.Mock(spec=Network), mock.Mock(spec=Network)]
+    timings = iter([9.0, 9.0, 0.1, 0.2, 5.0, 0.2, 0.1, 0.2])
+    with mock.patch.object(device, "_seconds_per_picture", lambda network: next(timings)):
+        assert quickest(networks, rounds=4) is networks[0]
+
+
 def test_measuring_really_measures() -> None:
     network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, "float32")
-    assert 0 < device._seconds_per_picture(network, repeats=1) < 60
+    assert 0 < device._seconds_per_picture(network) < 60
     assert isinstance(has_fast_bfloat16(CPU), bool)
 
 
