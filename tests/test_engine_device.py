@@ -66,8 +66,8 @@ def test_auto_is_float32_where_the_processor_has_no_bfloat16() -> None:
 
 def test_one_slow_round_does_not_decide() -> None:
     networks = [mock.Mock(spec=Network), mock.Mock(spec=Network)]
-    timings = iter([9.0, 9.0, 0.1, 0.2, 5.0, 0.2, 0.1, 0.2])
-    with mock.patch.object(device, "_seconds_per_picture", lambda network: next(timings)):
+    timings = [9.0, 9.0, 0.1, 0.2, 5.0, 0.2, 0.1, 0.2]
+    with mock.patch.object(device, "_seconds_per_picture", side_effect=timings):
         assert quickest(networks, rounds=4) is networks[0]
 
 
