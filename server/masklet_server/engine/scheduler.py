@@ -188,8 +188,8 @@ class Engine:
 
     def _run(self) -> None:
         """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
-        # Attention weights far from the object are too small for normal numbers, and CPUs take many times as long for
-        # such; they count for nothing. Holds for this thread and those that it starts.
+        # CPUs are slow with numbers too small for the normal form, and these count for nothing in a mask. Holds for
+        # this thread and those that it starts.
         torch.set_flush_denormal(True)
         while self._run_batch(self._queue.take()):
             pass
