@@ -95,7 +95,10 @@ def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]
     """
     token = bearer_token(metadata)
     if token is None:
-        raise Unauthenticated("this server wants a token; send the metadata `authorization: Bearer TOKEN`")
+        raise Unauthenticated(
+            "this server wants a token: the metadata `authorization: Bearer TOKEN` "
+            "(masklet track --token-file FILE, or masklet.Client(token=...))"
+        )
     name = tokens.identify(token)
     if name is None:
         raise Unauthenticated("this server does not know the token that was sent")

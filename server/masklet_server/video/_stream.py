@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from fractions import Fraction
 from typing import TypeVar
@@ -45,8 +46,9 @@ class SandboxedSource(FrameSource):
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
 
+    @abc.abstractmethod
     async def _start(self) -> DecoderProcess:
-        raise NotImplementedError
+        """The decoding process, ready to be fed."""
 
     async def __aenter__(self: Source) -> Source:
         """Start the decoding process."""
