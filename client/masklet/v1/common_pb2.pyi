@@ -75,6 +75,34 @@ POINT_LABEL_BACKGROUND: PointLabel.ValueType  # 2
 """The object is not here (SAM's label 0)."""
 Global___PointLabel: _TypeAlias = PointLabel  # noqa: Y015
 
+class _ObjectEvent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ObjectEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectEvent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OBJECT_EVENT_UNSPECIFIED: _ObjectEvent.ValueType  # 0
+    """Nothing."""
+    OBJECT_EVENT_LOST: _ObjectEvent.ValueType  # 1
+    """It is not to be seen any more, and was last seen within the picture."""
+    OBJECT_EVENT_REACQUIRED: _ObjectEvent.ValueType  # 2
+    """It is seen again."""
+    OBJECT_EVENT_OUT_OF_VIEW: _ObjectEvent.ValueType  # 3
+    """It is not to be seen any more, and was last seen at the picture's edge."""
+
+class ObjectEvent(_ObjectEvent, metaclass=_ObjectEventEnumTypeWrapper):
+    """What happened to an object. Decided over a few frames, so that a flickering score makes no events."""
+
+OBJECT_EVENT_UNSPECIFIED: ObjectEvent.ValueType  # 0
+"""Nothing."""
+OBJECT_EVENT_LOST: ObjectEvent.ValueType  # 1
+"""It is not to be seen any more, and was last seen within the picture."""
+OBJECT_EVENT_REACQUIRED: ObjectEvent.ValueType  # 2
+"""It is seen again."""
+OBJECT_EVENT_OUT_OF_VIEW: ObjectEvent.ValueType  # 3
+"""It is not to be seen any more, and was last seen at the picture's edge."""
+Global___ObjectEvent: _TypeAlias = ObjectEvent  # noqa: Y015
+
 class _PictureFormat:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,6 +119,10 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     """height x width x 3 bytes: blue, green, red."""
     PICTURE_FORMAT_GRAY8: _PictureFormat.ValueType  # 4
     """height x width bytes."""
+    PICTURE_FORMAT_NV12: _PictureFormat.ValueType  # 5
+    """height x width bytes of luma, then height / 2 x width bytes of chroma (U, V by turns), BT.601 limited range; even
+    height and width.
+    """
 
 class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper): ...
 
@@ -104,6 +136,10 @@ PICTURE_FORMAT_BGR24: PictureFormat.ValueType  # 3
 """height x width x 3 bytes: blue, green, red."""
 PICTURE_FORMAT_GRAY8: PictureFormat.ValueType  # 4
 """height x width bytes."""
+PICTURE_FORMAT_NV12: PictureFormat.ValueType  # 5
+"""height x width bytes of luma, then height / 2 x width bytes of chroma (U, V by turns), BT.601 limited range; even
+height and width.
+"""
 Global___PictureFormat: _TypeAlias = PictureFormat  # noqa: Y015
 
 @_typing.final
@@ -210,14 +246,19 @@ class Prompt(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     KEEP_OLD_POINTS_FIELD_NUMBER: _builtins.int
+    PTS_SECONDS_FIELD_NUMBER: _builtins.int
     object_id: _builtins.int
     """Chosen by the client, above 0, the same for one object on all frames."""
     frame_index: _builtins.int
-    """0-based, in order of presentation. The frame must not have been tracked yet."""
+    """0-based, in order of presentation. A frame that was tracked already is corrected, if it lies within the correction
+    window.
+    """
     keep_old_points: _builtins.bool
     """True: add the points to those given before for this object on this frame. False (the default): start this
     object's prompt on this frame anew, as SAM 2's `clear_old_points=True` does. Not allowed with a box or a mask.
     """
+    pts_seconds: _builtins.float
+    """In place of `frame_index`: the frame whose time is nearest, the earlier of two equally near."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
         """In the order of the clicks."""
@@ -235,12 +276,15 @@ class Prompt(_message.Message):
         box: Global___Box | None = ...,
         mask: Global___Mask | None = ...,
         keep_old_points: _builtins.bool = ...,
+        pts_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "mask", b"mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "box", b"box", "mask", b"mask", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "frame_index", b"frame_index", "keep_old_points", b"keep_old_points", "mask", b"mask", "object_id", b"object_id", "points", b"points"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "box", b"box", "frame_index", b"frame_index", "keep_old_points", b"keep_old_points", "mask", b"mask", "object_id", b"object_id", "points", b"points", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__pts_seconds: _TypeAlias = _typing.Literal["pts_seconds"]  # noqa: Y015
+    _WhichOneofArgType__pts_seconds: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pts_seconds) -> _WhichOneofReturnType__pts_seconds | None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
@@ -257,6 +301,7 @@ class ObjectResult(_message.Message):
     PREDICTED_IOU_FIELD_NUMBER: _builtins.int
     OBJECT_SCORE_FIELD_NUMBER: _builtins.int
     VISIBLE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     object_id: _builtins.int
     area: _builtins.int
     """Foreground pixels."""
@@ -266,6 +311,8 @@ class ObjectResult(_message.Message):
     """Logit: above 0 the model holds that the object is in the picture."""
     visible: _builtins.bool
     """object_score > 0 and the mask is not empty."""
+    event: Global___ObjectEvent.ValueType
+    """What happened to the object on this frame, if anything did."""
     @_builtins.property
     def mask(self) -> Global___Mask:
         """At the size of the picture as shown."""
@@ -284,10 +331,11 @@ class ObjectResult(_message.Message):
         predicted_iou: _builtins.float = ...,
         object_score: _builtins.float = ...,
         visible: _builtins.bool = ...,
+        event: Global___ObjectEvent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "mask", b"mask", "object_id", b"object_id", "object_score", b"object_score", "predicted_iou", b"predicted_iou", "visible", b"visible"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "event", b"event", "mask", b"mask", "object_id", b"object_id", "object_score", b"object_score", "predicted_iou", b"predicted_iou", "visible", b"visible"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +352,7 @@ class Picture(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     PTS_SECONDS_FIELD_NUMBER: _builtins.int
+    CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
     format: Global___PictureFormat.ValueType
     data: _builtins.bytes
     height: _builtins.int
@@ -312,6 +361,8 @@ class Picture(_message.Message):
     """Raw formats only: columns."""
     pts_seconds: _builtins.float
     """The picture's time since the start of the video. Unset: frame index / 30 s."""
+    capture_time_nanoseconds: _builtins.int
+    """The client's own clock when the picture was taken; comes back in its result."""
     def __init__(
         self,
         *,
@@ -320,10 +371,11 @@ class Picture(_message.Message):
         height: _builtins.int = ...,
         width: _builtins.int = ...,
         pts_seconds: _builtins.float | None = ...,
+        capture_time_nanoseconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "data", b"data", "format", b"format", "height", b"height", "pts_seconds", b"pts_seconds", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "capture_time_nanoseconds", b"capture_time_nanoseconds", "data", b"data", "format", b"format", "height", b"height", "pts_seconds", b"pts_seconds", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pts_seconds: _TypeAlias = _typing.Literal["pts_seconds"]  # noqa: Y015
     _WhichOneofArgType__pts_seconds: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds"]  # noqa: Y015

@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from masklet.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -23,6 +24,120 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Delivery:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_UNSPECIFIED: _Delivery.ValueType  # 0
+    """DELIVERY_LOSSLESS."""
+    DELIVERY_LOSSLESS: _Delivery.ValueType  # 1
+    """Every frame is tracked; who sends faster has to wait."""
+    DELIVERY_LATEST: _Delivery.ValueType  # 2
+    """Frames that have waited longer than `max_latency_seconds` are skipped and named in the next result. To an object
+    time passes by tracked frames: its memory is that of a video without the skipped ones.
+    """
+
+class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
+    """What happens to frames that come faster than they can be tracked."""
+
+DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
+"""DELIVERY_LOSSLESS."""
+DELIVERY_LOSSLESS: Delivery.ValueType  # 1
+"""Every frame is tracked; who sends faster has to wait."""
+DELIVERY_LATEST: Delivery.ValueType  # 2
+"""Frames that have waited longer than `max_latency_seconds` are skipped and named in the next result. To an object
+time passes by tracked frames: its memory is that of a video without the skipped ones.
+"""
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+class _Propagation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROPAGATION_UNSPECIFIED: _Propagation.ValueType  # 0
+    """PROPAGATION_AUTOMATIC."""
+    PROPAGATION_AUTOMATIC: _Propagation.ValueType  # 1
+    """Each frame as it arrives, once. A prompt on a frame within the correction window that was tracked already corrects
+    the object there: the frame and those after it are sent again for this object, with a higher `revision`.
+    """
+    PROPAGATION_ON_REQUEST: _Propagation.ValueType  # 2
+    """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
+    video must be `video_chunk`s, or `frame`s whose end is known. Prompts are taken on any frame at any time and
+    answered at once.
+    """
+
+class Propagation(_Propagation, metaclass=_PropagationEnumTypeWrapper):
+    """When frames are tracked."""
+
+PROPAGATION_UNSPECIFIED: Propagation.ValueType  # 0
+"""PROPAGATION_AUTOMATIC."""
+PROPAGATION_AUTOMATIC: Propagation.ValueType  # 1
+"""Each frame as it arrives, once. A prompt on a frame within the correction window that was tracked already corrects
+the object there: the frame and those after it are sent again for this object, with a higher `revision`.
+"""
+PROPAGATION_ON_REQUEST: Propagation.ValueType  # 2
+"""When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
+video must be `video_chunk`s, or `frame`s whose end is known. Prompts are taken on any frame at any time and
+answered at once.
+"""
+Global___Propagation: _TypeAlias = Propagation  # noqa: Y015
+
+class _MemoryPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemoryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemoryPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMORY_POLICY_UNSPECIFIED: _MemoryPolicy.ValueType  # 0
+    """MEMORY_POLICY_SAM2."""
+    MEMORY_POLICY_SAM2: _MemoryPolicy.ValueType  # 1
+    """SAM 2's own: the prompted frames and the last six."""
+    MEMORY_POLICY_DISTRACTOR_AWARE: _MemoryPolicy.ValueType  # 2
+    """Frames that tell the object from look-alikes are kept longer (in the spirit of DAM4SAM)."""
+    MEMORY_POLICY_MOTION_AWARE: _MemoryPolicy.ValueType  # 3
+    """Masks that fit the object's motion are preferred, and only good frames are remembered (in the spirit of SAMURAI)."""
+
+class MemoryPolicy(_MemoryPolicy, metaclass=_MemoryPolicyEnumTypeWrapper):
+    """What an object's memory keeps."""
+
+MEMORY_POLICY_UNSPECIFIED: MemoryPolicy.ValueType  # 0
+"""MEMORY_POLICY_SAM2."""
+MEMORY_POLICY_SAM2: MemoryPolicy.ValueType  # 1
+"""SAM 2's own: the prompted frames and the last six."""
+MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.ValueType  # 2
+"""Frames that tell the object from look-alikes are kept longer (in the spirit of DAM4SAM)."""
+MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.ValueType  # 3
+"""Masks that fit the object's motion are preferred, and only good frames are remembered (in the spirit of SAMURAI)."""
+Global___MemoryPolicy: _TypeAlias = MemoryPolicy  # noqa: Y015
+
+class _Direction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIRECTION_UNSPECIFIED: _Direction.ValueType  # 0
+    """DIRECTION_FORWARD."""
+    DIRECTION_FORWARD: _Direction.ValueType  # 1
+    DIRECTION_BACKWARD: _Direction.ValueType  # 2
+    DIRECTION_BOTH: _Direction.ValueType  # 3
+    """Forward, then backward from the same frame."""
+
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+    """Where a propagation goes."""
+
+DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
+"""DIRECTION_FORWARD."""
+DIRECTION_FORWARD: Direction.ValueType  # 1
+DIRECTION_BACKWARD: Direction.ValueType  # 2
+DIRECTION_BOTH: Direction.ValueType  # 3
+"""Forward, then backward from the same frame."""
+Global___Direction: _TypeAlias = Direction  # noqa: Y015
+
 @_typing.final
 class TrackRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -30,20 +145,29 @@ class TrackRequest(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     VIDEO_CHUNK_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
+    PACKET_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     REMOVE_OBJECT_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     END_OF_VIDEO_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    CLEAR_PROMPTS_FIELD_NUMBER: _builtins.int
+    PROPAGATE_FIELD_NUMBER: _builtins.int
+    STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
-    """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame`."""
+    """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
     @_builtins.property
     def config(self) -> Global___TrackConfig:
         """First, and once."""
 
     @_builtins.property
     def frame(self) -> _common_pb2.Picture:
-        """The next picture. Excludes `video_chunk`."""
+        """The next picture. Excludes `video_chunk` and `packet`."""
+
+    @_builtins.property
+    def packet(self) -> Global___Packet:
+        """The next data of a codec. Excludes `video_chunk` and `frame`."""
 
     @_builtins.property
     def prompt(self) -> _common_pb2.Prompt: ...
@@ -59,23 +183,42 @@ class TrackRequest(_message.Message):
     def cancel(self) -> Global___Cancel:
         """Drop everything now; the RPC ends with CANCELLED. Cancelling the RPC does the same."""
 
+    @_builtins.property
+    def clear_prompts(self) -> Global___ClearPrompts: ...
+    @_builtins.property
+    def propagate(self) -> Global___Propagate:
+        """Only with PROPAGATION_ON_REQUEST."""
+
+    @_builtins.property
+    def stop_propagation(self) -> Global___StopPropagation:
+        """Only with PROPAGATION_ON_REQUEST."""
+
+    @_builtins.property
+    def reset(self) -> Global___Reset:
+        """Only with PROPAGATION_ON_REQUEST."""
+
     def __init__(
         self,
         *,
         config: Global___TrackConfig | None = ...,
         video_chunk: _builtins.bytes = ...,
         frame: _common_pb2.Picture | None = ...,
+        packet: Global___Packet | None = ...,
         prompt: _common_pb2.Prompt | None = ...,
         remove_object: Global___RemoveObject | None = ...,
         ack: Global___Ack | None = ...,
         end_of_video: Global___EndOfVideo | None = ...,
         cancel: Global___Cancel | None = ...,
+        clear_prompts: Global___ClearPrompts | None = ...,
+        propagate: Global___Propagate | None = ...,
+        stop_propagation: Global___StopPropagation | None = ...,
+        reset: Global___Reset | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "prompt", b"prompt", "remove_object", b"remove_object", "request", b"request", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "prompt", b"prompt", "remove_object", b"remove_object", "request", b"request", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "prompt", "remove_object", "ack", "end_of_video", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -92,6 +235,14 @@ class TrackConfig(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    MAX_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
+    CORRECTION_WINDOW_FIELD_NUMBER: _builtins.int
+    MEMORY_POLICY_FIELD_NUMBER: _builtins.int
+    SOURCE_URL_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
@@ -104,6 +255,28 @@ class TrackConfig(_message.Message):
     """Number of frames in the video, if the client knows it (for a folder of pictures, say); 0: unknown. Only clips of
     fewer than 16 frames depend on it, and the server looks ahead itself; sending it spares the wait.
     """
+    delivery: Global___Delivery.ValueType
+    """What happens to frames that come faster than they can be tracked."""
+    max_latency_seconds: _builtins.float
+    """DELIVERY_LATEST only: a frame that has waited longer than this is skipped. 0: the server's default."""
+    live: _builtins.bool
+    """The video has no known end: nothing waits to learn how long it is. DELIVERY_LATEST, `packet`s and rtsp:// sources
+    imply it.
+    """
+    propagation: Global___Propagation.ValueType
+    """When frames are tracked."""
+    correction_window: _builtins.int
+    """Frames back from the last one tracked on which prompts are still taken as corrections. 0: the server's default,
+    which is also the most.
+    """
+    memory_policy: Global___MemoryPolicy.ValueType
+    """What an object's memory keeps."""
+    source_url: _builtins.str
+    """Where the server itself fetches the video: http(s)://, rtsp:// or file://, as far as its operator allows.
+    Excludes `video_chunk`, `frame` and `packet`.
+    """
+    timings: _builtins.bool
+    """True: every frame result carries `timings`."""
     def __init__(
         self,
         *,
@@ -112,14 +285,159 @@ class TrackConfig(_message.Message):
         deterministic: _builtins.bool = ...,
         window: _builtins.int = ...,
         frame_count: _builtins.int = ...,
+        delivery: Global___Delivery.ValueType = ...,
+        max_latency_seconds: _builtins.float = ...,
+        live: _builtins.bool = ...,
+        propagation: Global___Propagation.ValueType = ...,
+        correction_window: _builtins.int = ...,
+        memory_policy: Global___MemoryPolicy.ValueType = ...,
+        source_url: _builtins.str = ...,
+        timings: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "frame_count", b"frame_count", "mask_encoding", b"mask_encoding", "model", b"model", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrackConfig: _TypeAlias = TrackConfig  # noqa: Y015
+
+@_typing.final
+class Packet(_message.Message):
+    """One piece of a codec's data: an access unit, or with `codec`s that have start codes (H.264, HEVC) a chunk cut anywhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODEC_FIELD_NUMBER: _builtins.int
+    EXTRADATA_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    PTS_SECONDS_FIELD_NUMBER: _builtins.int
+    CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    codec: _builtins.str
+    """FFmpeg's name of the codec (GetServerInfo lists those allowed). Needed in the first packet; later ones may repeat it."""
+    extradata: _builtins.bytes
+    """What the codec needs beforehand, such as avcC. In the first packet, if at all."""
+    data: _builtins.bytes
+    pts_seconds: _builtins.float
+    """Time of the picture since the start of the video. Unset: what the codec's data say, else frame index / 30 s."""
+    capture_time_nanoseconds: _builtins.int
+    """The client's own clock when the picture was taken; comes back in its result."""
+    def __init__(
+        self,
+        *,
+        codec: _builtins.str = ...,
+        extradata: _builtins.bytes = ...,
+        data: _builtins.bytes = ...,
+        pts_seconds: _builtins.float | None = ...,
+        capture_time_nanoseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "pts_seconds", b"pts_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "capture_time_nanoseconds", b"capture_time_nanoseconds", "codec", b"codec", "data", b"data", "extradata", b"extradata", "pts_seconds", b"pts_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pts_seconds: _TypeAlias = _typing.Literal["pts_seconds"]  # noqa: Y015
+    _WhichOneofArgType__pts_seconds: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pts_seconds) -> _WhichOneofReturnType__pts_seconds | None: ...
+
+Global___Packet: _TypeAlias = Packet  # noqa: Y015
+
+@_typing.final
+class ClearPrompts(_message.Message):
+    """Take back what was said of an object on a frame, as SAM 2's `clear_all_prompts_in_frame` does: a prompt that waits is
+    dropped. With PROPAGATION_ON_REQUEST also one that was applied.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_ID_FIELD_NUMBER: _builtins.int
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    object_id: _builtins.int
+    frame_index: _builtins.int
+    def __init__(
+        self,
+        *,
+        object_id: _builtins.int = ...,
+        frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object_id", b"object_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearPrompts: _TypeAlias = ClearPrompts  # noqa: Y015
+
+@_typing.final
+class Propagate(_message.Message):
+    """Track a range of frames, as SAM 2's `propagate_in_video` does. Answered by frame results and `propagation_done`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    MAX_FRAMES_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    start_frame_index: _builtins.int
+    """Unset: the first frame with a prompt."""
+    max_frames: _builtins.int
+    """Frames beyond the first one, at most. Unset: to the end of the video, or to its start."""
+    direction: Global___Direction.ValueType
+    def __init__(
+        self,
+        *,
+        start_frame_index: _builtins.int | None = ...,
+        max_frames: _builtins.int | None = ...,
+        direction: Global___Direction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_start_frame_index", b"_start_frame_index", "max_frames", b"max_frames", "start_frame_index", b"start_frame_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_start_frame_index", b"_start_frame_index", "direction", b"direction", "max_frames", b"max_frames", "start_frame_index", b"start_frame_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
+    _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015
+    _WhichOneofReturnType__start_frame_index: _TypeAlias = _typing.Literal["start_frame_index"]  # noqa: Y015
+    _WhichOneofArgType__start_frame_index: _TypeAlias = _typing.Literal["_start_frame_index", b"_start_frame_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_frames) -> _WhichOneofReturnType__max_frames | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_frame_index) -> _WhichOneofReturnType__start_frame_index | None: ...
+
+Global___Propagate: _TypeAlias = Propagate  # noqa: Y015
+
+@_typing.final
+class StopPropagation(_message.Message):
+    """End the propagation under way after the frame in hand, and drop those that wait. It is answered by its
+    `propagation_done`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopPropagation: _TypeAlias = StopPropagation  # noqa: Y015
+
+@_typing.final
+class Reset(_message.Message):
+    """Forget all objects, prompts and results; the video stays. SAM 2's `reset_state`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reset: _TypeAlias = Reset  # noqa: Y015
 
 @_typing.final
 class RemoveObject(_message.Message):
@@ -203,6 +521,7 @@ class TrackResponse(_message.Message):
     FRAME_RESULT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    PROPAGATION_DONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___SessionInfo: ...
     @_builtins.property
@@ -217,6 +536,8 @@ class TrackResponse(_message.Message):
 
     @_builtins.property
     def done(self) -> Global___Done: ...
+    @_builtins.property
+    def propagation_done(self) -> Global___PropagationDone: ...
     def __init__(
         self,
         *,
@@ -226,12 +547,13 @@ class TrackResponse(_message.Message):
         frame_result: Global___FrameResult | None = ...,
         error: _status_pb2.Status | None = ...,
         done: Global___Done | None = ...,
+        propagation_done: Global___PropagationDone | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -364,6 +686,10 @@ class FrameResult(_message.Message):
     PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
+    SKIPPED_FRAME_INDICES_FIELD_NUMBER: _builtins.int
+    CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts the responses that carry it, from 1; what `ack` refers to."""
     frame_index: _builtins.int
@@ -375,8 +701,22 @@ class FrameResult(_message.Message):
     """The same in nanoseconds, rounded."""
     revision: _builtins.int
     """0 for a frame's first result; higher where a later correction changed it."""
+    capture_time_nanoseconds: _builtins.int
+    """The `capture_time_nanoseconds` that came with the picture."""
+    latency_seconds: _builtins.float
+    """From the arrival of the frame's data at the server to the sending of this result."""
     @_builtins.property
-    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ObjectResult]: ...
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ObjectResult]:
+        """With a `revision` above 0 only the objects that were corrected."""
+
+    @_builtins.property
+    def skipped_frame_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """DELIVERY_LATEST: frames before this one that were skipped since the result before it."""
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """If `config.timings` asked for them."""
+
     def __init__(
         self,
         *,
@@ -388,14 +728,90 @@ class FrameResult(_message.Message):
         pts_nanoseconds: _builtins.int = ...,
         revision: _builtins.int = ...,
         objects: _abc.Iterable[_common_pb2.ObjectResult] | None = ...,
+        skipped_frame_indices: _abc.Iterable[_builtins.int] | None = ...,
+        capture_time_nanoseconds: _builtins.int = ...,
+        latency_seconds: _builtins.float = ...,
+        timings: Global___Timings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time_nanoseconds", b"capture_time_nanoseconds", "frame_index", b"frame_index", "latency_seconds", b"latency_seconds", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "skipped_frame_indices", b"skipped_frame_indices", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FrameResult: _TypeAlias = FrameResult  # noqa: Y015
+
+@_typing.final
+class Timings(_message.Message):
+    """Where a frame's time went, in seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECODE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    ENCODE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    SEND_FIELD_NUMBER: _builtins.int
+    decode: _builtins.float
+    """Reading, decoding and resizing the picture."""
+    queue: _builtins.float
+    """Waiting for the device."""
+    encode: _builtins.float
+    """The image encoder, shared by the frames that ran with it."""
+    step: _builtins.float
+    """Prompts, memory attention, mask decoder and memory encoder, shared by the objects that ran with it."""
+    mask: _builtins.float
+    """Run-lengths, boxes and areas."""
+    send: _builtins.float
+    """Handing the result before this one to the network."""
+    def __init__(
+        self,
+        *,
+        decode: _builtins.float = ...,
+        queue: _builtins.float = ...,
+        encode: _builtins.float = ...,
+        step: _builtins.float = ...,
+        mask: _builtins.float = ...,
+        send: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "encode", b"encode", "mask", b"mask", "queue", b"queue", "send", b"send", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timings: _TypeAlias = Timings  # noqa: Y015
+
+@_typing.final
+class PropagationDone(_message.Message):
+    """A propagation has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    start_frame_index: _builtins.int
+    """Where it started."""
+    frame_count: _builtins.int
+    """Frames whose results were sent."""
+    stopped: _builtins.bool
+    """True: `stop_propagation` ended it before its end."""
+    def __init__(
+        self,
+        *,
+        start_frame_index: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "start_frame_index", b"start_frame_index", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
 
 @_typing.final
 class Done(_message.Message):

@@ -59,8 +59,9 @@ class TrackingServiceServicer:
     def Track(self, request_iterator, context):
         """Follows objects through one video.
 
-        The client's messages: `config` first and once; then prompts, and either `video_chunk`s (a file's bytes in
-        order) or `frame`s (pictures in order), then `end_of_video`. Messages are taken in order: a prompt sent before the
+        The client's messages: `config` first and once; then prompts, and one kind of video: `video_chunk`s (a file's bytes
+        in order), `frame`s (pictures in order) or `packet`s (a codec's data in order), or `config.source_url`; then
+        `end_of_video`. Messages are taken in order: a prompt sent before the
         first byte of video is always in time for its frame; one sent later is in time if its frame has not been tracked
         yet. A client that waits for `done` before it half-closes may go on sending `ack`s meanwhile, and should.
 
