@@ -37,7 +37,7 @@ def test_without_cuda_the_error_says_what_to_do() -> None:
 def test_a_dtype_asked_for_is_taken(dtype: str, expected: torch.dtype) -> None:
     network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, dtype)
     assert network.dtype == expected
-    assert network.model.memory_attention.layers[0].linear1.weight.dtype == expected
+    assert network.model.memory_encoder.out_proj.weight.dtype == expected
     assert network.model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float32
 
 

@@ -25,6 +25,9 @@ from sam2.utils.misc import fill_holes_in_mask_scores
 from torch import Tensor
 
 from masklet.errors import InvalidArgument
+from masklet_server.engine.attention import quickest_kernel
+from masklet_server.engine.image_encoder import FastImageEncoder
+from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
 
 # ImageNet's, as in sam2.utils.misc.load_video_frames.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -128,6 +131,9 @@ class Decoded:
 class Network:
     """One model on one device, in one dtype. Its functions change nothing and must run on the engine's thread.
 
+    Attributes:
+        parameter_count: Number of weights.
+
     Args:
         model: With weights, in float32 on the CPU; taken over and changed in place.
         device: Where to compute.
@@ -143,13 +149,32 @@ class Network:
                 raise InvalidArgument.of(
                     "model", f"configurations with {name}={actual} are not supported, only {wanted}"
                 )
+        grid_size = model.image_size // model.backbone_stride
+        tokens = grid_size * grid_size
+        kernel = quickest_kernel(
+            device,
+            dtype,
+            queries=tokens,
+            keys=model.num_maskmem * tokens,
+            dim=model.hidden_dim,
+            width=model.mem_dim,
+        )
+        self.parameter_count = sum(p.numel() for p in model.parameters())
+        # Made of the weights in float32, before these are rounded to the dtype.
+        exact = dtype == torch.float32
+        self._encode = FastImageEncoder(model, kernel, exact=exact).to(device=device, dtype=dtype)
+        self._attend: MemoryAttending = (
+            ExactMemoryAttention(model.memory_attention)
+            if exact
+            else FastMemoryAttention(model.memory_attention, grid_size, device=device, dtype=dtype, kernel=kernel)
+        )
         self.model = model.to(device=device, dtype=dtype).eval()
         # Clicks at full resolution need more than bfloat16's 8 bits, and the prompt encoder costs next to nothing.
         self.model.sam_prompt_encoder.float()
         self.device = device
         self.dtype = dtype
         self.image_size: int = model.image_size
-        self.grid_size: int = model.image_size // model.backbone_stride
+        self.grid_size: int = grid_size
         self.logits_size: int = 4 * self.grid_size
         self.num_memories: int = model.num_maskmem
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
@@ -165,11 +190,6 @@ class Network:
             )
             self._dense_position = model.sam_prompt_encoder.get_dense_pe().to(dtype)
 
-    @property
-    def parameter_count(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self.model.parameters())
-
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
         return self.encode_scaled(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255)
@@ -180,8 +200,7 @@ class Network:
 
     def encode_normalized(self, frames: Tensor) -> list[Features]:
         """Features of B frames, ``float32[B, 3, S, S]`` as normalised for the model (`SAM2Base.forward_image`)."""
-        levels = self.model.forward_image(frames.to(self.device, self.dtype))["backbone_fpn"]
-        fine0, fine1, top = (level.to(self.dtype) for level in levels)
+        top, fine0, fine1 = self._encode(frames.to(self.device, self.dtype))
         return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
 
     def without_memory(self, top: Tensor) -> Tensor:
@@ -205,17 +224,17 @@ class Network:
         batch, _, width, rows, columns = memories.shape
         # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[ages - 1].view(*ages.shape, 1, width)
-        memory = memories.to(self.dtype).flatten(3).transpose(2, 3)
-        memory_position = self._memory_position.view(1, 1, rows * columns, width) + temporal
+        tokens = memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
+        position = (self._memory_position + temporal).flatten(1, 2)
         pointer_tokens, pointer_position = self._pointer_tokens(pointers.to(self.dtype), distances, width)
-        attended: Tensor = self.model.memory_attention(
-            curr=_tokens(top),
-            curr_pos=self._feature_position.expand(-1, batch, -1),
-            memory=torch.cat([memory.flatten(1, 2), pointer_tokens], dim=1).transpose(0, 1),
-            memory_pos=torch.cat([memory_position.flatten(1, 2), pointer_position], dim=1).transpose(0, 1),
-            num_obj_ptr_tokens=pointer_tokens.shape[1],
+        attended = self._attend(
+            _tokens(top),
+            self._feature_position,
+            memory=torch.cat([tokens, pointer_tokens], dim=1),
+            memory_position=torch.cat([position, pointer_position], dim=1),
+            spatial=tokens.shape[1],
         )
-        return attended.permute(1, 2, 0).reshape(batch, -1, rows, columns)
+        return attended.transpose(1, 2).reshape(batch, -1, rows, columns)
 
     def _pointer_tokens(self, pointers: Tensor, distances: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Pointers ``[B, P, C]`` cut into ``[B, P*C/M, M]`` tokens, and the position encoding of each."""
@@ -374,5 +393,5 @@ class Network:
 
 
 def _tokens(maps: Tensor) -> Tensor:
-    """``[B, C, h, w]`` as sam2's ``[h*w, B, C]``."""
-    return maps.flatten(2).permute(2, 0, 1)
+    """``[B, C, h, w]`` as ``[B, h*w, C]``."""
+    return maps.flatten(2).transpose(1, 2)

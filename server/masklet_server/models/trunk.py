@@ -58,8 +58,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
-        y: torch.Tensor = x if self.expand is None else nn.functional.relu6(self.expand(x))
-        y = nn.functional.relu6(self.depthwise(y))
+        y: torch.Tensor = x if self.expand is None else nn.functional.relu6(self.expand(x), inplace=True)
+        y = nn.functional.relu6(self.depthwise(y), inplace=True)
         y = self.project(y)
         return x + y if self.has_shortcut else y
 
@@ -91,6 +91,13 @@ class MobileNetV2Trunk(nn.Module):
                 module.eval()
         return self
 
+    def fold_norms(self) -> None:
+        """Make one convolution of each and its batch norm: the same up to rounding, for inference only."""
+        for parent in list(self.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, ConvNorm):
+                    setattr(parent, name, nn.utils.fuse_conv_bn_eval(child.conv, child.norm))
+
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Features of pictures, finest first.
 
@@ -102,7 +109,7 @@ class MobileNetV2Trunk(nn.Module):
             ``float[B, 320, S/32, S/32]``.
         """
         features = []
-        x = nn.functional.relu6(self.stem(x))
+        x = nn.functional.relu6(self.stem(x), inplace=True)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self._taps:

@@ -1,0 +1,65 @@
+"""The image encoder gives what `SAM2Base.forward_image` gives."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from masklet.errors import InvalidArgument
+from masklet_server.engine.attention import Kernel, blocked, fused
+from masklet_server.engine.image_encoder import FastImageEncoder
+from masklet_server.models.build import build_model
+from masklet_server.models.registry import Registry
+
+SIZE = 64
+
+
+def model(name: str) -> SAM2Base:
+    return build_model(Registry.load().get(name), image_size=SIZE, seed=None if name == "nano" else 5)
+
+
+def picture(batch: int = 1) -> Tensor:
+    return torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(batch))
+
+
+def upstream(network: SAM2Base, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.inference_mode():
+        fine0, fine1, top = network.forward_image(frames)["backbone_fpn"]
+    return top, fine0, fine1
+
+
+def test_hiera_is_exact_to_the_bit() -> None:
+    original = model("sam2.1-tiny")
+    encoder = FastImageEncoder(copy.deepcopy(original), fused, exact=True)
+
+    with torch.inference_mode():
+        found = encoder(picture())
+
+    for ours, theirs in zip(found, upstream(original, picture()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kernel", [fused, blocked])
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
+def test_the_short_way_is_the_same_up_to_rounding(name: str, kernel: Kernel) -> None:
+    original = model(name)
+    encoder = FastImageEncoder(copy.deepcopy(original), kernel, exact=False)
+
+    with torch.inference_mode():
+        found = encoder(picture(2))
+
+    for ours, theirs in zip(found, upstream(original, picture(2)), strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
+def test_another_pyramid_is_refused() -> None:
+    original = model("nano")
+    original.image_encoder.neck.fpn_top_down_levels = [1, 2, 3]
+
+    with pytest.raises(InvalidArgument, match="fpn_top_down_levels"):
+        FastImageEncoder(original, fused, exact=True)
