@@ -192,7 +192,9 @@ class Network:
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
-        return self.encode_scaled(pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255)
+        scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        # In place: at 1024 a copy is 12 MB, and these three would take as long as a layer of the network.
+        return self.encode_normalized(scaled.sub_(self._mean).div_(self._std))
 
     def encode_scaled(self, frames: Tensor) -> list[Features]:
         """Features of B frames, ``float32[B, 3, S, S]`` between 0 and 1."""
