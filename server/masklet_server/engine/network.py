@@ -189,6 +189,7 @@ class Network:
                 model.memory_encoder.position_encoding(torch.empty(1, 1, *grid, device=device)).to(dtype)
             )
             self._dense_position = model.sam_prompt_encoder.get_dense_pe().to(dtype)
+            self._no_prompt = self._embedded(self._no_points(1), None)
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
@@ -269,12 +270,10 @@ class Network:
             mask_logits: ``float32[B, 1, 4h, 4w]`` to start from.
             multimask: Choose among three candidates by predicted IoU.
         """
+        if points is None and mask_logits is not None:
+            points = self._no_points(len(features))
         logits, ious, tokens, score = self.decode_candidates(
-            features,
-            fine,
-            points=points or self._no_points(len(features)),
-            mask_logits=mask_logits,
-            multimask=multimask,
+            features, fine, points=points, mask_logits=mask_logits, multimask=multimask
         )
         present = score > 0
         logits = torch.where(present[:, None, None], logits, NO_OBJ_SCORE)
@@ -294,12 +293,15 @@ class Network:
         multimask: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits ``float32[B, K, 4h, 4w]``, predicted IoU ``[B, K]``, output tokens, object score ``[B, 1]``."""
-        sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_logits)
+        if points is None and mask_logits is None:
+            sparse, dense = (part.expand(len(features), *part.shape[1:]) for part in self._no_prompt)
+        else:
+            sparse, dense = self._embedded(points, mask_logits)
         logits, ious, tokens, score = self.model.sam_mask_decoder(
             image_embeddings=features,
             image_pe=self._dense_position,
-            sparse_prompt_embeddings=sparse.to(self.dtype),
-            dense_prompt_embeddings=dense.to(self.dtype),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
             multimask_output=multimask,
             repeat_image=False,
             high_res_features=list(fine),
@@ -383,6 +385,11 @@ class Network:
             labels = torch.cat([labels, torch.from_numpy(prompt.point_labels)])
         coords = coords / torch.tensor([width, height]) * self.image_size
         return coords.to(self.device), labels.to(self.device)
+
+    def _embedded(self, points: tuple[Tensor, Tensor] | None, mask_logits: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A prompt's sparse ``[B, N, C]`` and dense ``[B, C, h, w]`` embeddings."""
+        sparse, dense = self.model.sam_prompt_encoder(points=points, boxes=None, masks=mask_logits)
+        return sparse.to(self.dtype), dense.to(self.dtype)
 
     def _no_points(self, batch: int) -> tuple[Tensor, Tensor]:
         """Upstream pads with one point of label -1 where there is no prompt."""
