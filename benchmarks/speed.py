@@ -2,8 +2,9 @@
 
 Each side lives in a process of its own, holds the same frames in memory and follows the same objects. They work by
 turns, a round of frames each, so that whatever else the machine does hits both; the medians are compared. The reference
-runs in every precision that it supports here, and the quickest counts. A model whose checkpoint is not here runs with
-seeded random weights, which cost the same.
+runs in every way that it supports here, and the quickest counts; on a GPU `--compiled` adds upstream's `vos_optimized`.
+With `--streams`, masklet follows as many streams at once, and the reference one. A model whose checkpoint is not here
+runs with seeded random weights, which cost the same.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from rich.table import Table
 
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, Reference, normalized, read_frames
 from masklet.prompts import Prompt
+from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.device import device_name, make_network, pick_device
 from masklet_server.engine.execute import run_frames
 from masklet_server.engine.jobs import FrameJob, ObjectTask
 from masklet_server.engine.network import Network
-from masklet_server.engine.scheduler import Engine
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import ModelSpec, Registry
 
@@ -54,7 +55,9 @@ class Setting:
         model: Name or description of the model.
         device: "cpu" or "cuda:0".
         dtype: Of masklet's side: auto, float32 or bfloat16.
-        objects: Followed at once.
+        objects: Followed at once, in each stream.
+        streams: At once, of masklet's side; the reference has one.
+        compiled: Let the reference run compiled, too.
         frames: In a round.
         rounds: Of each side.
         video: Whose frames are used, to and fro.
@@ -64,6 +67,8 @@ class Setting:
     device: str
     dtype: str
     objects: int
+    streams: int
+    compiled: bool
     frames: int
     rounds: int
     video: Path
@@ -83,16 +88,24 @@ class Setting:
         """Arguments for building: the checkpoint, or random weights where there is none."""
         return {} if self.spec.checkpoint_path().is_file() else {"seed": 0}
 
+    @property
+    def sides(self) -> list[str]:
+        """Ours, then the reference in every way that makes sense on the device."""
+        plain = ["reference bfloat16 autocast"]
+        if not self.device.startswith("cuda"):
+            plain.insert(0, "reference float32")
+        return ["ours", *plain, *(["reference compiled bfloat16 autocast"] if self.compiled else [])]
+
     def prompts(self) -> list[Prompt]:
         """A click for each object, side by side."""
         x, y = EXAMPLE_CLICK
         return [Prompt(object_id=i + 1, point_coords=[(x + 15 * i, y)]) for i in range(self.objects)]
 
 
-def reference_rounds(setting: Setting, *, autocast: bool) -> Iterator[float]:
+def reference_rounds(setting: Setting, *, autocast: bool, compiled: bool) -> Iterator[float]:
     """Seconds of each round of Meta's predictor; masks arrive as NumPy arrays, as a user takes them."""
     device = torch.device(setting.device)
-    predictor = build_reference(setting.spec, **setting.weights).to(device)
+    predictor = build_reference(setting.spec, compiled=compiled, **setting.weights).to(device)
     frames, height, width = read_frames(setting.video, predictor.image_size, setting.num_frames)
     with torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext():
         reference = Reference(predictor, normalized(frames).to(device), height, width)
@@ -113,14 +126,18 @@ def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[flo
     device = pick_device(setting.device)
     network = make_network(build_model(setting.spec, **setting.weights), device, setting.dtype)
     frames, height, width = read_frames(setting.video, network.image_size, setting.num_frames)
-    banks = [Engine({"m": network}).new_bank("m") for _ in range(setting.objects)]
+    banks = [[MemoryBank() for _ in range(setting.objects)] for _ in range(setting.streams)]
     prompts, position = setting.prompts(), iter(range(setting.num_frames))
+
+    def job(stream: int, index: int) -> FrameJob:
+        given = zip(banks[stream], prompts, strict=True)
+        tasks = [ObjectTask(bank, [prompt] if index == 0 else []) for bank, prompt in given]
+        return FrameJob("m", str(stream), index, frames[index], height, width, tasks)
 
     def run(count: int) -> None:
         for _ in range(count):
             index = next(position)
-            tasks = [ObjectTask(b, [p] if index == 0 else []) for b, p in zip(banks, prompts, strict=True)]
-            run_frames(network, [FrameJob("m", "s", index, frames[index], height, width, tasks)])
+            run_frames(network, [job(stream, index) for stream in range(setting.streams)])
 
     stages["dtype"].append(float(network.dtype == torch.bfloat16))
     rounds = _timed(run, setting, device)
@@ -163,7 +180,11 @@ def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
     """A side's process: a round for every word that comes, then what it has used."""
     warnings.filterwarnings("ignore", message="cannot import name '_C' from 'sam2'")
     stages: dict[str, list[float]] = defaultdict(list)
-    rounds = our_rounds(setting, stages) if side == "ours" else reference_rounds(setting, autocast="bfloat16" in side)
+    rounds = (
+        our_rounds(setting, stages)
+        if side == "ours"
+        else reference_rounds(setting, autocast="bfloat16" in side, compiled="compiled" in side)
+    )
     torch.set_flush_denormal(True)  # as the engine's thread does; the reference profits as well
     with torch.inference_mode():
         for seconds in rounds:
@@ -176,7 +197,7 @@ def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
 
 def measure(setting: Setting) -> dict[str, Any]:
     """Run all sides by turns and compare."""
-    names = ["ours", "reference float32", "reference bfloat16 autocast"]
+    names = setting.sides
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for name in names:
@@ -192,7 +213,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     for name in names:
         pipes[name].send("stop")
         used[name] = pipes[name].recv()
-    fps = {name: setting.frames / statistics.median(times) for name, times in seconds.items()}
+    frames = {name: setting.frames * (setting.streams if name == "ours" else 1) for name in names}
+    fps = {name: frames[name] / statistics.median(times) for name, times in seconds.items()}
     best = max(names[1:], key=fps.__getitem__)
     stages = used["ours"]["stages"]
     tracked = setting.frames * setting.rounds
@@ -200,6 +222,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         "model": setting.model,
         "weights": "random" if setting.weights else "checkpoint",
         "objects": setting.objects,
+        "streams": setting.streams,
         "ours": fps["ours"],
         "reference": fps[best],
         "ratio": fps["ours"] / fps[best],
@@ -225,7 +248,8 @@ def _print(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(
         f"ratio {result['ratio']:.2f}: ours in {result['our_dtype']} over the reference in "
-        f"{result['reference_precision']}; {result['model']}, {result['weights']} weights, objects: {result['objects']}"
+        f"{result['reference_precision']}; {result['model']}, {result['weights']} weights, "
+        f"objects: {result['objects']}, streams: {result['streams']}"
     )
     stages = Table("stage", "ms a frame")
     for name, milliseconds in result["milliseconds_per_frame_by_stage"].items():
@@ -242,6 +266,8 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:N]")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of our side: auto, float32 or bfloat16.")] = "auto",
     objects: Annotated[int, typer.Option(min=1)] = 1,
+    streams: Annotated[int, typer.Option(min=1, help="At once, of our side.")] = 1,
+    compiled: Annotated[bool, typer.Option("--compiled", help="The reference also as vos_optimized makes it.")] = False,
     frames: Annotated[int, typer.Option(min=1, help="In a round.")] = 20,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     video: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = EXAMPLE,
@@ -249,7 +275,7 @@ def main(
 ) -> None:
     """Measure masklet's engine against SAM2VideoPredictor on the same frames."""
     os.environ["TQDM_DISABLE"] = "1"  # the predictor's own progress bars
-    setting = Setting(model, str(pick_device(device)), dtype, objects, frames, rounds, video)
+    setting = Setting(model, str(pick_device(device)), dtype, objects, streams, compiled, frames, rounds, video)
     result = measure(setting)
     _print(result, Console())
     if json_file is not None:

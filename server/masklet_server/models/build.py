@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _BASE = "sam2.modeling.sam2_base.SAM2Base"
 _REFERENCE = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+_COMPILED_REFERENCE = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"
 
 # What `_enliven` multiplies, by parameter name, and what it adds to the object's score.
 _GAINS = (
@@ -55,14 +56,22 @@ def build_model(
 
 
 def build_reference(
-    spec: ModelSpec, *, weights: bool = True, seed: int | None = None, image_size: int | None = None
+    spec: ModelSpec,
+    *,
+    weights: bool = True,
+    seed: int | None = None,
+    image_size: int | None = None,
+    compiled: bool = False,
 ) -> SAM2VideoPredictor:
     """Make upstream's own predictor with its own post-processing, which masklet is held against.
 
-    Arguments and errors are those of `build_model`; equal arguments give equal weights.
+    The other arguments and the errors are those of `build_model`; equal arguments give equal weights. Where `compiled`,
+    it is what upstream's ``vos_optimized=True`` makes, which compiles for minutes on first use.
     """
     config = adapted(read_model_config(spec.config_path()), image_size=image_size)
-    return _build(spec, {**config, "_target_": _REFERENCE, "fill_hole_area": 8}, weights=weights, seed=seed)
+    config["_target_"] = _COMPILED_REFERENCE if compiled else _REFERENCE
+    config["compile_image_encoder"] = compiled
+    return _build(spec, {**config, "fill_hole_area": 8}, weights=weights, seed=seed)
 
 
 def _build(spec: ModelSpec, config: ModelConfig, *, weights: bool, seed: int | None) -> Any:
