@@ -59,6 +59,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             specs,
             device=settings.device,
             dtype=settings.dtype,
+            cuda_graphs=settings.cuda_graphs,
             picture_cache_bytes=settings.picture_cache_bytes,
             observer=metrics,
         )

@@ -79,6 +79,7 @@ class Settings(BaseModel):
     )
     device: str = _setting("auto", "Models", "auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "Models", "Number format of the computation.")
+    cuda_graphs: bool = _setting(False, "Models", "Record steps as CUDA graphs. Not measured yet: an experiment.")
     picture_cache_bytes: Bytes = _setting(
         512 * _MIB, "Models", "Memory for encoded pictures that may be asked about again."
     )

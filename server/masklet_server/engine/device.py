@@ -59,11 +59,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto") -> Network:
+def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False) -> Network:
     """The model on the device, in the dtype asked for or the quicker one.
 
     On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16 one
-    picture is encoded in each dtype, and the quicker stays.
+    picture is encoded in each dtype, and the quicker stays. `graphs` asks for CUDA graphs.
 
     Raises:
         InvalidArgument: Neither auto, float32 nor bfloat16; or a configuration that the engine cannot run.
@@ -71,11 +71,11 @@ def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto") -> 
     if dtype != "auto":
         if dtype not in DTYPES:
             raise InvalidArgument.of("dtype", f"is {dtype!r}, must be auto, float32 or bfloat16")
-        return Network(model, device, DTYPES[dtype])
+        return Network(model, device, DTYPES[dtype], graphs=graphs)
     if not has_fast_bfloat16(device):
-        return Network(model, device)
+        return Network(model, device, graphs=graphs)
     if device.type == "cuda":
-        return Network(model, device, torch.bfloat16)
+        return Network(model, device, torch.bfloat16, graphs=graphs)
     return quickest([Network(copy.deepcopy(model), device, torch.bfloat16), Network(model, device)])
 
 

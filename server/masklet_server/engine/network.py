@@ -26,6 +26,7 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import quickest_kernel
+from masklet_server.engine.graphs import Function, GraphCache
 from masklet_server.engine.image_encoder import FastImageEncoder
 from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
 
@@ -112,6 +113,23 @@ class FeatureBatch:
 
 
 @dataclass(frozen=True, eq=False)
+class Past:
+    """What B objects remember: equally much each.
+
+    Attributes:
+        memories: ``bfloat16[B, N, M, h, w]``.
+        ages: ``int64[B, N]``: 0 for a conditioning frame, else how many frames ago.
+        pointers: ``[B, P, C]``.
+        distances: ``float32[B, P]``: how many frames ago, over the greatest distance that the model looks back.
+    """
+
+    memories: Tensor
+    ages: Tensor
+    pointers: Tensor
+    distances: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Decoded:
     """What the mask decoder says of B objects.
 
@@ -138,12 +156,15 @@ class Network:
         model: With weights, in float32 on the CPU; taken over and changed in place.
         device: Where to compute.
         dtype: Of weights and activations. Prompts and logits stay in float32.
+        graphs: Record the image encoder and the step as CUDA graphs; on a CUDA device only.
 
     Raises:
         InvalidArgument: The configuration asks for something that this engine does not do.
     """
 
-    def __init__(self, model: SAM2Base, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: SAM2Base, device: torch.device, dtype: torch.dtype = torch.float32, *, graphs: bool = False
+    ) -> None:
         for name, wanted in _ASSUMED.items():
             if (actual := getattr(model, name)) != wanted:
                 raise InvalidArgument.of(
@@ -162,7 +183,10 @@ class Network:
         self.parameter_count = sum(p.numel() for p in model.parameters())
         # Made of the weights in float32, before these are rounded to the dtype.
         exact = dtype == torch.float32
-        self._encode = FastImageEncoder(model, kernel, exact=exact).to(device=device, dtype=dtype)
+        encoder = FastImageEncoder(model, kernel, exact=exact).to(device=device, dtype=dtype)
+        record = graphs and device.type == "cuda"
+        self._encode: Function = GraphCache(encoder) if record else encoder
+        self._step: Function = GraphCache(self._step_once) if record else self._step_once
         self._attend: MemoryAttending = (
             ExactMemoryAttention(model.memory_attention)
             if exact
@@ -206,30 +230,52 @@ class Network:
         top, fine0, fine1 = self._encode(frames.to(self.device, self.dtype))
         return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
 
+    def step(self, batch: FeatureBatch, past: Past) -> tuple[Decoded, Tensor]:
+        """Track B objects on their frames without a prompt, and make the memories of what was found.
+
+        Returns:
+            What the mask decoder says, and ``bfloat16[B, M, h, w]``.
+        """
+        *decoded, memory = self._step(batch.top, *batch.fine, past.memories, past.ages, past.pointers, past.distances)
+        return Decoded(*decoded), memory
+
+    def _step_once(
+        self,
+        top: Tensor,
+        fine0: Tensor,
+        fine1: Tensor,
+        memories: Tensor,
+        ages: Tensor,
+        pointers: Tensor,
+        distances: Tensor,
+    ) -> tuple[Tensor, ...]:
+        features = self.with_memory(top, Past(memories, ages, pointers, distances))
+        multimask = self.use_multimask(initial=False, num_points=0)
+        decoded = self.decode(features, (fine0, fine1), multimask=multimask)
+        memory = self.encode_memory(top, decoded.logits, decoded.object_score, prompted=False)
+        return decoded.logits, decoded.predicted_iou, decoded.pointer, decoded.object_score, memory
+
     def without_memory(self, top: Tensor) -> Tensor:
         """Features ``[B, C, h, w]`` of a frame without a past (`SAM2Base._prepare_memory_conditioned_features`)."""
         no_memory: Tensor = self.model.no_mem_embed
         return top + no_memory.view(1, -1, 1, 1)
 
-    def with_memory(self, top: Tensor, memories: Tensor, ages: Tensor, pointers: Tensor, distances: Tensor) -> Tensor:
+    def with_memory(self, top: Tensor, past: Past) -> Tensor:
         """Features that have attended to the past (`SAM2Base._prepare_memory_conditioned_features`).
 
         Args:
             top: ``[B, C, h, w]`` of the frame to be tracked.
-            memories: ``[B, N, M, h, w]``.
-            ages: ``int64[B, N]``: 0 for a conditioning frame, else how many frames ago.
-            pointers: ``[B, P, C]``.
-            distances: ``float32[B, P]``: how many frames ago, over the greatest distance that the model looks back.
+            past: What is attended to.
 
         Returns:
             ``[B, C, h, w]``.
         """
-        batch, _, width, rows, columns = memories.shape
+        batch, _, width, rows, columns = past.memories.shape
         # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
-        temporal = self.model.maskmem_tpos_enc[ages - 1].view(*ages.shape, 1, width)
-        tokens = memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
+        temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
+        tokens = past.memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         position = (self._memory_position + temporal).flatten(1, 2)
-        pointer_tokens, pointer_position = self._pointer_tokens(pointers.to(self.dtype), distances, width)
+        pointer_tokens, pointer_position = self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
         attended = self._attend(
             _tokens(top),
             self._feature_position,

@@ -85,6 +85,7 @@ class Engine:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        cuda_graphs: bool = False,
         picture_cache_bytes: int = 256 * 1024**2,
         observer: EngineObserver | None = None,
     ) -> Engine:
@@ -98,7 +99,9 @@ class Engine:
         """
         chosen = pick_device(device)
         try:
-            networks = {spec.name: make_network(build_model(spec), chosen, dtype) for spec in models}
+            networks = {
+                spec.name: make_network(build_model(spec), chosen, dtype, graphs=cuda_graphs) for spec in models
+            }
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -16,7 +16,7 @@ from torch import Tensor
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import Memory, MemoryBank, Prompted
-from masklet_server.engine.network import Decoded, Features, Network
+from masklet_server.engine.network import Decoded, Features, Network, Past
 
 # Upstream clamps logits that are fed back, "to avoid rare numerical issues".
 FEEDBACK_LIMIT = 32.0
@@ -116,10 +116,7 @@ def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> li
 def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
     """One pass for works whose banks hold equally many memories and pointers."""
     batch = Features.stack([work.frame for work in works])
-    decoded = network.decode(
-        _remember(network, works, batch.top), batch.fine, multimask=network.use_multimask(initial=False, num_points=0)
-    )
-    memories = network.encode_memory(batch.top, decoded.logits, decoded.object_score, prompted=False)
+    decoded, memories = network.step(batch, _past(network, works))
     shown = network.fill_holes(decoded.logits)
     return [
         # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.
@@ -134,14 +131,13 @@ def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
     ]
 
 
-def _remember(network: Network, works: Sequence[Work], top: Tensor) -> Tensor:
-    """Attend from each work's frame to its bank."""
+def _past(network: Network, works: Sequence[Work]) -> Past:
+    """What the banks of works hold for their frames."""
     memories = [work.bank.memories_before(work.frame_index) for work in works]
     pointers = [_pointers(network, work) for work in works]
     farthest = [_max_pointers(network, work) - 1 for work in works]
     distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
-    return network.with_memory(
-        top,
+    return Past(
         memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
         ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
         pointers=torch.stack([torch.stack([pointer for _, pointer in row]) for row in pointers]),
@@ -177,7 +173,9 @@ def _settle_prompts(network: Network, bank: MemoryBank) -> None:
 def _decode_points(network: Network, work: Work, points: tuple[Tensor, Tensor], *, is_conditioning: bool) -> Decoded:
     """A conditioning frame looks at nothing but itself; a correction remembers, and both go on from earlier logits."""
     batch = Features.stack([work.frame])
-    features = network.without_memory(batch.top) if is_conditioning else _remember(network, [work], batch.top)
+    features = (
+        network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [work]))
+    )
     logits = work.bank.last_logits(work.frame_index)
     return network.decode(
         features,
