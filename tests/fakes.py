@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -23,6 +24,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
 
@@ -161,7 +163,7 @@ class FakeSource:
 
     async def put(self, value: int) -> None:
         pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
-        frame = Frame(self._fed, self._fed * 40, Fraction(1, 1000), pixels, HEIGHT, WIDTH)
+        frame = Frame(self._fed, self._fed * 40, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
         self._fed += 1
         await self._frames.put(frame)
 
@@ -205,6 +207,13 @@ class FakePictures(FakeSource):
         await self.put(picture.data[0])
 
 
+class FakePackets(FakeSource):
+    """Takes packets."""
+
+    async def feed(self, packet: Packet) -> None:
+        await self.put(packet.data[0])
+
+
 class FakeSources:
     """Makes fake sources.
 
@@ -222,7 +231,12 @@ class FakeSources:
         self.made.append(source)
         return source
 
-    def pictures(self, image_size: int) -> FakePictures:
+    def pictures(self, image_size: int, *, live: bool = False) -> FakePictures:
         source = FakePictures(image_size, frames_ahead=4, start=self.start)
+        self.made.append(source)
+        return source
+
+    def packets(self, image_size: int) -> FakePackets:
+        source = FakePackets(image_size, start=self.start)
         self.made.append(source)
         return source

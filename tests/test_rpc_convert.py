@@ -61,6 +61,31 @@ def test_every_kind_of_request_has_its_event() -> None:
     assert isinstance(CONVERTER.event(request(prompt=prompt(points=[point()]))), events.PromptObject)
 
 
+def test_live_streams_say_how_they_are_delivered() -> None:
+    config = tracking_pb2.TrackConfig(delivery=tracking_pb2.DELIVERY_LATEST, max_latency_seconds=0.25)
+    expected = events.Configure(delivery=events.Delivery.LATEST, max_latency_seconds=0.25, live=True)
+    assert CONVERTER.event(request(config=config)) == expected
+    assert CONVERTER.event(request(config=tracking_pb2.TrackConfig(live=True))) == events.Configure(live=True)
+
+
+def test_packets_keep_everything() -> None:
+    message = tracking_pb2.Packet(
+        codec="h264", extradata=b"e", data=b"d", pts_seconds=2.5, capture_time_nanoseconds=7, is_fragment=True
+    )
+    event = CONVERTER.event(request(packet=message))
+    assert isinstance(event, events.NextPacket)
+    packet = event.packet
+    assert (packet.codec, packet.extradata, packet.data) == ("h264", b"e", b"d")
+    assert (packet.pts_seconds, packet.capture_time_nanoseconds, packet.is_fragment) == (2.5, 7, True)
+
+
+def test_a_prompt_may_be_for_the_next_frame() -> None:
+    for flag in (False, True):
+        event = CONVERTER.event(request(prompt=prompt(points=[point()], on_next_frame=flag)))
+        assert isinstance(event, events.PromptObject)
+        assert event.on_next_frame is flag
+
+
 def test_points_and_box_become_arrays() -> None:
     given = CONVERTER.prompt(
         prompt(
@@ -126,6 +151,9 @@ def test_a_wrong_prompt_is_an_event_that_names_its_field(message: common_pb2.Pro
         (request(), "request"),
         (request(config=tracking_pb2.TrackConfig(mask_encoding=9)), "config.mask_encoding"),  # type: ignore[arg-type]
         (request(frame=common_pb2.Picture(data=b"x")), "frame.format"),
+        (request(config=tracking_pb2.TrackConfig(delivery=9)), "config.delivery"),  # type: ignore[arg-type]
+        (request(packet=tracking_pb2.Packet(data=b"x", codec="theora")), "packet.codec"),
+        (request(packet=tracking_pb2.Packet(codec="h264")), "packet.data"),
         (request(frame=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED)), "frame.data"),
         (
             request(frame=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_RGB24, height=2, width=2, data=b"12")),
@@ -148,16 +176,17 @@ def test_a_wrong_configuration_or_picture_ends_the_stream(message: tracking_pb2.
 @pytest.mark.parametrize(
     ("number", "name", "size"),
     [
-        (common_pb2.PICTURE_FORMAT_RGB24, "rgb24", 18),
-        (common_pb2.PICTURE_FORMAT_BGR24, "bgr24", 18),
-        (common_pb2.PICTURE_FORMAT_GRAY8, "gray8", 6),
+        (common_pb2.PICTURE_FORMAT_RGB24, "rgb24", 24),
+        (common_pb2.PICTURE_FORMAT_BGR24, "bgr24", 24),
+        (common_pb2.PICTURE_FORMAT_GRAY8, "gray8", 8),
+        (common_pb2.PICTURE_FORMAT_NV12, "nv12", 12),
         (common_pb2.PICTURE_FORMAT_ENCODED, "encoded", 5),
     ],
 )
 def test_pictures_keep_format_size_and_time(number: Any, name: str, size: int) -> None:
-    message = common_pb2.Picture(format=number, height=2, width=3, data=bytes(size), pts_seconds=0.5)
+    message = common_pb2.Picture(format=number, height=2, width=4, data=bytes(size), pts_seconds=0.5)
     picture = convert.picture(message, "frame")
-    assert (picture.format, picture.height, picture.width, picture.pts_seconds) == (name, 2, 3, 0.5)
+    assert (picture.format, picture.height, picture.width, picture.pts_seconds) == (name, 2, 4, 0.5)
     message.ClearField("pts_seconds")
     assert convert.picture(message, "frame").pts_seconds is None
 
@@ -201,11 +230,13 @@ def test_an_object_is_visible_if_it_is_there_and_has_a_mask(area: int, score: fl
 
 
 def test_a_frame_result_carries_time_and_objects() -> None:
-    result = events.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (object_result(),))
+    result = events.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (object_result(),), (0, 1), 99, 0.5)
     answer = convert.response(result).frame_result
     assert (answer.sequence, answer.frame_index, answer.revision) == (5, 2, 0)
     assert (answer.pts, answer.time_base_numerator, answer.time_base_denominator) == (1001, 1, 30_000)
     assert answer.pts_nanoseconds == 33_366_667
+    assert list(answer.skipped_frame_indices) == [0, 1]
+    assert (answer.capture_time_nanoseconds, answer.latency_seconds) == (99, 0.5)
     (one,) = answer.objects
     assert (one.area, one.predicted_iou, one.object_score) == (6, 0.5, 2.0)
     assert one.box == common_pb2.Box(x0=1, y0=2, x1=4, y1=4)

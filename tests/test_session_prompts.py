@@ -49,8 +49,22 @@ def test_a_prompt_for_a_taken_frame_is_refused_and_told_which_is_next() -> None:
 
 
 def test_frames_are_taken_in_order() -> None:
-    with pytest.raises(ValueError, match="frame 0 comes next"):
-        PromptBook(LIMITS).take(1)
+    book = PromptBook(LIMITS)
+    book.take(1)
+    with pytest.raises(ValueError, match="frame 2 comes next"):
+        book.take(1)
+
+
+def test_frames_that_are_left_out_hand_their_prompts_on() -> None:
+    book = PromptBook(LIMITS)
+    given = [click(i, f) for i, f in ((1, 4), (2, 2), (3, 3), (4, 2))]
+    for one in given:
+        book.add(one)
+    assert book.take(4) == [given[1], given[3], given[2], given[0]]
+    assert book.next_frame == 5
+    assert book.take(6) == []
+    book.add(click(1, 7))
+    assert [one.frame_index for one in book.take(7)] == [7]
 
 
 def test_the_number_of_objects_is_bounded_with_those_that_are_followed() -> None:

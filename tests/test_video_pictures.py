@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -61,6 +62,36 @@ async def test_a_folder_of_pictures_gives_pillows_frames(file_format: str) -> No
         assert (frame.index, frame.width, frame.height) == (index, 90, 60)
         assert frame.pts_nanoseconds == round(index * 1e9 / 30)
         assert np.array_equal(frame.pixels, shrunk(Image.open(io.BytesIO(data)), 32))
+
+
+def test_nv12_data_has_an_even_size() -> None:
+    with pytest.raises(InvalidArgument, match="even"):
+        Picture("nv12", bytes(7 * 4 * 3 // 2), 7, 4)
+
+
+async def test_nv12_pictures_are_what_ffmpeg_makes_of_them() -> None:
+    frame = av.VideoFrame.from_ndarray(picture(3, 96, 64), format="rgb24").reformat(format="nv12")
+    raw = frame.to_ndarray().tobytes()
+    outcome = await decode_all(Picture("nv12", raw, 64, 96, capture_time_nanoseconds=77), image_size=64)
+    assert outcome.error is None
+    expected = shrunk(Image.fromarray(frame.to_ndarray(format="rgb24")), 64).astype(int)
+    difference = np.abs(outcome.frames[0].pixels.astype(int) - expected)
+    assert difference.mean() < 2, "but for how chroma is spread over pixels"
+    assert np.median(difference) <= 1
+    assert outcome.frames[0].capture_time_nanoseconds == 77
+    assert outcome.frames[0].arrived_seconds > 0
+
+
+async def test_live_pictures_may_differ_in_size_and_repeat_their_times() -> None:
+    given = [Picture("encoded", encoded(photo(0, *size)), pts_seconds=1.0) for size in ((90, 60), (40, 80), (90, 60))]
+    async with PictureSource(32, VideoLimits(max_frames=1, max_decoded_pixels=1), live=True) as source:
+        for one in given:
+            await source.feed(one)
+        await source.end()
+        outcome = await asyncio.wait_for(take_all(source), 60)
+    assert outcome.error is None
+    assert [(frame.width, frame.height) for frame in outcome.frames] == [(90, 60), (40, 80), (90, 60)]
+    assert [frame.pts_nanoseconds for frame in outcome.frames] == [10**9] * 3
 
 
 @pytest.mark.parametrize("form", ["rgb24", "bgr24", "gray8"])

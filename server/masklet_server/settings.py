@@ -108,6 +108,11 @@ class Settings(BaseModel):
     idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
         _SESSION.idle_timeout_seconds, "Limits for a session", "Time without progress after which a session ends."
     )
+    max_latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        _SESSION.max_latency_seconds,
+        "Limits for a session",
+        "How long a frame waits before it is skipped, where a client that wants the latest ones does not say.",
+    )
     max_mask_bytes: Bytes = _setting(
         _SESSION.max_mask_bytes, "Limits for a session", "Size of an encoded mask in a prompt."
     )

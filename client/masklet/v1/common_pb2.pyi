@@ -247,6 +247,7 @@ class Prompt(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     KEEP_OLD_POINTS_FIELD_NUMBER: _builtins.int
     PTS_SECONDS_FIELD_NUMBER: _builtins.int
+    ON_NEXT_FRAME_FIELD_NUMBER: _builtins.int
     object_id: _builtins.int
     """Chosen by the client, above 0, the same for one object on all frames."""
     frame_index: _builtins.int
@@ -259,6 +260,8 @@ class Prompt(_message.Message):
     """
     pts_seconds: _builtins.float
     """In place of `frame_index`: the frame whose time is nearest, the earlier of two equally near."""
+    on_next_frame: _builtins.bool
+    """In place of `frame_index`: the next frame to be tracked, which is what a client that does not count frames can name."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
         """In the order of the clicks."""
@@ -277,10 +280,11 @@ class Prompt(_message.Message):
         mask: Global___Mask | None = ...,
         keep_old_points: _builtins.bool = ...,
         pts_seconds: _builtins.float | None = ...,
+        on_next_frame: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "box", b"box", "mask", b"mask", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "box", b"box", "frame_index", b"frame_index", "keep_old_points", b"keep_old_points", "mask", b"mask", "object_id", b"object_id", "points", b"points", "pts_seconds", b"pts_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "box", b"box", "frame_index", b"frame_index", "keep_old_points", b"keep_old_points", "mask", b"mask", "object_id", b"object_id", "on_next_frame", b"on_next_frame", "points", b"points", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pts_seconds: _TypeAlias = _typing.Literal["pts_seconds"]  # noqa: Y015
     _WhichOneofArgType__pts_seconds: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds"]  # noqa: Y015
@@ -360,7 +364,9 @@ class Picture(_message.Message):
     width: _builtins.int
     """Raw formats only: columns."""
     pts_seconds: _builtins.float
-    """The picture's time since the start of the video. Unset: frame index / 30 s."""
+    """The picture's time since the start of the video. Unset: frame index / 30 s. It comes back as it is: pictures are
+    tracked in the order in which they arrive, also where their times repeat or go backwards.
+    """
     capture_time_nanoseconds: _builtins.int
     """The client's own clock when the picture was taken; comes back in its result."""
     def __init__(

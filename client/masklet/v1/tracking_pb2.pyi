@@ -35,8 +35,10 @@ class _DeliveryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delivery.Val
     DELIVERY_LOSSLESS: _Delivery.ValueType  # 1
     """Every frame is tracked; who sends faster has to wait."""
     DELIVERY_LATEST: _Delivery.ValueType  # 2
-    """Frames that have waited longer than `max_latency_seconds` are skipped and named in the next result. To an object
-    time passes by tracked frames: its memory is that of a video without the skipped ones.
+    """Frames that have waited longer than `max_latency_seconds` while a newer one was there are skipped before they are
+    tracked, and named in the next result. To an object time passes by tracked frames: its memory is that of a video
+    without the skipped ones. A prompt for a skipped frame is applied on the next one that is tracked, which its
+    `prompt_result` names. `frame_index` goes on counting all frames.
     """
 
 class Delivery(_Delivery, metaclass=_DeliveryEnumTypeWrapper):
@@ -47,8 +49,10 @@ DELIVERY_UNSPECIFIED: Delivery.ValueType  # 0
 DELIVERY_LOSSLESS: Delivery.ValueType  # 1
 """Every frame is tracked; who sends faster has to wait."""
 DELIVERY_LATEST: Delivery.ValueType  # 2
-"""Frames that have waited longer than `max_latency_seconds` are skipped and named in the next result. To an object
-time passes by tracked frames: its memory is that of a video without the skipped ones.
+"""Frames that have waited longer than `max_latency_seconds` while a newer one was there are skipped before they are
+tracked, and named in the next result. To an object time passes by tracked frames: its memory is that of a video
+without the skipped ones. A prompt for a skipped frame is applied on the next one that is tracked, which its
+`prompt_result` names. `frame_index` goes on counting all frames.
 """
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
@@ -258,10 +262,12 @@ class TrackConfig(_message.Message):
     delivery: Global___Delivery.ValueType
     """What happens to frames that come faster than they can be tracked."""
     max_latency_seconds: _builtins.float
-    """DELIVERY_LATEST only: a frame that has waited longer than this is skipped. 0: the server's default."""
+    """DELIVERY_LATEST only: a frame that has waited longer than this is skipped, unless it is the newest one.
+    0: the server's default.
+    """
     live: _builtins.bool
-    """The video has no known end: nothing waits to learn how long it is. DELIVERY_LATEST, `packet`s and rtsp:// sources
-    imply it.
+    """The video has no known end: nothing waits to learn how long it is, and the limits on a clip's frames, duration and
+    pixels do not hold. DELIVERY_LATEST and `packet`s imply it. Excludes `frame_count`.
     """
     propagation: Global___Propagation.ValueType
     """When frames are tracked."""
@@ -304,7 +310,11 @@ Global___TrackConfig: _TypeAlias = TrackConfig  # noqa: Y015
 
 @_typing.final
 class Packet(_message.Message):
-    """One piece of a codec's data: an access unit, or with `codec`s that have start codes (H.264, HEVC) a chunk cut anywhere."""
+    """One piece of a codec's data: an access unit, or with `is_fragment` a piece cut anywhere.
+
+    Decoding starts at the first key frame: what comes before it is dropped, and so is what cannot be decoded. Such packets
+    have no frame and count for no `frame_index`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -313,15 +323,21 @@ class Packet(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     PTS_SECONDS_FIELD_NUMBER: _builtins.int
     CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    IS_FRAGMENT_FIELD_NUMBER: _builtins.int
     codec: _builtins.str
-    """FFmpeg's name of the codec (GetServerInfo lists those allowed). Needed in the first packet; later ones may repeat it."""
+    """h264, hevc, vp8, vp9 or av1. Needed in the first packet; later ones may repeat it."""
     extradata: _builtins.bytes
     """What the codec needs beforehand, such as avcC. In the first packet, if at all."""
     data: _builtins.bytes
     pts_seconds: _builtins.float
-    """Time of the picture since the start of the video. Unset: what the codec's data say, else frame index / 30 s."""
+    """Time of the picture since the start of the video. Unset: frame index / 30 s. It comes back as it is."""
     capture_time_nanoseconds: _builtins.int
     """The client's own clock when the picture was taken; comes back in its result."""
+    is_fragment: _builtins.bool
+    """`data` need not begin or end with an access unit: the bytes of a raw H.264, HEVC, ... stream (with start codes) as
+    they come. An access unit is then decoded when the next one begins, which costs a frame's time; its times are those
+    of the packet in which it begins. The same in all packets of a stream.
+    """
     def __init__(
         self,
         *,
@@ -330,10 +346,11 @@ class Packet(_message.Message):
         data: _builtins.bytes = ...,
         pts_seconds: _builtins.float | None = ...,
         capture_time_nanoseconds: _builtins.int = ...,
+        is_fragment: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "capture_time_nanoseconds", b"capture_time_nanoseconds", "codec", b"codec", "data", b"data", "extradata", b"extradata", "pts_seconds", b"pts_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds", "capture_time_nanoseconds", b"capture_time_nanoseconds", "codec", b"codec", "data", b"data", "extradata", b"extradata", "is_fragment", b"is_fragment", "pts_seconds", b"pts_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pts_seconds: _TypeAlias = _typing.Literal["pts_seconds"]  # noqa: Y015
     _WhichOneofArgType__pts_seconds: _TypeAlias = _typing.Literal["_pts_seconds", b"_pts_seconds"]  # noqa: Y015
@@ -704,7 +721,9 @@ class FrameResult(_message.Message):
     capture_time_nanoseconds: _builtins.int
     """The `capture_time_nanoseconds` that came with the picture."""
     latency_seconds: _builtins.float
-    """From the arrival of the frame's data at the server to the sending of this result."""
+    """From the arrival of the frame's data at the server (of a clip: from when it was decoded) to the sending of this
+    result.
+    """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ObjectResult]:
         """With a `revision` above 0 only the objects that were corrected."""

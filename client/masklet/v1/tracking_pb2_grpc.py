@@ -74,7 +74,14 @@ class TrackingServiceServicer:
         session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before it is tracked,
         so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
         A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-        `config.frame_count` is set): the server stops reading while enough pictures wait, and would not see an ack behind them.
+        `config.frame_count` or `config.live` is set): the server stops reading while enough pictures wait, and would not see
+        an ack behind them. For the same reason a client that sends `packet`s keeps less than 16 MiB of them ahead of its
+        acks. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
+        a client that takes or acknowledges nothing for `session.idle_timeout_seconds` ends with DEADLINE_EXCEEDED although
+        it goes on sending.
+
+        Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked like
+        any other; its masks have its own size, and prompts are held against the size of the last frame decoded.
 
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest says which field), FAILED_PRECONDITION (a message out of order),
         NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to come back where

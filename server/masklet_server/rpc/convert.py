@@ -17,6 +17,7 @@ from masklet_server.rpc.status import to_status
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture, PictureFormat
 from masklet_server.video.source import VideoLimits
 
@@ -32,6 +33,12 @@ _PICTURE_FORMATS: dict[int, PictureFormat] = {
     common_pb2.PICTURE_FORMAT_RGB24: "rgb24",
     common_pb2.PICTURE_FORMAT_BGR24: "bgr24",
     common_pb2.PICTURE_FORMAT_GRAY8: "gray8",
+    common_pb2.PICTURE_FORMAT_NV12: "nv12",
+}
+_DELIVERIES: dict[int, events.Delivery] = {
+    tracking_pb2.DELIVERY_UNSPECIFIED: events.Delivery.LOSSLESS,
+    tracking_pb2.DELIVERY_LOSSLESS: events.Delivery.LOSSLESS,
+    tracking_pb2.DELIVERY_LATEST: events.Delivery.LATEST,
 }
 # Stands in for a prompt's mask while that is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
@@ -66,6 +73,8 @@ class Converter:
                 return events.VideoChunk(request.video_chunk)
             case "frame":
                 return events.NextPicture(picture(request.frame, "frame"))
+            case "packet":
+                return events.NextPacket(_packet(request.packet))
             case "prompt":
                 return self._prompt_event(request.prompt)
             case "remove_object":
@@ -80,7 +89,7 @@ class Converter:
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
         try:
-            return events.PromptObject(self.prompt(message))
+            return events.PromptObject(self.prompt(message), message.on_next_frame)
         except InvalidArgument as error:
             return events.Unreadable(error.within("prompt"))
 
@@ -140,16 +149,31 @@ def picture(message: common_pb2.Picture, field: str) -> Picture:
     """
     try:
         if message.format not in _PICTURE_FORMATS:
-            raise InvalidArgument.of("format", f"is {message.format}, must be ENCODED, RGB24, BGR24 or GRAY8")
+            raise InvalidArgument.of("format", f"is {message.format}, must be ENCODED, RGB24, BGR24, GRAY8 or NV12")
         return Picture(
             format=_PICTURE_FORMATS[message.format],
             data=message.data,
             height=message.height,
             width=message.width,
             pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
+            capture_time_nanoseconds=message.capture_time_nanoseconds,
         )
     except InvalidArgument as error:
         raise error.within(field) from None
+
+
+def _packet(message: tracking_pb2.Packet) -> Packet:
+    try:
+        return Packet(
+            data=message.data,
+            codec=message.codec,
+            extradata=message.extradata,
+            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
+            capture_time_nanoseconds=message.capture_time_nanoseconds,
+            is_fragment=message.is_fragment,
+        )
+    except InvalidArgument as error:
+        raise error.within("packet") from None
 
 
 def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
@@ -226,7 +250,16 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         deterministic=message.deterministic,
         window=message.window,
         frame_count=message.frame_count,
+        delivery=_delivery(message.delivery),
+        max_latency_seconds=message.max_latency_seconds,
+        live=message.live,
     )
+
+
+def _delivery(number: int) -> events.Delivery:
+    if number not in _DELIVERIES:
+        raise InvalidArgument.of("config.delivery", f"is {number}, which is no Delivery")
+    return _DELIVERIES[number]
 
 
 def _points(
@@ -305,4 +338,7 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         time_base_denominator=result.time_base.denominator,
         pts_nanoseconds=result.pts_nanoseconds,
         objects=[_object_result(one) for one in result.objects],
+        skipped_frame_indices=result.skipped,
+        capture_time_nanoseconds=result.capture_time_nanoseconds,
+        latency_seconds=result.latency_seconds,
     )

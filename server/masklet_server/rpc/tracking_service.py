@@ -17,11 +17,12 @@ from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
 from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
 from masklet_server.session import events
-from masklet_server.session.ports import ClipInput, PictureInput, Sources
+from masklet_server.session.ports import ClipInput, PacketInput, PictureInput, Sources
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
 from masklet_server.video.clip import ClipSource
+from masklet_server.video.packets import PacketSource
 from masklet_server.video.pictures import PictureSource
 from masklet_server.video.single import decode_picture
 from masklet_server.video.source import VideoLimits
@@ -40,9 +41,13 @@ class SandboxedSources:
         """For a file that arrives in chunks."""
         return ClipSource(image_size, self._limits)
 
-    def pictures(self, image_size: int) -> PictureInput:
+    def pictures(self, image_size: int, *, live: bool) -> PictureInput:
         """For a series of pictures."""
-        return PictureSource(image_size, self._limits)
+        return PictureSource(image_size, self._limits, live=live)
+
+    def packets(self, image_size: int) -> PacketInput:
+        """For a codec's packets."""
+        return PacketSource(image_size, self._limits)
 
 
 class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):

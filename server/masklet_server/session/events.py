@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from masklet.errors import MaskletError
+from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import VideoInfo
 
 # From the client
+
+
+class Delivery(enum.Enum):
+    """What happens to frames that come faster than they can be tracked."""
+
+    LOSSLESS = enum.auto()
+    """Who sends them has to wait."""
+
+    LATEST = enum.auto()
+    """Those that have waited too long are skipped."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,12 @@ class Configure:
         window: Frame results ahead of acknowledgement; 0 for the server's limit.
         frame_count: Frames the client says there are; 0 where it does not know. It is believed for SAM 2.1's position
             encoding of short clips; a client that is wrong gets an error at the end, and masks that are a little off.
+        delivery: Of frames that come too fast.
+        max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
+        live: The video has no known end. True where the delivery is LATEST.
+
+    Raises:
+        InvalidArgument: The latency is no time, or the options contradict one another.
     """
 
     model: str = ""
@@ -33,6 +52,22 @@ class Configure:
     deterministic: bool = False
     window: int = 0
     frame_count: int = 0
+    delivery: Delivery = Delivery.LOSSLESS
+    max_latency_seconds: float = 0.0
+    live: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_latency_seconds < math.inf:
+            raise InvalidArgument.of(
+                "config.max_latency_seconds", f"is {self.max_latency_seconds}, must be 0 or more seconds"
+            )
+        if self.max_latency_seconds and self.delivery is not Delivery.LATEST:
+            raise InvalidArgument.of("config.max_latency_seconds", "goes with DELIVERY_LATEST alone; leave it out")
+        object.__setattr__(self, "live", self.live or self.delivery is Delivery.LATEST)
+        if self.live and self.frame_count:
+            raise InvalidArgument.of(
+                "config.frame_count", f"is {self.frame_count}, but a live stream has no known end; leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -50,10 +85,23 @@ class NextPicture:
 
 
 @dataclass(frozen=True)
+class NextPacket:
+    """The next packet of a video that comes as a codec's packets."""
+
+    packet: Packet
+
+
+@dataclass(frozen=True)
 class PromptObject:
-    """Follow, or follow better, one object from one frame on."""
+    """Follow, or follow better, one object from one frame on.
+
+    Attributes:
+        prompt: What is said.
+        on_next_frame: It is for the next frame to be tracked, whichever the prompt names.
+    """
 
     prompt: GivenPrompt
+    on_next_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +135,18 @@ class Unreadable:
     error: MaskletError
 
 
-Event = Configure | VideoChunk | NextPicture | PromptObject | RemoveObject | Ack | EndOfVideo | Cancel | Unreadable
+Event = (
+    Configure
+    | VideoChunk
+    | NextPicture
+    | NextPacket
+    | PromptObject
+    | RemoveObject
+    | Ack
+    | EndOfVideo
+    | Cancel
+    | Unreadable
+)
 
 # To the client
 
@@ -164,6 +223,9 @@ class FrameResult:
         time_base: Seconds a unit.
         pts_nanoseconds: The same in nanoseconds, rounded.
         objects: In order of their ids.
+        skipped: Frames before this one, and after the one before it, that were not tracked.
+        capture_time_nanoseconds: As it came with the frame.
+        latency_seconds: Since the frame's data arrived.
     """
 
     sequence: int
@@ -172,6 +234,9 @@ class FrameResult:
     time_base: Fraction
     pts_nanoseconds: int
     objects: tuple[ObjectResult, ...]
+    skipped: tuple[int, ...] = ()
+    capture_time_nanoseconds: int = 0
+    latency_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

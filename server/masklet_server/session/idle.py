@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from masklet.errors import DeadlineExceeded
+
+T = TypeVar("T")
 
 
 class IdleWatch:
@@ -49,6 +51,18 @@ class IdleWatch:
         finally:
             self._waits.remove(what)
 
+    async def patiently(self, awaited: Awaitable[T], what: str) -> T:
+        """The result of what only the client can bring about.
+
+        Raises:
+            DeadlineExceeded: It has not come within the time without progress, whatever else moved meanwhile.
+        """
+        try:
+            with self.waiting(what):
+                return await asyncio.wait_for(awaited, self._timeout)
+        except asyncio.TimeoutError:
+            raise self._expired(what) from None
+
     async def expire(self) -> NoReturn:
         """Wait until nothing has moved for too long.
 
@@ -58,6 +72,8 @@ class IdleWatch:
         while True:
             rest = self._timeout if self._busy else self._last + self._timeout - self._clock()
             if rest <= 0:
-                waits = " and for ".join(dict.fromkeys(self._waits)) or "the client's messages"
-                raise DeadlineExceeded(f"nothing moved for {self._timeout:g} s while waiting for {waits}")
+                raise self._expired(" and for ".join(dict.fromkeys(self._waits)) or "the client's messages")
             await asyncio.sleep(rest)
+
+    def _expired(self, waits: str) -> DeadlineExceeded:
+        return DeadlineExceeded(f"nothing moved for {self._timeout:g} s while waiting for {waits}")

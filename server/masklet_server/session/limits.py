@@ -14,10 +14,13 @@ class SessionLimits:
         window: Frame results sent ahead of the client's acknowledgement.
         idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the
             session ends.
+        max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
+            not say itself.
         max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
     """
 
     max_objects: int = 64
     window: int = 64
     idle_timeout_seconds: float = 60.0
+    max_latency_seconds: float = 0.05
     max_mask_bytes: int = 16 * 1024**2

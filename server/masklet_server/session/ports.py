@@ -7,6 +7,7 @@ from typing import Protocol
 
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
 
@@ -65,11 +66,21 @@ class PictureInput(Source, Protocol):
         """Take the next picture; waits while enough of them are decoded ahead."""
 
 
+class PacketInput(Source, Protocol):
+    """A source that takes packets."""
+
+    async def feed(self, packet: Packet) -> None:
+        """Take the next packet; waits while many of them are not decoded."""
+
+
 class Sources(Protocol):
     """Makes sources, not yet entered, of frames resized to a model's size."""
 
     def clip(self, image_size: int) -> ClipInput:
         """For a file that arrives in chunks."""
 
-    def pictures(self, image_size: int) -> PictureInput:
-        """For a series of pictures."""
+    def pictures(self, image_size: int, *, live: bool) -> PictureInput:
+        """For a series of pictures; of a live one they may differ in size, and no limit on clips holds."""
+
+    def packets(self, image_size: int) -> PacketInput:
+        """For a codec's packets."""

@@ -42,6 +42,10 @@ class GivenPrompt:
         """What the encoded mask takes."""
         return 0 if self.mask is None else len(self.mask.data)
 
+    def on_frame(self, frame_index: int) -> GivenPrompt:
+        """The same for another frame."""
+        return dataclasses.replace(self, prompt=dataclasses.replace(self.prompt, frame_index=frame_index))
+
     def check_size(self, height: int, width: int) -> None:
         """Hold the prompt against the video's size.
 
@@ -91,7 +95,7 @@ class GivenPrompt:
 class PromptBook:
     """Prompts by frame, in the order in which they came, bounded.
 
-    A frame takes prompts until `take` is called for it; frames are taken in order and none is left out.
+    A frame takes prompts until `take` is called for it or for a later one; frames are taken in order.
 
     Attributes:
         next_frame: The first frame that still takes prompts.
@@ -141,15 +145,16 @@ class PromptBook:
         self._waiting.setdefault(given.frame_index, []).append(given)
 
     def take(self, frame_index: int) -> list[GivenPrompt]:
-        """The frame's prompts; from now on it takes no more.
+        """The frame's prompts after those of frames that were left out before it; from now on they take no more.
 
         Raises:
-            ValueError: It is not the frame after the last one taken.
+            ValueError: It, or a later one, was taken before.
         """
-        if frame_index != self.next_frame:
+        if frame_index < self.next_frame:
             raise ValueError(f"frame {frame_index} was taken, but frame {self.next_frame} comes next")
-        self.next_frame += 1
-        return self._waiting.pop(frame_index, [])
+        self.next_frame = frame_index + 1
+        due = sorted(index for index in self._waiting if index <= frame_index)
+        return [given for index in due for given in self._waiting.pop(index)]
 
     def drop(self, object_id: int) -> int:
         """Forget the object's waiting prompts; how many there were."""

@@ -18,13 +18,14 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event, Response, Send
-from masklet_server.session.frames import FrameFeed
+from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
-from masklet_server.session.ports import ClipInput, PictureInput, Source, Sources, TrackingEngine
-from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.ports import ClipInput, PacketInput, PictureInput, Source, Sources, TrackingEngine
+from masklet_server.session.prompts import PromptBook
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
+from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 
 
@@ -88,10 +89,13 @@ class Session:
         self._book = PromptBook(limits)
         self._clip: ClipInput | None = None
         self._pictures: PictureInput | None = None
+        self._packets: PacketInput | None = None
+        self._kind = ""
+        self._latest = config.delivery is events.Delivery.LATEST
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         self._tracker = Tracker(
-            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic),
+            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic, self._latest),
             engine=engine,
             pool=pool,
             book=self._book,
@@ -156,7 +160,11 @@ class Session:
     async def _send(self, response: Response) -> None:
         with self._idle.waiting("the client to read its responses"):
             async with self._writing:  # results and errors come from two tasks
-                await self._write(response)
+                if self._latest:
+                    # Video goes on arriving, and looks like progress.
+                    await self._idle.patiently(self._write(response), "the client to read its responses")
+                else:
+                    await self._write(response)
         self._idle.touch()
 
     # Receiving
@@ -169,6 +177,8 @@ class Session:
                     await self._on_chunk(event.data)
                 case events.NextPicture():
                     await self._on_picture(event.picture)
+                case events.NextPacket():
+                    await self._on_packet(event.packet)
                 case events.EndOfVideo():
                     await self._on_end()
                 case events.Cancel():
@@ -181,8 +191,7 @@ class Session:
             raise Cancelled("the client went away before end_of_video")
 
     async def _on_chunk(self, chunk: bytes) -> None:
-        if self._pictures is not None:
-            raise InvalidArgument.of("video_chunk", "excludes frame: this stream's video came as frames so far")
+        self._check_kind("video_chunk")
         self._machine.step(Step.VIDEO)
         if self._clip is None:
             self._clip = self._sources.clip(self._image_size)
@@ -191,14 +200,29 @@ class Session:
             await self._clip.feed(chunk)
 
     async def _on_picture(self, picture: Picture) -> None:
-        if self._clip is not None:
-            raise InvalidArgument.of("frame", "excludes video_chunk: this stream's video came as chunks so far")
+        self._check_kind("frame")
         self._machine.step(Step.VIDEO)
         if self._pictures is None:
-            self._pictures = self._sources.pictures(self._image_size)
+            self._pictures = self._sources.pictures(self._image_size, live=self._config.live)
             await self._open(self._pictures)
         with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
             await self._pictures.feed(picture)
+
+    async def _on_packet(self, packet: Packet) -> None:
+        self._check_kind("packet")
+        if self._config.frame_count:
+            raise InvalidArgument.of("config.frame_count", "is not for packets, which have no known end; leave it out")
+        self._machine.step(Step.VIDEO)
+        if self._packets is None:
+            self._packets = self._sources.packets(self._image_size)
+            await self._open(self._packets)
+        with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
+            await self._packets.feed(packet)
+
+    def _check_kind(self, kind: str) -> None:
+        if self._kind not in ("", kind):
+            raise InvalidArgument.of(kind, f"excludes {self._kind}: this stream's video came as {self._kind}s so far")
+        self._kind = kind
 
     async def _open(self, source: Source) -> None:
         await self._held.enter_async_context(source)
@@ -214,7 +238,7 @@ class Session:
         try:
             match event:
                 case events.PromptObject():
-                    await self._on_prompt(event.prompt)
+                    await self._on_prompt(event)
                 case events.RemoveObject():
                     self._on_remove(event.object_id)
                 case events.Ack():
@@ -225,10 +249,13 @@ class Session:
         except MaskletError as error:
             await self._send(events.Problem(error))
 
-    async def _on_prompt(self, given: GivenPrompt) -> None:
+    async def _on_prompt(self, event: events.PromptObject) -> None:
         self._machine.step(Step.PROMPT)
+        given = event.prompt
         if given.mask is not None:
             await self._pool.run(given.check_mask)
+        if event.on_next_frame:
+            given = given.on_frame(self._book.next_frame)
         followed = self._tracker.objects.get(given.object_id)
         prompted = 0 if followed is None else followed.prompted_frames + followed.is_prompted_now
         if prompted + len(self._book.frames_of(given.object_id) | {given.frame_index}) > MAX_CONDITIONING_FRAMES:
@@ -254,13 +281,21 @@ class Session:
         misfits = self._book.fit(info.height, info.width)
         await self._send(events.Described(info))
         await self._report(misfits)
-        frames = FrameFeed(source, self._idle, frame_count=self._config.frame_count)
-        await self._tracker.run(frames)
-        await self._report(self._book.close(frames.taken))
+        frames = self._feed(source)
+        async with frames.running():
+            await self._tracker.run(frames)
+        await self._report(self._book.close(frames.frame_count))
         if frames.broken_promise():
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])
         await self._send(events.Done(frames.taken))
         self._machine.step(Step.LAST_RESULT)
+
+    def _feed(self, source: Source) -> FrameFeed:
+        if self._latest:
+            seconds = self._config.max_latency_seconds or self._limits.max_latency_seconds
+            return LatestFeed(source, self._idle, max_latency_seconds=seconds)
+        live = self._config.live or self._packets is not None
+        return FrameFeed(source, self._idle, frame_count=self._config.frame_count, live=live)
 
     async def _report(self, errors: Sequence[MaskletError]) -> None:
         for error in errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,7 @@ from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send
-from masklet_server.session.frames import FrameFeed
+from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
@@ -54,7 +55,7 @@ class _Entry:
 class _Tracked:
     """A frame and what the engine made of it; without entries where it was not asked."""
 
-    frame: Frame
+    taken: TakenFrame
     entries: Sequence[_Entry] = ()
     output: FrameOutput = field(default_factory=lambda: FrameOutput((), ()))
 
@@ -68,12 +69,15 @@ class TrackerOptions:
         model: A loaded model.
         mask_encoding: Of the results.
         deterministic: Never batched with other streams.
+        latest: Frames go on coming whether or not the client takes results, so that its silence must be noticed by
+            itself.
     """
 
     stream: str
     model: str
     mask_encoding: MaskEncoding
     deterministic: bool
+    latest: bool = False
 
 
 class Tracker:
@@ -105,6 +109,7 @@ class Tracker:
         self._credits = ledger
         self._idle = idle
         self._send = send
+        self._size: tuple[int, int] | None = None
 
     def remove(self, object_id: int) -> bool:
         """Stop following the object from the next frame on; whether it was followed."""
@@ -120,10 +125,10 @@ class Tracker:
         try:
             while True:
                 with self._idle.waiting("the next frame of the video, or end_of_video"):
-                    frame = await frames.next()
-                if frame is None:
+                    ready = await frames.ready()
+                if not ready:
                     break
-                tracked = await self._track(frame, frames)
+                tracked = await self._track(frames)
                 if sending is not None:
                     await sending
                 sending = asyncio.create_task(self._emit(tracked))
@@ -138,18 +143,36 @@ class Tracker:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _track(self, frame: Frame, frames: FrameFeed) -> _Tracked:
-        with self._idle.waiting(f"an ack, because the window of {self._credits.window} frame results is full"):
-            await self._credits.take()
+    async def _track(self, frames: FrameFeed) -> _Tracked:
+        await self._take_credit()
+        taken = frames.take()
+        frame = taken.frame
         # Asked on the first frame even if nothing is to be tracked yet: later, a client that sends pictures only as far
         # ahead as its window reaches would wait for results and never send those that tell.
         with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
             clip_length = await frames.clip_length()
         # From here on, prompts for this frame are too late.
+        await self._fit(frame)
         prompts = self._book.take(frame.index)
         entries = self._line_up(prompts)
         entries = await self._decode_prompts(entries, prompts)
-        return await self._ask_engine(frame, entries, clip_length)
+        return await self._ask_engine(taken, entries, clip_length)
+
+    async def _take_credit(self) -> None:
+        waits = f"an ack, because the window of {self._credits.window} frame results is full"
+        if self._options.latest:
+            await self._idle.patiently(self._credits.take(), waits)
+        else:
+            with self._idle.waiting(waits):
+                await self._credits.take()
+
+    async def _fit(self, frame: Frame) -> None:
+        """Hold waiting prompts against the size of the frame, where that is not the size of the one before."""
+        size = (frame.height, frame.width)
+        if self._size not in (None, size):
+            for error in self._book.fit(*size):
+                await self._send(Problem(error))
+        self._size = size
 
     def _line_up(self, prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         for given in prompts:
@@ -183,10 +206,10 @@ class Tracker:
                 del self.objects[entry.object_id]
         return [entry for entry in entries if not entry.is_idle]
 
-    async def _ask_engine(self, frame: Frame, entries: list[_Entry], clip_length: int | None) -> _Tracked:
+    async def _ask_engine(self, taken: TakenFrame, entries: list[_Entry], clip_length: int | None) -> _Tracked:
         sifted = False
         while entries:
-            job = self._job(frame, [ObjectTask(e.followed.bank, e.prompts) for e in entries], clip_length)
+            job = self._job(taken, [ObjectTask(e.followed.bank, e.prompts) for e in entries], clip_length)
             try:
                 with self._idle.busy():
                     output = await self._engine.track(job)
@@ -198,14 +221,15 @@ class Tracker:
             for entry in entries:
                 entry.followed.prompted_frames += bool(entry.prompts)
                 entry.followed.is_prompted_now = False
-            return _Tracked(frame, entries, output)
-        return _Tracked(frame)
+            return _Tracked(taken, entries, output)
+        return _Tracked(taken)
 
-    def _job(self, frame: Frame, tasks: Sequence[ObjectTask], clip_length: int | None) -> FrameJob:
+    def _job(self, taken: TakenFrame, tasks: Sequence[ObjectTask], clip_length: int | None) -> FrameJob:
+        frame = taken.frame
         return FrameJob(
             model=self._options.model,
             stream=self._options.stream,
-            frame_index=frame.index,
+            frame_index=taken.step,  # memory knows nothing of skipped frames
             pixels=frame.pixels,
             height=frame.height,
             width=frame.width,
@@ -236,7 +260,7 @@ class Tracker:
         return self._without_idle(sifted)
 
     async def _emit(self, tracked: _Tracked) -> None:
-        frame = tracked.frame
+        frame = tracked.taken.frame
         with self._idle.busy():
             prompted = [
                 (entry.object_id, output)
@@ -255,6 +279,9 @@ class Tracker:
                 time_base=frame.time_base,
                 pts_nanoseconds=frame.pts_nanoseconds,
                 objects=tuple(results[len(prompted) :]),
+                skipped=tracked.taken.skipped,
+                capture_time_nanoseconds=frame.capture_time_nanoseconds,
+                latency_seconds=time.monotonic() - frame.arrived_seconds,
             )
         )
 

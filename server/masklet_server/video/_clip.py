@@ -111,7 +111,7 @@ class Clip:
     def _configure(self, threads: int) -> None:
         """PyAV ignores these among the options of `av.open`, except while it probes."""
         context = self._stream.codec_context
-        context.options = {"max_pixels": str(_max_coded_pixels(self._limits))}
+        context.options = {"max_pixels": str(max_coded_pixels(self._limits))}
         context.thread_count = threads
         context.thread_type = "AUTO"
 
@@ -147,7 +147,7 @@ class Clip:
         count, pixels, size = 0, 0, (0, 0)
         first_pts = 0
         for pts, frame in self._timed():
-            shown = self._show(pts, frame)
+            shown = show(pts, frame)
             if count == 0:
                 first_pts, size = pts, shown.picture.size
             self._check_frame(count, frame, size, shown.picture.size)
@@ -202,20 +202,6 @@ class Clip:
         length = declared_length(self._container.format.name, self._file.peek, size)
         return f"it has {size} bytes where its container says {length}" if size < length else ""
 
-    def _show(self, pts: int, frame: av.VideoFrame) -> ShownFrame:
-        # PyAV's stubs know a part of the mapping that it is.
-        matrix = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
-        transpose, degrees = orientation(None if matrix is None else bytes(matrix))
-        try:
-            picture = from_frame(frame)
-        except av.FFmpegError as error:
-            if isinstance(error, MemoryError):
-                raise
-            raise Refusal(
-                "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
-            ) from error
-        return ShownFrame(pts, picture if transpose is None else picture.transpose(transpose), degrees)
-
     def _timed(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames with time stamps that grow."""
         step = max(1, math.floor(1 / ((self._rate() or _FALLBACK_RATE) * self.time_base)))
@@ -262,11 +248,32 @@ class Clip:
             self._damage = "its last packet is not whole"
 
 
+def show(pts: int, frame: av.VideoFrame) -> ShownFrame:
+    """The frame as a viewer sees it.
+
+    Raises:
+        Refusal: Its pixels cannot be converted.
+    """
+    # PyAV's stubs know a part of the mapping that it is.
+    matrix = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    transpose, degrees = orientation(None if matrix is None else bytes(matrix))
+    try:
+        picture = from_frame(frame)
+    except av.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise Refusal(
+            "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
+        ) from error
+    return ShownFrame(pts, picture if transpose is None else picture.transpose(transpose), degrees)
+
+
 def _because(damage: str) -> str:
     return f": {damage}" if damage else ""
 
 
-def _max_coded_pixels(limits: dict[str, Any]) -> int:
+def max_coded_pixels(limits: dict[str, Any]) -> int:
+    """What decoders are told as their `max_pixels`."""
     return int(min(2**31 - 1, limits["max_frame_pixels"] + 2 * _BLOCK * limits["max_side"]))
 
 
@@ -278,7 +285,7 @@ def _open(file: ArrivingFile, limits: dict[str, Any]) -> av.container.InputConta
         # No protocol has this name: the file is the only thing that FFmpeg reads.
         "protocol_whitelist": "none",
         "codec_whitelist": ",".join(CODECS + FOREIGN_DECODERS),
-        "max_pixels": str(_max_coded_pixels(limits)),
+        "max_pixels": str(max_coded_pixels(limits)),
         "threads": "1",
     }
     try:

@@ -104,6 +104,19 @@ def check_size(height: int, width: int, *, max_pixels: int, max_side: int, what:
         )
 
 
+# From limited to full range: 16 to 235 for luma, 16 to 240 for chroma.
+_LUMA = [round(min(255.0, max(0.0, (value - 16) * 255 / 219))) for value in range(256)]
+_CHROMA = [round(min(255.0, max(0.0, (value - 128) * 255 / 224 + 128))) for value in range(256)]
+
+
+def from_nv12(data: bytes, height: int, width: int) -> Image.Image:
+    """The RGB picture of NV12 data, BT.601 in limited range; height and width are even."""
+    luma = Image.frombytes("L", (width, height), data[: width * height])
+    chroma = Image.frombytes("LA", (width // 2, height // 2), data[width * height :])
+    blue, red = (plane.point(_CHROMA).resize((width, height), Image.Resampling.BILINEAR) for plane in chroma.split())
+    return Image.merge("YCbCr", (luma.point(_LUMA), blue, red)).convert("RGB")
+
+
 def from_bytes(
     data: bytes, form: str, height: int, width: int, *, max_pixels: int, max_side: int, field: str
 ) -> Image.Image:
@@ -113,6 +126,8 @@ def from_bytes(
         Refusal: It is no picture of an allowed format, damaged or too large.
     """
     if form != "encoded":
+        if form == "nv12":
+            return from_nv12(data, height, width)
         mode, raw = {"rgb24": ("RGB", "RGB"), "bgr24": ("RGB", "BGR"), "gray8": ("L", "L")}[form]
         return Image.frombytes(mode, (width, height), data, "raw", raw).convert("RGB")
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import time
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
@@ -13,6 +15,15 @@ from masklet_server.video.sandbox import DecoderProcess
 from masklet_server.video.source import Frame, FrameSource, VideoInfo, VideoLimits
 
 Source = TypeVar("Source", bound="SandboxedSource")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known of a frame beside its pixels; the attributes are those of `Frame`."""
+
+    pts: int
+    arrived_seconds: float
+    capture_time_nanoseconds: int = 0
 
 
 class SandboxedSource(FrameSource):
@@ -140,7 +151,26 @@ class SandboxedSource(FrameSource):
             pts, height, width = int(message["pts"]), int(message["height"]), int(message["width"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._failed(_nonsense(message)) from error
-        return Frame(self._taken, pts, self._time_base, pixels, height, width)
+        arrival = self._arrival_of(self._taken, pts)
+        return Frame(
+            self._taken,
+            arrival.pts,
+            self._time_base,
+            pixels,
+            height,
+            width,
+            arrival.arrived_seconds,
+            arrival.capture_time_nanoseconds,
+        )
+
+    def _arrival_of(self, index: int, pts: int) -> Arrival:
+        """What is known of a frame beside its pixels.
+
+        Args:
+            index: Of the frame.
+            pts: What the process says.
+        """
+        return Arrival(pts, time.monotonic())
 
     async def _receive(self, *expected: str) -> _wire.Message:
         """The next message; the last word is repeated for ever."""

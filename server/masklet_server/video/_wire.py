@@ -7,11 +7,14 @@ To the process:
 - ``end``: nothing more will come.
 - ``free``: the oldest slot in use was copied.
 - ``picture``: `format`, `height`, `width`, `size`, `index`; `size` bytes follow the line.
+- ``codec``: `name`, `is_fragment`, `size`; `size` bytes of extradata follow. Before the first packet.
+- ``packet``: `index`, `size`; `size` bytes follow the line.
 
 From the process:
 
 - ``info``: the fields of `VideoInfo`, and `time_base`; once, before the first frame.
 - ``frame``: `slot`, `pts`, `height`, `width`. Slots are used in turn.
+- ``taken``: `index`; the packet was decoded. The `pts` of frames that packets give are the indices of these.
 - ``end``: no more frames.
 - ``error``: `kind` (a class of masklet.errors), `message`, `field` (or "").
 

@@ -34,5 +34,8 @@ CODECS: tuple[str, ...] = (
 )
 FOREIGN_DECODERS: tuple[str, ...] = ("libdav1d",)
 
+# Codecs whose packets may come without a container, each with the decoder that is used.
+PACKET_DECODERS: dict[str, str] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
+
 # Names of Pillow's formats.
 PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")

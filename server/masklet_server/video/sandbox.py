@@ -23,7 +23,7 @@ from masklet.errors import BY_CODE, DataLoss, Internal, InvalidArgument, Masklet
 from masklet_server.video import _wire
 from masklet_server.video.source import VideoLimits
 
-Mode = Literal["clip", "pictures", "single"]
+Mode = Literal["clip", "pictures", "live pictures", "packets", "single"]
 
 _KINDS = {cls.__name__: cls for cls in BY_CODE.values()}
 _PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")

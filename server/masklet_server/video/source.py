@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -35,6 +36,12 @@ class VideoLimits:
     decoder_memory_bytes: int = 4 * 1024**3
     decoder_cpu_seconds: int = 7200
     first_frame_timeout_seconds: float = 30.0
+
+    def of_live_stream(self) -> VideoLimits:
+        """The same without those that a stream which never ends would reach."""
+        return dataclasses.replace(
+            self, max_frames=0, max_duration_seconds=0.0, max_decoded_pixels=0, decoder_cpu_seconds=0
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class Frame:
         pixels: ``uint8[S, S, 3]`` RGB, made from the shown frame by Pillow's bicubic resize (what SAM 2's loader does).
         height: Rows of the frame as shown.
         width: Columns of the frame as shown.
+        arrived_seconds: When its data arrived, of a clip when it was decoded, by `time.monotonic`.
+        capture_time_nanoseconds: What the client said of it; 0 where it said nothing.
     """
 
     index: int
@@ -81,6 +90,8 @@ class Frame:
     pixels: npt.NDArray[np.uint8]
     height: int
     width: int
+    arrived_seconds: float = 0.0
+    capture_time_nanoseconds: int = 0
 
     @property
     def pts_nanoseconds(self) -> int:

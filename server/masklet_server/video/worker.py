@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from masklet_server.video._arriving import ArrivingFile
 from masklet_server.video._clip import Clip, ShownFrame
 from masklet_server.video._confine import confine
+from masklet_server.video._packets import PacketDecoder
 from masklet_server.video._pixels import check_size, from_bytes, shrink
 from masklet_server.video._wire import Channel, Message, Refusal
 
@@ -34,12 +35,16 @@ class Worker:
         self._free = self._slots
         self._next = 0
         self.spool: ArrivingFile | None = None
+        # Packets, and the end, that came while a slot was awaited; the parent bounds them.
+        self.backlog: deque[tuple[Message, bytes]] | None = None
 
     def pump(self) -> None:
-        """Wait for one message of the clip's parent and act on it."""
+        """Wait for one message of the parent and act on it."""
         message = self.channel.receive()
         if message["type"] == "free":
             self._free += 1
+        elif self.backlog is not None and message["type"] in ("packet", "codec", "end"):
+            self.backlog.append((message, self.channel.receive_bytes(message.get("size", 0))))
         elif self.spool is not None and message["type"] == "arrived":
             self.spool.arrived = message["size"]
         elif self.spool is not None and message["type"] == "end":
@@ -128,8 +133,8 @@ def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
     )
 
 
-def decode_pictures(worker: Worker) -> None:
-    """Send every picture that comes, at the model's size, all as large as the first one."""
+def decode_pictures(worker: Worker, *, live: bool) -> None:
+    """Send every picture that comes, at the model's size, all as large as the first one unless they are live."""
     first: tuple[int, int] | None = None
     pixels, most = 0, worker.limits["max_decoded_pixels"]
     while (message := worker.channel.receive())["type"] != "end":
@@ -137,11 +142,11 @@ def decode_pictures(worker: Worker) -> None:
         if first is None:
             first = picture.size
             worker.channel.send("info", height=picture.height, width=picture.width, time_base=[1, 1_000_000_000])
-        if picture.size != first:
+        if picture.size != first and not live:
             raise Refusal(
                 "InvalidArgument",
                 f"frame {message['index']} is {picture.width}x{picture.height} pixels, the first one was "
-                f"{first[0]}x{first[1]}; all frames of a stream must have one size",
+                f"{first[0]}x{first[1]}; all frames of a stream must have one size, unless config.live is set",
                 "frame.data",
             )
         pixels += picture.width * picture.height
@@ -154,6 +159,47 @@ def decode_pictures(worker: Worker) -> None:
         worker.channel.send("frame", slot=slot, pts=message["pts"], height=picture.height, width=picture.width)
     if first is None:
         raise Refusal("InvalidArgument", "no picture was sent; a video needs at least one", "frame")
+
+
+def decode_packets(worker: Worker) -> None:
+    """Send every frame of the packets that come, at the model's size, and say of each packet when it is done with."""
+    worker.backlog = deque()
+    decoder: PacketDecoder | None = None
+    count = 0
+    while True:
+        while not worker.backlog:
+            worker.pump()
+        message, data = worker.backlog.popleft()
+        if message["type"] == "codec":
+            decoder = PacketDecoder(message["name"], data, worker.limits, is_fragment=message["is_fragment"])
+            continue
+        if decoder is None:
+            break  # the end, without any packet
+        frames = decoder.decode(data, message["index"]) if message["type"] == "packet" else decoder.drain()
+        for frame in frames:
+            if count == 0:
+                _send_packet_info(worker, decoder, frame)
+            slot = worker.put(shrink(frame.picture, worker.image_size))
+            width, height = frame.picture.size
+            worker.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width)
+            count += 1
+        if message["type"] == "end":
+            break
+        worker.channel.send("taken", index=message["index"])
+    if count == 0:
+        raise Refusal("DataLoss", "no packet gave a frame: there was no key frame, or all were damaged")
+
+
+def _send_packet_info(worker: Worker, decoder: PacketDecoder, first: ShownFrame) -> None:
+    worker.channel.send(
+        "info",
+        container="packets",
+        codec=decoder.codec,
+        height=first.picture.height,
+        width=first.picture.width,
+        rotation_degrees=first.rotation_degrees,
+        time_base=[1, 1_000_000_000],
+    )
 
 
 def decode_single_pictures(worker: Worker) -> None:
@@ -212,8 +258,10 @@ def serve(channel: Channel, memory_fd: int, spool_fd: int) -> None:
     try:
         if setup["mode"] == "clip":
             decode_clip(worker, spool_fd)
-        elif setup["mode"] == "pictures":
-            decode_pictures(worker)
+        elif setup["mode"] in ("pictures", "live pictures"):
+            decode_pictures(worker, live=setup["mode"] == "live pictures")
+        elif setup["mode"] == "packets":
+            decode_packets(worker)
         else:
             decode_single_pictures(worker)
         channel.send("end")
