@@ -213,6 +213,10 @@ class FakePackets(FakeSource):
     async def feed(self, packet: Packet) -> None:
         await self.put(packet.data[0])
 
+    async def packets_taken(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
 
 class FakeSources:
     """Makes fake sources.

@@ -260,3 +260,15 @@ async def test_leaving_frees_a_feed_that_waits(monkeypatch: pytest.MonkeyPatch) 
     await asyncio.wait_for(feeding, 10)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_progress_is_told_after_a_good_deal_of_data() -> None:
+    async with PacketSource(SIZE, LIMITS) as source:
+        first, *_ = units("h264")
+        count = packets._PROGRESS_BYTES // (len(first) + packets._PACKET_COST) + 1
+        telling = asyncio.create_task(source.packets_taken())
+        for index in range(count + 1):
+            await source.feed(Packet(first, "h264"))
+            assert await source.next_frame() is not None
+            assert not telling.done() or index + 1 >= count
+        assert count <= await asyncio.wait_for(telling, 30) <= count + 1

@@ -35,8 +35,11 @@ from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
     from masklet._aio import AsyncClient, AsyncTracking
+    from masklet._aio_live import AsyncLive
     from masklet._client import Client
     from masklet._drawing import cutout, overlay, save_indexed_masks, save_mask
+    from masklet._live import Live
+    from masklet._live_protocol import VideoPacket
     from masklet._overlay_video import write_overlay_video
     from masklet._results import FrameResult, ObjectResult, PromptResult, VideoInfo
     from masklet._rle import Rle, decode_rle, encode_rle
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "AsyncLive",
     "AsyncTracking",
     "Cancelled",
     "Client",
@@ -60,6 +64,7 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "Limits",
+    "Live",
     "MaskletError",
     "ModelInfo",
     "NotFound",
@@ -75,6 +80,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "VideoInfo",
+    "VideoPacket",
     "__version__",
     "cutout",
     "decode_rle",
@@ -89,8 +95,11 @@ __all__ = [
 # `masklet --help` none of these.
 _HOMES = {
     "_aio": ("AsyncClient", "AsyncTracking"),
+    "_aio_live": ("AsyncLive",),
     "_client": ("Client",),
     "_drawing": ("cutout", "overlay", "save_indexed_masks", "save_mask"),
+    "_live": ("Live",),
+    "_live_protocol": ("VideoPacket",),
     "_overlay_video": ("write_overlay_video",),
     "_results": ("FrameResult", "ObjectResult", "PromptResult", "VideoInfo"),
     "_rle": ("Rle", "decode_rle", "encode_rle"),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from grpc_health.v1 import health_pb2
 from masklet import _server_info
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
+from masklet._live import OnError
+from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._results import FrameResult, PromptResult, VideoInfo
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
@@ -26,6 +29,12 @@ from masklet._tracking import OnPrompt, Tracking
 from masklet._video import VideoSource, open_upload
 from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
+
+if TYPE_CHECKING:
+    from masklet._aio_live import AsyncLive
+
+_Entered = TypeVar("_Entered", bound="AsyncTracking")
+_T = TypeVar("_T")
 
 
 class AsyncClient:
@@ -103,6 +112,42 @@ class AsyncClient:
             on_prompt=prompted,
         )
         return AsyncTracking(tracking, source)
+
+    def live(
+        self,
+        prompts: Prompt | Iterable[Prompt] = (),
+        *,
+        delivery: Delivery = "latest",
+        max_latency: float = 0.0,
+        model: str = "",
+        deterministic: bool = False,
+        window: int = 0,
+        timeout: float | None = None,
+        on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
+    ) -> AsyncLive:
+        """Follow objects through video that is not there yet; as `Client.live`, with callbacks on this event loop.
+
+        async with client.live(prompt) as live:
+            sending = asyncio.create_task(film(live))  # awaits live.send(...) and at last calls live.end()
+            async for frame in live:
+                print(frame.frame_index, frame.latency_seconds)
+        """
+        from masklet._aio_live import AsyncLive
+
+        loop = asyncio.get_running_loop()
+        live = self._connection.live(
+            prompts,
+            delivery=delivery,
+            max_latency=max_latency,
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            timeout=timeout,
+            on_prompt=None if on_prompt is None else _on_loop(loop, on_prompt),
+            on_error=None if on_error is None else _on_loop(loop, on_error),
+        )
+        return AsyncLive(live)
 
     async def segment(
         self,
@@ -188,7 +233,7 @@ class AsyncTracking(AsyncIterator[FrameResult]):
         self.cancel()
         self._thread.shutdown(wait=False)
 
-    async def __aenter__(self) -> AsyncTracking:
+    async def __aenter__(self: _Entered) -> _Entered:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -212,6 +257,15 @@ class AsyncTracking(AsyncIterator[FrameResult]):
         if frame is None:
             raise StopAsyncIteration
         return frame
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[_T], None]) -> Callable[[_T], None]:
+    """The callback for other threads than the loop's."""
+
+    def call(value: _T) -> None:
+        loop.call_soon_threadsafe(callback, value)
+
+    return call
 
 
 class _OnLoop(Iterator[npt.NDArray[np.uint8]]):

@@ -10,6 +10,8 @@ from grpc_health.v1 import health_pb2
 from masklet import _server_info
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
+from masklet._live import Live, OnError
+from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
@@ -111,6 +113,57 @@ class Client:
             window=window,
             timeout=timeout,
             on_prompt=on_prompt,
+        )
+
+    def live(
+        self,
+        prompts: Prompt | Iterable[Prompt] = (),
+        *,
+        delivery: Delivery = "latest",
+        max_latency: float = 0.0,
+        model: str = "",
+        deterministic: bool = False,
+        window: int = 0,
+        timeout: float | None = None,
+        on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
+    ) -> Live:
+        """Follow objects through video that is not there yet: a camera's frames, or packets of a stream.
+
+            with client.live(Prompt(point_coords=[[360, 480]])) as live:
+                threading.Thread(target=film, args=(live,)).start()  # calls live.send(...) and at last live.end()
+                for frame in live:
+                    print(frame.frame_index, frame.latency_seconds, frame.skipped_frame_indices)
+
+        Results must be taken while video is sent: a server does not run ahead of them without end.
+
+        Args:
+            prompts: What to follow, from frames still to be sent; see `Live.prompt` for later ones.
+            delivery: "latest": frames that come faster than they can be tracked are skipped, and named in the next
+                result. "lossless": every frame is tracked, and `Live.send` waits.
+            max_latency: Seconds that a frame may wait to be tracked before a newer one takes its place; 0 for the
+                server's default.
+            model: A name from `info`; empty for the server's default.
+            deterministic: Never share a batch with other sessions.
+            window: Frames that the server may be ahead of the loop over results; 0 for as many as it allows.
+            timeout: Seconds for the whole call; None for no limit.
+            on_prompt: Called, on the thread that takes results, with what the model makes of each prompt.
+            on_error: Called, on that thread, with faults that do no harm to the stream, such as a prompt beside the
+                picture. Without it they are raised from the loop, which ends the call.
+
+        Raises:
+            InvalidArgument: An argument is wrong.
+        """
+        return self._connection.live(
+            prompts,
+            delivery=delivery,
+            max_latency=max_latency,
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            timeout=timeout,
+            on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def segment(

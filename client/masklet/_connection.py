@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2_grpc
 
 from masklet import _status
 from masklet._endpoint import Endpoint
+from masklet._live import Live, OnError
+from masklet._live_protocol import LiveProtocol, live_config
 from masklet._protocol import TrackProtocol, prompts_of, track_config
 from masklet._tracking import OnPrompt, Tracking
 from masklet._video import Upload
@@ -111,6 +113,40 @@ class Connection:
             target=str(self._endpoint),
             timeout=timeout,
             on_prompt=on_prompt,
+        )
+
+    def live(
+        self,
+        prompts: Prompt | Iterable[Prompt],
+        *,
+        delivery: str,
+        max_latency: float,
+        model: str,
+        deterministic: bool,
+        window: int,
+        timeout: float | None,
+        on_prompt: OnPrompt | None,
+        on_error: OnError | None,
+    ) -> Live:
+        """Start a live call.
+
+        Raises:
+            InvalidArgument: An option or a prompt is wrong.
+            FailedPrecondition: The client is closed.
+        """
+        self._check_open()
+        config = live_config(
+            track_config(model=model, deterministic=deterministic, window=window, frame_count=0),
+            delivery=delivery,
+            max_latency=max_latency,
+        )
+        return Live(
+            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
+            LiveProtocol(config, prompts_of(prompts)),
+            target=str(self._endpoint),
+            timeout=timeout,
+            on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def _fault(self, error: grpc.RpcError) -> MaskletError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,24 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
 _MAX_PICTURE_BYTES = MAX_MESSAGE_BYTES - 64 * 1024
 
 
-def picture_to_wire(source: Any, *, field: str = "image") -> common_pb2.Picture:
+Layout = Literal["rgb24", "bgr24", "gray8", "nv12"]
+"""What the bytes of an array mean: ``uint8[H, W, 3]`` RGB or BGR, ``uint8[H, W]``, or ``uint8[H * 3 / 2, W]`` NV12."""
+
+_FORMATS = {
+    "rgb24": common_pb2.PICTURE_FORMAT_RGB24,
+    "bgr24": common_pb2.PICTURE_FORMAT_BGR24,
+    "gray8": common_pb2.PICTURE_FORMAT_GRAY8,
+    "nv12": common_pb2.PICTURE_FORMAT_NV12,
+}
+
+
+def picture_to_wire(source: Any, *, field: str = "image", layout: Layout | None = None) -> common_pb2.Picture:
     """The picture as a message: a file's bytes as they are, pixels raw.
+
+    Args:
+        source: The picture.
+        field: What errors name.
+        layout: Of an array; by default RGB or gray, as its shape says.
 
     Raises:
         InvalidArgument: It is no picture, or larger than a message may be; the message names `field`.
@@ -36,7 +52,7 @@ def picture_to_wire(source: Any, *, field: str = "image") -> common_pb2.Picture:
     elif isinstance(source, bytes):
         picture = _encoded(source)
     else:
-        picture = _raw(_pixels(source, field))
+        picture = _raw(_pixels(source, field)) if layout is None else _laid_out(source, layout, field)
     if not picture.data:
         raise InvalidArgument.of(field, "is empty")
     if len(picture.data) > _MAX_PICTURE_BYTES:
@@ -102,6 +118,22 @@ def _raw(pixels: npt.NDArray[np.uint8]) -> common_pb2.Picture:
         height=pixels.shape[0],
         width=pixels.shape[1],
     )
+
+
+def _laid_out(source: Any, layout: Layout, field: str) -> common_pb2.Picture:
+    if layout not in _FORMATS:
+        raise InvalidArgument.of("layout", f"is {layout!r}, must be one of {', '.join(_FORMATS)}")
+    if not isinstance(source, np.ndarray):
+        raise InvalidArgument.of("layout", f"is for arrays; leave it out for {type(source).__qualname__}")
+    pixels = check_pixels(source, field=field)
+    if (pixels.ndim == 3) is not (layout in ("rgb24", "bgr24")):
+        raise InvalidArgument.of(field, f"has the shape {list(pixels.shape)}, which {layout} pictures don't have")
+    height, width = pixels.shape[:2]
+    if layout == "nv12":
+        if height % 3 or width % 2:
+            raise InvalidArgument.of(field, f"has the shape {list(pixels.shape)}, must be [H * 3 / 2, W], both even")
+        height = height * 2 // 3
+    return common_pb2.Picture(format=_FORMATS[layout], data=pixels.tobytes(), height=height, width=width)
 
 
 def _decoded(data: bytes, field: str) -> npt.NDArray[np.uint8]:

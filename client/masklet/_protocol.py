@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from masklet import _status, _wire
 from masklet._results import FrameResult, PromptResult, VideoInfo
-from masklet.errors import InvalidArgument, Unavailable
+from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
 from masklet.v1 import common_pb2, tracking_pb2
 
@@ -104,8 +104,11 @@ class TrackProtocol:
         lookahead = self._lookahead if self._frames_taken == 0 else 0
         return self._pictures_sent - self._frames_taken < max(self._window, lookahead, 1)
 
-    def receive(self, response: tracking_pb2.TrackResponse) -> FrameResult | PromptResult | None:
+    def receive(self, response: tracking_pb2.TrackResponse) -> FrameResult | PromptResult | MaskletError | None:
         """Take one response in; a result is acknowledged by being taken.
+
+        Returns:
+            A result; or a fault that the client can mend, where the call goes on in spite of it.
 
         Raises:
             MaskletError: The server reports a fault, of the class that fits.
@@ -124,10 +127,13 @@ class TrackProtocol:
         elif kind == "video_info":
             self.video = _wire.video_from_wire(response.video_info)
         elif kind == "error":
-            raise _status.from_status(response.error)
+            return self._on_problem(_status.from_status(response.error))
         elif kind == "done":
             self.finished = True
         return None  # a kind that a newer server knows is not for this client
+
+    def _on_problem(self, error: MaskletError) -> MaskletError:
+        raise error
 
     def end_of_stream(self) -> None:
         """The server has closed the stream without an error.

@@ -59,6 +59,10 @@ class FrameResult:
         sequence: Counts the server's results, from 1.
         revision: 0 for a frame's first result; higher where a later correction changed it.
         objects: By id, in ascending order; empty on frames before the first prompt.
+        skipped_frame_indices: Frames before this one that were not tracked, because the latest ones were asked for.
+        capture_time_nanoseconds: As it was sent with the frame; 0 where none was.
+        server_latency_seconds: From the arrival of the frame's data at the server to the sending of this result.
+        received_time_nanoseconds: By this machine's `time.time_ns`.
     """
 
     frame_index: int
@@ -66,6 +70,17 @@ class FrameResult:
     sequence: int
     revision: int
     objects: Mapping[int, ObjectResult]
+    skipped_frame_indices: tuple[int, ...] = ()
+    capture_time_nanoseconds: int = 0
+    server_latency_seconds: float = 0.0
+    received_time_nanoseconds: int = 0
+
+    @property
+    def latency_seconds(self) -> float | None:
+        """From capture to this result, by this machine's clock; None where no time of capture was sent."""
+        if not self.capture_time_nanoseconds:
+            return None
+        return (self.received_time_nanoseconds - self.capture_time_nanoseconds) / 1e9
 
     @property
     def masks(self) -> dict[int, npt.NDArray[np.bool_]]:

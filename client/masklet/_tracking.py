@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 
 from masklet import _status
 from masklet._protocol import Step, TrackProtocol
 from masklet._results import FrameResult, PromptResult, VideoInfo
-from masklet.errors import Cancelled
+from masklet.errors import Cancelled, MaskletError
 from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
 
 OnPrompt = Callable[[PromptResult], None]
 _Call = Any  # grpc's own type for a running stream is private
+_Entered = TypeVar("_Entered", bound="Tracking")
 StartCall = Callable[[Iterator[tracking_pb2.TrackRequest]], _Call]
 
 
@@ -80,7 +81,7 @@ class Tracking(Iterator[FrameResult]):
         self._ended = True
         self._call.cancel()
 
-    def __enter__(self) -> Tracking:
+    def __enter__(self: _Entered) -> _Entered:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -110,8 +111,12 @@ class Tracking(Iterator[FrameResult]):
                 self._sender.changed.notify_all()
             if isinstance(event, FrameResult):
                 return event
-            if event is not None and self._on_prompt is not None:
-                self._on_prompt(event)
+            if event is not None:
+                self._pass_on(event)
+
+    def _pass_on(self, event: PromptResult | MaskletError) -> None:
+        if isinstance(event, PromptResult) and self._on_prompt is not None:
+            self._on_prompt(event)
 
     def _read(self) -> tracking_pb2.TrackResponse:
         try:
@@ -173,6 +178,7 @@ class _Sender:
         with self.changed:
             while (step := self.protocol.next_request()) is Step.WAIT:
                 self.changed.wait()
+            self.changed.notify_all()  # there may be room now for what was not taken yet
             return step
 
     def _fetch_part(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import numpy.typing as npt
 
@@ -98,6 +100,10 @@ def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
         sequence=message.sequence,
         revision=message.revision,
         objects={o.object_id: object_from_wire(o) for o in message.objects},
+        skipped_frame_indices=tuple(message.skipped_frame_indices),
+        capture_time_nanoseconds=message.capture_time_nanoseconds,
+        server_latency_seconds=message.latency_seconds,
+        received_time_nanoseconds=time.time_ns(),
     )
 
 

@@ -539,6 +539,7 @@ class TrackResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     PROPAGATION_DONE_FIELD_NUMBER: _builtins.int
+    PACKETS_TAKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___SessionInfo: ...
     @_builtins.property
@@ -555,6 +556,8 @@ class TrackResponse(_message.Message):
     def done(self) -> Global___Done: ...
     @_builtins.property
     def propagation_done(self) -> Global___PropagationDone: ...
+    @_builtins.property
+    def packets_taken(self) -> Global___PacketsTaken: ...
     def __init__(
         self,
         *,
@@ -565,12 +568,13 @@ class TrackResponse(_message.Message):
         error: _status_pb2.Status | None = ...,
         done: Global___Done | None = ...,
         propagation_done: Global___PropagationDone | None = ...,
+        packets_taken: Global___PacketsTaken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -831,6 +835,28 @@ class PropagationDone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
+
+@_typing.final
+class PacketsTaken(_message.Message):
+    """The server has decoded packets, or dropped them. Sent after each 64 KiB of their data or more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Packets since the start of the stream that wait no longer."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PacketsTaken: _TypeAlias = PacketsTaken  # noqa: Y015
 
 @_typing.final
 class Done(_message.Message):

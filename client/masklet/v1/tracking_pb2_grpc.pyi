@@ -55,8 +55,8 @@ class TrackingServiceStub:
     so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
     A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
     `config.frame_count` or `config.live` is set): the server stops reading while enough pictures wait, and would not see
-    an ack behind them. For the same reason a client that sends `packet`s keeps less than 16 MiB of them ahead of its
-    acks. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
+    an ack behind them. For the same reason a client that sends `packet`s keeps at most 8 MiB of them beyond those that
+    `packets_taken` tells of. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
     a client that takes or acknowledges nothing for `session.idle_timeout_seconds` ends with DEADLINE_EXCEEDED although
     it goes on sending.
 
@@ -95,8 +95,8 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
     A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
     `config.frame_count` or `config.live` is set): the server stops reading while enough pictures wait, and would not see
-    an ack behind them. For the same reason a client that sends `packet`s keeps less than 16 MiB of them ahead of its
-    acks. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
+    an ack behind them. For the same reason a client that sends `packet`s keeps at most 8 MiB of them beyond those that
+    `packets_taken` tells of. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
     a client that takes or acknowledges nothing for `session.idle_timeout_seconds` ends with DEADLINE_EXCEEDED although
     it goes on sending.
 
@@ -138,8 +138,8 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
         A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
         `config.frame_count` or `config.live` is set): the server stops reading while enough pictures wait, and would not see
-        an ack behind them. For the same reason a client that sends `packet`s keeps less than 16 MiB of them ahead of its
-        acks. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
+        an ack behind them. For the same reason a client that sends `packet`s keeps at most 8 MiB of them beyond those that
+        `packets_taken` tells of. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
         a client that takes or acknowledges nothing for `session.idle_timeout_seconds` ends with DEADLINE_EXCEEDED although
         it goes on sending.
 

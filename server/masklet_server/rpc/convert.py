@@ -213,6 +213,8 @@ def response(answer: events.Response) -> tracking_pb2.TrackResponse:
             return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
         case events.Problem():
             return problem(answer.error)
+        case events.PacketsTaken():
+            return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
         case events.Done():
             return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
 

@@ -247,11 +247,18 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class PacketsTaken:
+    """So many packets, since the start, wait no longer."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Done:
     """Everything was sent."""
 
     frame_count: int
 
 
-Response = Opened | Described | PromptResult | FrameResult | Problem | Done
+Response = Opened | Described | PromptResult | FrameResult | Problem | PacketsTaken | Done
 Send = Callable[[Response], Awaitable[None]]

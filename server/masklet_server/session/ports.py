@@ -72,6 +72,9 @@ class PacketInput(Source, Protocol):
     async def feed(self, packet: Packet) -> None:
         """Take the next packet; waits while many of them are not decoded."""
 
+    async def packets_taken(self) -> int:
+        """Wait until a good deal more was decoded; packets, since the start, that wait no longer."""
+
 
 class Sources(Protocol):
     """Makes sources, not yet entered, of frames resized to a model's size."""

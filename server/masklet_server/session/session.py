@@ -91,6 +91,7 @@ class Session:
         self._pictures: PictureInput | None = None
         self._packets: PacketInput | None = None
         self._kind = ""
+        self._tasks: list[asyncio.Task[None]] = []
         self._latest = config.delivery is events.Delivery.LATEST
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
@@ -119,24 +120,22 @@ class Session:
             MaskletError: The session cannot go on.
             asyncio.CancelledError: The task was cancelled; as with any other end, nothing is held any longer.
         """
-        tasks: list[asyncio.Task[None]] = []
-
-        def begin(coroutine: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-            tasks.append(asyncio.create_task(coroutine, name=f"{name} {self.id}"))
-            return tasks[-1]
-
         try:
-            begin(self._idle.expire(), "watch")
-            await _until_done(begin(self._send(self._opened()), "open"), tasks)
-            begin(self._receive(incoming), "receive")
-            await _until_done(begin(self._track(), "track"), tasks)
+            self._begin(self._idle.expire(), "watch")
+            await _until_done(self._begin(self._send(self._opened()), "open"), self._tasks)
+            self._begin(self._receive(incoming), "receive")
+            await _until_done(self._begin(self._track(), "track"), self._tasks)
         except BaseException:
             if not self._machine.is_over:
                 self._machine.step(Step.FAILURE)
             raise
         finally:
             # Shielded: a second cancellation must not leave a decoder behind.
-            await asyncio.shield(asyncio.create_task(self._free(tasks)))
+            await asyncio.shield(asyncio.create_task(self._free(self._tasks)))
+
+    def _begin(self, coroutine: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        self._tasks.append(asyncio.create_task(coroutine, name=f"{name} {self.id}"))
+        return self._tasks[-1]
 
     def _opened(self) -> events.Opened:
         return events.Opened(
@@ -275,6 +274,8 @@ class Session:
 
     async def _track(self) -> None:
         source = await self._opened_source
+        if self._packets is not None:
+            self._begin(self._tell_progress(self._packets), "progress")
         with self._idle.waiting("the video's first frame"):
             info = await source.info()
         self._machine.step(Step.FIRST_FRAME)
@@ -289,6 +290,10 @@ class Session:
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])
         await self._send(events.Done(frames.taken))
         self._machine.step(Step.LAST_RESULT)
+
+    async def _tell_progress(self, source: PacketInput) -> None:
+        while True:
+            await self._send(events.PacketsTaken(await source.packets_taken()))
 
     def _feed(self, source: Source) -> FrameFeed:
         if self._latest:
@@ -312,10 +317,12 @@ def _wrong_count(promised: int, actual: int) -> InvalidArgument:
 
 async def _until_done(main: asyncio.Task[None], tasks: Sequence[asyncio.Task[None]]) -> None:
     """Wait for `main` to end or any of `tasks` to fail, and raise what it raised."""
-    pending = set(tasks)
+    ended: set[asyncio.Task[None]] = set()
     while not main.done():
-        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if main not in ended:
-            for task in ended:
+        # `main` may begin further ones, whose failure is seen when any other ends: at the latest the idle watch.
+        now, _ = await asyncio.wait(set(tasks) - ended, return_when=asyncio.FIRST_COMPLETED)
+        ended |= now
+        if main not in now:
+            for task in now:
                 task.result()
     main.result()

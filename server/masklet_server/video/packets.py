@@ -17,6 +17,8 @@ from masklet_server.video.source import VideoLimits
 # Packets of one stream that wait to be decoded, with what each costs beside its data.
 MAX_WAITING_BYTES = 16 * 1024**2
 _PACKET_COST = 512
+# Data decoded between two words on how far decoding has come.
+_PROGRESS_BYTES = 64 * 1024
 _MAX_EXTRADATA = 1024**2
 # Decoders hold back a frame while so many packets pass at most; what is known of older ones is forgotten.
 _MAX_DELAY_PACKETS = 256
@@ -80,6 +82,9 @@ class PacketSource(SandboxedSource):
         self._fed = 0
         self._waiting_bytes = 0
         self._room = asyncio.Event()
+        self._taken_packets = 0
+        self._untold_bytes = 0
+        self._progress = asyncio.Event()
 
     async def _start(self) -> DecoderProcess:
         return await DecoderProcess.start(
@@ -146,6 +151,17 @@ class PacketSource(SandboxedSource):
             self._waiting_bytes -= known.cost
             self._known.pop(index - _MAX_DELAY_PACKETS, None)
             self._room.set()
+            self._taken_packets = index + 1
+            self._untold_bytes += known.cost
+            if self._untold_bytes >= _PROGRESS_BYTES:
+                self._progress.set()
+
+    async def packets_taken(self) -> int:
+        """Wait until a good deal more was decoded; packets, since the start, that wait no longer."""
+        await self._progress.wait()
+        self._progress.clear()
+        self._untold_bytes = 0
+        return self._taken_packets
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:
         known = self._known.get(pts)
