@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 import masklet
+from masklet._capture import is_live
 from masklet.cli._console import Advance, err, frame_progress, out
+from masklet.cli._live import check_options, following
 from masklet.cli._outputs import Sink, json_file, mask_folder
 from masklet.cli._prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli._server import (
@@ -36,7 +38,13 @@ _NO_OUTPUT = "nothing was written; --overlay OUT.mp4, --masks DIR and --json FIL
 
 
 def track(
-    video: Annotated[str, typer.Argument(metavar="VIDEO|FOLDER", help="A video file, or a folder of pictures.")],
+    video: Annotated[
+        str,
+        typer.Argument(
+            metavar="VIDEO|FOLDER|URL|DEVICE|-",
+            help="A video file, a folder of pictures; or live, rtsp://..., /dev/video0, a named pipe, or - for stdin.",
+        ),
+    ],
     point: PointOption = None,
     background: BackgroundOption = None,
     box: BoxOption = None,
@@ -58,6 +66,14 @@ def track(
         bool,
         typer.Option("--deterministic", help="Never batch with others: two runs, same bits.", rich_help_panel="Server"),
     ] = False,
+    delivery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="latest|lossless",
+            help="Of a live video that comes faster than it can be tracked: skip frames, or wait (pipes do).",
+            rich_help_panel="Server",
+        ),
+    ] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -73,15 +89,27 @@ def track(
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
-    _check_names(video, overlay)
+    live = is_live(video)
+    if live:
+        check_options(video, overlay=overlay is not None, delivery=delivery)
+    elif delivery is not None:
+        raise typer.BadParameter(f"{video} is not live: every frame of it is tracked", param_hint="--delivery")
+    else:
+        _check_names(video, overlay)
     access = Access(server, token_file, ca, cert, key, insecure)
     with access.connect(model) as client:
         tally = Tally()
-        tracking = client.track(video, prompts, model=model or "", deterministic=deterministic)
-        with tracking, contextlib.ExitStack() as stack:
-            sinks = _open_sinks(stack, tracking, masks, json)
+        tracking: contextlib.AbstractContextManager[Tracking]
+        if live:
+            tracking = following(
+                client, video, prompts, delivery=delivery, model=model or "", deterministic=deterministic
+            )
+        else:
+            tracking = client.track(video, prompts, model=model or "", deterministic=deterministic)
+        with tracking as running, contextlib.ExitStack() as stack:
+            sinks = _open_sinks(stack, running, masks, json)
             advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
-            frames = _watched(tracking, tally, sinks, advance)
+            frames = _watched(running, tally, sinks, advance)
             if overlay is None:
                 for _ in frames:
                     pass
