@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import cast
@@ -218,6 +218,17 @@ class FakePackets(FakeSource):
         return 0
 
 
+class FakeDownload:
+    """A URL whose path is the number of frames."""
+
+    def __init__(self, url: str) -> None:
+        self._frames = int(url.rpartition("/")[2])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        for _ in range(self._frames):
+            yield b"\0"
+
+
 class FakeSources:
     """Makes fake sources.
 
@@ -239,6 +250,9 @@ class FakeSources:
         source = FakePictures(image_size, frames_ahead=4, start=self.start)
         self.made.append(source)
         return source
+
+    def download(self, url: str) -> FakeDownload:
+        return FakeDownload(url)
 
     def packets(self, image_size: int) -> FakePackets:
         source = FakePackets(image_size, start=self.start)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from masklet.errors import DataLoss, DeadlineExceeded, InvalidArgument
+from masklet.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.session import events, frames
 from masklet_server.session.events import Delivery
@@ -273,3 +273,32 @@ async def test_the_pump_ends_with_its_block() -> None:
         await settle()
         assert asyncio.all_tasks() > before
     assert asyncio.all_tasks() == before
+
+
+# Videos that the server fetches
+
+
+async def test_a_video_is_fetched_once_the_client_has_said_all() -> None:
+    async with talk(events.Configure(source_url="fake://host/20")) as client:
+        client.say(click())
+        await client.quiet()
+        assert client.sources.made == []
+        client.say(click(2), events.EndOfVideo())
+        client.half_close()
+        await client.end()
+        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 2]] * 20
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "match"),
+    [
+        ([PICTURE], InvalidArgument, "excludes source_url"),
+        ([events.EndOfVideo(), events.EndOfVideo()], FailedPrecondition, "twice"),
+    ],
+)
+async def test_nothing_else_is_taken_beside_it(said: list[events.Event], error: type[Exception], match: str) -> None:
+    async with talk(events.Configure(source_url="fake://host/2")) as client:
+        client.engine.open_gate.clear()
+        client.say(click(), *said)
+        with pytest.raises(error, match=match):
+            await client.end()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from masklet._segmentation import ImageId, Segmentation
     from masklet._server_info import Limits, ModelInfo, ServerInfo
     from masklet._tracking import Tracking
+    from masklet._video import SourceUrl
 
     __version__: str
 
@@ -75,6 +76,7 @@ __all__ = [
     "Rle",
     "Segmentation",
     "ServerInfo",
+    "SourceUrl",
     "Tracking",
     "Unauthenticated",
     "Unavailable",
@@ -106,6 +108,7 @@ _HOMES = {
     "_segmentation": ("ImageId", "Segmentation"),
     "_server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_tracking": ("Tracking",),
+    "_video": ("SourceUrl",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -105,6 +105,7 @@ class Connection:
         """
         self._check_open()
         config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(
             lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),

@@ -21,7 +21,7 @@ from masklet._drawing import overlay
 from masklet._files import replacing
 from masklet._pictures import load_rgb
 from masklet._results import FrameResult
-from masklet._video import VideoSource, picture_files, video_path
+from masklet._video import SourceUrl, VideoSource, picture_files, video_path
 from masklet.errors import DataLoss, InvalidArgument
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
@@ -85,6 +85,8 @@ def shown_frames(video: VideoSource) -> Iterator[npt.NDArray[np.uint8]]:
         DataLoss: It cannot be decoded.
         OSError: A file cannot be read.
     """
+    if isinstance(video, SourceUrl):
+        raise InvalidArgument.of("video", f"{video.url} was read by the server alone; download it to draw over it")
     if isinstance(video, (str, os.PathLike)):
         path = video_path(video)
         if path.is_dir():

@@ -19,8 +19,20 @@ from masklet.v1 import tracking_pb2
 CHUNK_BYTES = 512 * 1024
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-VideoSource = str | os.PathLike[str] | bytes | IO[bytes] | Iterable[npt.NDArray[np.uint8]]
-"""A video file's path, its bytes or an open binary file; a folder of pictures; or pictures as arrays."""
+
+@dataclass(frozen=True)
+class SourceUrl:
+    """A video that the server fetches itself, if its operator allows it.
+
+    Attributes:
+        url: http(s):// or file://, as the server sees it.
+    """
+
+    url: str
+
+
+VideoSource = str | os.PathLike[str] | bytes | IO[bytes] | Iterable[npt.NDArray[np.uint8]] | SourceUrl
+"""A video file's path, its bytes or an open binary file; a folder of pictures; pictures as arrays; or a `SourceUrl`."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -33,11 +45,13 @@ class Upload:
         parts: Messages that are made as they are asked for, each a `video_chunk` or a `frame`.
         pictures: The parts are `frame`s, one a frame.
         frame_count: 0 where it is not known beforehand.
+        source_url: Where the server fetches the video; there are no parts then.
     """
 
     parts: Iterator[tracking_pb2.TrackRequest]
     pictures: bool
     frame_count: int = 0
+    source_url: str = ""
 
 
 def open_upload(video: Any) -> Upload:
@@ -47,6 +61,8 @@ def open_upload(video: Any) -> Upload:
         InvalidArgument: It is none that can be sent.
         OSError: There is no such file.
     """
+    if isinstance(video, SourceUrl):
+        return Upload(iter(()), pictures=False, source_url=video.url)
     if isinstance(video, (str, os.PathLike)):
         return _of_path(video_path(video))
     if isinstance(video, (bytes, bytearray, memoryview)):
@@ -73,7 +89,10 @@ def video_path(video: str | os.PathLike[str]) -> Path:
         FileNotFoundError: There is nothing of that name.
     """
     if _URL.match(os.fspath(video)):
-        raise InvalidArgument.of("video", f"{video} is a URL; download it and give the file's path")
+        raise InvalidArgument.of(
+            "video",
+            f"{video} is a URL; download it and give the file's path, or let the server fetch it: SourceUrl(...)",
+        )
     path = Path(video)
     path.stat()
     return path

@@ -23,6 +23,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from masklet.errors import FieldViolation, InvalidArgument
 from masklet_server.session.limits import SessionLimits
+from masklet_server.video.fetch import SCHEMES, FetchRules
 from masklet_server.video.source import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
@@ -39,6 +40,7 @@ _FLAGS = {"models": "--model", "grace_seconds": "--grace"}
 _MIB = 1024**2
 _VIDEO = VideoLimits()
 _SESSION = SessionLimits()
+_FETCH = FetchRules()
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -141,6 +143,21 @@ class Settings(BaseModel):
         _VIDEO.first_frame_timeout_seconds, "Limits for a video", "From the end of an upload to its first frame."
     )
 
+    source_schemes: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (), "Fetching videos", "What config.source_url may begin with: http, https, file. Empty: nothing is fetched."
+    )
+    source_hosts: Annotated[tuple[str, ...], NoDecode] = _setting(
+        (),
+        "Fetching videos",
+        "Hosts to fetch from, by name or by pattern (*.example.org); private addresses only if named without *.",
+    )
+    source_directories: Annotated[tuple[Path, ...], NoDecode] = _setting(
+        (), "Fetching videos", "Folders that files may be read from; links that lead out of them are not followed."
+    )
+    source_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        _FETCH.timeout_seconds, "Fetching videos", "Time to fetch a whole video; max_upload_bytes bounds its size."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Logging", "What is worth a line.")
     log_json: bool = _setting(False, "Logging", "Write the log as one JSON object a line.")
 
@@ -172,9 +189,9 @@ class Settings(BaseModel):
             raise ValueError("metrics are served over HTTP; give HOST:PORT")
         return value
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "source_schemes", "source_hosts", "source_directories", mode="before")
     @classmethod
-    def _split_models(cls, value: Any) -> Any:
+    def _split_lists(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("models")
@@ -184,6 +201,21 @@ class Settings(BaseModel):
             raise ValueError("name at least one model")
         if len(set(value)) < len(value):
             raise ValueError("names a model twice")
+        return value
+
+    @field_validator("source_schemes")
+    @classmethod
+    def _check_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(SCHEMES):
+            raise ValueError(f"must be of {', '.join(SCHEMES)}")
+        return value
+
+    @field_validator("source_directories")
+    @classmethod
+    def _check_directories(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for folder in value:
+            if not folder.is_absolute() or not folder.is_dir():
+                raise ValueError(f"{folder} is no folder, given by its absolute path")
         return value
 
     @field_validator("device")
@@ -212,6 +244,11 @@ class Settings(BaseModel):
     def video_limits(self) -> VideoLimits:
         """What one video may cost."""
         return VideoLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(VideoLimits)})
+
+    @property
+    def fetch_rules(self) -> FetchRules:
+        """What may be fetched by URL."""
+        return FetchRules(self.source_schemes, self.source_hosts, self.source_directories, self.source_timeout_seconds)
 
     @property
     def session_limits(self) -> SessionLimits:

@@ -278,8 +278,9 @@ class TrackConfig(_message.Message):
     memory_policy: Global___MemoryPolicy.ValueType
     """What an object's memory keeps."""
     source_url: _builtins.str
-    """Where the server itself fetches the video: http(s)://, rtsp:// or file://, as far as its operator allows.
-    Excludes `video_chunk`, `frame` and `packet`.
+    """Where the server itself fetches a video file: http(s):// or file://, as far as its operator allows; by default not at
+    all. Excludes `video_chunk`, `frame` and `packet`. It is fetched when `end_of_video` comes: prompts sent before that
+    are always in time.
     """
     timings: _builtins.bool
     """True: every frame result carries `timings`."""

@@ -255,6 +255,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         delivery=_delivery(message.delivery),
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
+        source_url=message.source_url,
     )
 
 

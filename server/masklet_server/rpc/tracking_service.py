@@ -17,11 +17,12 @@ from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
 from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
 from masklet_server.session import events
-from masklet_server.session.ports import ClipInput, PacketInput, PictureInput, Sources
+from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Sources
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
 from masklet_server.video.clip import ClipSource
+from masklet_server.video.fetch import Fetch, FetchRules
 from masklet_server.video.packets import PacketSource
 from masklet_server.video.pictures import PictureSource
 from masklet_server.video.single import decode_picture
@@ -34,8 +35,9 @@ _PACKAGES = ("torch", "sam2", "av", "grpcio")
 class SandboxedSources:
     """Sources that decode in processes of their own."""
 
-    def __init__(self, limits: VideoLimits) -> None:
+    def __init__(self, limits: VideoLimits, rules: FetchRules | None = None) -> None:
         self._limits = limits
+        self._rules = rules or FetchRules()
 
     def clip(self, image_size: int) -> ClipInput:
         """For a file that arrives in chunks."""
@@ -48,6 +50,10 @@ class SandboxedSources:
     def packets(self, image_size: int) -> PacketInput:
         """For a codec's packets."""
         return PacketSource(image_size, self._limits)
+
+    def download(self, url: str) -> Download:
+        """For a video file somewhere else."""
+        return Fetch(url, self._rules)
 
 
 class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
@@ -66,7 +72,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._sources = sources or SandboxedSources(settings.video_limits)
+        self._sources = sources or SandboxedSources(settings.video_limits, settings.fetch_rules)
         self._pool = MaskPool()
         self._registry = Registry.load()
         self._converter = Converter(settings.session_limits, settings.video_limits)

@@ -42,6 +42,7 @@ class Configure:
         delivery: Of frames that come too fast.
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
+        source_url: Where the server fetches the video itself; empty: the client sends it.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -55,6 +56,7 @@ class Configure:
     delivery: Delivery = Delivery.LOSSLESS
     max_latency_seconds: float = 0.0
     live: bool = False
+    source_url: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 from masklet_server.engine.bank import MemoryBank
@@ -76,6 +76,13 @@ class PacketInput(Source, Protocol):
         """Wait until a good deal more was decoded; packets, since the start, that wait no longer."""
 
 
+class Download(Protocol):
+    """A video that the server fetches; see `masklet_server.video.fetch.Fetch`."""
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes, as they come."""
+
+
 class Sources(Protocol):
     """Makes sources, not yet entered, of frames resized to a model's size."""
 
@@ -87,3 +94,6 @@ class Sources(Protocol):
 
     def packets(self, image_size: int) -> PacketInput:
         """For a codec's packets."""
+
+    def download(self, url: str) -> Download:
+        """For a video file somewhere else; InvalidArgument where that is not allowed."""

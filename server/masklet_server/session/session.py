@@ -8,6 +8,7 @@ the session held is freed before `Session.run` returns.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +22,7 @@ from masklet_server.session.events import Event, Response, Send
 from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
-from masklet_server.session.ports import ClipInput, PacketInput, PictureInput, Source, Sources, TrackingEngine
+from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Source, Sources, TrackingEngine
 from masklet_server.session.prompts import PromptBook
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
@@ -59,6 +60,7 @@ class Session:
 
     Raises:
         NotFound: The model is not loaded.
+        InvalidArgument: The video lies where the server does not fetch from.
     """
 
     def __init__(
@@ -90,8 +92,11 @@ class Session:
         self._clip: ClipInput | None = None
         self._pictures: PictureInput | None = None
         self._packets: PacketInput | None = None
-        self._kind = ""
+        self._download = sources.download(config.source_url) if config.source_url else None
+        self._fetching = False
+        self._kind = "" if self._download is None else "source_url"
         self._tasks: list[asyncio.Task[None]] = []
+        self._task_ended = asyncio.Event()
         self._latest = config.delivery is events.Delivery.LATEST
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
@@ -122,9 +127,9 @@ class Session:
         """
         try:
             self._begin(self._idle.expire(), "watch")
-            await _until_done(self._begin(self._send(self._opened()), "open"), self._tasks)
+            await self._until_done(self._begin(self._send(self._opened()), "open"))
             self._begin(self._receive(incoming), "receive")
-            await _until_done(self._begin(self._track(), "track"), self._tasks)
+            await self._until_done(self._begin(self._track(), "track"))
         except BaseException:
             if not self._machine.is_over:
                 self._machine.step(Step.FAILURE)
@@ -134,8 +139,20 @@ class Session:
             await asyncio.shield(asyncio.create_task(self._free(self._tasks)))
 
     def _begin(self, coroutine: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
-        self._tasks.append(asyncio.create_task(coroutine, name=f"{name} {self.id}"))
-        return self._tasks[-1]
+        task = asyncio.create_task(coroutine, name=f"{name} {self.id}")
+        task.add_done_callback(lambda _: self._task_ended.set())
+        self._tasks.append(task)
+        return task
+
+    async def _until_done(self, main: asyncio.Task[None]) -> None:
+        """Wait for `main` to end or any other task to fail, also one that is begun meanwhile; raise what it raised."""
+        while not main.done():
+            self._task_ended.clear()
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            await self._task_ended.wait()
+        main.result()
 
     def _opened(self) -> events.Opened:
         return events.Opened(
@@ -186,7 +203,7 @@ class Session:
                     raise refusal(self.state, Step.CONFIG)
                 case events.PromptObject() | events.RemoveObject() | events.Ack() | events.Unreadable():
                     await self._on_mendable(event)
-        if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING):
+        if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._fetching:
             raise Cancelled("the client went away before end_of_video")
 
     async def _on_chunk(self, chunk: bytes) -> None:
@@ -220,7 +237,7 @@ class Session:
 
     def _check_kind(self, kind: str) -> None:
         if self._kind not in ("", kind):
-            raise InvalidArgument.of(kind, f"excludes {self._kind}: this stream's video came as {self._kind}s so far")
+            raise InvalidArgument.of(kind, f"excludes {self._kind}, which this stream's video came by so far")
         self._kind = kind
 
     async def _open(self, source: Source) -> None:
@@ -228,6 +245,25 @@ class Session:
         self._opened_source.set_result(source)
 
     async def _on_end(self) -> None:
+        if self._download is not None:
+            if self._fetching:
+                raise refusal(State.DRAINING, Step.END_OF_VIDEO)
+            self._fetching = True
+            self._begin(self._fetch(self._download), "fetch")
+        else:
+            await self._end_of_video()
+
+    async def _fetch(self, download: Download) -> None:
+        clip = self._sources.clip(self._image_size)
+        self._machine.step(Step.VIDEO)
+        await self._open(clip)
+        async with contextlib.aclosing(download.chunks()) as chunks:
+            async for chunk in chunks:
+                self._idle.touch()
+                await clip.feed(chunk)
+        await self._end_of_video()
+
+    async def _end_of_video(self) -> None:
         self._machine.step(Step.END_OF_VIDEO)
         source = await self._opened_source
         await source.end()
@@ -313,16 +349,3 @@ def _wrong_count(promised: int, actual: int) -> InvalidArgument:
         f"said {promised}, but the video had {actual} frames; masks may differ a little from those that the right "
         "number gives",
     )
-
-
-async def _until_done(main: asyncio.Task[None], tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Wait for `main` to end or any of `tasks` to fail, and raise what it raised."""
-    ended: set[asyncio.Task[None]] = set()
-    while not main.done():
-        # `main` may begin further ones, whose failure is seen when any other ends: at the latest the idle watch.
-        now, _ = await asyncio.wait(set(tasks) - ended, return_when=asyncio.FIRST_COMPLETED)
-        ended |= now
-        if main not in now:
-            for task in now:
-                task.result()
-    main.result()
