@@ -146,13 +146,20 @@ class Session:
 
     async def _until_done(self, main: asyncio.Task[None]) -> None:
         """Wait for `main` to end or any other task to fail, also one that is begun meanwhile; raise what it raised."""
-        while not main.done():
-            self._task_ended.clear()
-            for task in self._tasks:
-                if task.done():
-                    task.result()
-            await self._task_ended.wait()
-        main.result()
+        # What is raised refers to this frame: unless the frame lets go of the task that holds it, both wait for the
+        # garbage collector, and memory banks with them.
+        try:
+            while not main.done():
+                self._task_ended.clear()
+                for task in [task for task in self._tasks if task.done()]:
+                    try:
+                        task.result()
+                    finally:
+                        del task
+                await self._task_ended.wait()
+            main.result()
+        finally:
+            del main
 
     def _opened(self) -> events.Opened:
         return events.Opened(
@@ -172,6 +179,8 @@ class Session:
         finally:
             await self._engine.forget(self.id)
             self._tracker.objects.clear()
+            # What a task raised refers to the session and to memory banks; none of it may wait for a collection.
+            self._tasks.clear()
 
     async def _send(self, response: Response) -> None:
         with self._idle.waiting("the client to read its responses"):
