@@ -5,6 +5,7 @@ import gc
 import sys
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -60,6 +61,17 @@ async def test_tracking_and_segmenting(engine: Engine) -> None:
     box = PicturePrompt(box=np.array([10, 10, 50, 50], np.float32))
     picture = PictureJob("nano", "b", [box], pixels=synthetic.frame(0, HEIGHT, WIDTH))
     assert (await engine.segment(picture)).results[0][0].mask.shape == (HEIGHT, WIDTH)
+
+
+async def test_prompting_alone_leaves_the_tracking_to_another_job(engine: Engine) -> None:
+    apart, together = engine.new_bank("nano"), engine.new_bank("nano")
+    prompted = await engine.track(replace(job(apart, 0, [click()]), track=False))
+    assert prompted.objects == []
+    assert not apart.was_tracked(0)
+    tracked, both = await engine.track(job(apart, 0)), await engine.track(job(together, 0, [click()]))
+    assert (prompted.prompts[0][0].mask == both.prompts[0][0].mask).all()
+    assert (tracked.objects[0].mask == both.objects[0].mask).all()
+    assert apart.was_tracked(0)
 
 
 async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:

@@ -35,7 +35,7 @@ class EngineObserver(Protocol):
 
 @torch.inference_mode()
 def run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None = None) -> list[FrameOutput]:
-    """Track the objects of several streams, each on its next frame. A failure leaves every bank as it was."""
+    """Prompt and track the objects of several streams, each on a frame. A failure leaves every bank as it was."""
     before = [task.bank.copy() for job in jobs for task in job.tasks]
     try:
         return _run_frames(network, jobs, observer)
@@ -60,10 +60,11 @@ def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObse
         ]
         for job, job_works in zip(jobs, works, strict=True)
     ]
-    tracked = iter(track(network, [work for job_works in works for work in job_works], max_batch=MAX_STEP_BATCH))
+    to_track = [work for job, job_works in zip(jobs, works, strict=True) if job.track for work in job_works]
+    tracked = iter(track(network, to_track, max_batch=MAX_STEP_BATCH))
     outputs = [
         FrameOutput(
-            objects=_show(network, [next(tracked) for _ in job.tasks], job),
+            objects=_show(network, [next(tracked) for _ in job.tasks if job.track], job),
             prompts=[_show(network, memories, job) for memories in job_prompted],
         )
         for job, job_prompted in zip(jobs, prompted, strict=True)

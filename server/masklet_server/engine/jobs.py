@@ -18,7 +18,7 @@ class ObjectTask:
     """One object on the frame of a `FrameJob`.
 
     Attributes:
-        bank: The object's memory; advanced by one frame when the job succeeds, untouched when it fails.
+        bank: The object's memory; advanced by one frame when a job that tracks succeeds, untouched when one fails.
         prompts: To be applied on this frame before it is tracked, in order; sizes already checked. The first frame of
             an object needs at least one.
     """
@@ -29,18 +29,20 @@ class ObjectTask:
 
 @dataclass(frozen=True, eq=False)
 class FrameJob:
-    """Track some objects of one stream on its next frame.
+    """Track some objects of one stream on its next frame, or only prompt them on any frame.
 
     Attributes:
         model: Name of a loaded model.
         stream: Identity of the stream; the scheduler is fair between streams and keeps each one's order.
-        frame_index: 0-based; each bank must have been tracked up to the frame before, or be new.
+        frame_index: 0-based. To be tracked on, each bank must have been tracked up to the frame before, or be new; to
+            be prompted alone, it must be new there or still correctable.
         pixels: ``uint8[S, S, 3]`` RGB, S being the model's `image_size`.
         height: Rows of the masks to be made.
         width: Columns of the masks to be made.
         tasks: At least one.
         clip_length: Frames in the clip if fewer than 16, else None: an input of SAM 2.1's pointer position encoding.
         deterministic: Never in a batch with other jobs.
+        track: False: apply the prompts and leave tracking the frame to another job.
     """
 
     model: str
@@ -52,6 +54,7 @@ class FrameJob:
     tasks: Sequence[ObjectTask]
     clip_length: int | None = None
     deterministic: bool = False
+    track: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,7 @@ class FrameOutput:
     """The answer to a `FrameJob`.
 
     Attributes:
-        objects: One for each task, in the same order.
+        objects: One for each task, in the same order; none where nothing was to be tracked.
         prompts: For each task, one output for each of its prompts, in the same order.
     """
 
