@@ -32,10 +32,16 @@ class Talk:
         reading: While it is not set, the client takes no responses.
     """
 
-    def __init__(self, config: events.Configure, limits: SessionLimits, engine: FakeEngine | None = None) -> None:
+    def __init__(
+        self,
+        config: events.Configure,
+        limits: SessionLimits,
+        engine: FakeEngine | None = None,
+        pool: MaskPool | None = None,
+    ) -> None:
         self.engine = engine or FakeEngine()
         self.sources = FakeSources()
-        self.pool = MaskPool(1)
+        self.pool = pool or MaskPool(1)
         self.responses: list[events.Response] = []
         self.reading = asyncio.Event()
         self.reading.set()

@@ -48,3 +48,14 @@ async def test_work_of_the_servers_own_does_not_count() -> None:
         assert not task.done()
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(task, 10)
+
+
+async def test_who_waits_patiently_is_cancelled_although_the_result_comes_at_that_moment() -> None:
+    result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(IdleWatch(10).patiently(result, "a result"))
+    await asyncio.sleep(0)
+    result.set_result("late")
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -57,11 +57,18 @@ class IdleWatch:
         Raises:
             DeadlineExceeded: It has not come within the time without progress, whatever else moved meanwhile.
         """
+        # Not wait_for: before Python 3.12 it forgets that it was cancelled if the result comes at the same moment.
+        task = asyncio.ensure_future(awaited)
         try:
             with self.waiting(what):
-                return await asyncio.wait_for(awaited, self._timeout)
-        except asyncio.TimeoutError:
-            raise self._expired(what) from None
+                done, _ = await asyncio.wait({task}, timeout=self._timeout)
+            if not done:
+                raise self._expired(what)
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            del task  # what it raised refers to this frame
 
     async def expire(self) -> NoReturn:
         """Wait until nothing has moved for too long.
