@@ -210,7 +210,7 @@ def test_a_picture_prompt_has_everything_that_was_sent() -> None:
 
 
 def test_logits_of_a_wrong_size_are_refused() -> None:
-    wrong = image_pb2.Logits(height=2, width=3, data=bytes(20))
+    wrong = common_pb2.Logits(height=2, width=3, data=bytes(20))
     with pytest.raises(InvalidArgument, match="has 20 bytes, 2x3 float32 have 24"):
         convert.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)
 

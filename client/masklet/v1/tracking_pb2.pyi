@@ -193,8 +193,14 @@ class TrackRequest(_message.Message):
     PROPAGATE_FIELD_NUMBER: _builtins.int
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
+    request_id: _builtins.int
+    """Only with PROPAGATION_ON_REQUEST, for `prompt`, `clear_prompts`, `remove_object`, `propagate` and `reset`: a number
+    above 0 of the client's choice. Everything sent in answer carries it; `remove_object` and `reset` are then answered
+    by `applied` where they succeed.
+    """
     @_builtins.property
     def config(self) -> Global___TrackConfig:
         """First, and once."""
@@ -251,10 +257,11 @@ class TrackRequest(_message.Message):
         propagate: Global___Propagate | None = ...,
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
@@ -281,6 +288,7 @@ class TrackConfig(_message.Message):
     MEMORY_POLICY_FIELD_NUMBER: _builtins.int
     SOURCE_URL_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
@@ -318,6 +326,10 @@ class TrackConfig(_message.Message):
     """
     timings: _builtins.bool
     """True: every frame result carries `timings`."""
+    return_logits: _builtins.bool
+    """True: results carry low-resolution logits too, a quarter of a megabyte an object a frame for SAM 2's own models.
+    `session.max_objects` may be lower then, because a result has to fit into one message.
+    """
     def __init__(
         self,
         *,
@@ -334,10 +346,11 @@ class TrackConfig(_message.Message):
         memory_policy: Global___MemoryPolicy.ValueType = ...,
         source_url: _builtins.str = ...,
         timings: _builtins.bool = ...,
+        return_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,6 +597,10 @@ class TrackResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     PROPAGATION_DONE_FIELD_NUMBER: _builtins.int
     PACKETS_TAKEN_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """Of the request that this answers; 0 where it had none, or where this answers no request."""
     @_builtins.property
     def session(self) -> Global___SessionInfo: ...
     @_builtins.property
@@ -602,6 +619,8 @@ class TrackResponse(_message.Message):
     def propagation_done(self) -> Global___PropagationDone: ...
     @_builtins.property
     def packets_taken(self) -> Global___PacketsTaken: ...
+    @_builtins.property
+    def applied(self) -> Global___Applied: ...
     def __init__(
         self,
         *,
@@ -613,12 +632,14 @@ class TrackResponse(_message.Message):
         done: Global___Done | None = ...,
         propagation_done: Global___PropagationDone | None = ...,
         packets_taken: Global___PacketsTaken | None = ...,
+        applied: Global___Applied | None = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "request_id", b"request_id", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken", "applied"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -885,6 +906,23 @@ class PropagationDone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
+
+@_typing.final
+class Applied(_message.Message):
+    """A `remove_object` or `reset` that came with a `request_id` took effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Applied: _TypeAlias = Applied  # noqa: Y015
 
 @_typing.final
 class PacketsTaken(_message.Message):

@@ -114,5 +114,8 @@ def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[O
     for memory in memories:
         assert memory.logits is not None
         mask = network.resize(memory.logits[None], job.height, job.width)[0, 0] > 0
-        outputs.append(ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item()))
+        logits = memory.logits[0].float().cpu().numpy() if job.return_logits else None
+        outputs.append(
+            ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item(), logits)
+        )
     return outputs

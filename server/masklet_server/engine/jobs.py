@@ -43,6 +43,7 @@ class FrameJob:
         clip_length: Frames in the clip if fewer than 16, else None: an input of SAM 2.1's pointer position encoding.
         deterministic: Never in a batch with other jobs.
         track: False: apply the prompts and leave tracking the frame to another job.
+        return_logits: The outputs carry logits, too.
     """
 
     model: str
@@ -55,6 +56,7 @@ class FrameJob:
     clip_length: int | None = None
     deterministic: bool = False
     track: bool = True
+    return_logits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +67,14 @@ class ObjectOutput:
         mask: ``bool[H, W]``.
         predicted_iou: The model's own estimate, 0 to 1.
         object_score: Logit; above 0 the object is held to be in the picture.
+        logits: ``float32[h, w]``, of which the mask was made (SAM 2's `pred_masks`), h and w being the model's
+            `logits_size`; None unless the job asks for them.
     """
 
     mask: npt.NDArray[np.bool_]
     predicted_iou: float
     object_score: float
+    logits: npt.NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         scores = f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}"
@@ -161,11 +166,13 @@ class Candidate:
         mask: ``bool[H, W]``.
         predicted_iou: The model's own estimate, 0 to 1.
         logits: ``float32[h, w]``, clamped to +-32.
+        output_index: Which of the decoder's outputs this is, in its own order.
     """
 
     mask: npt.NDArray[np.bool_]
     predicted_iou: float
     logits: npt.NDArray[np.float32]
+    output_index: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,7 +156,10 @@ def _segment_batch(
         low = logits[row, ranks].clamp(-LOGITS_LIMIT, LOGITS_LIMIT)
         scores = ious[row, ranks].tolist()
         found.append(
-            [Candidate(m, s, x) for m, s, x in zip(masks.cpu().numpy(), scores, low.cpu().numpy(), strict=True)]
+            [
+                Candidate(*parts)
+                for parts in zip(masks.cpu().numpy(), scores, low.cpu().numpy(), ranks.tolist(), strict=True)
+            ]
         )
     return found
 

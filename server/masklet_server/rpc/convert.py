@@ -239,10 +239,10 @@ def box_to_wire(box: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
     return common_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def logits_to_wire(logits: npt.NDArray[np.float32]) -> image_pb2.Logits:
+def logits_to_wire(logits: npt.NDArray[np.float32]) -> common_pb2.Logits:
     """``float32[h, w]``, little endian, row by row."""
     height, width = logits.shape
-    return image_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
+    return common_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
 
 
 def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
@@ -256,6 +256,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
+        return_logits=message.return_logits,
     )
 
 
@@ -286,7 +287,7 @@ def _box(message: common_pb2.Box) -> npt.NDArray[np.float32]:
     return np.array([message.x0, message.y0, message.x1, message.y1], np.float32)
 
 
-def _logits(message: image_pb2.Logits) -> npt.NDArray[np.float32]:
+def _logits(message: common_pb2.Logits) -> npt.NDArray[np.float32]:
     expected = 4 * message.height * message.width
     if len(message.data) != expected:
         raise InvalidArgument.of(
@@ -329,6 +330,7 @@ def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
         predicted_iou=result.predicted_iou,
         object_score=result.object_score,
         visible=result.visible,
+        logits=None if result.logits is None else logits_to_wire(result.logits),
     )
 
 

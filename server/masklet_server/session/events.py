@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
@@ -43,6 +46,7 @@ class Configure:
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
         source_url: Where the server fetches the video itself; empty: the client sends it.
+        return_logits: Results carry logits, too.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -57,6 +61,7 @@ class Configure:
     max_latency_seconds: float = 0.0
     live: bool = False
     source_url: str = ""
+    return_logits: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -190,6 +195,7 @@ class ObjectResult:
         area: Foreground pixels.
         predicted_iou: 0 to 1.
         object_score: Logit.
+        logits: ``float32[h, w]``, low-resolution; None unless they were asked for.
     """
 
     object_id: int
@@ -198,6 +204,7 @@ class ObjectResult:
     area: int
     predicted_iou: float
     object_score: float
+    logits: npt.NDArray[np.float32] | None = None
 
     @property
     def visible(self) -> bool:

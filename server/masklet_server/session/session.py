@@ -60,7 +60,7 @@ class Session:
 
     Raises:
         NotFound: The model is not loaded.
-        InvalidArgument: The video lies where the server does not fetch from.
+        InvalidArgument: The video lies where the server does not fetch from, or logits would not fit into a message.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Session:
         if self.model not in engine.models:
             raise NotFound(f"the model {self.model!r} is not loaded; this server has {', '.join(engine.models)}")
         self._image_size = engine.models[self.model].image_size
+        if config.return_logits:
+            limits = limits.with_logits(4 * engine.models[self.model].logits_size ** 2)
         self._config = config
         self._engine = engine
         self._sources = sources
@@ -101,7 +103,14 @@ class Session:
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         self._tracker = Tracker(
-            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic, self._latest),
+            TrackerOptions(
+                self.id,
+                self.model,
+                config.mask_encoding,
+                config.deterministic,
+                self._latest,
+                config.return_logits,
+            ),
             engine=engine,
             pool=pool,
             book=self._book,
