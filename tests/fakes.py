@@ -105,7 +105,8 @@ class FakeEngine:
             assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
             bank.prompts += task.prompts
             bank.frames.append(job.frame_index)
-            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0)
+            logits = np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32) if job.return_logits else None
+            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0, logits)
             objects.append(output)
             prompts.append([output for _ in task.prompts])
         return FrameOutput(objects, prompts)

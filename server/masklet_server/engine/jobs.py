@@ -103,7 +103,8 @@ class PicturePrompt:
         point_labels: ``int32[N]``, 1 or 0, or None.
         box: ``float32[4]``, x0, y0, x1, y1, or None.
         mask: ``bool[H, W]`` at the picture's size, or None.
-        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None.
+        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None; counted
+            as if clamped to +-32.
 
     Raises:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
@@ -165,7 +166,7 @@ class Candidate:
     Attributes:
         mask: ``bool[H, W]``.
         predicted_iou: The model's own estimate, 0 to 1.
-        logits: ``float32[h, w]``, clamped to +-32.
+        logits: ``float32[h, w]``, of which the mask was made.
         output_index: Which of the decoder's outputs this is, in its own order.
     """
 
