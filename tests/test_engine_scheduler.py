@@ -58,7 +58,8 @@ async def test_logits_are_those_of_the_masks(engine: Engine) -> None:
     output = await engine.track(asked)
     for found in (output.objects[0], output.prompts[0][0]):
         assert found.logits is not None
-        assert (found.logits.shape, found.logits.dtype) == ((32, 32), np.float32)
+        assert found.logits.shape == (32, 32)
+        assert found.logits.dtype == np.float32
         full = small_network().resize(torch.from_numpy(found.logits)[None, None], HEIGHT, WIDTH)[0, 0]
         np.testing.assert_array_equal(full > 0, found.mask)
     unasked = await engine.track(job(engine.new_bank("nano"), 0, [click()]))
