@@ -294,7 +294,7 @@ class FakeServer(TrackingServiceServicer):
             mask = self.script.mask(request.prompt.frame_index, height, width)
             found = wire_object(request.prompt.object_id, mask)
             if session.config.return_logits:
-                found.logits.CopyFrom(common_pb2.Logits(height=2, width=2, data=np.arange(4, dtype="<f4").tobytes()))
+                found.logits.CopyFrom(_logits())
             yield tracking_pb2.TrackResponse(
                 prompt_result=tracking_pb2.PromptResult(
                     sequence=session.next_sequence(), frame_index=request.prompt.frame_index, object=found
@@ -334,6 +334,8 @@ class FakeServer(TrackingServiceServicer):
             if stopped := _stops(session, begun):
                 break
             result = self._frame(session, index)
+            for found in result.frame_result.objects if session.config.return_logits else ():
+                found.logits.CopyFrom(_logits())
             session.frame_sequences.append(result.frame_result.sequence)
             session.max_unacked = max(session.max_unacked, session.unacked)
             sent += 1
@@ -400,6 +402,10 @@ class FakeServer(TrackingServiceServicer):
             context.abort(*self.script.plain_failure)
         if self.script.failure is not None:
             context.abort_with_status(rpc_status.to_status(self.script.failure))
+
+
+def _logits() -> common_pb2.Logits:
+    return common_pb2.Logits(height=2, width=2, data=np.arange(4, dtype="<f4").tobytes())
 
 
 def _stops(session: Session, begun: int) -> bool:

@@ -200,7 +200,7 @@ class Annotation(Stream):
         with self._sender.changed:
             answer = self._protocol.take(response)
             self._sender.changed.notify_all()
-        if answer.request_id == self._propagation and isinstance(answer.event, PropagationEnd):
+        if answer.request_id == self._propagation and isinstance(answer.event, PropagationEnd | MaskletError):
             self._propagation = 0
         if answer.request_id == 0 and isinstance(answer.event, MaskletError):
             raise answer.event
