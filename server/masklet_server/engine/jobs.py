@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt, check_box, check_mask, check_points, check_within
-from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.memory import ObjectMemory
+from masklet_server.engine.network import Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +22,32 @@ class ObjectTask:
         bank: The object's memory; advanced by one frame when a job that tracks succeeds, untouched when one fails.
         prompts: To be applied on this frame before it is tracked, in order; sizes already checked. The first frame of
             an object needs at least one.
+        clear: Take back earlier prompts on this frame first; what is left of the object there is shown before the
+            outputs of prompts. Of a `History` only.
     """
 
-    bank: MemoryBank
+    bank: ObjectMemory
     prompts: Sequence[Prompt] = ()
+    clear: bool = False
+
+
+class LastFeatures:
+    """The features of the frame that one stream looked at last, so that the next click on it costs no encoder.
+
+    Only the engine's thread uses what is in it.
+    """
+
+    def __init__(self) -> None:
+        self._frame_index = -1
+        self._features: Features | None = None
+
+    def get(self, frame_index: int) -> Features | None:
+        """The frame's, if it was the last one."""
+        return self._features if frame_index == self._frame_index else None
+
+    def put(self, frame_index: int, features: Features) -> None:
+        """Keep these in place of those before."""
+        self._frame_index, self._features = frame_index, features
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +58,7 @@ class FrameJob:
         model: Name of a loaded model.
         stream: Identity of the stream; the scheduler is fair between streams and keeps each one's order.
         frame_index: 0-based. To be tracked on, each bank must have been tracked up to the frame before, or be new; to
-            be prompted alone, it must be new there or still correctable.
+            be prompted alone, it must be new there or still correctable. A `History` takes any.
         pixels: ``uint8[S, S, 3]`` RGB, S being the model's `image_size`.
         height: Rows of the masks to be made.
         width: Columns of the masks to be made.
@@ -43,6 +66,9 @@ class FrameJob:
         clip_length: Frames in the clip if fewer than 16, else None: an input of SAM 2.1's pointer position encoding.
         deterministic: Never in a batch with other jobs.
         track: False: apply the prompts and leave tracking the frame to another job.
+        settle: First of all, encode the memories of prompts that wait for the next step, on whichever frame.
+        reverse: Time runs backwards. Of a `History` only.
+        last_features: Looked into before the picture is encoded.
         return_logits: The outputs carry logits, too.
     """
 
@@ -56,6 +82,9 @@ class FrameJob:
     clip_length: int | None = None
     deterministic: bool = False
     track: bool = True
+    settle: bool = False
+    reverse: bool = False
+    last_features: LastFeatures | None = None
     return_logits: bool = False
 
 
@@ -87,7 +116,7 @@ class FrameOutput:
 
     Attributes:
         objects: One for each task, in the same order; none where nothing was to be tracked.
-        prompts: For each task, one output for each of its prompts, in the same order.
+        prompts: For each task, one output for each of its prompts, in the same order, after that of clearing.
     """
 
     objects: Sequence[ObjectOutput]

@@ -38,6 +38,11 @@ class Credits:
             await self._changed.wait()
         self._taken += 1
 
+    def give_back(self) -> None:
+        """Nothing came of a frame whose credit was taken."""
+        self._taken -= 1
+        self._changed.set()
+
     def number_prompt(self) -> int:
         """The sequence of a prompt's result, which costs no credit of its own."""
         self._last_sent += 1

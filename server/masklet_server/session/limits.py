@@ -16,17 +16,24 @@ class SessionLimits:
         window: Frame results sent ahead of the client's acknowledgement.
         idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the
             session ends.
+        annotation_idle_timeout_seconds: The same once the video of a session has ended whose client asks for each
+            propagation: people think.
         max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
             not say itself.
         max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
+        max_stored_frame_bytes: Of the temporary file with all frames of a video whose client asks for each propagation.
+        max_history_bytes: Of the temporary file with what such a session remembers of its objects.
         max_message_bytes: Of one gRPC message, which has to hold all results of a frame.
     """
 
     max_objects: int = 64
     window: int = 64
     idle_timeout_seconds: float = 60.0
+    annotation_idle_timeout_seconds: float = 900.0
     max_latency_seconds: float = 0.05
     max_mask_bytes: int = 16 * 1024**2
+    max_stored_frame_bytes: int = 8 * 1024**3
+    max_history_bytes: int = 8 * 1024**3
     max_message_bytes: int = 32 * 1024**2
 
     def with_logits(self, logits_bytes: int) -> SessionLimits:
