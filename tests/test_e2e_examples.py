@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tests import clips, synthetic
+from tests.e2e_support import HEIGHT, WIDTH, center, lossless
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-HEIGHT, WIDTH = 240, 320
 
 
 def run(example: str, *arguments: object) -> str:
@@ -34,6 +34,16 @@ def passing_by(num_frames: int) -> list[npt.NDArray[np.uint8]]:
         for index in range(begin, num_frames):
             cv2.circle(pictures[index], (30 + 8 * (index - begin), row), 26, color, -1)
     return pictures
+
+
+def test_the_example_of_sam2(nano_server: str, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    clip.write_bytes(lossless(3))
+    x, y = center(0)
+    first, *frames = run("from_sam2.py", clip, f"{x},{y}", nano_server).splitlines()
+    assert re.fullmatch(r"frame 0, prompted: [1-9]\d* pixels of \[1, 1, 240, 320\]", first)
+    assert [line.partition(":")[0] for line in frames] == ["frame 0", "frame 1", "frame 2"]
+    assert all(re.search(r"\{1: [1-9]\d*\}", line) for line in frames)
 
 
 def test_objects_are_counted_once_each(nano_server: str, tmp_path: Path) -> None:
