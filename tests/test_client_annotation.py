@@ -116,6 +116,20 @@ def test_leaving_the_loop_stops_the_propagation(server: FakeServer, annotation: 
     assert next(annotation.propagate(7)).frame_index == 7
 
 
+def test_with_a_window_of_one_nothing_is_tracked_that_nobody_asked_for(server: FakeServer) -> None:
+    server.script.frame_count, server.script.window = 1000, 1
+    with masklet.Client(server.address) as client, client.annotate(b"video", window=1) as annotation:
+        annotation.prompt(CLICK)
+        for frame in annotation.propagate():
+            if frame.frame_index == 2:
+                break
+        assert server.sessions[0].config.window == 1
+        assert server.sessions[0].results_sent == 3
+        assert next(annotation.propagate(7)).frame_index == 7
+        annotation.reset()
+        assert server.sessions[0].results_sent == 4
+
+
 def test_a_request_ends_the_propagation_before_it(server: FakeServer, annotation: masklet.Annotation) -> None:
     server.script.frame_count = 1000
     annotation.prompt(CLICK)

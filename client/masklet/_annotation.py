@@ -124,8 +124,9 @@ class Annotation(Stream):
     ) -> Generator[FrameResult, None, None]:
         """Track all objects over a range of frames; iterate over the answer to get a `FrameResult` for each.
 
-        Tracking starts with the iteration, and stays at most the server's window ahead of it. Leaving the loop early
-        ends it, and so does any other request; going on with the old loop is an error then.
+        Tracking starts with the iteration, and stays at most the window ahead of it. Leaving the loop early ends it,
+        and so does any other request; going on with the old loop is an error then. What was tracked ahead of a loop
+        that is left counts as tracked; with a window of 1 there is nothing of the kind.
 
         Args:
             start_frame_index: None: the first frame with a prompt.
@@ -161,6 +162,9 @@ class Annotation(Stream):
         with self._turn:
             if self._propagation != number:
                 raise FailedPrecondition("this propagation was ended by a later request; propagate again")
+            with self._sender.changed:
+                self._protocol.acknowledge()
+                self._sender.changed.notify_all()
             event = self._answer_to(number).event
             return event if isinstance(event, FrameResult) else None
 

@@ -49,7 +49,9 @@ class Answer:
 class AnnotationProtocol(TrackProtocol):
     """One annotation session as the client sees it.
 
-    Pictures are sent as fast as the server takes them: it decodes them all before it is asked for any.
+    Pictures are sent as fast as the server takes them: it decodes them all before it is asked for any. A frame result
+    is acknowledged when the next one is asked for, or when there is none: with a window of 1 no frame is tracked that
+    nobody asked for.
 
     Attributes:
         is_decoded: The server has seen all of the video; `video.frame_count` is true from then on.
@@ -59,6 +61,7 @@ class AnnotationProtocol(TrackProtocol):
         super().__init__(config, (), pictures=False)
         self.is_decoded = False
         self._requests = 0
+        self._taken = 0  # the last result's sequence
 
     def ask(self, request: tracking_pb2.TrackRequest) -> int:
         """Send a request before the video's next part; the number that its answers will carry."""
@@ -67,15 +70,24 @@ class AnnotationProtocol(TrackProtocol):
         self._outbox.append(request)
         return self._requests
 
+    def acknowledge(self) -> None:
+        """The caller has done with all results that it took."""
+        self._ack_due = max(self._ack_due, self._taken)
+
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
-        """Take one response in; a result is acknowledged by being taken."""
+        """Take one response in; see `acknowledge` for frame results."""
         if response.HasField("video_info"):
             self.is_decoded = self.video is not None  # it comes twice
         if response.HasField("applied"):
             return Answer(response.request_id, Applied())
         if response.HasField("propagation_done"):
+            self.acknowledge()
             return Answer(response.request_id, PropagationEnd())
-        return Answer(response.request_id, self.receive(response))
+        acknowledged = self._ack_due
+        event = self.receive(response)
+        if isinstance(event, FrameResult):
+            self._taken, self._ack_due = self._ack_due, acknowledged
+        return Answer(response.request_id, event)
 
     def _on_problem(self, error: MaskletError) -> MaskletError:
         return error

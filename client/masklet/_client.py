@@ -186,14 +186,16 @@ class Client:
                     print(frame.frame_index, frame.objects[1].area)
 
         The video is uploaded meanwhile. The session ends, and the server is freed, with the `with` block, with `close`,
-        or when nothing refers to the answer any more.
+        or when nothing refers to the answer any more; and with `DeadlineExceeded` when nothing was asked for long, a
+        quarter of an hour unless the server's operator says otherwise.
 
         Args:
             video: As for `track`; an iterable of arrays has to end.
             model: A name from `info`; empty for the server's default.
             deterministic: Never share a batch with other sessions, so that two runs give the same bits.
             return_logits: Results carry low-resolution logits, too (`ObjectResult.logits`).
-            window: Frames that the server may be ahead of a loop over results; 0 for as many as it allows.
+            window: Frames that the server may be ahead of a loop over results; 0 for as many as it allows, 1 for none
+                but the one that is asked for.
             timeout: Seconds for the whole session; None for no limit.
 
         Raises:

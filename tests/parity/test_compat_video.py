@@ -102,12 +102,30 @@ def second_thoughts(predictor: Any, video: str) -> Iterator[Line]:
         next(iter(predictor.propagate_in_video(state)))
 
 
+def loops_left_early(predictor: Any, video: str) -> Iterator[Line]:
+    """A loop that is left has tracked what it has shown, and no more: the next frame takes a first prompt."""
+    state = predictor.init_state(video, async_loading_frames=True)
+    predictor.add_new_points_or_box(state, 1, "a", points=[list(center(0, 1))], labels=[1])
+    for shown in predictor.propagate_in_video(state):
+        yield "left early", *shown
+        if shown[0] == 4:
+            break
+    yield "a prompt ahead", *predictor.add_new_points_or_box(state, 5, "a", points=[list(center(0, 5))], labels=[1])
+    for shown in predictor.propagate_in_video(state, start_frame_idx=7, reverse=True):
+        yield "backwards, left early", *shown
+        if shown[0] == 3:
+            break
+    yield "a correction", *predictor.add_new_points_or_box(state, 4, "a", points=[list(center(0, 4))], labels=[1])
+    for shown in predictor.propagate_in_video(state, start_frame_idx=5, max_frame_num_to_track=3):
+        yield "onwards", *shown
+
+
 def play(script: Script, predictor: Any, video: str) -> list[Line]:
     # Upstream gives its own lists and tensors, which it goes on changing.
     return [(what, index, list(obj_ids), masks.clone()) for what, index, obj_ids, masks in script(predictor, video)]
 
 
-@pytest.mark.parametrize("script", [first_steps, second_thoughts])
+@pytest.mark.parametrize("script", [first_steps, second_thoughts, loops_left_early])
 def test_the_script_gives_the_same_with_either(script: Script, folder: str, address: str) -> None:
     """The bar is that of the parity suite, never to be loosened: 1e-3 in logits, 99.99 % of pixels in masks."""
     with masklet.Client(address) as client:

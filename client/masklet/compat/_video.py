@@ -33,18 +33,20 @@ class SAM2VideoPredictor:
         server: A client, or a server's address for `masklet.Client`.
         model: A name from `masklet.Client.info`; empty for the server's default.
         deterministic: Never share a batch with other sessions.
+        window: Frames that the server may be ahead of a loop over `propagate_in_video`. With 1 a loop that is left
+            early leaves the state that sam2 would leave; more is faster, and as exact for loops that run to their end.
 
     Raises:
         ImportError: torch is not installed.
     """
 
-    def __init__(self, server: Client | str, model: str = "", *, deterministic: bool = False) -> None:
+    def __init__(self, server: Client | str, model: str = "", *, deterministic: bool = False, window: int = 1) -> None:
         from masklet.compat import _torch
 
         self.client = Client(server) if isinstance(server, str) else server
         self.model = model
         self.device = _torch.CPU
-        self._deterministic = deterministic
+        self._options: dict[str, Any] = {"model": model, "deterministic": deterministic, "window": window}
 
     def init_state(
         self,
@@ -62,7 +64,7 @@ class SAM2VideoPredictor:
             async_loading_frames: Return when the first frame is decoded, and not when all are.
         """
         state = InferenceState(
-            self.client.annotate(video_path, model=self.model, deterministic=self._deterministic, return_logits=True),
+            self.client.annotate(video_path, return_logits=True, **self._options),
             offload_video_to_cpu=offload_video_to_cpu,
             offload_state_to_cpu=offload_state_to_cpu,
         )
