@@ -13,6 +13,7 @@ import pytest
 
 import masklet
 from masklet._annotation_protocol import propagate_request
+from masklet._wire import prompt_to_wire
 from masklet.v1 import tracking_pb2
 from tests.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
@@ -218,6 +219,22 @@ def test_dropping_it_ends_the_call(server: FakeServer) -> None:
         client.annotate(b"video").prompt(CLICK)
         gc.collect()
         assert server.sessions[0].ended.wait(PATIENCE)
+
+
+def test_the_answer_of_an_interrupted_request_is_not_taken_for_the_next_ones(
+    annotation: masklet.Annotation,
+) -> None:
+    annotation._send(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))  # and nobody waits for it
+    annotation._send(propagate_request(0, 3, "forward"))
+    seen = annotation.prompt(masklet.Prompt(object_id=5, frame_index=4, point_coords=[[20, 20]]))
+    assert (seen.object.object_id, seen.frame_index) == (5, 4)
+
+
+def test_cancelling_says_so(annotation: masklet.Annotation) -> None:
+    annotation.prompt(CLICK)
+    annotation.cancel()
+    with pytest.raises(masklet.Cancelled):
+        annotation.prompt(CLICK)
 
 
 def test_threads_take_turns(annotation: masklet.Annotation) -> None:

@@ -53,12 +53,12 @@ class Stream:
         return self._sender.protocol.model
 
     def cancel(self) -> None:
-        """End the call from any thread; a loop that waits for a frame raises `Cancelled`."""
+        """End the call from any thread; whoever waits for the server gets `Cancelled` raised."""
         self._cancelled = True
         self._call.cancel()
 
     def close(self) -> None:
-        """End the call and free the server; iteration stops. May be called twice."""
+        """End the call and free the server. May be called twice."""
         self._ended = True
         self._call.cancel()
 

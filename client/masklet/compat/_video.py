@@ -25,9 +25,9 @@ class SAM2VideoPredictor:
     """``sam2.sam2_video_predictor.SAM2VideoPredictor``, computed by a masklet server.
 
     Masks are logits ``float32[N, 1, H, W]`` on the CPU, in the order of `obj_ids`; object ids may be anything hashable.
-    What differs: clicks outside the picture, labels other than 0 and 1, and masks without foreground are refused
-    (`masklet.InvalidArgument`); an object counts only once its first prompt was accepted; the server bounds objects and
-    prompted frames.
+    What differs: clicks outside the picture, labels other than 0 and 1, masks without foreground
+    (`masklet.InvalidArgument`) and of another size than the video's (`ValueError`) are refused; an object counts only
+    once its first prompt was accepted; the server bounds objects and prompted frames.
 
     Args:
         server: A client, or a server's address for `masklet.Client`.
