@@ -62,6 +62,12 @@ class Reference:
         with mock.patch.object(upstream, "load_video_frames", return_value=(frames, height, width)):
             self.state: dict[str, Any] = predictor.init_state("")
 
+    @torch.inference_mode()
+    def features(self) -> list[Features]:
+        """What the predictor's image encoder makes of every frame."""
+        levels = [self.predictor.forward_image(frame[None])["backbone_fpn"] for frame in self.state["images"]]
+        return [Features(top[0], (fine0[0], fine1[0])) for fine0, fine1, top in levels]
+
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
         if prompt.mask is not None:
@@ -166,17 +172,16 @@ class OursOnRequest:
 
     Args:
         network: The model.
-        frames: ``float32[T, 3, S, S]``, normalised.
+        features: Of every frame.
         height: Rows of the video as shown.
         width: Columns of the video as shown.
     """
 
-    def __init__(self, network: Network, frames: Tensor, height: int, width: int) -> None:
+    def __init__(self, network: Network, features: list[Features], height: int, width: int) -> None:
         self.network = network
+        self.features = features
         self.height, self.width = height, width
-        self.clip_length = len(frames) if len(frames) < 16 else None
-        with torch.inference_mode():
-            self.features: list[Features] = [network.encode_normalized(frame[None])[0] for frame in frames]
+        self.clip_length = len(features) if len(features) < 16 else None
         self.shelf = Shelf()
         self.histories: dict[int, History] = {}
 

@@ -410,8 +410,12 @@ class Annotator:
             last_features=self._features,
             return_logits=self._options.return_logits,
         )
-        with self._idle.busy():
-            return await self._engine.track(job)
+        try:
+            with self._idle.busy():
+                return await self._engine.track(job)
+        except MaskletError as error:
+            # Where it was raised refers to what is remembered, and would keep it until a garbage collection.
+            raise error.with_traceback(None) from error.__cause__
 
     async def _result(self, object_id: int, output: ObjectOutput) -> events.ObjectResult:
         prepared = await self._pool.prepare(output.mask, self._options.mask_encoding)
