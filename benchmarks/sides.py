@@ -182,7 +182,7 @@ class OursOnRequest:
         self.features = features
         self.height, self.width = height, width
         self.clip_length = len(features) if len(features) < 16 else None
-        self.shelf = Shelf()
+        self.shelf = Shelf(max_bytes=8 * 1024**3)
         self.histories: dict[int, History] = {}
 
     def prompt(self, prompt: Prompt) -> Tensor:

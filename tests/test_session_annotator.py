@@ -72,6 +72,7 @@ async def test_a_session_from_prompt_to_done() -> None:
         ]
         assert frames_of(client) == [2, 3, 4]
         assert revisions_of(client) == [0, 0, 0]
+        assert client.source.closed, "its decoder is of no use any longer"
         first, last = client.all(events.Described)
         assert (first.info.frame_count, last.info.frame_count) == (0, 5)
         client.half_close()
@@ -186,6 +187,20 @@ async def test_requests_wait_for_the_frames_they_name_and_no_longer() -> None:
         assert client.all(events.PropagationDone) == []
         client.say(events.VideoChunk(bytes(2)), events.EndOfVideo())
         assert await propagated(client) == [events.PropagationDone(17, 5, stopped=False)]
+
+
+async def test_a_container_may_say_itself_where_it_ends() -> None:
+    async with talk(ON_REQUEST) as client:
+        client.say(click(), events.VideoChunk(bytes(3)))
+        await client.until(lambda: client.sources.made)
+        await client.source.end()
+        client.say(Propagate())
+        await propagated(client)
+        assert not client.source.closed, "more may be fed, and is dropped"
+        client.say(events.EndOfVideo())
+        client.half_close()
+        await client.end()
+        assert client.source.closed
 
 
 async def test_pictures_are_taken_however_slowly_results_are() -> None:

@@ -48,3 +48,13 @@ async def test_work_of_the_servers_own_does_not_count() -> None:
         assert not task.done()
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(task, 10)
+
+
+async def test_patience_may_grow() -> None:
+    watch = IdleWatch(0.1)
+    task = asyncio.create_task(watch.expire())
+    watch.extend(0.5)
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    with pytest.raises(DeadlineExceeded, match=r"nothing moved for 0\.5 s"):
+        await asyncio.wait_for(task, 10)

@@ -12,8 +12,6 @@ from torch import Tensor
 from masklet.errors import ResourceExhausted
 from masklet_server.scratch import ScratchFile
 
-DEFAULT_BYTES = 8 * 1024**3
-
 
 class Shelf:
     """Where the histories of one session put what lies far from the frame in hand.
@@ -25,7 +23,7 @@ class Shelf:
         max_bytes: Of the file.
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._file: ScratchFile | None = None
         self._end = 0

@@ -280,7 +280,8 @@ class Annotator:
                 progress.start = await self._start(request)
                 for reverse in _PASSES[request.direction]:
                     frames = frame_range(progress.start, request.max_frames, reverse=reverse)
-                    await self._pass(asked, frames, progress, reverse=reverse)
+                    if not asked.stopped.is_set():
+                        await self._pass(asked, frames, progress, reverse=reverse)
             progress.stopped = asked.stopped.is_set()
         except _MENDABLE as error:
             progress.stopped = True
@@ -303,12 +304,13 @@ class Annotator:
         start = request.start_frame_index
         if start is None:
             return min(index for indices in prompted.values() for index in indices)
-        await self._frame(start, "propagate.start_frame_index")
+        await self._check_frame(start, "propagate.start_frame_index")
         return start
 
     async def _pass(self, asked: _Asked, frames: range, progress: _Progress, *, reverse: bool) -> None:
         if not frames:
             await self._settle(progress.start)
+            return
         async with _Sending() as sending:
             for index in frames:
                 if (frame := await self._turn(asked, index)) is None:
@@ -372,17 +374,22 @@ class Annotator:
 
     # Both
 
-    async def _frame(self, index: int, field_path: str) -> Frame:
-        """Wait for a frame that a request names.
+    async def _check_frame(self, index: int, field_path: str) -> None:
+        """Wait until a frame that a request names is decoded.
 
         Raises:
             InvalidArgument: The video ends before it.
         """
         with self._idle.waiting(f"frame {index} of the video, or end_of_video"):
-            frame = await self._frames.frame(index)
-        if frame is None:
-            count = len(self._frames)
+            count = await self._frames.reach(index + 1)
+        if count <= index:
             raise InvalidArgument.of(field_path, f"is {index}, but the video has {count} frames, 0 to {count - 1}")
+
+    async def _frame(self, index: int, field_path: str) -> Frame:
+        """A frame that a request names; see `_check_frame`."""
+        await self._check_frame(index, field_path)
+        frame = await self._frames.frame(index)
+        assert frame is not None
         return frame
 
     async def _ask_engine(

@@ -109,6 +109,7 @@ class Session:
         self._packets: PacketInput | None = None
         self._download = sources.download(config.source_url) if config.source_url else None
         self._fetching = False
+        self._is_sent = False
         self._kind = "" if self._download is None else "source_url"
         self._tasks: list[asyncio.Task[None]] = []
         self._task_ended = asyncio.Event()
@@ -321,6 +322,8 @@ class Session:
         source = await self._opened_source
         await source.end()
         self._idle.extend(self._idle_timeout_seconds)
+        self._is_sent = True
+        await self._let_decoder_go()
 
     async def _on_mendable(self, event: Event) -> None:
         """Take a message whose faults harm nothing but itself: they are answered and the stream goes on."""
@@ -413,7 +416,13 @@ class Session:
                 self._idle.touch()
                 await self._stored.add(frame)
         self._stored.end()
+        await self._let_decoder_go()
         await self._send(events.Described(dataclasses.replace(info, frame_count=len(self._stored))))
+
+    async def _let_decoder_go(self) -> None:
+        """An annotator's session lasts long after all frames are kept and there is nothing more to be fed."""
+        if self._is_sent and self._stored.is_complete:
+            await self._held.aclose()
 
     async def _follow(self, source: Source) -> int:
         """Track all frames as they arrive; how many there were."""

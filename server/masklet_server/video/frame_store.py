@@ -56,6 +56,11 @@ class FrameStore:
         self._captures.append(frame.capture_time_nanoseconds)
         self._changed.set()
 
+    @property
+    def is_complete(self) -> bool:
+        """There are no more to be added."""
+        return self._ended
+
     def end(self) -> None:
         """There are no more."""
         self._ended = True
