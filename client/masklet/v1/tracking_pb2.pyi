@@ -427,7 +427,8 @@ class Propagate(_message.Message):
 
     Every frame of the range is tracked anew, but for those with a prompt that was given before they were tracked, which
     are sent as they are. So a correction on a tracked frame is kept by starting on the frame after it (or before it,
-    backward); starting on the frame itself tracks it again, without the correction.
+    backward); starting on the frame itself tracks it again, without the correction. A correction on a frame whose first
+    prompt came before it was tracked is shown and then not kept: `clear_prompts` first, and prompt the frame anew.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
