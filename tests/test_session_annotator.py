@@ -250,6 +250,19 @@ async def test_results_wait_for_acks() -> None:
         assert await propagated(client) == [events.PropagationDone(0, 8, stopped=False)]
 
 
+async def test_after_half_closing_no_acks_are_waited_for() -> None:
+    config = events.Configure(propagation=Propagation.ON_REQUEST, window=2)
+    async with talk(config) as client:
+        client.say(*video(30), click(), Propagate())
+        await client.frames(2)
+        await client.quiet()
+        assert frames_of(client) == [0, 1]
+        client.say(Propagate(25))
+        client.half_close()
+        await client.end()
+        assert frames_of(client) == [*range(30), *range(25, 30)]
+
+
 async def test_a_failed_frame_costs_no_credit() -> None:
     config = events.Configure(propagation=Propagation.ON_REQUEST, window=1)
     async with talk(config) as client:

@@ -80,6 +80,21 @@ def test_a_frame_tracked_backward_is_refined() -> None:
     assert stage.foreground > 0
 
 
+def test_a_conditioning_frame_is_refined() -> None:
+    """Upstream shows the correction and then drops it; cleared before, the frame is a conditioning one again."""
+    stage = play()
+    stage.prompt(click(1, 6))
+    stage.propagate()
+    stage.prompt(click(1, 6, away=True))
+    stage.propagate(7, 5)
+    stage.propagate(6, 3, reverse=True)
+    stage.clear(1, 6)
+    stage.prompt(click(1, 6, away=True))
+    stage.prompt(click(1, 6, keep=True))
+    stage.propagate(6, 3)
+    assert stage.foreground > 0
+
+
 def test_two_corrections() -> None:
     stage = play()
     stage.prompt(dict(prompts(1))["mask"][0])

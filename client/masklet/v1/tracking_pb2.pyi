@@ -85,9 +85,9 @@ class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagati
     All of the video is decoded beforehand, whatever is asked for: frames need not be kept back for acks. When that is
     done, `video_info` is sent again, with the true `frame_count`.
 
-    The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, then comes
-    `done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything at once. Once
-    `end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
+    The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, without
+    any more acks, then comes `done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything
+    at once. Once `end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
     """
 
 class Propagation(_Propagation, metaclass=_PropagationEnumTypeWrapper):
@@ -116,9 +116,9 @@ RESOURCE_EXHAUSTED, and has no other answer.
 All of the video is decoded beforehand, whatever is asked for: frames need not be kept back for acks. When that is
 done, `video_info` is sent again, with the true `frame_count`.
 
-The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, then comes
-`done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything at once. Once
-`end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
+The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, without
+any more acks, then comes `done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything
+at once. Once `end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
 """
 Global___Propagation: _TypeAlias = Propagation  # noqa: Y015
 
@@ -440,7 +440,8 @@ class Propagate(_message.Message):
 
     Every frame of the range is tracked anew, but for those with a prompt that was given before they were tracked, which
     are sent as they are. So a correction on a tracked frame is kept by starting on the frame after it (or before it,
-    backward); starting on the frame itself tracks it again, without the correction.
+    backward); starting on the frame itself tracks it again, without the correction. A correction on a frame whose first
+    prompt came before it was tracked is shown and then not kept: `clear_prompts` first, and prompt the frame anew.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -229,12 +229,12 @@ class MemoryBank:
         raise FailedPrecondition("a memory bank takes no prompt back")
 
     def settle(self, frame_index: int, memory: Memory) -> None:
-        """Turn a prompted frame into a remembered one."""
+        """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
         prompted = self.prompted.pop(frame_index)
         if prompted.is_conditioning:
             self.conditioning[frame_index] = memory
             self.recent.pop(frame_index, None)
-        else:
+        elif frame_index not in self.conditioning:
             self.recent[frame_index] = memory
 
     def remember(self, frame_index: int, memory: Memory) -> None:

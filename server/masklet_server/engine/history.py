@@ -209,11 +209,11 @@ class History:
         self._put_away(frame_index, reverse=False)
 
     def settle(self, frame_index: int, memory: Memory) -> None:
-        """Turn a prompted frame into a remembered one."""
+        """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
         if self.prompted.pop(frame_index).is_conditioning:
             self.conditioning[frame_index] = self._entry(memory)
             self.recent.pop(frame_index, None)
-        else:
+        elif frame_index not in self.conditioning:
             self.remember(frame_index, memory)
 
     def remember(self, frame_index: int, memory: Memory) -> None:

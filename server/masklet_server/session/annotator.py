@@ -154,7 +154,8 @@ class Annotator:
             self._under_way.stopped.set()
 
     def finish(self) -> None:
-        """No more requests will come."""
+        """No more requests will come, and no acknowledgements."""
+        self._credits.lift()
         self._finished = True
         self._arrived.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 
 from masklet.errors import InvalidArgument
@@ -41,6 +42,11 @@ class Credits:
     def give_back(self) -> None:
         """Nothing came of a frame whose credit was taken."""
         self._taken -= 1
+        self._changed.set()
+
+    def lift(self) -> None:
+        """No acknowledgement can come any more: from now on results go as fast as they are read."""
+        self.window = sys.maxsize
         self._changed.set()
 
     def number_prompt(self) -> int:
