@@ -67,6 +67,9 @@ def first_steps(predictor: Any, video: str) -> Iterator[Line]:
     for shown in predictor.propagate_in_video(state, 8, max_frame_num_to_track=4, reverse=True):
         yield "backwards", *shown
     assert list(predictor.propagate_in_video(state, 0, reverse=True)) == []
+    yield "a click on a tracked first frame", *predictor.add_new_points_or_box(state, 0, 0, [[x, y + 9]], [1])
+    for shown in predictor.propagate_in_video(state, max_frame_num_to_track=2):
+        yield "onwards once more", *shown
 
 
 def second_thoughts(predictor: Any, video: str) -> Iterator[Line]:
