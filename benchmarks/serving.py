@@ -43,6 +43,7 @@ from masklet_server.embedded import EmbeddedServer
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.device import device_name, make_network, pick_device
 from masklet_server.engine.execute import run_frames
+from masklet_server.engine.history import History
 from masklet_server.engine.jobs import (
     FrameJob,
     FrameOutput,
@@ -52,6 +53,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.engine.shelf import Shelf
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -105,6 +107,10 @@ class InstantEngine:
     def new_bank(self, model: str) -> MemoryBank:
         """An empty one, which stays so."""
         return MemoryBank(model)
+
+    def new_history(self, model: str, shelf: Shelf) -> History:
+        """Likewise."""
+        return History(model, shelf)
 
     async def track(self, job: FrameJob) -> FrameOutput:
         """The mask for every object and prompt."""

@@ -12,12 +12,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from sam2 import sam2_video_predictor as upstream
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.history import History
 from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Features, Network
-from masklet_server.engine.step import Work, apply_prompt, track
+from masklet_server.engine.shelf import Shelf
+from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.session.passes import frame_range
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "bunny.mp4"
 EXAMPLE_CLICK = (360.0, 480.0)
@@ -58,6 +62,12 @@ class Reference:
         with mock.patch.object(upstream, "load_video_frames", return_value=(frames, height, width)):
             self.state: dict[str, Any] = predictor.init_state("")
 
+    @torch.inference_mode()
+    def features(self) -> list[Features]:
+        """What the predictor's image encoder makes of every frame."""
+        levels = [self.predictor.forward_image(frame[None])["backbone_fpn"] for frame in self.state["images"]]
+        return [Features(top[0], (fine0[0], fine1[0])) for fine0, fine1, top in levels]
+
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
         if prompt.mask is not None:
@@ -83,9 +93,26 @@ class Reference:
             found.update({(frame_index, i): masks[row, 0].clone() for row, i in enumerate(ids)})
         return found
 
+    def propagate_on_request(self, start: int | None, max_frames: int | None, *, reverse: bool) -> Masks:
+        """Logits of every object on the frames of `propagate_in_video`, in their order."""
+        found: Masks = {}
+        for frame_index, ids, masks in self.predictor.propagate_in_video(self.state, start, max_frames, reverse):
+            found.update({(frame_index, i): masks[row, 0].clone() for row, i in enumerate(ids)})
+        return found
+
+    def clear(self, object_id: int, frame_index: int) -> Tensor:
+        """Logits ``float32[H, W]`` of what is left of the object on the frame once its prompts there are cleared."""
+        _, ids, masks = self.predictor.clear_all_prompts_in_frame(self.state, frame_index, object_id)
+        logits: Tensor = masks[ids.index(object_id), 0]
+        return logits
+
     def remove(self, object_id: int) -> None:
         """Follow the object no longer."""
         self.predictor.remove_object(self.state, object_id, strict=True)
+
+    def reset(self) -> None:
+        """Forget all objects."""
+        self.predictor.reset_state(self.state)
 
 
 class Ours:
@@ -134,6 +161,69 @@ class Ours:
 
     def _work(self, object_id: int, frame_index: int) -> Work:
         return Work(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
+
+    def _shown(self, logits: Tensor | None) -> Tensor:
+        assert logits is not None
+        return self.network.resize(logits[None], self.height, self.width)[0, 0]
+
+
+class OursOnRequest:
+    """The engine's step with histories: any frame, in either direction, as often as wanted; see `Ours`.
+
+    Args:
+        network: The model.
+        features: Of every frame.
+        height: Rows of the video as shown.
+        width: Columns of the video as shown.
+    """
+
+    def __init__(self, network: Network, features: list[Features], height: int, width: int) -> None:
+        self.network = network
+        self.features = features
+        self.height, self.width = height, width
+        self.clip_length = len(features) if len(features) < 16 else None
+        self.shelf = Shelf(max_bytes=8 * 1024**3)
+        self.histories: dict[int, History] = {}
+
+    def prompt(self, prompt: Prompt) -> Tensor:
+        """Logits ``float32[H, W]`` of the object on the prompt's frame."""
+        history = self.histories.setdefault(prompt.object_id, History("", self.shelf))
+        work = self._work(history, prompt.frame_index)
+        return self._shown(apply_prompt(self.network, work, prompt, height=self.height, width=self.width).logits)
+
+    def propagate_on_request(self, start: int | None, max_frames: int | None, *, reverse: bool) -> Masks:
+        """Logits of every object on the frames of `propagate_in_video`, in their order."""
+        for history in self.histories.values():
+            settle_prompts(self.network, history)
+        if start is None:
+            start = min(i for history in self.histories.values() for i in history.conditioning_frames)
+        found: Masks = {}
+        for frame_index in frame_range(start, max_frames, reverse=reverse):
+            if frame_index >= len(self.features):
+                break
+            works = [self._work(history, frame_index, reverse=reverse) for history in self.histories.values()]
+            for object_id, work in zip(self.histories, works, strict=True):
+                (memory,) = track(self.network, [work])  # alone, as upstream
+                found[frame_index, object_id] = self._shown(memory.logits)
+        return found
+
+    def clear(self, object_id: int, frame_index: int) -> Tensor:
+        """Logits ``float32[H, W]`` of what is left of the object on the frame once its prompts there are cleared."""
+        history = self.histories[object_id]
+        history.clear_prompts(frame_index)
+        left = history.found(frame_index)
+        return torch.full((self.height, self.width), NO_OBJ_SCORE) if left is None else self._shown(left.logits)
+
+    def remove(self, object_id: int) -> None:
+        """Follow the object no longer."""
+        del self.histories[object_id]
+
+    def reset(self) -> None:
+        """Forget all objects."""
+        self.histories.clear()
+
+    def _work(self, history: History, frame_index: int, *, reverse: bool = False) -> Work:
+        return Work(history, self.features[frame_index], frame_index, self.clip_length, reverse)
 
     def _shown(self, logits: Tensor | None) -> Tensor:
         assert logits is not None

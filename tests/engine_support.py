@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, ObjectTask
+from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Features, Network
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -45,7 +45,7 @@ def click(blob: int = 0, frame_index: int = 0) -> Prompt:
 
 
 def job(
-    bank: MemoryBank, frame_index: int, prompts: Sequence[Prompt] = (), *, stream: str = "a", seed: int = 0
+    bank: ObjectMemory, frame_index: int, prompts: Sequence[Prompt] = (), *, stream: str = "a", seed: int = 0
 ) -> FrameJob:
     """One object on one frame."""
     return FrameJob(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import any_pb2
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
@@ -219,7 +221,7 @@ class FakeServer(TrackingServiceServicer):
             mask=wire_mask(mask),
             predicted_iou=0.9 - 0.1 * n,
             area=int(mask.sum()),
-            logits=image_pb2.Logits(height=4, width=6, data=low.tobytes()) if logits else None,
+            logits=common_pb2.Logits(height=4, width=6, data=low.tobytes()) if logits else None,
         )
 
     def Track(self, request_iterator: Iterator[tracking_pb2.TrackRequest], context: Any) -> Iterator[Any]:  # noqa: N802
@@ -228,7 +230,10 @@ class FakeServer(TrackingServiceServicer):
         context.add_callback(session.ended.set)
         inbox: queue.Queue[None] = queue.Queue()
         threading.Thread(target=_read, args=(request_iterator, session, inbox), daemon=True).start()
-        yield from self._answer(session, inbox, context)
+        if _wait(lambda: bool(session.messages), inbox, session) and session.config.propagation:
+            yield from self._annotate(session, inbox, context)
+        else:
+            yield from self._answer(session, inbox, context)
 
     def _answer(self, session: Session, inbox: queue.Queue[None], context: Any) -> Iterator[tracking_pb2.TrackResponse]:
         script = self.script
@@ -259,6 +264,86 @@ class FakeServer(TrackingServiceServicer):
         if not session.ended.is_set() and not script.silent_end:
             yield tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=index))
 
+    def _annotate(
+        self, session: Session, inbox: queue.Queue[None], context: Any
+    ) -> Iterator[tracking_pb2.TrackResponse]:
+        """Answers requests in order; frames whose index is not below `script.frame_count` do not exist."""
+        yield tracking_pb2.TrackResponse(
+            session=tracking_pb2.SessionInfo(session_id="fake-1", model="nano", window=self.script.window)
+        )
+        self._maybe_fail(context)
+        described = False
+        for request in _messages(session, inbox):
+            kind = request.WhichOneof("request")
+            if kind == "end_of_video" or (kind in ("video_chunk", "frame") and not described):
+                described = True
+                yield self._video_info(session)
+            for answer in self._answers(kind or "", request, session, inbox):
+                answer.request_id = request.request_id
+                yield answer
+
+    def _answers(
+        self, kind: str, request: tracking_pb2.TrackRequest, session: Session, inbox: queue.Queue[None]
+    ) -> Iterator[tracking_pb2.TrackResponse]:
+        height, width = self.script.size
+        if kind == "prompt" and request.prompt.frame_index >= self.script.frame_count:
+            violation = error_details_pb2.BadRequest.FieldViolation(field="prompt.frame_index", description="is beyond")
+            detail = error_details_pb2.BadRequest(field_violations=[violation])
+            yield tracking_pb2.TrackResponse(error=status(grpc.StatusCode.INVALID_ARGUMENT, "no such frame", detail))
+        elif kind == "prompt":
+            mask = self.script.mask(request.prompt.frame_index, height, width)
+            found = wire_object(request.prompt.object_id, mask)
+            if session.config.return_logits:
+                found.logits.CopyFrom(_logits())
+            yield tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=session.next_sequence(), frame_index=request.prompt.frame_index, object=found
+                )
+            )
+        elif kind == "remove_object" and request.remove_object.object_id not in {p.object_id for p in session.prompts}:
+            yield tracking_pb2.TrackResponse(error=status(grpc.StatusCode.NOT_FOUND, "no such object"))
+        elif kind == "clear_prompts":
+            found = wire_object(request.clear_prompts.object_id, np.zeros((height, width), np.bool_))
+            yield tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=session.next_sequence(), frame_index=request.clear_prompts.frame_index, object=found
+                )
+            )
+        elif kind in ("remove_object", "reset"):
+            yield tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
+        elif kind == "propagate":
+            yield from self._propagate(request.propagate, session, inbox)
+
+    def _propagate(
+        self, asked: tracking_pb2.Propagate, session: Session, inbox: queue.Queue[None]
+    ) -> Iterator[tracking_pb2.TrackResponse]:
+        if not session.prompts:
+            yield tracking_pb2.TrackResponse(error=status(grpc.StatusCode.FAILED_PRECONDITION, "nothing is prompted"))
+            yield tracking_pb2.TrackResponse(propagation_done=tracking_pb2.PropagationDone())
+            return
+        start, stopped, begun = asked.start_frame_index, False, len(session.messages)
+        frames = range(start, self.script.frame_count)
+        if asked.direction == tracking_pb2.DIRECTION_BACKWARD:
+            frames = range(start, -1, -1)
+        sent = 0
+        for index in frames[: asked.max_frames + 1 if asked.HasField("max_frames") else None]:
+            if self.script.seconds_per_frame:
+                time.sleep(self.script.seconds_per_frame)
+            if not _wait(lambda: _stops(session, begun) or session.unacked < self.script.window, inbox, session):
+                return
+            if stopped := _stops(session, begun):
+                break
+            result = self._frame(session, index)
+            for found in result.frame_result.objects if session.config.return_logits else ():
+                found.logits.CopyFrom(_logits())
+            session.frame_sequences.append(result.frame_result.sequence)
+            session.max_unacked = max(session.max_unacked, session.unacked)
+            sent += 1
+            yield result
+        yield tracking_pb2.TrackResponse(
+            propagation_done=tracking_pb2.PropagationDone(start_frame_index=start, frame_count=sent, stopped=stopped)
+        )
+
     def _has_frame(self, session: Session, index: int) -> bool | None:
         """None: the video has ended before it."""
         kinds = session.kinds()
@@ -269,10 +354,22 @@ class FakeServer(TrackingServiceServicer):
         return index < self.script.frame_count or None
 
     def _opening(self, session: Session) -> Iterator[tracking_pb2.TrackResponse]:
+        yield self._video_info(session)
+        height, width = self.script.size
+        for prompt in session.prompts:
+            yield tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=session.next_sequence(),
+                    frame_index=prompt.frame_index,
+                    object=wire_object(prompt.object_id, self.script.mask(0, height, width)),
+                )
+            )
+
+    def _video_info(self, session: Session) -> tracking_pb2.TrackResponse:
         height, width = self.script.size
         pictures = bool(session.frames)
         count = session.config.frame_count if pictures else self.script.frame_count
-        yield tracking_pb2.TrackResponse(
+        return tracking_pb2.TrackResponse(
             video_info=tracking_pb2.VideoInfo(
                 height=height,
                 width=width,
@@ -283,14 +380,6 @@ class FakeServer(TrackingServiceServicer):
                 codec="pictures" if pictures else "h264",
             )
         )
-        for prompt in session.prompts:
-            yield tracking_pb2.TrackResponse(
-                prompt_result=tracking_pb2.PromptResult(
-                    sequence=session.next_sequence(),
-                    frame_index=prompt.frame_index,
-                    object=wire_object(prompt.object_id, self.script.mask(0, height, width)),
-                )
-            )
 
     def _frame(self, session: Session, index: int) -> tracking_pb2.TrackResponse:
         height, width = self.script.size
@@ -313,6 +402,29 @@ class FakeServer(TrackingServiceServicer):
             context.abort(*self.script.plain_failure)
         if self.script.failure is not None:
             context.abort_with_status(rpc_status.to_status(self.script.failure))
+
+
+def _logits() -> common_pb2.Logits:
+    return common_pb2.Logits(height=2, width=2, data=np.arange(4, dtype="<f4").tobytes())
+
+
+def _stops(session: Session, begun: int) -> bool:
+    """Whether the client has asked to stop since it had sent so many messages."""
+    return "stop_propagation" in session.kinds()[begun:]
+
+
+def _messages(session: Session, inbox: queue.Queue[None]) -> Iterator[tracking_pb2.TrackRequest]:
+    """The client's messages as they come, until it sends no more."""
+    for done in itertools.count():
+        if not _wait(partial(_arrived, session, done), inbox, session):
+            return
+        yield session.messages[done]
+
+
+def _arrived(session: Session, done: int) -> bool | None:
+    if len(session.messages) > done:
+        return True
+    return None if session.half_closed.is_set() else False
 
 
 def _read(requests: Iterator[tracking_pb2.TrackRequest], session: Session, inbox: queue.Queue[None]) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from masklet.errors import DataLoss, FailedPrecondition, NotFound
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.history import History
 from masklet_server.engine.jobs import (
     Candidate,
     FrameJob,
@@ -24,6 +25,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.engine.shelf import Shelf
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
@@ -40,6 +42,14 @@ class FakeBank:
         self.number = number
         self.prompts: list[Prompt] = []
         self.frames: list[int] = []
+
+
+class FakeHistory(FakeBank):
+    """May be prompted and tracked anywhere."""
+
+    @property
+    def conditioning_frames(self) -> set[int]:
+        return {prompt.frame_index for prompt in self.prompts}
 
 
 def fake_mask(number: int, frame_index: int, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.bool_]:
@@ -81,6 +91,11 @@ class FakeEngine:
         self.banks.append(FakeBank(len(self.banks)))
         return cast("MemoryBank", self.banks[-1])
 
+    def new_history(self, model: str, shelf: Shelf) -> History:
+        assert model in self.models
+        self.banks.append(FakeHistory(len(self.banks)))
+        return cast("History", self.banks[-1])
+
     async def track(self, job: FrameJob) -> FrameOutput:
         self.jobs.append(job)
         self.running += 1
@@ -97,6 +112,8 @@ class FakeEngine:
         error = self.refuse(job)
         if error is not None:
             raise error
+        if isinstance(job.tasks[0].bank, FakeHistory):
+            return self._track_on_request(job)
         objects, prompts = [], []
         for task in job.tasks:
             bank = cast("FakeBank", task.bank)
@@ -105,9 +122,30 @@ class FakeEngine:
             assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
             bank.prompts += task.prompts
             bank.frames.append(job.frame_index)
-            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0)
+            logits = np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32) if job.return_logits else None
+            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0, logits)
             objects.append(output)
             prompts.append([output for _ in task.prompts])
+        return FrameOutput(objects, prompts)
+
+    def _track_on_request(self, job: FrameJob) -> FrameOutput:
+        """As the real one does, except that a mask tells the direction: it is upside down where time ran backwards."""
+        objects, prompts = [], []
+        for task in job.tasks:
+            bank = cast("FakeHistory", task.bank)
+            mask = fake_mask(bank.number, job.frame_index, job.height, job.width)
+            output = ObjectOutput(mask[::-1] if job.reverse else mask, 0.75, 5.0)
+            shown = [output for _ in task.prompts]
+            if task.clear:
+                bank.prompts = [prompt for prompt in bank.prompts if prompt.frame_index != job.frame_index]
+                tracked = job.frame_index in bank.frames
+                shown.insert(0, output if tracked else ObjectOutput(np.zeros_like(mask), 0.0, -1024.0))
+            bank.prompts += task.prompts
+            if job.track:
+                assert bank.prompts, "nothing to track"
+                bank.frames.append(job.frame_index)
+                objects.append(output)
+            prompts.append(shown)
         return FrameOutput(objects, prompts)
 
     async def forget(self, stream: str) -> None:

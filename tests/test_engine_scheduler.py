@@ -53,6 +53,19 @@ async def test_unknown_models_are_not_found(engine: Engine) -> None:
         engine.new_bank("huge")
 
 
+async def test_logits_are_those_of_the_masks(engine: Engine) -> None:
+    asked = replace(job(engine.new_bank("nano"), 0, [click()]), return_logits=True)
+    output = await engine.track(asked)
+    for found in (output.objects[0], output.prompts[0][0]):
+        assert found.logits is not None
+        assert found.logits.shape == (32, 32)
+        assert found.logits.dtype == np.float32
+        full = small_network().resize(torch.from_numpy(found.logits)[None, None], HEIGHT, WIDTH)[0, 0]
+        np.testing.assert_array_equal(full > 0, found.mask)
+    unasked = await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+    assert unasked.objects[0].logits is None
+
+
 async def test_tracking_and_segmenting(engine: Engine) -> None:
     bank = engine.new_bank("nano")
     output = await engine.track(job(bank, 0, [click()]))

@@ -68,6 +68,39 @@ def test_live_streams_say_how_they_are_delivered() -> None:
     assert CONVERTER.event(request(config=tracking_pb2.TrackConfig(live=True))) == events.Configure(live=True)
 
 
+def test_requests_have_their_events() -> None:
+    on_request = tracking_pb2.TrackConfig(propagation=tracking_pb2.PROPAGATION_ON_REQUEST)
+    assert CONVERTER.event(request(config=on_request)) == events.Configure(propagation=events.Propagation.ON_REQUEST)
+    automatic = tracking_pb2.TrackConfig(propagation=tracking_pb2.PROPAGATION_AUTOMATIC)
+    assert CONVERTER.event(request(config=automatic)) == events.Configure()
+    clear = tracking_pb2.ClearPrompts(object_id=2, frame_index=9)
+    assert CONVERTER.event(request(clear_prompts=clear)) == events.ClearPrompts(2, 9)
+    assert CONVERTER.event(request(stop_propagation=tracking_pb2.StopPropagation())) == events.StopPropagation()
+    assert CONVERTER.event(request(reset=tracking_pb2.Reset())) == events.Reset()
+    assert CONVERTER.event(request(propagate=tracking_pb2.Propagate())) == events.Propagate()
+    both = tracking_pb2.Propagate(start_frame_index=0, max_frames=0, direction=tracking_pb2.DIRECTION_BOTH)
+    assert CONVERTER.event(request(propagate=both)) == events.Propagate(0, 0, events.Direction.BOTH)
+
+
+def test_wrong_requests_name_their_fields() -> None:
+    sideways = CONVERTER.event(request(propagate=tracking_pb2.Propagate(direction=9)))  # type: ignore[arg-type]
+    assert isinstance(sideways, events.Unreadable)
+    assert fields_of(sideways.error) == ["propagate.direction"]
+    with pytest.raises(InvalidArgument, match=r"config\.propagation: is 7"):
+        CONVERTER.event(request(config=tracking_pb2.TrackConfig(propagation=7)))  # type: ignore[arg-type]
+    for seconds in (float("nan"), float("inf")):
+        timeless = CONVERTER.event(request(prompt=prompt(points=[point()], pts_seconds=seconds)))
+        assert isinstance(timeless, events.Unreadable)
+        assert fields_of(timeless.error) == ["prompt.pts_seconds"]
+
+
+def test_a_prompt_may_be_for_a_time() -> None:
+    for seconds in (None, 0.0, 2.5):
+        event = CONVERTER.event(request(prompt=prompt(points=[point()], pts_seconds=seconds)))
+        assert isinstance(event, events.PromptObject)
+        assert event.pts_seconds == seconds
+
+
 def test_packets_keep_everything() -> None:
     message = tracking_pb2.Packet(
         codec="h264", extradata=b"e", data=b"d", pts_seconds=2.5, capture_time_nanoseconds=7, is_fragment=True
@@ -210,7 +243,7 @@ def test_a_picture_prompt_has_everything_that_was_sent() -> None:
 
 
 def test_logits_of_a_wrong_size_are_refused() -> None:
-    wrong = image_pb2.Logits(height=2, width=3, data=bytes(20))
+    wrong = common_pb2.Logits(height=2, width=3, data=bytes(20))
     with pytest.raises(InvalidArgument, match="has 20 bytes, 2x3 float32 have 24"):
         convert.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)
 
@@ -227,6 +260,13 @@ def test_an_object_is_visible_if_it_is_there_and_has_a_mask(area: int, score: fl
     assert answer.object.visible is visible
     assert answer.object.HasField("box") is bool(area)
     assert answer.object.mask == common_pb2.Mask(encoding=common_pb2.MASK_ENCODING_PNG, height=9, width=8, data=b"png")
+
+
+def test_the_end_of_a_propagation_and_the_revision_of_a_frame() -> None:
+    answer = convert.response(events.PropagationDone(3, 7, stopped=True)).propagation_done
+    assert (answer.start_frame_index, answer.frame_count, answer.stopped) == (3, 7, True)
+    result = events.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (), revision=4)
+    assert convert.response(result).frame_result.revision == 4
 
 
 def test_a_frame_result_carries_time_and_objects() -> None:

@@ -536,7 +536,7 @@ async def test_a_mask_prompt_is_decoded_for_the_engine() -> None:
             "prompts[0].mask.data",
         ),
         (
-            picture_request(image_pb2.SegmentPrompt(mask_input=image_pb2.Logits(height=8, width=8, data=b"1"))),
+            picture_request(image_pb2.SegmentPrompt(mask_input=common_pb2.Logits(height=8, width=8, data=b"1"))),
             grpc.StatusCode.INVALID_ARGUMENT,
             "prompts[0].mask_input.data",
         ),

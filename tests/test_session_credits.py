@@ -60,7 +60,11 @@ async def test_an_ack_that_lies_is_refused_and_changes_nothing() -> None:
     assert ledger.available == 3
 
 
-@given(st.integers(1, 5), st.lists(st.sampled_from(["take", "frame", "prompt", "ack"]), max_size=60), st.randoms())
+@given(
+    st.integers(1, 5),
+    st.lists(st.sampled_from(["take", "frame", "give back", "prompt", "ack"]), max_size=60),
+    st.randoms(),
+)
 def test_unacknowledged_frames_never_exceed_the_window(window: int, actions: list[str], random: object) -> None:
     async def live() -> None:
         ledger = Credits(window)
@@ -72,6 +76,9 @@ def test_unacknowledged_frames_never_exceed_the_window(window: int, actions: lis
             elif action == "frame" and taken:
                 last = ledger.number_frame()
                 frames.append(last)
+                taken -= 1
+            elif action == "give back" and taken:
+                ledger.give_back()
                 taken -= 1
             elif action == "prompt":
                 last = ledger.number_prompt()

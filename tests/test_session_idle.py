@@ -59,3 +59,13 @@ async def test_who_waits_patiently_is_cancelled_although_the_result_comes_at_tha
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_patience_may_grow() -> None:
+    watch = IdleWatch(0.1)
+    task = asyncio.create_task(watch.expire())
+    watch.extend(0.5)
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    with pytest.raises(DeadlineExceeded, match=r"nothing moved for 0\.5 s"):
+        await asyncio.wait_for(task, 10)

@@ -35,7 +35,9 @@ from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
     from masklet._aio import AsyncClient, AsyncTracking
+    from masklet._aio_annotation import AsyncAnnotation
     from masklet._aio_live import AsyncLive
+    from masklet._annotation import Annotation
     from masklet._client import Client
     from masklet._drawing import cutout, overlay, save_indexed_masks, save_mask
     from masklet._live import Live
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Annotation",
+    "AsyncAnnotation",
     "AsyncClient",
     "AsyncLive",
     "AsyncTracking",
@@ -97,7 +101,9 @@ __all__ = [
 # `masklet --help` none of these.
 _HOMES = {
     "_aio": ("AsyncClient", "AsyncTracking"),
+    "_aio_annotation": ("AsyncAnnotation",),
     "_aio_live": ("AsyncLive",),
+    "_annotation": ("Annotation",),
     "_client": ("Client",),
     "_drawing": ("cutout", "overlay", "save_indexed_masks", "save_mask"),
     "_live": ("Live",),

@@ -31,6 +31,7 @@ from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
 
 if TYPE_CHECKING:
+    from masklet._aio_annotation import AsyncAnnotation
     from masklet._aio_live import AsyncLive
 
 _Entered = TypeVar("_Entered", bound="AsyncTracking")
@@ -148,6 +149,35 @@ class AsyncClient:
             on_error=None if on_error is None else _on_loop(loop, on_error),
         )
         return AsyncLive(live)
+
+    def annotate(
+        self,
+        video: VideoSource,
+        *,
+        model: str = "",
+        deterministic: bool = False,
+        return_logits: bool = False,
+        window: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncAnnotation:
+        """Work on a video as ``SAM2VideoPredictor`` does; as `Client.annotate`, with requests awaited.
+
+        async with client.annotate("clip.mp4") as annotation:
+            seen = await annotation.prompt(Prompt(point_coords=[[360, 480]]))
+            async for frame in annotation.propagate():
+                print(frame.frame_index, frame.objects[1].area)
+        """
+        from masklet._aio_annotation import AsyncAnnotation
+
+        annotation = self._connection.annotate(
+            open_upload(video),
+            model=model,
+            deterministic=deterministic,
+            return_logits=return_logits,
+            window=window,
+            timeout=timeout,
+        )
+        return AsyncAnnotation(annotation)
 
     async def segment(
         self,

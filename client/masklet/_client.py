@@ -8,6 +8,7 @@ import numpy.typing as npt
 from grpc_health.v1 import health_pb2
 
 from masklet import _server_info
+from masklet._annotation import Annotation
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
 from masklet._live import Live, OnError
@@ -164,6 +165,50 @@ class Client:
             timeout=timeout,
             on_prompt=on_prompt,
             on_error=on_error,
+        )
+
+    def annotate(
+        self,
+        video: VideoSource,
+        *,
+        model: str = "",
+        deterministic: bool = False,
+        return_logits: bool = False,
+        window: int = 0,
+        timeout: float | None = None,
+    ) -> Annotation:
+        """Work on a video as ``SAM2VideoPredictor`` does: prompt any frame, look, correct, track when it is asked for.
+
+            with client.annotate("clip.mp4") as annotation:
+                seen = annotation.prompt(Prompt(point_coords=[[360, 480]]))
+                print(seen.object.area, seen.object.predicted_iou)
+                for frame in annotation.propagate():
+                    print(frame.frame_index, frame.objects[1].area)
+
+        The video is uploaded meanwhile. The session ends, and the server is freed, with the `with` block, with `close`,
+        or when nothing refers to the answer any more; and with `DeadlineExceeded` when nothing was asked for long, a
+        quarter of an hour unless the server's operator says otherwise.
+
+        Args:
+            video: As for `track`; an iterable of arrays has to end.
+            model: A name from `info`; empty for the server's default.
+            deterministic: Never share a batch with other sessions, so that two runs give the same bits.
+            return_logits: Results carry low-resolution logits, too (`ObjectResult.logits`).
+            window: Frames that the server may be ahead of a loop over results; 0 for as many as it allows, 1 for none
+                but the one that is asked for.
+            timeout: Seconds for the whole session; None for no limit.
+
+        Raises:
+            MaskletError: From here if an argument is wrong, from requests if the server reports a fault.
+            OSError: The video cannot be read.
+        """
+        return self._connection.annotate(
+            open_upload(video),
+            model=model,
+            deterministic=deterministic,
+            return_logits=return_logits,
+            window=window,
+            timeout=timeout,
         )
 
     def segment(

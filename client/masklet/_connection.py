@@ -10,6 +10,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from masklet import _status
+from masklet._annotation import Annotation
+from masklet._annotation_protocol import AnnotationProtocol, annotation_config
 from masklet._endpoint import Endpoint
 from masklet._live import Live, OnError
 from masklet._live_protocol import LiveProtocol, live_config
@@ -148,6 +150,36 @@ class Connection:
             timeout=timeout,
             on_prompt=on_prompt,
             on_error=on_error,
+        )
+
+    def annotate(
+        self,
+        upload: Upload,
+        *,
+        model: str,
+        deterministic: bool,
+        return_logits: bool,
+        window: int,
+        timeout: float | None,
+    ) -> Annotation:
+        """Start an annotation.
+
+        Raises:
+            InvalidArgument: The window is wrong.
+            FailedPrecondition: The client is closed.
+        """
+        self._check_open()
+        config = annotation_config(
+            track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count),
+            return_logits=return_logits,
+        )
+        config.source_url = upload.source_url
+        return Annotation(
+            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
+            AnnotationProtocol(config),
+            upload.parts,
+            target=str(self._endpoint),
+            timeout=timeout,
         )
 
     def _fault(self, error: grpc.RpcError) -> MaskletError:

@@ -26,6 +26,8 @@ class ObjectResult:
         predicted_iou: The model's own estimate of the mask's intersection over union with the truth, 0 to 1.
         object_score: Logit; above 0 the model holds that the object is in the picture.
         visible: `object_score` is above 0 and the mask is not empty.
+        logits: ``float32[h, w]``, low-resolution logits that the mask was made of (SAM 2's `pred_masks`); None where
+            they were not asked for.
     """
 
     object_id: int
@@ -35,6 +37,7 @@ class ObjectResult:
     predicted_iou: float
     object_score: float
     visible: bool
+    logits: npt.NDArray[np.float32] | None = None
 
     @functools.cached_property
     def mask(self) -> npt.NDArray[np.bool_]:

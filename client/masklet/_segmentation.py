@@ -39,6 +39,7 @@ class Segmentation:
         model: The model that was used.
         height: Rows of the picture.
         width: Columns of the picture.
+        output_indices: ``int64[N]``, which of the model's outputs each mask is, in SAM's own order.
     """
 
     rles: tuple[tuple[Rle, ...], ...]
@@ -48,6 +49,7 @@ class Segmentation:
     model: str
     height: int
     width: int
+    output_indices: npt.NDArray[np.int64]
 
     @functools.cached_property
     def masks(self) -> npt.NDArray[np.bool_]:
@@ -103,7 +105,7 @@ def segment_request(
 def segmentation_from_wire(response: image_pb2.SegmentImageResponse) -> Segmentation:
     """The server's answer."""
     results = [result.candidates for result in response.results]
-    logits = [[_logits_from_wire(c.logits) for c in candidates if c.HasField("logits")] for candidates in results]
+    logits = [[_wire.logits_from_wire(c.logits) for c in candidates if c.HasField("logits")] for candidates in results]
     return Segmentation(
         rles=tuple(tuple(_wire.rle_from_wire(c.mask) for c in candidates) for candidates in results),
         scores=_unbatched(np.array([[c.predicted_iou for c in candidates] for candidates in results], np.float32)),
@@ -112,6 +114,7 @@ def segmentation_from_wire(response: image_pb2.SegmentImageResponse) -> Segmenta
         model=response.model,
         height=response.height,
         width=response.width,
+        output_indices=_unbatched(np.array([[c.output_index for c in candidates] for candidates in results], np.int64)),
     )
 
 
@@ -180,14 +183,10 @@ def _logits_batch(values: npt.ArrayLike | None) -> Sequence[npt.NDArray[Any]] | 
     return _batch("mask_input", values, single_ndim=2)
 
 
-def _logits_to_wire(logits: npt.NDArray[Any] | None) -> image_pb2.Logits | None:
+def _logits_to_wire(logits: npt.NDArray[Any] | None) -> common_pb2.Logits | None:
     if logits is None:
         return None
     if logits.dtype.kind != "f" or not np.isfinite(logits).all():
         raise InvalidArgument.of("mask_input", "must be finite floating-point logits; a binary mask goes into `mask`")
     height, width = logits.shape
-    return image_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
-
-
-def _logits_from_wire(logits: image_pb2.Logits) -> npt.NDArray[np.float32]:
-    return np.frombuffer(logits.data, "<f4").reshape(logits.height, logits.width).astype(np.float32)
+    return common_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())

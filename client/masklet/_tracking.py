@@ -17,12 +17,12 @@ from masklet.v1 import tracking_pb2
 
 OnPrompt = Callable[[PromptResult], None]
 _Call = Any  # grpc's own type for a running stream is private
-_Entered = TypeVar("_Entered", bound="Tracking")
+_Entered = TypeVar("_Entered", bound="Stream")
 StartCall = Callable[[Iterator[tracking_pb2.TrackRequest]], _Call]
 
 
-class Tracking(Iterator[FrameResult]):
-    """A running `Client.track`: an iterator over frames, and a context manager that ends the call."""
+class Stream:
+    """A running Track call, without what goes to and fro: what `Tracking` and `Annotation` share."""
 
     def __init__(
         self,
@@ -32,11 +32,9 @@ class Tracking(Iterator[FrameResult]):
         *,
         target: str,
         timeout: float | None,
-        on_prompt: OnPrompt | None,
     ) -> None:
         self._target = target
         self._timeout = timeout
-        self._on_prompt = on_prompt
         self._cancelled = False
         self._ended = False
         self._sender = _Sender(protocol, parts)
@@ -54,6 +52,61 @@ class Tracking(Iterator[FrameResult]):
         """The model in use; empty until the first result is here."""
         return self._sender.protocol.model
 
+    def cancel(self) -> None:
+        """End the call from any thread; whoever waits for the server gets `Cancelled` raised."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def close(self) -> None:
+        """End the call and free the server. May be called twice."""
+        self._ended = True
+        self._call.cancel()
+
+    def __enter__(self: _Entered) -> _Entered:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    def _read(self) -> tracking_pb2.TrackResponse:
+        try:
+            return cast("tracking_pb2.TrackResponse", next(self._call))
+        except StopIteration:
+            self._sender.protocol.end_of_stream()
+            raise
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise Cancelled("tracking was cancelled") from None
+            if self._sender.failure is not None:
+                raise self._sender.failure from None
+            raise _status.from_call(
+                cast("_status.FailedCall", error),
+                target=self._target,
+                connected=bool(self.session_id),
+                timeout=self._timeout,
+            ) from error
+
+
+class Tracking(Stream, Iterator[FrameResult]):
+    """A running `Client.track`: an iterator over frames, and a context manager that ends the call."""
+
+    def __init__(
+        self,
+        start: StartCall,
+        protocol: TrackProtocol,
+        parts: Iterator[tracking_pb2.TrackRequest],
+        *,
+        target: str,
+        timeout: float | None,
+        on_prompt: OnPrompt | None,
+    ) -> None:
+        self._on_prompt = on_prompt
+        super().__init__(start, protocol, parts, target=target, timeout=timeout)
+
     @property
     def video(self) -> VideoInfo | None:
         """What the video's header says; None until the first result is here."""
@@ -70,26 +123,6 @@ class Tracking(Iterator[FrameResult]):
         with self._sender.changed:
             self._sender.protocol.remove_object(object_id)
             self._sender.changed.notify_all()
-
-    def cancel(self) -> None:
-        """End the call from any thread; a loop that waits for a frame raises `Cancelled`."""
-        self._cancelled = True
-        self._call.cancel()
-
-    def close(self) -> None:
-        """End the call and free the server; iteration stops. May be called twice."""
-        self._ended = True
-        self._call.cancel()
-
-    def __enter__(self: _Entered) -> _Entered:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
 
     def __iter__(self) -> Tracking:
         return self
@@ -117,24 +150,6 @@ class Tracking(Iterator[FrameResult]):
     def _pass_on(self, event: PromptResult | MaskletError) -> None:
         if isinstance(event, PromptResult) and self._on_prompt is not None:
             self._on_prompt(event)
-
-    def _read(self) -> tracking_pb2.TrackResponse:
-        try:
-            return cast("tracking_pb2.TrackResponse", next(self._call))
-        except StopIteration:
-            self._sender.protocol.end_of_stream()
-            raise
-        except grpc.RpcError as error:
-            if self._cancelled:
-                raise Cancelled("tracking was cancelled") from None
-            if self._sender.failure is not None:
-                raise self._sender.failure from None
-            raise _status.from_call(
-                cast("_status.FailedCall", error),
-                target=self._target,
-                connected=bool(self.session_id),
-                timeout=self._timeout,
-            ) from error
 
 
 class _Sender:

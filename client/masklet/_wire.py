@@ -74,6 +74,11 @@ def rle_from_wire(mask: common_pb2.Mask) -> Rle:
     return Rle(size=[mask.height, mask.width], counts=mask.data.decode("ascii"))
 
 
+def logits_from_wire(logits: common_pb2.Logits) -> npt.NDArray[np.float32]:
+    """``float32[h, w]``."""
+    return np.frombuffer(logits.data, "<f4").reshape(logits.height, logits.width).astype(np.float32)
+
+
 def box_from_wire(box: common_pb2.Box) -> Box:
     """The four corners."""
     return box.x0, box.y0, box.x1, box.y1
@@ -89,6 +94,7 @@ def object_from_wire(message: common_pb2.ObjectResult) -> ObjectResult:
         predicted_iou=message.predicted_iou,
         object_score=message.object_score,
         visible=message.visible,
+        logits=logits_from_wire(message.logits) if message.HasField("logits") else None,
     )
 
 

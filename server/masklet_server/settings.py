@@ -110,6 +110,11 @@ class Settings(BaseModel):
     idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
         _SESSION.idle_timeout_seconds, "Limits for a session", "Time without progress after which a session ends."
     )
+    annotation_idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        _SESSION.annotation_idle_timeout_seconds,
+        "Limits for a session",
+        "The same for sessions with propagation on request, once their video has ended.",
+    )
     max_latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
         _SESSION.max_latency_seconds,
         "Limits for a session",
@@ -117,6 +122,16 @@ class Settings(BaseModel):
     )
     max_mask_bytes: Bytes = _setting(
         _SESSION.max_mask_bytes, "Limits for a session", "Size of an encoded mask in a prompt."
+    )
+    max_stored_frame_bytes: Bytes = _setting(
+        _SESSION.max_stored_frame_bytes,
+        "Limits for a session",
+        "Propagation on request: temporary file of all frames at the model's size.",
+    )
+    max_history_bytes: Bytes = _setting(
+        _SESSION.max_history_bytes,
+        "Limits for a session",
+        "Propagation on request: temporary file of what is remembered of objects.",
     )
 
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(

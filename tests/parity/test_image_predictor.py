@@ -56,8 +56,8 @@ class _Normalize(nn.Module):
 
 
 class _ToTensor:
-    def __call__(self, image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+    def __call__(self, image: Any) -> Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,8 @@ def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, mu
     assert len(ours) == len(scores) == (3 if multimask else 1)
     for rank, candidate in zip(order, ours, strict=True):
         assert candidate.predicted_iou == pytest.approx(scores[rank], abs=1e-5)
-        np.testing.assert_allclose(candidate.logits, logits[rank], atol=1e-3)
+        # Upstream clamps them as it gives them, masklet as it takes them back.
+        np.testing.assert_allclose(candidate.logits.clip(-32, 32), logits[rank], atol=1e-3)
         assert (candidate.mask == masks[rank].astype(bool)).mean() >= 0.9999
 
     again, _, _ = predictor.predict(**arguments, mask_input=logits[order[0]][None], multimask_output=False)

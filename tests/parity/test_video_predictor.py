@@ -71,6 +71,15 @@ def test_several_corrections() -> None:
         play.propagate(frame_index + 1, 24)
 
 
+def test_a_correction_on_the_conditioning_frame() -> None:
+    """Upstream shows it and then drops it."""
+    play = Play("nano", 12, correction_window=12)
+    play.prompt(dict(prompts(1))["point"][0])
+    play.propagate(0, 8)
+    play.prompt(Prompt(object_id=1, frame_index=0, point_coords=[[8, 8]], point_labels=[0]))
+    play.propagate(1, 12)
+
+
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 15, 16, 17])
 def test_short_clips(num_frames: int) -> None:
     """SAM 2.1 divides pointer distances by min(num_frames, 16) - 1."""

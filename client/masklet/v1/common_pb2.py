@@ -24,31 +24,33 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17masklet/v1/common.proto\x12\nmasklet.v1\"_\n\x04Mask\x12*\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x18.masklet.v1.MaskEncoding\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"D\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12%\n\x05label\x18\x03 \x01(\x0e\x32\x16.masklet.v1.PointLabel\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"\xeb\x01\n\x06Prompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12!\n\x06points\x18\x03 \x03(\x0b\x32\x11.masklet.v1.Point\x12\x1c\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x1e\n\x04mask\x18\x05 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x17\n\x0fkeep_old_points\x18\x06 \x01(\x08\x12\x18\n\x0bpts_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_next_frame\x18\x08 \x01(\x08\x42\x0e\n\x0c_pts_seconds\"\xd3\x01\n\x0cObjectResult\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x1e\n\x04mask\x18\x02 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x1c\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\x15\n\rpredicted_iou\x18\x05 \x01(\x02\x12\x14\n\x0cobject_score\x18\x06 \x01(\x02\x12\x0f\n\x07visible\x18\x07 \x01(\x08\x12&\n\x05\x65vent\x18\x08 \x01(\x0e\x32\x17.masklet.v1.ObjectEvent\"\xad\x01\n\x07Picture\x12)\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x19.masklet.v1.PictureFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x18\n\x0bpts_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\x06 \x01(\x03\x42\x0e\n\x0c_pts_seconds*x\n\x0cMaskEncoding\x12\x1d\n\x19MASK_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16MASK_ENCODING_COCO_RLE\x10\x01\x12\x15\n\x11MASK_ENCODING_PNG\x10\x02\x12\x16\n\x12MASK_ENCODING_NONE\x10\x03*a\n\nPointLabel\x12\x1b\n\x17POINT_LABEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16POINT_LABEL_FOREGROUND\x10\x01\x12\x1a\n\x16POINT_LABEL_BACKGROUND\x10\x02*}\n\x0bObjectEvent\x12\x1c\n\x18OBJECT_EVENT_UNSPECIFIED\x10\x00\x12\x15\n\x11OBJECT_EVENT_LOST\x10\x01\x12\x1b\n\x17OBJECT_EVENT_REACQUIRED\x10\x02\x12\x1c\n\x18OBJECT_EVENT_OUT_OF_VIEW\x10\x03*\xb2\x01\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16PICTURE_FORMAT_ENCODED\x10\x01\x12\x18\n\x14PICTURE_FORMAT_RGB24\x10\x02\x12\x18\n\x14PICTURE_FORMAT_BGR24\x10\x03\x12\x18\n\x14PICTURE_FORMAT_GRAY8\x10\x04\x12\x17\n\x13PICTURE_FORMAT_NV12\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17masklet/v1/common.proto\x12\nmasklet.v1\"_\n\x04Mask\x12*\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x18.masklet.v1.MaskEncoding\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"5\n\x06Logits\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"D\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12%\n\x05label\x18\x03 \x01(\x0e\x32\x16.masklet.v1.PointLabel\"5\n\x03\x42ox\x12\n\n\x02x0\x18\x01 \x01(\x02\x12\n\n\x02y0\x18\x02 \x01(\x02\x12\n\n\x02x1\x18\x03 \x01(\x02\x12\n\n\x02y1\x18\x04 \x01(\x02\"\xeb\x01\n\x06Prompt\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12!\n\x06points\x18\x03 \x03(\x0b\x32\x11.masklet.v1.Point\x12\x1c\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x1e\n\x04mask\x18\x05 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x17\n\x0fkeep_old_points\x18\x06 \x01(\x08\x12\x18\n\x0bpts_seconds\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\ron_next_frame\x18\x08 \x01(\x08\x42\x0e\n\x0c_pts_seconds\"\xf7\x01\n\x0cObjectResult\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x1e\n\x04mask\x18\x02 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x1c\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\x15\n\rpredicted_iou\x18\x05 \x01(\x02\x12\x14\n\x0cobject_score\x18\x06 \x01(\x02\x12\x0f\n\x07visible\x18\x07 \x01(\x08\x12&\n\x05\x65vent\x18\x08 \x01(\x0e\x32\x17.masklet.v1.ObjectEvent\x12\"\n\x06logits\x18\t \x01(\x0b\x32\x12.masklet.v1.Logits\"\xad\x01\n\x07Picture\x12)\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x19.masklet.v1.PictureFormat\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\r\n\x05width\x18\x04 \x01(\r\x12\x18\n\x0bpts_seconds\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\x06 \x01(\x03\x42\x0e\n\x0c_pts_seconds*x\n\x0cMaskEncoding\x12\x1d\n\x19MASK_ENCODING_UNSPECIFIED\x10\x00\x12\x1a\n\x16MASK_ENCODING_COCO_RLE\x10\x01\x12\x15\n\x11MASK_ENCODING_PNG\x10\x02\x12\x16\n\x12MASK_ENCODING_NONE\x10\x03*a\n\nPointLabel\x12\x1b\n\x17POINT_LABEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16POINT_LABEL_FOREGROUND\x10\x01\x12\x1a\n\x16POINT_LABEL_BACKGROUND\x10\x02*}\n\x0bObjectEvent\x12\x1c\n\x18OBJECT_EVENT_UNSPECIFIED\x10\x00\x12\x15\n\x11OBJECT_EVENT_LOST\x10\x01\x12\x1b\n\x17OBJECT_EVENT_REACQUIRED\x10\x02\x12\x1c\n\x18OBJECT_EVENT_OUT_OF_VIEW\x10\x03*\xb2\x01\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16PICTURE_FORMAT_ENCODED\x10\x01\x12\x18\n\x14PICTURE_FORMAT_RGB24\x10\x02\x12\x18\n\x14PICTURE_FORMAT_BGR24\x10\x03\x12\x18\n\x14PICTURE_FORMAT_GRAY8\x10\x04\x12\x17\n\x13PICTURE_FORMAT_NV12\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'masklet.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKENCODING']._serialized_start=889
-  _globals['_MASKENCODING']._serialized_end=1009
-  _globals['_POINTLABEL']._serialized_start=1011
-  _globals['_POINTLABEL']._serialized_end=1108
-  _globals['_OBJECTEVENT']._serialized_start=1110
-  _globals['_OBJECTEVENT']._serialized_end=1235
-  _globals['_PICTUREFORMAT']._serialized_start=1238
-  _globals['_PICTUREFORMAT']._serialized_end=1416
+  _globals['_MASKENCODING']._serialized_start=980
+  _globals['_MASKENCODING']._serialized_end=1100
+  _globals['_POINTLABEL']._serialized_start=1102
+  _globals['_POINTLABEL']._serialized_end=1199
+  _globals['_OBJECTEVENT']._serialized_start=1201
+  _globals['_OBJECTEVENT']._serialized_end=1326
+  _globals['_PICTUREFORMAT']._serialized_start=1329
+  _globals['_PICTUREFORMAT']._serialized_end=1507
   _globals['_MASK']._serialized_start=39
   _globals['_MASK']._serialized_end=134
-  _globals['_POINT']._serialized_start=136
-  _globals['_POINT']._serialized_end=204
-  _globals['_BOX']._serialized_start=206
-  _globals['_BOX']._serialized_end=259
-  _globals['_PROMPT']._serialized_start=262
-  _globals['_PROMPT']._serialized_end=497
-  _globals['_OBJECTRESULT']._serialized_start=500
-  _globals['_OBJECTRESULT']._serialized_end=711
-  _globals['_PICTURE']._serialized_start=714
-  _globals['_PICTURE']._serialized_end=887
+  _globals['_LOGITS']._serialized_start=136
+  _globals['_LOGITS']._serialized_end=189
+  _globals['_POINT']._serialized_start=191
+  _globals['_POINT']._serialized_end=259
+  _globals['_BOX']._serialized_start=261
+  _globals['_BOX']._serialized_end=314
+  _globals['_PROMPT']._serialized_start=317
+  _globals['_PROMPT']._serialized_end=552
+  _globals['_OBJECTRESULT']._serialized_start=555
+  _globals['_OBJECTRESULT']._serialized_end=802
+  _globals['_PICTURE']._serialized_start=805
+  _globals['_PICTURE']._serialized_end=978
 # @@protoc_insertion_point(module_scope)

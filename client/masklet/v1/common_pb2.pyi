@@ -176,6 +176,33 @@ class Mask(_message.Message):
 Global___Mask: _TypeAlias = Mask  # noqa: Y015
 
 @_typing.final
+class Logits(_message.Message):
+    """Logits of a low-resolution mask: float32, little endian, row by row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    width: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Logits: _TypeAlias = Logits  # noqa: Y015
+
+@_typing.final
 class Point(_message.Message):
     """A click."""
 
@@ -306,6 +333,7 @@ class ObjectResult(_message.Message):
     OBJECT_SCORE_FIELD_NUMBER: _builtins.int
     VISIBLE_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
+    LOGITS_FIELD_NUMBER: _builtins.int
     object_id: _builtins.int
     area: _builtins.int
     """Foreground pixels."""
@@ -325,6 +353,12 @@ class ObjectResult(_message.Message):
     def box(self) -> Global___Box:
         """The smallest box around the mask: x0, y0 inclusive, x1, y1 exclusive. Unset where the mask is empty."""
 
+    @_builtins.property
+    def logits(self) -> Global___Logits:
+        """Only if `config.return_logits` asked for them: SAM 2's `pred_masks`. `mask` is where they are above 0 once they are
+        resized to the picture, bilinearly with the corners of pixels as reference (align_corners false).
+        """
+
     def __init__(
         self,
         *,
@@ -336,10 +370,11 @@ class ObjectResult(_message.Message):
         object_score: _builtins.float = ...,
         visible: _builtins.bool = ...,
         event: Global___ObjectEvent.ValueType = ...,
+        logits: Global___Logits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "mask", b"mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "logits", b"logits", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "event", b"event", "mask", b"mask", "object_id", b"object_id", "object_score", b"object_score", "predicted_iou", b"predicted_iou", "visible", b"visible"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "event", b"event", "logits", b"logits", "mask", b"mask", "object_id", b"object_id", "object_score", b"object_score", "predicted_iou", b"predicted_iou", "visible", b"visible"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -90,7 +90,7 @@ class SegmentPrompt(_message.Message):
         """A binary mask at the picture's size. Excludes `mask_input`."""
 
     @_builtins.property
-    def mask_input(self) -> Global___Logits:
+    def mask_input(self) -> _common_pb2.Logits:
         """Logits of an earlier response for the same picture. Excludes `mask`."""
 
     def __init__(
@@ -99,7 +99,7 @@ class SegmentPrompt(_message.Message):
         points: _abc.Iterable[_common_pb2.Point] | None = ...,
         box: _common_pb2.Box | None = ...,
         mask: _common_pb2.Mask | None = ...,
-        mask_input: Global___Logits | None = ...,
+        mask_input: _common_pb2.Logits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "mask", b"mask", "mask_input", b"mask_input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -108,33 +108,6 @@ class SegmentPrompt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SegmentPrompt: _TypeAlias = SegmentPrompt  # noqa: Y015
-
-@_typing.final
-class Logits(_message.Message):
-    """Logits of a low-resolution mask: float32, little endian, row by row."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HEIGHT_FIELD_NUMBER: _builtins.int
-    WIDTH_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    height: _builtins.int
-    width: _builtins.int
-    data: _builtins.bytes
-    def __init__(
-        self,
-        *,
-        height: _builtins.int = ...,
-        width: _builtins.int = ...,
-        data: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "height", b"height", "width", b"width"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Logits: _TypeAlias = Logits  # noqa: Y015
 
 @_typing.final
 class SegmentImageResponse(_message.Message):
@@ -203,10 +176,13 @@ class MaskCandidate(_message.Message):
     BOX_FIELD_NUMBER: _builtins.int
     AREA_FIELD_NUMBER: _builtins.int
     LOGITS_FIELD_NUMBER: _builtins.int
+    OUTPUT_INDEX_FIELD_NUMBER: _builtins.int
     predicted_iou: _builtins.float
     """The model's own estimate of the mask's intersection over union with the truth, 0 to 1."""
     area: _builtins.int
     """Foreground pixels."""
+    output_index: _builtins.int
+    """Which of the decoder's outputs this is, in SAM's own order; 0 without multimask_output."""
     @_builtins.property
     def mask(self) -> _common_pb2.Mask: ...
     @_builtins.property
@@ -214,7 +190,7 @@ class MaskCandidate(_message.Message):
         """The smallest box around the mask: x0, y0 inclusive, x1, y1 exclusive. Unset where the mask is empty."""
 
     @_builtins.property
-    def logits(self) -> Global___Logits:
+    def logits(self) -> _common_pb2.Logits:
         """Only if asked for by return_logits."""
 
     def __init__(
@@ -224,11 +200,12 @@ class MaskCandidate(_message.Message):
         predicted_iou: _builtins.float = ...,
         box: _common_pb2.Box | None = ...,
         area: _builtins.int = ...,
-        logits: Global___Logits | None = ...,
+        logits: _common_pb2.Logits | None = ...,
+        output_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "logits", b"logits", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "logits", b"logits", "mask", b"mask", "predicted_iou", b"predicted_iou"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "box", b"box", "logits", b"logits", "mask", b"mask", "output_index", b"output_index", "predicted_iou", b"predicted_iou"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

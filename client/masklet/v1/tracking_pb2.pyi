@@ -70,8 +70,24 @@ class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagati
     """
     PROPAGATION_ON_REQUEST: _Propagation.ValueType  # 2
     """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
-    video must be `video_chunk`s, or `frame`s whose end is known. Prompts are taken on any frame at any time and
-    answered at once.
+    video must be `video_chunk`s, a `source_url`, or `frame`s (not `live`, with DELIVERY_LOSSLESS). Prompts are taken on
+    any frame at any time and answered at once.
+
+    Requests (`prompt`, `clear_prompts`, `remove_object`, `propagate`, `reset`) are done one after another in the order in
+    which they came, as calls of SAM 2's predictor are, and answered in that order: one that comes while a propagation
+    runs waits for its end (`stop_propagation` brings that about), one that names a frame which is not decoded yet waits
+    for the frame. Nothing waits for more than the first 16 frames, or the end of a shorter video. Answers:
+    `prompt` and `clear_prompts`: a `prompt_result`, or an `error`. `propagate`: frame results, then always one
+    `propagation_done`, before which an `error` comes if something was wrong. `remove_object`, `reset`: nothing, or an
+    `error`. As many requests as `session.max_objects` may wait; one beyond is refused at once with an `error` of
+    RESOURCE_EXHAUSTED, and has no other answer.
+
+    All of the video is decoded beforehand, whatever is asked for: frames need not be kept back for acks. When that is
+    done, `video_info` is sent again, with the true `frame_count`.
+
+    The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, without
+    any more acks, then comes `done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything
+    at once. Once `end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
     """
 
 class Propagation(_Propagation, metaclass=_PropagationEnumTypeWrapper):
@@ -85,8 +101,24 @@ the object there: the frame and those after it are sent again for this object, w
 """
 PROPAGATION_ON_REQUEST: Propagation.ValueType  # 2
 """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
-video must be `video_chunk`s, or `frame`s whose end is known. Prompts are taken on any frame at any time and
-answered at once.
+video must be `video_chunk`s, a `source_url`, or `frame`s (not `live`, with DELIVERY_LOSSLESS). Prompts are taken on
+any frame at any time and answered at once.
+
+Requests (`prompt`, `clear_prompts`, `remove_object`, `propagate`, `reset`) are done one after another in the order in
+which they came, as calls of SAM 2's predictor are, and answered in that order: one that comes while a propagation
+runs waits for its end (`stop_propagation` brings that about), one that names a frame which is not decoded yet waits
+for the frame. Nothing waits for more than the first 16 frames, or the end of a shorter video. Answers:
+`prompt` and `clear_prompts`: a `prompt_result`, or an `error`. `propagate`: frame results, then always one
+`propagation_done`, before which an `error` comes if something was wrong. `remove_object`, `reset`: nothing, or an
+`error`. As many requests as `session.max_objects` may wait; one beyond is refused at once with an `error` of
+RESOURCE_EXHAUSTED, and has no other answer.
+
+All of the video is decoded beforehand, whatever is asked for: frames need not be kept back for acks. When that is
+done, `video_info` is sent again, with the true `frame_count`.
+
+The session lasts until the client half-closes after `end_of_video`: what was asked for before is finished, without
+any more acks, then comes `done`. Half-closing before `end_of_video`, `cancel` and cancelling the RPC drop everything
+at once. Once `end_of_video` has come, the client may think for `session.idle_timeout_seconds` between two messages.
 """
 Global___Propagation: _TypeAlias = Propagation  # noqa: Y015
 
@@ -128,6 +160,7 @@ class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.V
     """DIRECTION_FORWARD."""
     DIRECTION_FORWARD: _Direction.ValueType  # 1
     DIRECTION_BACKWARD: _Direction.ValueType  # 2
+    """From frame 0 there is nothing to go back to: no frame, not even the first one, is sent."""
     DIRECTION_BOTH: _Direction.ValueType  # 3
     """Forward, then backward from the same frame."""
 
@@ -138,6 +171,7 @@ DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
 """DIRECTION_FORWARD."""
 DIRECTION_FORWARD: Direction.ValueType  # 1
 DIRECTION_BACKWARD: Direction.ValueType  # 2
+"""From frame 0 there is nothing to go back to: no frame, not even the first one, is sent."""
 DIRECTION_BOTH: Direction.ValueType  # 3
 """Forward, then backward from the same frame."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
@@ -159,8 +193,14 @@ class TrackRequest(_message.Message):
     PROPAGATE_FIELD_NUMBER: _builtins.int
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
+    request_id: _builtins.int
+    """Only with PROPAGATION_ON_REQUEST, for `prompt`, `clear_prompts`, `remove_object`, `propagate` and `reset`: a number
+    above 0 of the client's choice. Everything sent in answer carries it; `remove_object` and `reset` are then answered
+    by `applied` where they succeed.
+    """
     @_builtins.property
     def config(self) -> Global___TrackConfig:
         """First, and once."""
@@ -217,10 +257,11 @@ class TrackRequest(_message.Message):
         propagate: Global___Propagate | None = ...,
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
@@ -247,6 +288,7 @@ class TrackConfig(_message.Message):
     MEMORY_POLICY_FIELD_NUMBER: _builtins.int
     SOURCE_URL_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
@@ -284,6 +326,10 @@ class TrackConfig(_message.Message):
     """
     timings: _builtins.bool
     """True: every frame result carries `timings`."""
+    return_logits: _builtins.bool
+    """True: results carry low-resolution logits too, a quarter of a megabyte an object a frame for SAM 2's own models.
+    `session.max_objects` may be lower then, because a result has to fit into one message.
+    """
     def __init__(
         self,
         *,
@@ -300,10 +346,11 @@ class TrackConfig(_message.Message):
         memory_policy: Global___MemoryPolicy.ValueType = ...,
         source_url: _builtins.str = ...,
         timings: _builtins.bool = ...,
+        return_logits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,7 +409,9 @@ Global___Packet: _TypeAlias = Packet  # noqa: Y015
 @_typing.final
 class ClearPrompts(_message.Message):
     """Take back what was said of an object on a frame, as SAM 2's `clear_all_prompts_in_frame` does: a prompt that waits is
-    dropped. With PROPAGATION_ON_REQUEST also one that was applied.
+    dropped. With PROPAGATION_ON_REQUEST also one that was applied; it is answered by a `prompt_result` that shows what is
+    left of the object on the frame: the mask as tracked, or an empty one. What was found there stays as a tracked frame,
+    which the next propagation over it replaces.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -387,7 +436,13 @@ Global___ClearPrompts: _TypeAlias = ClearPrompts  # noqa: Y015
 
 @_typing.final
 class Propagate(_message.Message):
-    """Track a range of frames, as SAM 2's `propagate_in_video` does. Answered by frame results and `propagation_done`."""
+    """Track a range of frames, as SAM 2's `propagate_in_video` does. Answered by frame results and `propagation_done`.
+
+    Every frame of the range is tracked anew, but for those with a prompt that was given before they were tracked, which
+    are sent as they are. So a correction on a tracked frame is kept by starting on the frame after it (or before it,
+    backward); starting on the frame itself tracks it again, without the correction. A correction on a frame whose first
+    prompt came before it was tracked is shown and then not kept: `clear_prompts` first, and prompt the frame anew.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -423,8 +478,8 @@ Global___Propagate: _TypeAlias = Propagate  # noqa: Y015
 
 @_typing.final
 class StopPropagation(_message.Message):
-    """End the propagation under way after the frame in hand, and drop those that wait. It is answered by its
-    `propagation_done`.
+    """End the propagation under way after the frame in hand, and drop those that wait. It does not wait itself; each of them
+    is answered by its `propagation_done`. Where there is none it does nothing.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -442,7 +497,7 @@ Global___StopPropagation: _TypeAlias = StopPropagation  # noqa: Y015
 
 @_typing.final
 class Reset(_message.Message):
-    """Forget all objects, prompts and results; the video stays. SAM 2's `reset_state`."""
+    """Forget all objects, prompts, results and revisions; the video stays. SAM 2's `reset_state`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -459,7 +514,9 @@ Global___Reset: _TypeAlias = Reset  # noqa: Y015
 
 @_typing.final
 class RemoveObject(_message.Message):
-    """Stop following an object, from the next frame to be tracked. Its id may be used again for another prompt."""
+    """Stop following an object, from the next frame to be tracked. Its id may be used again for another prompt. With
+    PROPAGATION_ON_REQUEST all that was found of it is forgotten.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -541,6 +598,10 @@ class TrackResponse(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     PROPAGATION_DONE_FIELD_NUMBER: _builtins.int
     PACKETS_TAKEN_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """Of the request that this answers; 0 where it had none, or where this answers no request."""
     @_builtins.property
     def session(self) -> Global___SessionInfo: ...
     @_builtins.property
@@ -559,6 +620,8 @@ class TrackResponse(_message.Message):
     def propagation_done(self) -> Global___PropagationDone: ...
     @_builtins.property
     def packets_taken(self) -> Global___PacketsTaken: ...
+    @_builtins.property
+    def applied(self) -> Global___Applied: ...
     def __init__(
         self,
         *,
@@ -570,12 +633,14 @@ class TrackResponse(_message.Message):
         done: Global___Done | None = ...,
         propagation_done: Global___PropagationDone | None = ...,
         packets_taken: Global___PacketsTaken | None = ...,
+        applied: Global___Applied | None = ...,
+        request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "request_id", b"request_id", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken", "applied"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -599,7 +664,9 @@ class SessionInfo(_message.Message):
     max_objects: _builtins.int
     """Objects at once, at most."""
     idle_timeout_seconds: _builtins.int
-    """Seconds without progress after which the session is ended."""
+    """Seconds without progress after which the session is ended. With PROPAGATION_ON_REQUEST it is a longer time, for people
+    think, and holds from `end_of_video` on.
+    """
     def __init__(
         self,
         *,
@@ -619,7 +686,9 @@ Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
 
 @_typing.final
 class VideoInfo(_message.Message):
-    """What the video's header says; a header can be wrong, frame results are what counts."""
+    """What the video's header says; a header can be wrong, frame results are what counts. With PROPAGATION_ON_REQUEST it is
+    sent once more when all of the video is decoded, and `frame_count` is then true.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -722,16 +791,18 @@ class FrameResult(_message.Message):
     pts_nanoseconds: _builtins.int
     """The same in nanoseconds, rounded."""
     revision: _builtins.int
-    """0 for a frame's first result; higher where a later correction changed it."""
+    """0 for a frame's first result; higher where a later correction changed it. With PROPAGATION_ON_REQUEST one more each
+    time the frame is sent.
+    """
     capture_time_nanoseconds: _builtins.int
     """The `capture_time_nanoseconds` that came with the picture."""
     latency_seconds: _builtins.float
-    """From the arrival of the frame's data at the server (of a clip: from when it was decoded) to the sending of this
-    result.
+    """From the arrival of the frame's data at the server (of a clip: from when it was decoded; with
+    PROPAGATION_ON_REQUEST: from when its turn came) to the sending of this result.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ObjectResult]:
-        """With a `revision` above 0 only the objects that were corrected."""
+        """With a `revision` above 0 only the objects that were corrected. With PROPAGATION_ON_REQUEST always all."""
 
     @_builtins.property
     def skipped_frame_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -809,7 +880,7 @@ Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class PropagationDone(_message.Message):
-    """A propagation has ended."""
+    """A propagation has ended. One for every `propagate`, in the same order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -817,11 +888,11 @@ class PropagationDone(_message.Message):
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     start_frame_index: _builtins.int
-    """Where it started."""
+    """Where it started; 0 where it could not start."""
     frame_count: _builtins.int
-    """Frames whose results were sent."""
+    """Frame results that were sent; DIRECTION_BOTH may send the first frame twice."""
     stopped: _builtins.bool
-    """True: `stop_propagation` ended it before its end."""
+    """True: `stop_propagation`, or the `error` sent just before, ended it before its end."""
     def __init__(
         self,
         *,
@@ -836,6 +907,23 @@ class PropagationDone(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
+
+@_typing.final
+class Applied(_message.Message):
+    """A `remove_object` or `reset` that came with a `request_id` took effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Applied: _TypeAlias = Applied  # noqa: Y015
 
 @_typing.final
 class PacketsTaken(_message.Message):
@@ -867,7 +955,7 @@ class Done(_message.Message):
 
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     frame_count: _builtins.int
-    """Frames tracked, the ones without objects included."""
+    """Frames tracked, the ones without objects included. With PROPAGATION_ON_REQUEST: frames of the video."""
     def __init__(
         self,
         *,

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from masklet_server.engine.network import Features
 
 NUM_RECENT_MEMORIES = 6
 NUM_RECENT_POINTERS = 15
@@ -66,12 +65,12 @@ class Prompted:
 
     Attributes:
         memory: Without features.
-        frame: Features of the picture, to encode the memory from.
+        top: ``[C, h, w]``, the picture's features, to encode the memory from.
         is_conditioning: False for a correction on a frame that was tracked before.
     """
 
     memory: Memory
-    frame: Features
+    top: Tensor
     is_conditioning: bool
 
 
@@ -103,12 +102,18 @@ class MemoryBank:
             return False
         return self.first_frame <= frame_index <= self.last_frame
 
-    def check_next(self, frame_index: int) -> None:
+    def was_tracked_backward(self, frame_index: int) -> bool:
+        """Never: a bank knows what was before, and nothing of what comes after."""
+        return False
+
+    def check_next(self, frame_index: int, *, reverse: bool = False) -> None:
         """Make sure that no frame is skipped and none is tracked twice.
 
         Raises:
             FailedPrecondition: The frame does not follow the last one, or nothing was prompted yet.
         """
+        if reverse:
+            raise FailedPrecondition("a memory bank goes forward in time only")
         if not self.conditioning and not self.prompted:
             raise FailedPrecondition("the object has no prompt yet, so there is nothing to track")
         if self.last_frame is not None and frame_index != self.last_frame + 1:
@@ -116,7 +121,7 @@ class MemoryBank:
                 f"frame {frame_index} does not follow frame {self.last_frame}, the last one tracked"
             )
 
-    def advance(self, frame_index: int) -> None:
+    def advance(self, frame_index: int, *, reverse: bool = False) -> None:
         """The frame has been tracked: drop what no later step, show or correction can ask for."""
         if self.first_frame is None:
             self.first_frame = frame_index
@@ -165,7 +170,7 @@ class MemoryBank:
 
     # What a step reads.
 
-    def memories_before(self, frame_index: int) -> list[tuple[int, Tensor]]:
+    def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
         """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features."""
         chosen = [(0, memory.features) for memory in self.conditioning.values()]
         for age in range(NUM_RECENT_MEMORIES, 0, -1):
@@ -173,7 +178,9 @@ class MemoryBank:
                 chosen.append((age, memory.features))
         return [(age, features) for age, features in chosen if features is not None]
 
-    def pointers_before(self, frame_index: int, most: int = NUM_RECENT_POINTERS + 1) -> list[tuple[int, Tensor]]:
+    def pointers_before(
+        self, frame_index: int, most: int = NUM_RECENT_POINTERS + 1, *, reverse: bool = False
+    ) -> list[tuple[int, Tensor]]:
         """Pointers to attend to on a frame: pairs of distance and pointer; `most` is min(frames of the clip, 16)."""
         chosen = [(frame_index - i, memory.pointer) for i, memory in self.conditioning.items() if i <= frame_index]
         for distance in range(1, most):
@@ -181,12 +188,28 @@ class MemoryBank:
                 chosen.append((distance, memory.pointer))
         return chosen
 
+    def conditioned(self, frame_index: int) -> Memory | None:
+        """What a conditioning frame is remembered by; None for any other frame."""
+        return self.conditioning.get(frame_index)
+
+    def found(self, frame_index: int) -> Memory | None:
+        """What is known of the object on the frame, prompted or tracked."""
+        if (prompted := self.prompted.get(frame_index)) is not None:
+            return prompted.memory
+        return self.conditioning.get(frame_index) or self.recent.get(frame_index)
+
     def last_logits(self, frame_index: int) -> Tensor | None:
         """Logits ``float32[1, 4h, 4w]`` of the frame so far, to go on from with further clicks, or None."""
-        if (prompted := self.prompted.get(frame_index)) is not None:
-            return prompted.memory.logits
-        memory = self.conditioning.get(frame_index) or self.recent.get(frame_index)
+        memory = self.found(frame_index)
         return None if memory is None else memory.logits
+
+    def waiting(self) -> list[int]:
+        """Prompted frames whose memories are still to be encoded, corrections first as upstream does it."""
+        return sorted(self.prompted, key=lambda index: self.prompted[index].is_conditioning)
+
+    def waiting_prompt(self, frame_index: int) -> Prompted:
+        """One of them."""
+        return self.prompted[frame_index]
 
     # What a step writes.
 
@@ -198,22 +221,25 @@ class MemoryBank:
         """
         known = frame_index in self.conditioning or frame_index in self.prompted
         if prompted.is_conditioning and not known:
-            waiting = sum(p.is_conditioning for p in self.prompted.values())
-            if len(self.conditioning) + waiting >= MAX_CONDITIONING_FRAMES:
-                raise ResourceExhausted(
-                    f"the object has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
-                    "remove it and prompt it again on this frame to go on"
-                )
+            check_room(len(self.conditioning) + sum(p.is_conditioning for p in self.prompted.values()))
         self.prompted[frame_index] = prompted
 
+    def clear_prompts(self, frame_index: int) -> None:
+        """Not possible: what was tracked from the prompt has been forgotten."""
+        raise FailedPrecondition("a memory bank takes no prompt back")
+
     def settle(self, frame_index: int, memory: Memory) -> None:
-        """Turn a prompted frame into a remembered one."""
+        """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
         prompted = self.prompted.pop(frame_index)
         if prompted.is_conditioning:
             self.conditioning[frame_index] = memory
             self.recent.pop(frame_index, None)
-        else:
+        elif frame_index not in self.conditioning:
             self.recent[frame_index] = memory
+
+    def remember(self, frame_index: int, memory: Memory) -> None:
+        """Note what was found on a frame without a prompt."""
+        self.recent[frame_index] = memory
 
     # All of it.
 
@@ -226,7 +252,7 @@ class MemoryBank:
             *(p.memory for p in list(self.prompted.values())),
         ]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
-        total += sum(p.frame.nbytes for p in list(self.prompted.values()))
+        total += sum(p.top.nbytes for p in list(self.prompted.values()))
         return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
 
     def copy(self) -> MemoryBank:
@@ -301,6 +327,19 @@ class MemoryBank:
         return (
             f"MemoryBank(model={self.model!r}, tracked={self.first_frame}..{self.last_frame}, "
             f"conditioning={list(self.conditioning)}, recent={list(self.recent)}, nbytes={self.nbytes})"
+        )
+
+
+def check_room(conditioning_frames: int) -> None:
+    """Make sure that an object with so many conditioning frames may have another one.
+
+    Raises:
+        ResourceExhausted: It has as many as are allowed.
+    """
+    if conditioning_frames >= MAX_CONDITIONING_FRAMES:
+        raise ResourceExhausted(
+            f"the object has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
+            "remove it and prompt it again on this frame to go on"
         )
 
 

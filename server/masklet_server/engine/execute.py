@@ -8,12 +8,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
 
 from masklet_server.engine.bank import Memory
-from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, PictureJob, PictureOutput
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask, PictureJob, PictureOutput
 from masklet_server.engine.network import Features, Network
 from masklet_server.engine.picture import PictureCache, encode_picture, find_picture, segment
-from masklet_server.engine.step import Work, apply_prompt, track
+from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
 
 # Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.
 MAX_ENCODE_BATCH = 8
@@ -50,14 +51,15 @@ def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObse
     frames = _encode(network, jobs)
     encoded = time.perf_counter()
     works = [
-        [Work(task.bank, frame, job.frame_index, job.clip_length) for task in job.tasks]
+        [Work(task.bank, frame, job.frame_index, job.clip_length, job.reverse) for task in job.tasks]
         for job, frame in zip(jobs, frames, strict=True)
     ]
+    for job in jobs:
+        if job.settle:
+            for task in job.tasks:
+                settle_prompts(network, task.bank)
     prompted = [
-        [
-            [apply_prompt(network, work, prompt, height=job.height, width=job.width) for prompt in task.prompts]
-            for task, work in zip(job.tasks, job_works, strict=True)
-        ]
+        [_prompt(network, work, task, job) for task, work in zip(job.tasks, job_works, strict=True)]
         for job, job_works in zip(jobs, works, strict=True)
     ]
     to_track = [work for job, job_works in zip(jobs, works, strict=True) if job.track for work in job_works]
@@ -101,11 +103,40 @@ def run_picture(
 
 
 def _encode(network: Network, jobs: Sequence[FrameJob]) -> list[Features]:
-    features: list[Features] = []
-    for start in range(0, len(jobs), MAX_ENCODE_BATCH):
-        pixels = np.stack([job.pixels for job in jobs[start : start + MAX_ENCODE_BATCH]])
-        features += network.encode_pixels(torch.from_numpy(pixels))
-    return features
+    known = [None if job.last_features is None else job.last_features.get(job.frame_index) for job in jobs]
+    unknown = [job for job, features in zip(jobs, known, strict=True) if features is None]
+    encoded: list[Features] = []
+    for start in range(0, len(unknown), MAX_ENCODE_BATCH):
+        pixels = np.stack([job.pixels for job in unknown[start : start + MAX_ENCODE_BATCH]])
+        encoded += network.encode_pixels(torch.from_numpy(pixels))
+    for job, features in zip(unknown, encoded, strict=True):
+        if job.last_features is not None:
+            # Its own copy: a view would keep the features of all streams in the batch.
+            job.last_features.put(job.frame_index, features.clone() if len(unknown) > 1 else features)
+    fresh = iter(encoded)
+    return [next(fresh) if features is None else features for features in known]
+
+
+def _prompt(network: Network, work: Work, task: ObjectTask, job: FrameJob) -> list[Memory]:
+    """Do to one object what its task says, short of tracking it; what there is to be shown."""
+    shown = []
+    if task.clear:
+        task.bank.clear_prompts(job.frame_index)
+        shown.append(task.bank.found(job.frame_index) or _nothing(network))
+    for prompt in task.prompts:
+        shown.append(apply_prompt(network, work, prompt, height=job.height, width=job.width))
+    return shown
+
+
+def _nothing(network: Network) -> Memory:
+    """What is shown where nothing is known: upstream's placeholder for missing objects."""
+    side = network.logits_size
+    return Memory(
+        pointer=torch.empty(0),
+        object_score=torch.tensor([NO_OBJ_SCORE]),
+        predicted_iou=torch.tensor(0.0),
+        logits=torch.full((1, side, side), NO_OBJ_SCORE, device=network.device),
+    )
 
 
 def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[ObjectOutput]:
@@ -114,5 +145,8 @@ def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[O
     for memory in memories:
         assert memory.logits is not None
         mask = network.resize(memory.logits[None], job.height, job.width)[0, 0] > 0
-        outputs.append(ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item()))
+        logits = memory.logits[0].float().cpu().numpy() if job.return_logits else None
+        outputs.append(
+            ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item(), logits)
+        )
     return outputs

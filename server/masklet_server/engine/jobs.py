@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt, check_box, check_mask, check_points, check_within
-from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.memory import ObjectMemory
+from masklet_server.engine.network import Features
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +22,32 @@ class ObjectTask:
         bank: The object's memory; advanced by one frame when a job that tracks succeeds, untouched when one fails.
         prompts: To be applied on this frame before it is tracked, in order; sizes already checked. The first frame of
             an object needs at least one.
+        clear: Take back earlier prompts on this frame first; what is left of the object there is shown before the
+            outputs of prompts. Of a `History` only.
     """
 
-    bank: MemoryBank
+    bank: ObjectMemory
     prompts: Sequence[Prompt] = ()
+    clear: bool = False
+
+
+class LastFeatures:
+    """The features of the frame that one stream looked at last, so that the next click on it costs no encoder.
+
+    Only the engine's thread uses what is in it.
+    """
+
+    def __init__(self) -> None:
+        self._frame_index = -1
+        self._features: Features | None = None
+
+    def get(self, frame_index: int) -> Features | None:
+        """The frame's, if it was the last one."""
+        return self._features if frame_index == self._frame_index else None
+
+    def put(self, frame_index: int, features: Features) -> None:
+        """Keep these in place of those before."""
+        self._frame_index, self._features = frame_index, features
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +58,7 @@ class FrameJob:
         model: Name of a loaded model.
         stream: Identity of the stream; the scheduler is fair between streams and keeps each one's order.
         frame_index: 0-based. To be tracked on, each bank must have been tracked up to the frame before, or be new; to
-            be prompted alone, it must be new there or still correctable.
+            be prompted alone, it must be new there or still correctable. A `History` takes any.
         pixels: ``uint8[S, S, 3]`` RGB, S being the model's `image_size`.
         height: Rows of the masks to be made.
         width: Columns of the masks to be made.
@@ -43,6 +66,10 @@ class FrameJob:
         clip_length: Frames in the clip if fewer than 16, else None: an input of SAM 2.1's pointer position encoding.
         deterministic: Never in a batch with other jobs.
         track: False: apply the prompts and leave tracking the frame to another job.
+        settle: First of all, encode the memories of prompts that wait for the next step, on whichever frame.
+        reverse: Time runs backwards. Of a `History` only.
+        last_features: Looked into before the picture is encoded.
+        return_logits: The outputs carry logits, too.
     """
 
     model: str
@@ -55,6 +82,10 @@ class FrameJob:
     clip_length: int | None = None
     deterministic: bool = False
     track: bool = True
+    settle: bool = False
+    reverse: bool = False
+    last_features: LastFeatures | None = None
+    return_logits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +96,14 @@ class ObjectOutput:
         mask: ``bool[H, W]``.
         predicted_iou: The model's own estimate, 0 to 1.
         object_score: Logit; above 0 the object is held to be in the picture.
+        logits: ``float32[h, w]``, of which the mask was made (SAM 2's `pred_masks`), h and w being the model's
+            `logits_size`; None unless the job asks for them.
     """
 
     mask: npt.NDArray[np.bool_]
     predicted_iou: float
     object_score: float
+    logits: npt.NDArray[np.float32] | None = None
 
     def __repr__(self) -> str:
         scores = f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}"
@@ -82,7 +116,7 @@ class FrameOutput:
 
     Attributes:
         objects: One for each task, in the same order; none where nothing was to be tracked.
-        prompts: For each task, one output for each of its prompts, in the same order.
+        prompts: For each task, one output for each of its prompts, in the same order, after that of clearing.
     """
 
     objects: Sequence[ObjectOutput]
@@ -98,7 +132,8 @@ class PicturePrompt:
         point_labels: ``int32[N]``, 1 or 0, or None.
         box: ``float32[4]``, x0, y0, x1, y1, or None.
         mask: ``bool[H, W]`` at the picture's size, or None.
-        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None.
+        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None; counted
+            as if clamped to +-32.
 
     Raises:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
@@ -160,12 +195,14 @@ class Candidate:
     Attributes:
         mask: ``bool[H, W]``.
         predicted_iou: The model's own estimate, 0 to 1.
-        logits: ``float32[h, w]``, clamped to +-32.
+        logits: ``float32[h, w]``, of which the mask was made.
+        output_index: Which of the decoder's outputs this is, in its own order.
     """
 
     mask: npt.NDArray[np.bool_]
     predicted_iou: float
     logits: npt.NDArray[np.float32]
+    output_index: int = 0
 
 
 @dataclass(frozen=True, eq=False)

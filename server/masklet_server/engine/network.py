@@ -89,6 +89,10 @@ class Features:
         """Size in bytes."""
         return self.top.nbytes + sum(level.nbytes for level in self.fine)
 
+    def clone(self) -> Features:
+        """The same in memory of its own."""
+        return Features(self.top.clone(), (self.fine[0].clone(), self.fine[1].clone()))
+
     @staticmethod
     def stack(features: Sequence[Features]) -> FeatureBatch:
         """Several frames' features as one batch."""

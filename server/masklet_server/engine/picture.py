@@ -17,7 +17,7 @@ from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.jobs import Candidate, PicturePrompt
 from masklet_server.engine.network import MASK_BIAS, MASK_SCALE, Features, Network
 
-# SAM2ImagePredictor.predict clamps the logits it returns.
+# SAM2ImagePredictor.predict clamps the logits that may be fed back.
 LOGITS_LIMIT = 32.0
 # Prompts decoded in one pass: bounds the memory that a request for many boxes takes.
 MAX_BATCH = 32
@@ -153,10 +153,13 @@ def _segment_batch(
     found = []
     for row, ranks in enumerate(order):
         masks = network.resize(logits[row, ranks][:, None], picture.height, picture.width)[:, 0] > 0
-        low = logits[row, ranks].clamp(-LOGITS_LIMIT, LOGITS_LIMIT)
+        low = logits[row, ranks]
         scores = ious[row, ranks].tolist()
         found.append(
-            [Candidate(m, s, x) for m, s, x in zip(masks.cpu().numpy(), scores, low.cpu().numpy(), strict=True)]
+            [
+                Candidate(*parts)
+                for parts in zip(masks.cpu().numpy(), scores, low.cpu().numpy(), ranks.tolist(), strict=True)
+            ]
         )
     return found
 
@@ -176,7 +179,7 @@ def _mask_logits(network: Network, prompts: Sequence[PicturePrompt]) -> Tensor |
     rows = []
     for prompt in prompts:
         if prompt.mask_input is not None:
-            rows.append(torch.from_numpy(prompt.mask_input)[None])
+            rows.append(torch.from_numpy(prompt.mask_input)[None].clamp(-LOGITS_LIMIT, LOGITS_LIMIT))
         elif prompt.mask is not None:
             full = torch.from_numpy(prompt.mask).float()[None, None] * MASK_SCALE + MASK_BIAS
             size = (network.logits_size, network.logits_size)

@@ -19,9 +19,12 @@ from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.device import device_name, make_network, pick_device
 from masklet_server.engine.execute import EngineObserver, run_frames, run_picture
 from masklet_server.engine.fair_queue import Entry, FairQueue
+from masklet_server.engine.history import History
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel, PictureJob, PictureOutput
+from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Network
 from masklet_server.engine.picture import PictureCache
+from masklet_server.engine.shelf import Shelf
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
 
@@ -75,7 +78,7 @@ class Engine:
         self._pictures = PictureCache(picture_cache_bytes)
         self._queue: FairQueue[_AnyTicket] = FairQueue(MAX_BATCH_OBJECTS)
         # No WeakSet, which can't be listed on one thread while another adds to it.
-        self._banks: set[weakref.ref[MemoryBank]] = set()
+        self._banks: set[weakref.ref[ObjectMemory]] = set()
         self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
 
     @classmethod
@@ -144,6 +147,17 @@ class Engine:
         bank = MemoryBank(model, correction_window=correction_window)
         self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
+
+    def new_history(self, model: str, shelf: Shelf) -> History:
+        """An empty memory for one object that is tracked on request; freed when its last reference goes.
+
+        Raises:
+            NotFound: The model is not loaded.
+        """
+        self.network(model)
+        history = History(model, shelf)
+        self._banks.add(weakref.ref(history, self._banks.discard))
+        return history
 
     def bank_bytes(self) -> int:
         """Bytes of all living banks."""

@@ -7,7 +7,7 @@ Follows `SAM2VideoPredictor.add_new_points_or_box`, `add_new_mask`, `propagate_i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import Memory, MemoryBank, Prompted
+from masklet_server.engine.bank import Memory, Prompted
+from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Decoded, Features, Network, Past
 
 # Upstream clamps logits that are fed back, "to avoid rare numerical issues".
@@ -29,14 +30,16 @@ class Work:
     Attributes:
         bank: Advanced by one frame.
         frame: Features of the frame.
-        frame_index: The one after the last that the bank was tracked on.
+        frame_index: Of a `MemoryBank` the one after the last that it was tracked on; of a `History` any.
         clip_length: Frames in the clip if fewer than 16, else None.
+        reverse: Time runs backwards: the past is what was found on the frames after this one.
     """
 
-    bank: MemoryBank
+    bank: ObjectMemory
     frame: Features
     frame_index: int
     clip_length: int | None = None
+    reverse: bool = False
 
 
 @torch.inference_mode()
@@ -61,6 +64,7 @@ def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, w
     is_conditioning = not bank.was_tracked(index)
     if not is_conditioning:
         bank.check_correctable(index)
+        work = replace(work, reverse=bank.was_tracked_backward(index))
     if prompt.mask is not None:
         bank.clicks.pop(index, None)
         decoded = network.decode_mask(Features.stack([work.frame]), _model_mask(network, prompt.mask))
@@ -76,7 +80,7 @@ def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, w
         predicted_iou=decoded.predicted_iou[0],
         logits=network.fill_holes(decoded.logits)[0],
     )
-    bank.add_prompted(index, Prompted(memory, work.frame, is_conditioning))
+    bank.add_prompted(index, Prompted(memory, work.frame.top, is_conditioning))
     return memory
 
 
@@ -91,25 +95,25 @@ def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> li
         FailedPrecondition: A frame does not follow the bank's last one, or the object was never prompted.
     """
     for work in works:
-        work.bank.check_next(work.frame_index)
+        work.bank.check_next(work.frame_index, reverse=work.reverse)
     for work in works:
-        _settle_prompts(network, work.bank)
+        settle_prompts(network, work.bank)
     found: dict[int, Memory] = {}
     groups: dict[tuple[int, int], list[int]] = {}
     for i, work in enumerate(works):
-        if (memory := work.bank.conditioning.get(work.frame_index)) is not None:
+        if (memory := work.bank.conditioned(work.frame_index)) is not None:
             found[i] = memory
             continue
-        lengths = (len(work.bank.memories_before(work.frame_index)), len(_pointers(network, work)))
+        lengths = (len(_memories(work)), len(_pointers(network, work)))
         groups.setdefault(lengths, []).append(i)
     for members in groups.values():
         for start in range(0, len(members), max_batch):
             batch = members[start : start + max_batch]
             for i, memory in zip(batch, _track_batch(network, [works[i] for i in batch]), strict=True):
-                works[i].bank.recent[works[i].frame_index] = memory
+                works[i].bank.remember(works[i].frame_index, memory)
                 found[i] = memory
     for work in works:
-        work.bank.advance(work.frame_index)
+        work.bank.advance(work.frame_index, reverse=work.reverse)
     return [found[i] for i in range(len(works))]
 
 
@@ -133,14 +137,14 @@ def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
 
 def _past(network: Network, works: Sequence[Work]) -> Past:
     """What the banks of works hold for their frames."""
-    memories = [work.bank.memories_before(work.frame_index) for work in works]
+    memories = [_memories(work) for work in works]
     pointers = [_pointers(network, work) for work in works]
     farthest = [_max_pointers(network, work) - 1 for work in works]
     distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
     return Past(
         memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
         ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
-        pointers=torch.stack([torch.stack([pointer for _, pointer in row]) for row in pointers]),
+        pointers=torch.stack([_stack_pointers(network, [pointer for _, pointer in row]) for row in pointers]),
         distances=torch.tensor(distances, dtype=torch.float32, device=network.device),
     )
 
@@ -150,17 +154,30 @@ def _max_pointers(network: Network, work: Work) -> int:
     return min(work.clip_length or network.max_pointers, network.max_pointers)
 
 
+def _memories(work: Work) -> list[tuple[int, Tensor]]:
+    return work.bank.memories_before(work.frame_index, reverse=work.reverse)
+
+
 def _pointers(network: Network, work: Work) -> list[tuple[int, Tensor]]:
-    return work.bank.pointers_before(work.frame_index, _max_pointers(network, work))
+    return work.bank.pointers_before(work.frame_index, _max_pointers(network, work), reverse=work.reverse)
 
 
-def _settle_prompts(network: Network, bank: MemoryBank) -> None:
+def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
+    """``[P, C]``. There are none where all that was prompted lies ahead."""
+    if pointers:
+        return torch.stack(list(pointers))
+    return torch.empty(0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
+
+
+@torch.inference_mode()
+def settle_prompts(network: Network, bank: ObjectMemory) -> None:
     """Encode the memories of frames prompted since the last step (`propagate_in_video_preflight`)."""
-    for index, prompted in sorted(bank.prompted.items(), key=lambda item: item[1].is_conditioning):
+    for index in bank.waiting():
+        prompted = bank.waiting_prompt(index)
         memory = prompted.memory
         assert memory.logits is not None
         features = network.encode_memory(
-            prompted.frame.top[None], memory.logits[None], memory.object_score[None], prompted=True
+            prompted.top[None], memory.logits[None], memory.object_score[None], prompted=True
         )
         bank.settle(
             index,

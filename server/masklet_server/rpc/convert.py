@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +42,17 @@ _DELIVERIES: dict[int, events.Delivery] = {
     tracking_pb2.DELIVERY_LOSSLESS: events.Delivery.LOSSLESS,
     tracking_pb2.DELIVERY_LATEST: events.Delivery.LATEST,
 }
+_PROPAGATIONS: dict[int, events.Propagation] = {
+    tracking_pb2.PROPAGATION_UNSPECIFIED: events.Propagation.AUTOMATIC,
+    tracking_pb2.PROPAGATION_AUTOMATIC: events.Propagation.AUTOMATIC,
+    tracking_pb2.PROPAGATION_ON_REQUEST: events.Propagation.ON_REQUEST,
+}
+_DIRECTIONS: dict[int, events.Direction] = {
+    tracking_pb2.DIRECTION_UNSPECIFIED: events.Direction.FORWARD,
+    tracking_pb2.DIRECTION_FORWARD: events.Direction.FORWARD,
+    tracking_pb2.DIRECTION_BACKWARD: events.Direction.BACKWARD,
+    tracking_pb2.DIRECTION_BOTH: events.Direction.BOTH,
+}
 # Stands in for a prompt's mask while that is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
@@ -60,11 +73,17 @@ class Converter:
         """What the client says.
 
         Returns:
-            `Unreadable` for a prompt, removal or acknowledgement that is wrong: the stream can go on without it.
+            `Unreadable` for a prompt, or another request, that is wrong: the stream can go on without it.
 
         Raises:
             InvalidArgument: The message is empty, or a configuration or picture is wrong: there is no going on.
         """
+        event = self._event(request)
+        if request.request_id and isinstance(event, events.Numbered):
+            return dataclasses.replace(event, request_id=request.request_id)
+        return event
+
+    def _event(self, request: tracking_pb2.TrackRequest) -> events.Event:
         kind = request.WhichOneof("request")
         match kind:
             case "config":
@@ -79,6 +98,10 @@ class Converter:
                 return self._prompt_event(request.prompt)
             case "remove_object":
                 return events.RemoveObject(request.remove_object.object_id)
+            case "clear_prompts":
+                return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
+            case "propagate" | "stop_propagation" | "reset":
+                return _on_request(request)
             case "ack":
                 return events.Ack(request.ack.sequence)
             case "end_of_video":
@@ -89,7 +112,7 @@ class Converter:
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
         try:
-            return events.PromptObject(self.prompt(message), message.on_next_frame)
+            return events.PromptObject(self.prompt(message), message.on_next_frame, _pts_seconds(message))
         except InvalidArgument as error:
             return events.Unreadable(error.within("prompt"))
 
@@ -211,10 +234,24 @@ def response(answer: events.Response) -> tracking_pb2.TrackResponse:
             )
         case events.FrameResult():
             return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
+        case events.PropagationDone():
+            return tracking_pb2.TrackResponse(
+                propagation_done=tracking_pb2.PropagationDone(
+                    start_frame_index=answer.start_frame_index,
+                    frame_count=answer.frame_count,
+                    stopped=answer.stopped,
+                )
+            )
         case events.Problem():
             return problem(answer.error)
         case events.PacketsTaken():
             return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
+        case events.Applied():
+            return tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
+        case events.Answer():
+            message = response(answer.response)
+            message.request_id = answer.request_id
+            return message
         case events.Done():
             return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
 
@@ -239,10 +276,10 @@ def box_to_wire(box: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
     return common_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1)
 
 
-def logits_to_wire(logits: npt.NDArray[np.float32]) -> image_pb2.Logits:
+def logits_to_wire(logits: npt.NDArray[np.float32]) -> common_pb2.Logits:
     """``float32[h, w]``, little endian, row by row."""
     height, width = logits.shape
-    return image_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
+    return common_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
 
 
 def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
@@ -256,6 +293,8 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
+        propagation=_propagation(message.propagation),
+        return_logits=message.return_logits,
     )
 
 
@@ -263,6 +302,38 @@ def _delivery(number: int) -> events.Delivery:
     if number not in _DELIVERIES:
         raise InvalidArgument.of("config.delivery", f"is {number}, which is no Delivery")
     return _DELIVERIES[number]
+
+
+def _propagation(number: int) -> events.Propagation:
+    if number not in _PROPAGATIONS:
+        raise InvalidArgument.of("config.propagation", f"is {number}, which is no Propagation")
+    return _PROPAGATIONS[number]
+
+
+def _on_request(request: tracking_pb2.TrackRequest) -> events.Event:
+    if request.HasField("propagate"):
+        return _propagate(request.propagate)
+    return events.Reset() if request.HasField("reset") else events.StopPropagation()
+
+
+def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unreadable:
+    if message.direction not in _DIRECTIONS:
+        return events.Unreadable(
+            InvalidArgument.of("propagate.direction", f"is {message.direction}, which is no Direction")
+        )
+    return events.Propagate(
+        start_frame_index=message.start_frame_index if message.HasField("start_frame_index") else None,
+        max_frames=message.max_frames if message.HasField("max_frames") else None,
+        direction=_DIRECTIONS[message.direction],
+    )
+
+
+def _pts_seconds(message: common_pb2.Prompt) -> float | None:
+    if not message.HasField("pts_seconds"):
+        return None
+    if not math.isfinite(message.pts_seconds):
+        raise InvalidArgument.of("pts_seconds", f"is {message.pts_seconds}, must be finite")
+    return message.pts_seconds
 
 
 def _points(
@@ -286,7 +357,7 @@ def _box(message: common_pb2.Box) -> npt.NDArray[np.float32]:
     return np.array([message.x0, message.y0, message.x1, message.y1], np.float32)
 
 
-def _logits(message: image_pb2.Logits) -> npt.NDArray[np.float32]:
+def _logits(message: common_pb2.Logits) -> npt.NDArray[np.float32]:
     expected = 4 * message.height * message.width
     if len(message.data) != expected:
         raise InvalidArgument.of(
@@ -329,6 +400,7 @@ def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
         predicted_iou=result.predicted_iou,
         object_score=result.object_score,
         visible=result.visible,
+        logits=None if result.logits is None else logits_to_wire(result.logits),
     )
 
 
@@ -344,4 +416,5 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         skipped_frame_indices=result.skipped,
         capture_time_nanoseconds=result.capture_time_nanoseconds,
         latency_seconds=result.latency_seconds,
+        revision=result.revision,
     )

@@ -188,6 +188,7 @@ class PictureSegmenter:
                     box=convert.box_to_wire(mask.geometry.box),
                     area=mask.geometry.area,
                     logits=convert.logits_to_wire(candidate.logits) if with_logits else None,
+                    output_index=candidate.output_index,
                 )
                 for candidate, mask in zip(candidates, prepared, strict=True)
             ]

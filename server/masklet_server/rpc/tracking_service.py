@@ -96,8 +96,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         """Follow objects through one video; see the contract."""
 
         async def send(answer: events.Response) -> None:
-            await context.write(convert.response(answer))
-            if isinstance(answer, events.FrameResult):
+            message = convert.response(answer)
+            await context.write(message)
+            if message.HasField("frame_result"):
                 self._metrics.frames_sent()
 
         async with contextlib.aclosing(self._events(request_iterator)) as incoming:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 
 from masklet.errors import InvalidArgument
@@ -37,6 +38,16 @@ class Credits:
             self._changed.clear()
             await self._changed.wait()
         self._taken += 1
+
+    def give_back(self) -> None:
+        """Nothing came of a frame whose credit was taken."""
+        self._taken -= 1
+        self._changed.set()
+
+    def lift(self) -> None:
+        """No acknowledgement can come any more: from now on results go as fast as they are read."""
+        self.window = sys.maxsize
+        self._changed.set()
 
     def number_prompt(self) -> int:
         """The sequence of a prompt's result, which costs no credit of its own."""

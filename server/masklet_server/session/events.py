@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
@@ -28,6 +31,25 @@ class Delivery(enum.Enum):
     """Those that have waited too long are skipped."""
 
 
+class Propagation(enum.Enum):
+    """When frames are tracked."""
+
+    AUTOMATIC = enum.auto()
+    """Each as it arrives."""
+
+    ON_REQUEST = enum.auto()
+    """When the client asks for it."""
+
+
+class Direction(enum.Enum):
+    """Where a propagation goes."""
+
+    FORWARD = enum.auto()
+    BACKWARD = enum.auto()
+    BOTH = enum.auto()
+    """Forward, then backward from the same frame."""
+
+
 @dataclass(frozen=True)
 class Configure:
     """What holds for the whole session.
@@ -43,6 +65,8 @@ class Configure:
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
         source_url: Where the server fetches the video itself; empty: the client sends it.
+        propagation: When frames are tracked.
+        return_logits: Results carry logits, too.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -57,6 +81,8 @@ class Configure:
     max_latency_seconds: float = 0.0
     live: bool = False
     source_url: str = ""
+    propagation: Propagation = Propagation.AUTOMATIC
+    return_logits: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -65,6 +91,11 @@ class Configure:
             )
         if self.max_latency_seconds and self.delivery is not Delivery.LATEST:
             raise InvalidArgument.of("config.max_latency_seconds", "goes with DELIVERY_LATEST alone; leave it out")
+        if self.propagation is Propagation.ON_REQUEST:
+            if self.delivery is Delivery.LATEST:
+                raise InvalidArgument.of("config.delivery", "is LATEST, which PROPAGATION_ON_REQUEST excludes")
+            if self.live:
+                raise InvalidArgument.of("config.live", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
         object.__setattr__(self, "live", self.live or self.delivery is Delivery.LATEST)
         if self.live and self.frame_count:
             raise InvalidArgument.of(
@@ -93,24 +124,70 @@ class NextPacket:
     packet: Packet
 
 
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """A request that the client may give a number, which everything sent in answer carries.
+
+    Attributes:
+        request_id: 0 for none.
+    """
+
+    request_id: int = 0
+
+
 @dataclass(frozen=True)
-class PromptObject:
+class PromptObject(Numbered):
     """Follow, or follow better, one object from one frame on.
 
     Attributes:
         prompt: What is said.
         on_next_frame: It is for the next frame to be tracked, whichever the prompt names.
+        pts_seconds: It is for the frame whose time is nearest, whichever the prompt names.
     """
 
     prompt: GivenPrompt
     on_next_frame: bool = False
+    pts_seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class RemoveObject:
+class RemoveObject(Numbered):
     """Stop following an object from the next frame on."""
 
     object_id: int
+
+
+@dataclass(frozen=True)
+class ClearPrompts(Numbered):
+    """Take back what was said of an object on a frame."""
+
+    object_id: int
+    frame_index: int
+
+
+@dataclass(frozen=True)
+class Propagate(Numbered):
+    """Track a range of frames.
+
+    Attributes:
+        start_frame_index: None: the first one with a prompt.
+        max_frames: Beyond the first one, at most; None: all.
+        direction: Where to.
+    """
+
+    start_frame_index: int | None = None
+    max_frames: int | None = None
+    direction: Direction = Direction.FORWARD
+
+
+@dataclass(frozen=True)
+class StopPropagation:
+    """End the propagation under way, and drop those that wait."""
+
+
+@dataclass(frozen=True)
+class Reset(Numbered):
+    """Forget all objects."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +208,7 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class Unreadable(Numbered):
     """A message that could not be understood but harms no other; it is answered with its error."""
 
     error: MaskletError
@@ -144,11 +221,18 @@ Event = (
     | NextPacket
     | PromptObject
     | RemoveObject
+    | ClearPrompts
+    | Propagate
+    | StopPropagation
+    | Reset
     | Ack
     | EndOfVideo
     | Cancel
     | Unreadable
 )
+
+# What is done in the order in which it was asked for, where propagation is on request.
+Request = PromptObject | RemoveObject | ClearPrompts | Propagate | Reset | Unreadable
 
 # To the client
 
@@ -190,6 +274,7 @@ class ObjectResult:
         area: Foreground pixels.
         predicted_iou: 0 to 1.
         object_score: Logit.
+        logits: ``float32[h, w]``, low-resolution; None unless they were asked for.
     """
 
     object_id: int
@@ -198,6 +283,7 @@ class ObjectResult:
     area: int
     predicted_iou: float
     object_score: float
+    logits: npt.NDArray[np.float32] | None = None
 
     @property
     def visible(self) -> bool:
@@ -228,6 +314,7 @@ class FrameResult:
         skipped: Frames before this one, and after the one before it, that were not tracked.
         capture_time_nanoseconds: As it came with the frame.
         latency_seconds: Since the frame's data arrived.
+        revision: How often the frame's results were sent before.
     """
 
     sequence: int
@@ -239,6 +326,27 @@ class FrameResult:
     skipped: tuple[int, ...] = ()
     capture_time_nanoseconds: int = 0
     latency_seconds: float = 0.0
+    revision: int = 0
+
+
+@dataclass(frozen=True)
+class PropagationDone:
+    """A propagation has ended.
+
+    Attributes:
+        start_frame_index: Where it started.
+        frame_count: Frame results that were sent.
+        stopped: It was ended before its end.
+    """
+
+    start_frame_index: int
+    frame_count: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A request that has no result of its own, but a number, took effect."""
 
 
 @dataclass(frozen=True)
@@ -262,5 +370,25 @@ class Done:
     frame_count: int
 
 
-Response = Opened | Described | PromptResult | FrameResult | Problem | PacketsTaken | Done
+@dataclass(frozen=True)
+class Answer:
+    """A response to a request that came with a number.
+
+    Attributes:
+        request_id: The number.
+        response: What is said.
+    """
+
+    request_id: int
+    response: Response
+
+
+Response = (
+    Opened | Described | PromptResult | FrameResult | PropagationDone | Applied | Problem | PacketsTaken | Done | Answer
+)
 Send = Callable[[Response], Awaitable[None]]
+
+
+def answering(request_id: int, response: Response) -> Response:
+    """The response with the request's number, if it has one."""
+    return Answer(request_id, response) if request_id else response

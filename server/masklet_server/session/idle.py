@@ -28,6 +28,10 @@ class IdleWatch:
         self._last = clock()
         self._busy = 0
 
+    def extend(self, timeout_seconds: float) -> None:
+        """From now on, allow so much time without progress."""
+        self._timeout = timeout_seconds
+
     def touch(self) -> None:
         """Something moved."""
         self._last = self._clock()

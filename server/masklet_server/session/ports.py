@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 from masklet_server.engine.bank import MemoryBank
+from masklet_server.engine.history import History
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.engine.shelf import Shelf
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
@@ -26,8 +28,11 @@ class TrackingEngine(Protocol):
     def new_bank(self, model: str) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes."""
 
+    def new_history(self, model: str, shelf: Shelf) -> History:
+        """An empty memory for one object that is tracked on request."""
+
     async def track(self, job: FrameJob) -> FrameOutput:
-        """Track some objects of one stream on its next frame."""
+        """Track some objects of one stream on its next frame, or prompt them."""
 
     async def forget(self, stream: str) -> None:
         """Drop the stream's waiting jobs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, Maskl
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events
+from masklet_server.session.annotator import Annotator
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event, Response, Send
 from masklet_server.session.frames import FrameFeed, LatestFeed
@@ -26,8 +28,19 @@ from masklet_server.session.ports import ClipInput, Download, PacketInput, Pictu
 from masklet_server.session.prompts import PromptBook
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
+from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
+from masklet_server.video.source import VideoInfo
+
+_STEPS: dict[type, Step] = {
+    events.PromptObject: Step.PROMPT,
+    events.RemoveObject: Step.REMOVE_OBJECT,
+    events.ClearPrompts: Step.CLEAR_PROMPTS,
+    events.Propagate: Step.PROPAGATE,
+    events.StopPropagation: Step.STOP_PROPAGATION,
+    events.Reset: Step.RESET,
+}
 
 
 def configuration(first: Event | None) -> events.Configure:
@@ -60,7 +73,7 @@ class Session:
 
     Raises:
         NotFound: The model is not loaded.
-        InvalidArgument: The video lies where the server does not fetch from.
+        InvalidArgument: The video lies where the server does not fetch from, or logits would not fit into a message.
     """
 
     def __init__(
@@ -78,6 +91,8 @@ class Session:
         if self.model not in engine.models:
             raise NotFound(f"the model {self.model!r} is not loaded; this server has {', '.join(engine.models)}")
         self._image_size = engine.models[self.model].image_size
+        if config.return_logits:
+            limits = limits.with_logits(4 * engine.models[self.model].logits_size ** 2)
         self._config = config
         self._engine = engine
         self._sources = sources
@@ -94,14 +109,31 @@ class Session:
         self._packets: PacketInput | None = None
         self._download = sources.download(config.source_url) if config.source_url else None
         self._fetching = False
+        self._is_sent = False
         self._kind = "" if self._download is None else "source_url"
         self._tasks: list[asyncio.Task[None]] = []
         self._task_ended = asyncio.Event()
         self._latest = config.delivery is events.Delivery.LATEST
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
+        options = TrackerOptions(
+            self.id, self.model, config.mask_encoding, config.deterministic, self._latest, config.return_logits
+        )
+        self._stored = FrameStore(limits.max_stored_frame_bytes)
+        self._annotator: Annotator | None = None
+        if config.propagation is events.Propagation.ON_REQUEST:
+            self._annotator = Annotator(
+                options,
+                engine=engine,
+                pool=pool,
+                frames=self._stored,
+                ledger=self._credits,
+                idle=self._idle,
+                limits=limits,
+                send=self._send,
+            )
         self._tracker = Tracker(
-            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic, self._latest),
+            options,
             engine=engine,
             pool=pool,
             book=self._book,
@@ -167,8 +199,15 @@ class Session:
             model=self.model,
             window=self._credits.window,
             max_objects=self._limits.max_objects,
-            idle_timeout_seconds=self._limits.idle_timeout_seconds,
+            idle_timeout_seconds=self._idle_timeout_seconds,
         )
+
+    @property
+    def _idle_timeout_seconds(self) -> float:
+        """What holds once the video has ended."""
+        if self._annotator is None:
+            return self._limits.idle_timeout_seconds
+        return self._limits.annotation_idle_timeout_seconds
 
     async def _free(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in tasks:
@@ -179,6 +218,8 @@ class Session:
         finally:
             await self._engine.forget(self.id)
             self._tracker.objects.clear()
+            if self._annotator is not None:
+                self._annotator.close()
             # What a task raised refers to the session and to memory banks; none of it may wait for a collection.
             self._tasks.clear()
 
@@ -210,10 +251,12 @@ class Session:
                     raise Cancelled("the client asked to cancel")
                 case events.Configure():
                     raise refusal(self.state, Step.CONFIG)
-                case events.PromptObject() | events.RemoveObject() | events.Ack() | events.Unreadable():
+                case _:
                     await self._on_mendable(event)
         if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._fetching:
             raise Cancelled("the client went away before end_of_video")
+        if self._annotator is not None:
+            self._annotator.finish()
 
     async def _on_chunk(self, chunk: bytes) -> None:
         self._check_kind("video_chunk")
@@ -235,6 +278,8 @@ class Session:
 
     async def _on_packet(self, packet: Packet) -> None:
         self._check_kind("packet")
+        if self._annotator is not None:
+            raise InvalidArgument.of("packet", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
         if self._config.frame_count:
             raise InvalidArgument.of("config.frame_count", "is not for packets, which have no known end; leave it out")
         self._machine.step(Step.VIDEO)
@@ -276,22 +321,49 @@ class Session:
         self._machine.step(Step.END_OF_VIDEO)
         source = await self._opened_source
         await source.end()
+        self._idle.extend(self._idle_timeout_seconds)
+        self._is_sent = True
+        await self._let_decoder_go()
 
     async def _on_mendable(self, event: Event) -> None:
         """Take a message whose faults harm nothing but itself: they are answered and the stream goes on."""
         try:
             match event:
+                case events.Ack():
+                    self._machine.step(Step.ACK)
+                    self._credits.ack(event.sequence)
+                case _ if self._annotator is not None:
+                    self._on_request(self._annotator, event)
                 case events.PromptObject():
                     await self._on_prompt(event)
                 case events.RemoveObject():
                     self._on_remove(event.object_id)
-                case events.Ack():
-                    self._machine.step(Step.ACK)
-                    self._credits.ack(event.sequence)
+                case events.ClearPrompts():
+                    raise FailedPrecondition("clear_prompts needs config.propagation = PROPAGATION_ON_REQUEST")
+                case events.Propagate() | events.StopPropagation() | events.Reset():
+                    name = _STEPS[type(event)].value
+                    raise FailedPrecondition(f"{name} needs config.propagation = PROPAGATION_ON_REQUEST")
                 case events.Unreadable():
                     raise event.error
         except MaskletError as error:
-            await self._send(events.Problem(error))
+            number = event.request_id if isinstance(event, events.Numbered) else 0
+            await self._send(events.answering(number, events.Problem(error)))
+
+    def _on_request(self, annotator: Annotator, event: Event) -> None:
+        if type(event) in _STEPS:
+            self._machine.step(_STEPS[type(event)])
+        match event:
+            case events.StopPropagation():
+                annotator.stop()
+            case (
+                events.PromptObject()
+                | events.RemoveObject()
+                | events.ClearPrompts()
+                | events.Propagate()
+                | events.Reset()
+                | events.Unreadable()
+            ):
+                annotator.ask(event)
 
     async def _on_prompt(self, event: events.PromptObject) -> None:
         self._machine.step(Step.PROMPT)
@@ -327,14 +399,40 @@ class Session:
         misfits = self._book.fit(info.height, info.width)
         await self._send(events.Described(info))
         await self._report(misfits)
+        if self._annotator is None:
+            frame_count = await self._follow(source)
+        else:
+            decoding = self._begin(self._store(source, info), "decode")
+            await self._annotator.run()
+            await decoding
+            frame_count = len(self._stored)
+        await self._send(events.Done(frame_count))
+        self._machine.step(Step.LAST_RESULT)
+
+    async def _store(self, source: Source, info: VideoInfo) -> None:
+        """Keep all frames, to be tracked in any order."""
+        with self._idle.waiting("the next frame of the video, or end_of_video"):
+            while (frame := await source.next_frame()) is not None:
+                self._idle.touch()
+                await self._stored.add(frame)
+        self._stored.end()
+        await self._let_decoder_go()
+        await self._send(events.Described(dataclasses.replace(info, frame_count=len(self._stored))))
+
+    async def _let_decoder_go(self) -> None:
+        """An annotator's session lasts long after all frames are kept and there is nothing more to be fed."""
+        if self._is_sent and self._stored.is_complete:
+            await self._held.aclose()
+
+    async def _follow(self, source: Source) -> int:
+        """Track all frames as they arrive; how many there were."""
         frames = self._feed(source)
         async with frames.running():
             await self._tracker.run(frames)
         await self._report(self._book.close(frames.frame_count))
         if frames.broken_promise():
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])
-        await self._send(events.Done(frames.taken))
-        self._machine.step(Step.LAST_RESULT)
+        return frames.taken
 
     async def _tell_progress(self, source: PacketInput) -> None:
         while True:

@@ -43,6 +43,10 @@ class Step(enum.Enum):
     VIDEO = "video"
     PROMPT = "prompt"
     REMOVE_OBJECT = "remove_object"
+    CLEAR_PROMPTS = "clear_prompts"
+    PROPAGATE = "propagate"
+    STOP_PROPAGATION = "stop_propagation"
+    RESET = "reset"
     ACK = "ack"
     END_OF_VIDEO = "end_of_video"
     FIRST_FRAME = "the first frame"
@@ -77,6 +81,12 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.DRAINING, Step.LAST_RESULT): State.DONE,
     (State.DRAINING, Step.FAILURE): State.FAILED,
     (State.DONE, Step.ACK): State.DONE,
+    # What is asked for on request may be asked at any time, and waits for the frames that it needs.
+    **{
+        (state, step): state
+        for state in (State.CONFIGURED, State.RECEIVING, State.TRACKING, State.DRAINING)
+        for step in (Step.CLEAR_PROMPTS, Step.PROPAGATE, Step.STOP_PROPAGATION, Step.RESET)
+    },
 }
 
 _REFUSALS: dict[tuple[State, Step], MaskletError] = {

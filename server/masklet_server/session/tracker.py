@@ -71,6 +71,7 @@ class TrackerOptions:
         deterministic: Never batched with other streams.
         latest: Frames go on coming whether or not the client takes results, so that its silence must be noticed by
             itself.
+        return_logits: Results carry logits, too.
     """
 
     stream: str
@@ -78,6 +79,7 @@ class TrackerOptions:
     mask_encoding: MaskEncoding
     deterministic: bool
     latest: bool = False
+    return_logits: bool = False
 
 
 class Tracker:
@@ -236,6 +238,7 @@ class Tracker:
             tasks=tasks,
             clip_length=clip_length,
             deterministic=self._options.deterministic,
+            return_logits=self._options.return_logits,
         )
 
     async def _sift(self, job: FrameJob, entries: Sequence[_Entry]) -> list[_Entry]:
@@ -294,4 +297,5 @@ class Tracker:
             area=prepared.geometry.area,
             predicted_iou=output.predicted_iou,
             object_score=output.object_score,
+            logits=output.logits,
         )

@@ -1,0 +1,234 @@
+"""A running annotation: prompts, looks and corrections, and tracking when it is asked for, as often as wanted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from typing import TypeVar
+
+from masklet import _wire
+from masklet._annotation_protocol import (
+    AnnotationProtocol,
+    Answer,
+    Applied,
+    Direction,
+    PropagationEnd,
+    propagate_request,
+)
+from masklet._results import FrameResult, PromptResult, VideoInfo
+from masklet._tracking import StartCall, Stream
+from masklet.errors import FailedPrecondition, Internal, MaskletError
+from masklet.prompts import Prompt
+from masklet.v1 import tracking_pb2
+
+_Event = TypeVar("_Event", PromptResult, Applied)
+
+
+class Annotation(Stream):
+    """A running `Client.annotate`: SAM 2's own way of working with one video, and a context manager that ends it.
+
+    A request waits for its answer. One that the server refuses raises what is wrong with it, and the session goes on;
+    when the session itself has ended, every further request raises why.
+
+    Threads may share it, and take turns: a request waits for the one before it. `stop`, `cancel` and `close` never
+    wait. A request that comes while a loop over `propagate` is under way ends that propagation first.
+    """
+
+    def __init__(
+        self,
+        start: StartCall,
+        protocol: AnnotationProtocol,
+        parts: Iterator[tracking_pb2.TrackRequest],
+        *,
+        target: str,
+        timeout: float | None,
+    ) -> None:
+        self._protocol = protocol
+        self._turn = threading.RLock()
+        self._propagation = 0  # the number of the one under way
+        self._fault: BaseException | None = None
+        super().__init__(start, protocol, parts, target=target, timeout=timeout)
+
+    @property
+    def video(self) -> VideoInfo:
+        """What is known of the video; waits for its first frame to be decoded.
+
+        Raises:
+            MaskletError: The session has ended, with the video that cannot be decoded perhaps.
+        """
+        with self._turn:
+            while (video := self._protocol.video) is None:
+                self._receive()
+            return video
+
+    @property
+    def frame_count(self) -> int:
+        """Frames of the video; waits until all of them are decoded.
+
+        Raises:
+            MaskletError: The session has ended.
+        """
+        with self._turn:
+            while not self._protocol.is_decoded:
+                self._receive()
+            return self.video.frame_count
+
+    def prompt(self, prompt: Prompt) -> PromptResult:
+        """Say where an object is, or correct it, on any frame; what the model makes of it there.
+
+        An object that has been tracked keeps its masks on other frames until `propagate` goes over them again.
+
+        Raises:
+            InvalidArgument: The prompt does not fit the video.
+            ResourceExhausted: Too many objects, or an object with too many prompted frames.
+            MaskletError: The session has ended.
+        """
+        return self._ask(tracking_pb2.TrackRequest(prompt=_wire.prompt_to_wire(prompt)), PromptResult)
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> PromptResult:
+        """Take back what was said of an object on a frame (SAM 2's ``clear_all_prompts_in_frame``).
+
+        Returns:
+            What is left of the object there: its mask as it was tracked, or an empty one.
+
+        Raises:
+            NotFound: There is no object of that id.
+            MaskletError: The session has ended.
+        """
+        clear = tracking_pb2.ClearPrompts(object_id=object_id, frame_index=frame_index)
+        return self._ask(tracking_pb2.TrackRequest(clear_prompts=clear), PromptResult)
+
+    def remove_object(self, object_id: int) -> None:
+        """Forget an object with its prompts and results.
+
+        Raises:
+            NotFound: There is none of that id.
+            MaskletError: The session has ended.
+        """
+        remove = tracking_pb2.RemoveObject(object_id=object_id)
+        self._ask(tracking_pb2.TrackRequest(remove_object=remove), Applied)
+
+    def reset(self) -> None:
+        """Forget all objects, prompts and results; the video stays (SAM 2's ``reset_state``).
+
+        Raises:
+            MaskletError: The session has ended.
+        """
+        self._ask(tracking_pb2.TrackRequest(reset=tracking_pb2.Reset()), Applied)
+
+    def propagate(
+        self,
+        start_frame_index: int | None = None,
+        max_frames: int | None = None,
+        direction: Direction = "forward",
+    ) -> Generator[FrameResult, None, None]:
+        """Track all objects over a range of frames; iterate over the answer to get a `FrameResult` for each.
+
+        Tracking starts with the iteration, and stays at most the window ahead of it. Leaving the loop early ends it,
+        and so does any other request; going on with the old loop is an error then. What was tracked ahead of a loop
+        that is left counts as tracked; with a window of 1 there is nothing of the kind.
+
+        Args:
+            start_frame_index: None: the first frame with a prompt.
+            max_frames: Frames beyond the first one, at most; None: to the end of the video, or to its start.
+            direction: "both": forward, then backward from the same frame.
+
+        Raises:
+            InvalidArgument: An argument is wrong; from here.
+            FailedPrecondition: Nothing is prompted, or another request has ended this propagation; from the loop.
+            MaskletError: The session has ended; from the loop.
+        """
+        return self._frames(propagate_request(start_frame_index, max_frames, direction))
+
+    def stop(self) -> None:
+        """End the propagation under way, if there is one; its loop ends after the results already on their way."""
+        with self._sender.changed:
+            self._protocol.ask(tracking_pb2.TrackRequest(stop_propagation=tracking_pb2.StopPropagation()))
+            self._sender.changed.notify_all()
+
+    def _frames(self, request: tracking_pb2.TrackRequest) -> Generator[FrameResult, None, None]:
+        with self._turn:
+            self._end_propagation()
+            number = self._propagation = self._send(request)
+        try:
+            while (frame := self._next_frame(number)) is not None:
+                yield frame
+        finally:
+            with self._turn:
+                if self._propagation == number:
+                    self._end_propagation()
+
+    def _next_frame(self, number: int) -> FrameResult | None:
+        with self._turn:
+            if self._propagation != number:
+                raise FailedPrecondition("this propagation was ended by a later request; propagate again")
+            with self._sender.changed:
+                self._protocol.acknowledge()
+                self._sender.changed.notify_all()
+            event = self._answer_to(number).event
+            return event if isinstance(event, FrameResult) else None
+
+    def _end_propagation(self) -> None:
+        """Stop the propagation under way and let its last results go by."""
+        if self._propagation and not self._ended:
+            self.stop()
+            while self._propagation:
+                self._receive()
+
+    def _ask(self, request: tracking_pb2.TrackRequest, kind: type[_Event]) -> _Event:
+        with self._turn:
+            self._end_propagation()
+            event = self._answer_to(self._send(request)).event
+        if not isinstance(event, kind):
+            raise Internal(f"the server answered a request with {type(event).__name__}, not with {kind.__name__}")
+        return event
+
+    def _send(self, request: tracking_pb2.TrackRequest) -> int:
+        self._check_open()
+        with self._sender.changed:
+            number = self._protocol.ask(request)
+            self._sender.changed.notify_all()
+        return number
+
+    def _answer_to(self, number: int) -> Answer:
+        while (answer := self._receive()).request_id != number:
+            pass  # of a request whose caller was interrupted, or of a propagation that was stopped
+        if isinstance(answer.event, MaskletError):
+            raise answer.event
+        return answer
+
+    def _receive(self) -> Answer:
+        """The next answer; what answers no request and is an error is raised."""
+        self._check_open()
+        response = self._read_or_end()
+        with self._sender.changed:
+            answer = self._protocol.take(response)
+            self._sender.changed.notify_all()
+        if answer.request_id == self._propagation and isinstance(answer.event, PropagationEnd | MaskletError):
+            self._propagation = 0
+        if answer.request_id == 0 and isinstance(answer.event, MaskletError):
+            raise answer.event
+        return answer
+
+    def _read_or_end(self) -> tracking_pb2.TrackResponse:
+        try:
+            return self._read()
+        except StopIteration:
+            self._fault = FailedPrecondition("the server has ended the session")
+            raise self._fault from None
+        except Exception as error:
+            if self._ended:
+                raise _closed() from None
+            self._fault = error
+            self.close()
+            raise
+
+    def _check_open(self) -> None:
+        if self._fault is not None:
+            raise self._fault.with_traceback(None)
+        if self._ended:
+            raise _closed()
+
+
+def _closed() -> FailedPrecondition:
+    return FailedPrecondition("this annotation is closed; client.annotate(...) begins another one")

@@ -1,0 +1,154 @@
+"""What `init_state` gives: the session on the server, and what sam2 would remember of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet._annotation import Annotation
+
+if TYPE_CHECKING:
+    import torch
+
+Logits = npt.NDArray[np.float32]
+
+
+def _by_kind() -> dict[bool, dict[int, Logits]]:
+    return {True: {}, False: {}}
+
+
+@dataclass
+class ObjectOutputs:
+    """Low-resolution logits ``float32[h, w]`` of one object by frame, in sam2's order.
+
+    Attributes:
+        wire_id: The object's id on the server.
+        inputs: Frames with a prompt.
+        waiting: Outcomes of prompts since the last propagation, by whether their frame is a conditioning frame
+            (sam2's `temp_output_dict_per_obj`).
+        settled: Outcomes before that (`output_dict_per_obj`).
+        tracked: Frames that a propagation has gone over (`frames_tracked_per_obj`).
+    """
+
+    wire_id: int
+    inputs: set[int] = field(default_factory=set)
+    waiting: dict[bool, dict[int, Logits]] = field(default_factory=_by_kind)
+    settled: dict[bool, dict[int, Logits]] = field(default_factory=_by_kind)
+    tracked: set[int] = field(default_factory=set)
+
+    def prompted(self, frame_idx: int, logits: Logits) -> bool:
+        """Note the outcome of a prompt; whether its frame is a conditioning frame: not tracked so far."""
+        is_cond = frame_idx not in self.tracked
+        self.inputs.add(frame_idx)
+        self.waiting[is_cond][frame_idx] = logits
+        return is_cond
+
+    def settle(self) -> None:
+        """A propagation begins (`propagate_in_video_preflight`)."""
+        for is_cond in (False, True):
+            self.settled[is_cond].update(self.waiting[is_cond])
+            self.waiting[is_cond].clear()
+        for frame_idx in self.settled[True]:
+            self.settled[False].pop(frame_idx, None)
+
+    def went_over(self, frame_idx: int, logits: Logits) -> None:
+        """Note what a propagation found."""
+        if frame_idx not in self.settled[True]:
+            self.settled[False][frame_idx] = logits
+        self.tracked.add(frame_idx)
+
+    def clear(self, frame_idx: int) -> None:
+        """Forget the prompts of a frame; what was made of them stays as a tracked frame's outcome."""
+        self.inputs.discard(frame_idx)
+        for is_cond in (True, False):
+            self.waiting[is_cond].pop(frame_idx, None)
+        if (out := self.settled[True].pop(frame_idx, None)) is not None:
+            self.settled[False][frame_idx] = out
+            self.tracked.discard(frame_idx)
+
+    def shown(self, frame_idx: int, *, is_cond: bool) -> Logits | None:
+        """What `_consolidate_temp_output_across_obj` takes for the object on a frame."""
+        for outputs in (self.waiting[is_cond], self.settled[True], self.settled[False]):
+            if frame_idx in outputs:
+                return outputs[frame_idx]
+        return None
+
+
+class InferenceState(Mapping[str, Any]):
+    """A video on the server and the objects on it; answers those keys of sam2's dictionary that programs read.
+
+    It remembers low-resolution logits of every object on every frame that was looked at, as sam2 does: a quarter of a
+    megabyte each for SAM 2's own models. The session ends with `close`, or when nothing refers to the state.
+
+    Attributes:
+        annotation: The session.
+        objects: By the program's own ids, in the order in which they came.
+    """
+
+    def __init__(self, annotation: Annotation, **options: bool) -> None:
+        self.annotation = annotation
+        self.objects: dict[Hashable, ObjectOutputs] = {}
+        self._options = options
+        self._last_wire_id = 0
+
+    @property
+    def obj_ids(self) -> list[Hashable]:
+        """Ids of all objects, in the order in which they came."""
+        return list(self.objects)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the video."""
+        return self.annotation.video.height, self.annotation.video.width
+
+    def new_object(self) -> ObjectOutputs:
+        """An object that the server does not know yet; ids are not used twice."""
+        self._last_wire_id += 1
+        return ObjectOutputs(self._last_wire_id)
+
+    def masks(self, frame_idx: int, *, is_cond: bool) -> torch.Tensor:
+        """What is known of all objects on a frame: logits ``float32[N, 1, H, W]``."""
+        from masklet.compat import _torch
+
+        shown = [outputs.shown(frame_idx, is_cond=is_cond) for outputs in self.objects.values()]
+        return _torch.video_masks(shown, *self.size)
+
+    def close(self) -> None:
+        """End the session and free the server."""
+        self.annotation.close()
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._options:
+            return self._options[key]
+        match key:
+            case "num_frames":
+                return self.annotation.frame_count
+            case "video_height":
+                return self.annotation.video.height
+            case "video_width":
+                return self.annotation.video.width
+            case "obj_ids":
+                return self.obj_ids
+            case "obj_id_to_idx":
+                return {obj_id: idx for idx, obj_id in enumerate(self.objects)}
+            case "obj_idx_to_id":
+                return dict(enumerate(self.objects))
+        raise KeyError(f"{key!r}; the rest of the state is on the server, here are {', '.join(self)}")
+
+    def __iter__(self) -> Iterator[str]:
+        yield from ("num_frames", "video_height", "video_width", "obj_ids", "obj_id_to_idx", "obj_idx_to_id")
+        yield from self._options
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    # Two states are equal only if they are the same, which also spares comparing them by waiting for the video.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"InferenceState(session_id={self.annotation.session_id!r}, obj_ids={self.obj_ids})"

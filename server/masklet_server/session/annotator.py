@@ -1,0 +1,446 @@
+"""Work on request: prompts on any frame and propagations either way, done in the order in which they were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from masklet.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    MaskletError,
+    NotFound,
+    ResourceExhausted,
+)
+from masklet_server.engine.history import History
+from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectOutput, ObjectTask
+from masklet_server.engine.shelf import Shelf
+from masklet_server.masks.pool import MaskPool
+from masklet_server.session import events
+from masklet_server.session.credits import Credits
+from masklet_server.session.events import Direction
+from masklet_server.session.frames import POINTER_FRAMES
+from masklet_server.session.idle import IdleWatch
+from masklet_server.session.limits import SessionLimits
+from masklet_server.session.passes import frame_range
+from masklet_server.session.ports import TrackingEngine
+from masklet_server.session.prompts import MAX_WAITING_MASKS, GivenPrompt
+from masklet_server.session.tracker import TrackerOptions
+from masklet_server.video.frame_store import FrameStore
+from masklet_server.video.source import Frame
+
+# Of each pass over the frames, whether it goes backward.
+_PASSES = {Direction.FORWARD: (False,), Direction.BACKWARD: (True,), Direction.BOTH: (False, True)}
+# What a client can mend, or work around; after anything else there is no going on.
+_MENDABLE = (InvalidArgument, FailedPrecondition, NotFound, ResourceExhausted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request, and whether it is to end early."""
+
+    request: events.Request
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class _Progress:
+    """How far a propagation has come."""
+
+    start: int = 0
+    sent: int = 0
+    stopped: bool = False
+
+
+class _Sending:
+    """Sends one result while the next is made; whatever was made is sent, but for a cancellation."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> _Sending:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is None:
+            return
+        if kind is None or issubclass(kind, MaskletError):
+            await self._task
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def next(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Wait for the one before, and begin this one."""
+        try:
+            if self._task is not None:
+                await self._task
+        except BaseException:
+            coroutine.close()
+            raise
+        self._task = asyncio.create_task(coroutine)
+
+
+class Annotator:
+    """Does what one session's client asks for, in order; the counterpart of `Tracker`.
+
+    Attributes:
+        objects: What is remembered of each, by id.
+    """
+
+    def __init__(
+        self,
+        options: TrackerOptions,
+        *,
+        engine: TrackingEngine,
+        pool: MaskPool,
+        frames: FrameStore,
+        ledger: Credits,
+        idle: IdleWatch,
+        limits: SessionLimits,
+        send: events.Send,
+    ) -> None:
+        self.objects: dict[int, History] = {}
+        self._options = options
+        self._engine = engine
+        self._pool = pool
+        self._frames = frames
+        self._credits = ledger
+        self._idle = idle
+        self._limits = limits
+        self._write = send
+        self._shelf = Shelf(limits.max_history_bytes)
+        self._features = LastFeatures()
+        self._clip_length: int | None = None
+        self._revisions: dict[int, int] = {}
+        self._waiting: deque[_Asked] = deque()
+        self._under_way: _Asked | None = None
+        self._arrived = asyncio.Event()
+        self._finished = False
+
+    # What the receiving task says; nothing here waits.
+
+    def ask(self, request: events.Request) -> None:
+        """Take a request; it is answered when those before it are.
+
+        Raises:
+            ResourceExhausted: Too many wait, or too large ones.
+        """
+        most = self._limits.max_objects
+        if len(self._waiting) >= most:
+            raise ResourceExhausted(
+                f"{most} requests wait already, the most allowed (max_objects); send further ones once some are "
+                "answered, or stop_propagation to end the propagation that they wait for"
+            )
+        masks = sum(_mask_bytes(asked.request) for asked in self._waiting) + _mask_bytes(request)
+        if masks > MAX_WAITING_MASKS * self._limits.max_mask_bytes:
+            raise ResourceExhausted(
+                f"the masks of waiting prompts would take {masks} bytes, at most "
+                f"{MAX_WAITING_MASKS * self._limits.max_mask_bytes} are allowed; send COCO run-lengths, or fewer ahead"
+            )
+        self._waiting.append(_Asked(request))
+        self._arrived.set()
+
+    def stop(self) -> None:
+        """End the propagation under way after the frame in hand, and those that wait before they begin."""
+        for asked in self._waiting:
+            asked.stopped.set()
+        if self._under_way is not None:
+            self._under_way.stopped.set()
+
+    def finish(self) -> None:
+        """No more requests will come, and no acknowledgements."""
+        self._credits.lift()
+        self._finished = True
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._reset()
+        self._waiting.clear()
+        self._frames.close()
+        self._shelf = Shelf(0)
+        self._features = LastFeatures()
+
+    # What is done about it.
+
+    async def run(self) -> None:
+        """Answer requests until there are no more.
+
+        Raises:
+            MaskletError: Whatever the engine raises that the client cannot mend.
+        """
+        with self._idle.waiting("the first frames of the video, which tell how long it is, or end_of_video"):
+            count = await self._frames.reach(POINTER_FRAMES)
+        self._clip_length = count if count < POINTER_FRAMES else None
+        while (asked := await self._next()) is not None:
+            self._under_way = asked
+            try:
+                await self._answer(asked)
+            except _MENDABLE as error:
+                await self._send(events.Problem(error))
+            finally:
+                self._under_way = None
+
+    async def _next(self) -> _Asked | None:
+        with self._idle.waiting("the client's next request, or its half-close"):
+            while not self._waiting:
+                if self._finished:
+                    return None
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self._waiting.popleft()
+
+    async def _answer(self, asked: _Asked) -> None:
+        request = asked.request
+        match request:
+            case events.PromptObject():
+                await self._prompt(request)
+            case events.ClearPrompts():
+                await self._clear(request)
+            case events.RemoveObject():
+                if self.objects.pop(request.object_id, None) is None:
+                    raise _unknown(request.object_id)
+                await self._confirm(request)
+            case events.Propagate():
+                await self._propagate(asked, request)
+            case events.Reset():
+                self._reset()
+                await self._confirm(request)
+            case events.Unreadable():
+                raise request.error
+
+    async def _confirm(self, request: events.Request) -> None:
+        if request.request_id:
+            await self._send(events.Applied())
+
+    async def _send(self, response: events.Response) -> None:
+        """Send what answers the request under way."""
+        number = 0 if self._under_way is None else self._under_way.request.request_id
+        await self._write(events.answering(number, response))
+
+    def _reset(self) -> None:
+        self.objects.clear()
+        self._revisions.clear()
+
+    # Prompts
+
+    async def _prompt(self, request: events.PromptObject) -> None:
+        given = await self._on_its_frame(request)
+        object_id = given.object_id
+        frame = await self._frame(given.frame_index, "prompt.frame_index")
+        given.check_size(frame.height, frame.width)
+        if object_id not in self.objects and len(self.objects) >= self._limits.max_objects:
+            raise ResourceExhausted(
+                f"object {object_id} is one too many: max_objects is {self._limits.max_objects}; remove_object makes "
+                "room"
+            )
+        prompt = given.prompt if given.mask is None else await self._pool.run(given.decoded)
+        history = self.objects.get(object_id) or self._engine.new_history(self._options.model, self._shelf)
+        try:
+            output = await self._ask_engine(frame, [ObjectTask(history, (prompt,))], track=False)
+        except InvalidArgument as error:
+            raise error.within("prompt") from None
+        self.objects[object_id] = history
+        await self._show(frame.index, object_id, output)
+
+    async def _on_its_frame(self, request: events.PromptObject) -> GivenPrompt:
+        if request.on_next_frame:
+            raise InvalidArgument.of(
+                "prompt.on_next_frame", "means nothing with PROPAGATION_ON_REQUEST; give frame_index or pts_seconds"
+            )
+        if request.pts_seconds is None:
+            return request.prompt
+        with self._idle.waiting("the rest of the video, to find the frame that is nearest in time"):
+            return request.prompt.on_frame(await self._frames.nearest(request.pts_seconds))
+
+    async def _clear(self, request: events.ClearPrompts) -> None:
+        frame = await self._frame(request.frame_index, "clear_prompts.frame_index")
+        history = self.objects.get(request.object_id)
+        if history is None:
+            raise _unknown(request.object_id)
+        output = await self._ask_engine(frame, [ObjectTask(history, clear=True)], track=False)
+        await self._show(frame.index, request.object_id, output)
+
+    async def _show(self, frame_index: int, object_id: int, output: FrameOutput) -> None:
+        """Answer with the only output of the only object."""
+        result = await self._result(object_id, output.prompts[0][0])
+        await self._send(events.PromptResult(self._credits.number_prompt(), frame_index, result))
+
+    # Propagation
+
+    async def _propagate(self, asked: _Asked, request: events.Propagate) -> None:
+        progress = _Progress(request.start_frame_index or 0)
+        try:
+            if not asked.stopped.is_set():
+                progress.start = await self._start(request)
+                for reverse in _PASSES[request.direction]:
+                    frames = frame_range(progress.start, request.max_frames, reverse=reverse)
+                    if not asked.stopped.is_set():
+                        await self._pass(asked, frames, progress, reverse=reverse)
+            progress.stopped = asked.stopped.is_set()
+        except _MENDABLE as error:
+            progress.stopped = True
+            await self._send(events.Problem(error))
+        await self._send(events.PropagationDone(progress.start, progress.sent, progress.stopped))
+
+    async def _start(self, request: events.Propagate) -> int:
+        """The first frame.
+
+        Raises:
+            FailedPrecondition: There is no object, or one without a prompt.
+            InvalidArgument: The video has no such frame.
+        """
+        if not self.objects:
+            raise FailedPrecondition("there is no object to track; send a prompt first")
+        prompted = {object_id: history.conditioning_frames for object_id, history in self.objects.items()}
+        for object_id, indices in prompted.items():
+            if not indices:
+                raise FailedPrecondition(f"object {object_id} has no prompt any more; prompt it anew or remove it")
+        start = request.start_frame_index
+        if start is None:
+            return min(index for indices in prompted.values() for index in indices)
+        await self._check_frame(start, "propagate.start_frame_index")
+        return start
+
+    async def _pass(self, asked: _Asked, frames: range, progress: _Progress, *, reverse: bool) -> None:
+        if not frames:
+            await self._settle(progress.start)
+            return
+        async with _Sending() as sending:
+            for index in frames:
+                if (frame := await self._turn(asked, index)) is None:
+                    return
+                object_ids = sorted(self.objects)
+                tasks = [ObjectTask(self.objects[object_id]) for object_id in object_ids]
+                try:
+                    output = await self._ask_engine(frame, tasks, reverse=reverse)
+                except BaseException:
+                    self._credits.give_back()
+                    raise
+                await sending.next(self._emit(frame, object_ids, output))
+                progress.sent += 1
+
+    async def _settle(self, frame_index: int) -> None:
+        """Upstream makes memories of prompts also where it then tracks nothing."""
+        frame = await self._frame(frame_index, "propagate.start_frame_index")
+        tasks = [ObjectTask(history) for history in self.objects.values()]
+        await self._ask_engine(frame, tasks, track=False, settle=True)
+
+    async def _turn(self, asked: _Asked, index: int) -> Frame | None:
+        """Wait until the frame can be tracked; None where it is not to be, or there is none."""
+        if asked.stopped.is_set():
+            return None
+        turn = asyncio.create_task(self._frame_and_credit(index))
+        stopped = asyncio.create_task(asked.stopped.wait())
+        try:
+            await asyncio.wait({turn, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return turn.result() if turn.done() else None
+        finally:
+            turn.cancel()
+            stopped.cancel()
+            await asyncio.gather(turn, stopped, return_exceptions=True)
+
+    async def _frame_and_credit(self, index: int) -> Frame | None:
+        with self._idle.waiting(f"frame {index} of the video, or end_of_video"):
+            frame = await self._frames.frame(index)
+        if frame is not None:
+            with self._idle.waiting(f"an ack, because the window of {self._credits.window} frame results is full"):
+                await self._credits.take()
+        return frame
+
+    async def _emit(self, frame: Frame, object_ids: Sequence[int], output: FrameOutput) -> None:
+        pairs = zip(object_ids, output.objects, strict=True)
+        results = await asyncio.gather(*(self._result(object_id, one) for object_id, one in pairs))
+        revision = self._revisions.get(frame.index, -1) + 1
+        self._revisions[frame.index] = revision
+        await self._send(
+            events.FrameResult(
+                sequence=self._credits.number_frame(),
+                frame_index=frame.index,
+                pts=frame.pts,
+                time_base=frame.time_base,
+                pts_nanoseconds=frame.pts_nanoseconds,
+                objects=tuple(results),
+                capture_time_nanoseconds=frame.capture_time_nanoseconds,
+                latency_seconds=time.monotonic() - frame.arrived_seconds,
+                revision=revision,
+            )
+        )
+
+    # Both
+
+    async def _check_frame(self, index: int, field_path: str) -> None:
+        """Wait until a frame that a request names is decoded.
+
+        Raises:
+            InvalidArgument: The video ends before it.
+        """
+        with self._idle.waiting(f"frame {index} of the video, or end_of_video"):
+            count = await self._frames.reach(index + 1)
+        if count <= index:
+            raise InvalidArgument.of(field_path, f"is {index}, but the video has {count} frames, 0 to {count - 1}")
+
+    async def _frame(self, index: int, field_path: str) -> Frame:
+        """A frame that a request names; see `_check_frame`."""
+        await self._check_frame(index, field_path)
+        frame = await self._frames.frame(index)
+        assert frame is not None
+        return frame
+
+    async def _ask_engine(
+        self,
+        frame: Frame,
+        tasks: Sequence[ObjectTask],
+        *,
+        track: bool = True,
+        settle: bool = False,
+        reverse: bool = False,
+    ) -> FrameOutput:
+        job = FrameJob(
+            model=self._options.model,
+            stream=self._options.stream,
+            frame_index=frame.index,
+            pixels=frame.pixels,
+            height=frame.height,
+            width=frame.width,
+            tasks=tasks,
+            clip_length=self._clip_length,
+            deterministic=self._options.deterministic,
+            track=track,
+            settle=settle,
+            reverse=reverse,
+            last_features=self._features,
+            return_logits=self._options.return_logits,
+        )
+        try:
+            with self._idle.busy():
+                return await self._engine.track(job)
+        except MaskletError as error:
+            # Where it was raised refers to what is remembered, and would keep it until a garbage collection.
+            raise error.with_traceback(None) from error.__cause__
+
+    async def _result(self, object_id: int, output: ObjectOutput) -> events.ObjectResult:
+        prepared = await self._pool.prepare(output.mask, self._options.mask_encoding)
+        return events.ObjectResult(
+            object_id=object_id,
+            mask=prepared.encoded,
+            box=prepared.geometry.box,
+            area=prepared.geometry.area,
+            predicted_iou=output.predicted_iou,
+            object_score=output.object_score,
+            logits=output.logits,
+        )
+
+
+def _mask_bytes(request: events.Request) -> int:
+    return request.prompt.mask_bytes if isinstance(request, events.PromptObject) else 0
+
+
+def _unknown(object_id: int) -> NotFound:
+    return NotFound(f"object {object_id} is not followed")
