@@ -95,6 +95,7 @@ class Connection:
         deterministic: bool,
         window: int,
         timeout: float | None,
+        timings: bool,
         on_prompt: OnPrompt | None,
     ) -> Tracking:
         """Start a track call.
@@ -104,7 +105,13 @@ class Connection:
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        config = track_config(
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            frame_count=upload.frame_count,
+            timings=timings,
+        )
         config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(
@@ -126,6 +133,7 @@ class Connection:
         deterministic: bool,
         window: int,
         timeout: float | None,
+        timings: bool,
         on_prompt: OnPrompt | None,
         on_error: OnError | None,
     ) -> Live:
@@ -137,7 +145,7 @@ class Connection:
         """
         self._check_open()
         config = live_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=0),
+            track_config(model=model, deterministic=deterministic, window=window, frame_count=0, timings=timings),
             delivery=delivery,
             max_latency=max_latency,
         )

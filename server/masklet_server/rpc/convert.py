@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -256,6 +257,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
+        timings=message.timings,
     )
 
 
@@ -344,4 +346,5 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         skipped_frame_indices=result.skipped,
         capture_time_nanoseconds=result.capture_time_nanoseconds,
         latency_seconds=result.latency_seconds,
+        timings=None if result.timings is None else tracking_pb2.Timings(**asdict(result.timings)),
     )

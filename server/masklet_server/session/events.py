@@ -43,6 +43,7 @@ class Configure:
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
         source_url: Where the server fetches the video itself; empty: the client sends it.
+        timings: Frame results say where their time went.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -57,6 +58,7 @@ class Configure:
     max_latency_seconds: float = 0.0
     live: bool = False
     source_url: str = ""
+    timings: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -215,6 +217,27 @@ class PromptResult:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Where a frame's time went, in seconds.
+
+    Attributes:
+        decode: Reading, decoding and resizing the picture.
+        queue: Waiting for the device.
+        encode: The image encoder, for all frames that ran with it.
+        step: Prompts, memory attention, mask decoder and memory encoder, for all objects that ran with it.
+        mask: Run-lengths, boxes and areas.
+        send: Handing the result before this one to the network.
+    """
+
+    decode: float = 0.0
+    queue: float = 0.0
+    encode: float = 0.0
+    step: float = 0.0
+    mask: float = 0.0
+    send: float = 0.0
+
+
+@dataclass(frozen=True)
 class FrameResult:
     """All objects on one frame, by id.
 
@@ -228,6 +251,7 @@ class FrameResult:
         skipped: Frames before this one, and after the one before it, that were not tracked.
         capture_time_nanoseconds: As it came with the frame.
         latency_seconds: Since the frame's data arrived.
+        timings: If they were asked for.
     """
 
     sequence: int
@@ -239,6 +263,7 @@ class FrameResult:
     skipped: tuple[int, ...] = ()
     capture_time_nanoseconds: int = 0
     latency_seconds: float = 0.0
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True)
