@@ -61,6 +61,8 @@ class Setting:
         frames: In a round.
         rounds: Of each side.
         video: Whose frames are used, to and fro.
+        warm_up: Frames before the first round.
+        precisions: Of the reference, which are tried.
     """
 
     model: str
@@ -72,11 +74,13 @@ class Setting:
     frames: int
     rounds: int
     video: Path
+    warm_up: int = WARM_UP_FRAMES
+    precisions: tuple[str, ...] = ("float32", "bfloat16 autocast")
 
     @property
     def num_frames(self) -> int:
         """All frames that a side sees."""
-        return WARM_UP_FRAMES + self.frames * self.rounds
+        return self.warm_up + self.frames * self.rounds
 
     @property
     def spec(self) -> ModelSpec:
@@ -91,9 +95,8 @@ class Setting:
     @property
     def sides(self) -> list[str]:
         """Ours, then the reference in every way that makes sense on the device."""
-        plain = ["reference bfloat16 autocast"]
-        if not self.device.startswith("cuda"):
-            plain.insert(0, "reference float32")
+        chosen = self.precisions if not self.device.startswith("cuda") else ("bfloat16 autocast",)
+        plain = [f"reference {precision}" for precision in chosen]
         return ["ours", *plain, *(["reference compiled bfloat16 autocast"] if self.compiled else [])]
 
     def prompts(self) -> list[Prompt]:
@@ -138,6 +141,7 @@ def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[flo
         for _ in range(count):
             index = next(position)
             run_frames(network, [job(stream, index) for stream in range(setting.streams)])
+        stages["bank_bytes"] = [float(bank.nbytes) for stream in banks for bank in stream]
 
     stages["dtype"].append(float(network.dtype == torch.bfloat16))
     rounds = _timed(run, setting, device)
@@ -147,7 +151,7 @@ def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[flo
 
 
 def _timed(run: Callable[[int], None], setting: Setting, device: torch.device) -> Iterator[float]:
-    run(WARM_UP_FRAMES)
+    run(setting.warm_up)
     for i in range(setting.rounds + 1):
         start = time.perf_counter()
         if i > 0:  # the first yield says that the side is ready
@@ -217,6 +221,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     fps = {name: frames[name] / statistics.median(times) for name, times in seconds.items()}
     best = max(names[1:], key=fps.__getitem__)
     stages = used["ours"]["stages"]
+    bank_bytes = max(stages.pop("bank_bytes"))
     tracked = setting.frames * setting.rounds
     return {
         "model": setting.model,
@@ -230,6 +235,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         "our_dtype": "bfloat16" if stages.pop("dtype")[0] else "float32",
         "frames_per_second": fps,
         "milliseconds_per_frame_by_stage": {name: sum(times) / tracked * 1000 for name, times in stages.items()},
+        "bank_bytes_of_an_object": bank_bytes,
         "peak_bytes": {name: use["peak_bytes"] for name, use in used.items()},
         "peak_device_bytes": {name: use["peak_device_bytes"] for name, use in used.items()},
         "device": device_name(torch.device(setting.device)),
