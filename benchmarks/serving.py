@@ -6,7 +6,7 @@ Three comparisons, each side in processes of its own and by turns, medians compa
   frames in memory;
 - *streams*: several files at once, against the same files one after the other;
 - *overhead*: processor time of everything but the engine (decoding, resizing, run-lengths, protobuf, gRPC) for a frame
-  of a 1080p file, with an engine that answers at once. A session's start, which costs the same for videos of any length,
+  of a 1080p file, with an engine that answers at once. A session's start, which costs the same for any length,
   is told by itself.
 """
 
