@@ -191,9 +191,11 @@ def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
     )
     torch.set_flush_denormal(True)  # as the engine's thread does; the reference profits as well
     with torch.inference_mode():
+        before = time.process_time()
         for seconds in rounds:
-            connection.send(seconds)
+            connection.send((seconds, time.process_time() - before))
             connection.recv()
+            before = time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     gpu = torch.cuda.max_memory_allocated() if setting.device.startswith("cuda") else 0
     connection.send({"stages": dict(stages), "peak_bytes": peak, "peak_device_bytes": gpu})
@@ -209,10 +211,12 @@ def measure(setting: Setting) -> dict[str, Any]:
         context.Process(target=_serve_side, args=(theirs, setting, name), daemon=True).start()
         pipes[name].recv()  # one at a time until each is warm
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    processor: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(setting.rounds):
         for name in names:
             pipes[name].send("round")
-            seconds[name].append(pipes[name].recv())
+            for times, new in zip((seconds, processor), pipes[name].recv(), strict=True):
+                times[name].append(new)
     used = {}
     for name in names:
         pipes[name].send("stop")
@@ -220,6 +224,8 @@ def measure(setting: Setting) -> dict[str, Any]:
     frames = {name: setting.frames * (setting.streams if name == "ours" else 1) for name in names}
     fps = {name: frames[name] / statistics.median(times) for name, times in seconds.items()}
     best = max(names[1:], key=fps.__getitem__)
+    # Of all threads: what is left of a comparison on a machine that is busy with other things.
+    cost = {name: statistics.median(times) / frames[name] for name, times in processor.items()}
     stages = used["ours"]["stages"]
     bank_bytes = max(stages.pop("bank_bytes"))
     tracked = setting.frames * setting.rounds
@@ -231,6 +237,8 @@ def measure(setting: Setting) -> dict[str, Any]:
         "ours": fps["ours"],
         "reference": fps[best],
         "ratio": fps["ours"] / fps[best],
+        "processor_seconds_per_frame": cost,
+        "processor_ratio": cost[best] / cost["ours"],
         "reference_precision": best.removeprefix("reference "),
         "our_dtype": "bfloat16" if stages.pop("dtype")[0] else "float32",
         "frames_per_second": fps,
@@ -240,6 +248,7 @@ def measure(setting: Setting) -> dict[str, Any]:
         "peak_device_bytes": {name: use["peak_device_bytes"] for name, use in used.items()},
         "device": device_name(torch.device(setting.device)),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": date.today().isoformat(),
@@ -253,8 +262,9 @@ def _print(result: dict[str, Any], console: Console) -> None:
         table.add_row(name, f"{fps:.2f}", f"{memory / 2**20:.0f} MiB", f"{device / 2**20:.0f} MiB" if device else "-")
     console.print(table)
     console.print(
-        f"ratio {result['ratio']:.2f}: ours in {result['our_dtype']} over the reference in "
-        f"{result['reference_precision']}; {result['model']}, {result['weights']} weights, "
+        f"ratio {result['ratio']:.2f} (of processor time {result['processor_ratio']:.2f}): ours in "
+        f"{result['our_dtype']} over the reference in {result['reference_precision']}; "
+        f"{result['model']}, {result['weights']} weights, "
         f"objects: {result['objects']}, streams: {result['streams']}"
     )
     stages = Table("stage", "ms a frame")
