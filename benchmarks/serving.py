@@ -5,8 +5,9 @@ Three comparisons, each side in processes of its own and by turns, medians compa
 - *end to end*: an H.264 file through a server to masks in a client's process, against the engine alone on the same
   frames in memory;
 - *streams*: several files at once, against the same files one after the other;
-- *overhead*: processor time of everything but the engine (decoding, resizing, run-lengths, protobuf, gRPC, both ends of
-  the loopback connection's server side), a frame of a 1080p file, with an engine that answers at once.
+- *overhead*: processor time of everything but the engine (decoding, resizing, run-lengths, protobuf, gRPC) for a frame
+  of a 1080p file, with an engine that answers at once. A session's start, which costs the same for any length,
+  is told by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -57,6 +58,7 @@ from masklet_server.engine.shelf import Shelf
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
+from masklet_server.rpc.pictures import PictureEngine
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
@@ -72,7 +74,8 @@ class Setting:
         model: Name of a model whose checkpoint is here.
         device: "cpu" or "cuda:0".
         video: A 720p H.264 file.
-        frames: Of it, in each run.
+        frames: Of it, in each run of one stream.
+        stream_frames: Of it, in each of several streams.
         rounds: Runs of each side.
         streams: At once.
     """
@@ -81,6 +84,7 @@ class Setting:
     device: str
     video: Path
     frames: int
+    stream_frames: int
     rounds: int
     streams: int
 
@@ -150,27 +154,28 @@ def server_side(connection: Connection, setting: Setting) -> None:
 
 def instant_side(connection: Connection, height: int, width: int) -> None:
     """A server with an `InstantEngine`; answers every word with the processor seconds used so far."""
-
-    async def serve() -> None:
-        settings = checked({"address": "127.0.0.1:0"})
-        metrics = Metrics()
-        service = TrackingService(InstantEngine(384, height, width), settings, metrics)
-        async with AsyncExitStack() as stack:
-            stack.callback(service.close)
-            server = Server(service, settings, metrics)
-            stack.push_async_callback(server.stop)
-            await server.start()
-            connection.send(server.address)
-            while await asyncio.to_thread(connection.recv) == "cpu":
-                connection.send(_processor_seconds())
-
-    asyncio.run(serve())
+    asyncio.run(serve(connection, InstantEngine(384, height, width), _processor_seconds))
 
 
-def _processor_seconds() -> float:
-    """Of this process and its children that have ended, such as decoders."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+async def serve(connection: Connection, engine: PictureEngine, measure: Callable[[], Any]) -> None:
+    """A server with the engine: tells its address, then answers every word with the measure, until None comes."""
+    settings = checked({"address": "127.0.0.1:0"})
+    metrics = Metrics()
+    service = TrackingService(engine, settings, metrics)
+    async with AsyncExitStack() as stack:
+        stack.callback(service.close)
+        server = Server(service, settings, metrics)
+        stack.push_async_callback(server.stop)
+        await server.start()
+        connection.send(server.address)
+        while await asyncio.to_thread(connection.recv) is not None:
+            connection.send(measure())
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Of this process, and of its children that have ended: the decoders."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
 
 
 def client_side(connection: Connection, address: str, video: Path, frames: int) -> None:
@@ -247,6 +252,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     """All three comparisons."""
     engine, server = Side(engine_side, setting), Side(server_side, setting)
     client = Side(client_side, server.first_word, setting.video, setting.frames)
+    crowd = Side(client_side, server.first_word, setting.video, setting.stream_frames)
     engine.ask("run"), client.ask(1)  # warm both up
     alone, end_to_end, in_turn, at_once, fairness = [], [], [], [], []
     for _ in range(setting.rounds):
@@ -254,13 +260,13 @@ def measure(setting: Setting) -> dict[str, Any]:
         end_to_end.append(client.ask(1)[0])
         start = time.perf_counter()
         for _ in range(setting.streams):
-            client.ask(1)
+            crowd.ask(1)
         in_turn.append(time.perf_counter() - start)
         start = time.perf_counter()
-        each = client.ask(setting.streams)
+        each = crowd.ask(setting.streams)
         at_once.append(time.perf_counter() - start)
         fairness.append(max(each) / min(each))
-    for side in (client, server, engine):
+    for side in (client, crowd, server, engine):
         side.stop()
     frames_alone = setting.frames / statistics.median(alone)
     frames_served = setting.frames / statistics.median(end_to_end)
@@ -270,11 +276,11 @@ def measure(setting: Setting) -> dict[str, Any]:
         "engine_fps": frames_alone,
         "end_to_end_fps": frames_served,
         "end_to_end_ratio": frames_served / frames_alone,
-        "streams_in_turn_fps": setting.frames * setting.streams / statistics.median(in_turn),
-        "streams_at_once_fps": setting.frames * setting.streams / statistics.median(at_once),
+        "streams_in_turn_fps": setting.stream_frames * setting.streams / statistics.median(in_turn),
+        "streams_at_once_fps": setting.stream_frames * setting.streams / statistics.median(at_once),
         "streams_ratio": statistics.median(in_turn) / statistics.median(at_once),
         "slowest_over_quickest": statistics.median(fairness),
-        "overhead_ms": overhead_milliseconds(setting),
+        **overhead_milliseconds(setting),
         "device": device_name(torch.device(setting.device)),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
@@ -283,21 +289,30 @@ def measure(setting: Setting) -> dict[str, Any]:
     }
 
 
-def overhead_milliseconds(setting: Setting) -> float:
-    """Processor milliseconds of the server for a 1080p frame with one object, the engine left out."""
+def overhead_milliseconds(setting: Setting) -> dict[str, float]:
+    """Processor milliseconds of the server for a 1080p frame with one object, the engine left out; and of a start."""
     with tempfile.TemporaryDirectory() as folder:
         video = full_hd(setting.video, setting.frames, Path(folder))
         server = Side(instant_side, FULL_HD[1], FULL_HD[0])
-        client = Side(client_side, server.first_word, video, setting.frames)
-        client.ask(1)
-        costs: list[float] = []
-        for _ in range(setting.rounds):
-            before = server.ask("cpu")
-            client.ask(1)
-            costs.append((server.ask("cpu") - before) / setting.frames * 1000)
-        client.stop()
-        server.stop()
-    return statistics.median(costs)
+        clients = [Side(client_side, server.first_word, video, frames) for frames in (2, setting.frames)]
+        short, long = ([_costs(server, client) for _ in range(setting.rounds + 1)][1:] for client in clients)
+        for side in (*clients, server):
+            side.stop()
+    own, decoder = (
+        (statistics.median(c[i] for c in long) - statistics.median(c[i] for c in short)) / (setting.frames - 2)
+        for i in range(2)
+    )
+    start = statistics.median(map(sum, short)) - 2 * (own + decoder)
+    return {"overhead_ms": own + decoder, "overhead_decoder_ms": decoder, "session_start_ms": start}
+
+
+def _costs(server: Side, client: Side) -> tuple[float, float]:
+    """Processor milliseconds of one stream: of the server's own process, and of the decoder."""
+    before = server.ask("cpu")
+    client.ask(1)
+    time.sleep(0.5)  # until the decoder is gone, and so counted
+    after = server.ask("cpu")
+    return (after[0] - before[0]) * 1000, (after[1] - before[1]) * 1000
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
@@ -313,7 +328,11 @@ def _print(result: dict[str, Any], console: Console) -> None:
         f"one after the other {result['streams_in_turn_fps']:.2f} frames/s: {result['streams_ratio']:.2f} x, "
         f"slowest over quickest {result['slowest_over_quickest']:.2f}",
     )
-    table.add_row("server beside the engine, 1080p", f"{result['overhead_ms']:.1f} ms of CPU a frame", "")
+    table.add_row(
+        "server beside the engine, 1080p",
+        f"{result['overhead_ms']:.1f} ms of CPU a frame",
+        f"decoder {result['overhead_decoder_ms']:.1f} of it; a session's start {result['session_start_ms']:.0f} ms",
+    )
     console.print(table)
     console.print(
         f"{result['model']}, {result['frames']} frames of {result['video']}; {result['device']}, "
@@ -324,14 +343,15 @@ def _print(result: dict[str, Any], console: Console) -> None:
 def main(
     model: Annotated[str, typer.Option()] = "nano",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:N]")] = "auto",
-    frames: Annotated[int, typer.Option(min=2)] = 60,
+    frames: Annotated[int, typer.Option(min=3, help="In each run of one stream.")] = 130,
+    stream_frames: Annotated[int, typer.Option(min=2, help="In each of several streams.")] = 40,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
     streams: Annotated[int, typer.Option(min=2)] = 8,
     video: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = EXAMPLE,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Measure what serving costs beside the engine."""
-    result = measure(Setting(model, str(pick_device(device)), video, frames, rounds, streams))
+    result = measure(Setting(model, str(pick_device(device)), video, frames, stream_frames, rounds, streams))
     _print(result, Console())
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")

@@ -128,6 +128,7 @@ class Script:
         stall_at: Frame at which nothing more is sent.
         silent_end: End the stream without `done`.
         seconds_per_frame: Slows the fake down.
+        knows_timings: Sends timings where they are asked for: the frame's index in milliseconds for each stage.
     """
 
     frame_count: int = 5
@@ -140,6 +141,7 @@ class Script:
     stall_at: int | None = None
     silent_end: bool = False
     seconds_per_frame: float = 0.0
+    knows_timings: bool = True
     mask: Callable[..., npt.NDArray[np.bool_]] = square
 
 
@@ -393,6 +395,7 @@ class FakeServer(TrackingServiceServicer):
                 time_base_denominator=15360,
                 pts_nanoseconds=round(index / 30 * 1e9),
                 objects=[wire_object(i, self.script.mask(index, height, width)) for i in followed],
+                timings=_timings(index) if session.config.timings and self.script.knows_timings else None,
             )
         )
 
@@ -425,6 +428,11 @@ def _arrived(session: Session, done: int) -> bool | None:
     if len(session.messages) > done:
         return True
     return None if session.half_closed.is_set() else False
+
+
+def _timings(index: int) -> tracking_pb2.Timings:
+    stages = ("decode", "queue", "encode", "step", "mask", "send")
+    return tracking_pb2.Timings(**dict.fromkeys(stages, index / 1000))
 
 
 def _read(requests: Iterator[tracking_pb2.TrackRequest], session: Session, inbox: queue.Queue[None]) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from masklet._live import Live
     from masklet._live_protocol import VideoPacket
     from masklet._overlay_video import write_overlay_video
-    from masklet._results import FrameResult, ObjectResult, PromptResult, VideoInfo
+    from masklet._results import FrameResult, ObjectResult, PromptResult, Timings, VideoInfo
     from masklet._rle import Rle, decode_rle, encode_rle
     from masklet._segmentation import ImageId, Segmentation
     from masklet._server_info import Limits, ModelInfo, ServerInfo
@@ -81,6 +81,7 @@ __all__ = [
     "Segmentation",
     "ServerInfo",
     "SourceUrl",
+    "Timings",
     "Tracking",
     "Unauthenticated",
     "Unavailable",
@@ -109,7 +110,7 @@ _HOMES = {
     "_live": ("Live",),
     "_live_protocol": ("VideoPacket",),
     "_overlay_video": ("write_overlay_video",),
-    "_results": ("FrameResult", "ObjectResult", "PromptResult", "VideoInfo"),
+    "_results": ("FrameResult", "ObjectResult", "PromptResult", "Timings", "VideoInfo"),
     "_rle": ("Rle", "decode_rle", "encode_rle"),
     "_segmentation": ("ImageId", "Segmentation"),
     "_server_info": ("Limits", "ModelInfo", "ServerInfo"),

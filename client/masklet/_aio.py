@@ -84,6 +84,7 @@ class AsyncClient:
         deterministic: bool = False,
         window: int = 0,
         timeout: float | None = None,
+        timings: bool = False,
         on_prompt: OnPrompt | None = None,
     ) -> AsyncTracking:
         """Follow objects through a video; `async for` over the answer gives a `FrameResult` for every frame, in order.
@@ -110,6 +111,7 @@ class AsyncClient:
             deterministic=deterministic,
             window=window,
             timeout=timeout,
+            timings=timings,
             on_prompt=prompted,
         )
         return AsyncTracking(tracking, source)
@@ -124,6 +126,7 @@ class AsyncClient:
         deterministic: bool = False,
         window: int = 0,
         timeout: float | None = None,
+        timings: bool = False,
         on_prompt: OnPrompt | None = None,
         on_error: OnError | None = None,
     ) -> AsyncLive:
@@ -145,6 +148,7 @@ class AsyncClient:
             deterministic=deterministic,
             window=window,
             timeout=timeout,
+            timings=timings,
             on_prompt=None if on_prompt is None else _on_loop(loop, on_prompt),
             on_error=None if on_error is None else _on_loop(loop, on_error),
         )

@@ -81,6 +81,7 @@ class Client:
         deterministic: bool = False,
         window: int = 0,
         timeout: float | None = None,
+        timings: bool = False,
         on_prompt: OnPrompt | None = None,
     ) -> Tracking:
         """Follow objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
@@ -100,6 +101,7 @@ class Client:
             deterministic: Never share a batch with other sessions, so that two runs give the same bits.
             window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
             timeout: Seconds for the whole video; None for no limit.
+            timings: Each result says where its frame's time went, in `FrameResult.timings`.
             on_prompt: Called on this thread with what the model makes of each prompt, before its frame comes.
 
         Raises:
@@ -113,6 +115,7 @@ class Client:
             deterministic=deterministic,
             window=window,
             timeout=timeout,
+            timings=timings,
             on_prompt=on_prompt,
         )
 
@@ -126,6 +129,7 @@ class Client:
         deterministic: bool = False,
         window: int = 0,
         timeout: float | None = None,
+        timings: bool = False,
         on_prompt: OnPrompt | None = None,
         on_error: OnError | None = None,
     ) -> Live:
@@ -148,6 +152,7 @@ class Client:
             deterministic: Never share a batch with other sessions.
             window: Frames that the server may be ahead of the loop over results; 0 for as many as it allows.
             timeout: Seconds for the whole call; None for no limit.
+            timings: Each result says where its frame's time went, in `FrameResult.timings`.
             on_prompt: Called, on the thread that takes results, with what the model makes of each prompt.
             on_error: Called, on that thread, with faults that do no harm to the stream, such as a prompt beside the
                 picture. Without it they are raised from the loop, which ends the call.
@@ -163,6 +168,7 @@ class Client:
             deterministic=deterministic,
             window=window,
             timeout=timeout,
+            timings=timings,
             on_prompt=on_prompt,
             on_error=on_error,
         )

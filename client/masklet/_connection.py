@@ -97,6 +97,7 @@ class Connection:
         deterministic: bool,
         window: int,
         timeout: float | None,
+        timings: bool,
         on_prompt: OnPrompt | None,
     ) -> Tracking:
         """Start a track call.
@@ -106,7 +107,13 @@ class Connection:
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        config = track_config(
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            frame_count=upload.frame_count,
+            timings=timings,
+        )
         config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(
@@ -128,6 +135,7 @@ class Connection:
         deterministic: bool,
         window: int,
         timeout: float | None,
+        timings: bool,
         on_prompt: OnPrompt | None,
         on_error: OnError | None,
     ) -> Live:
@@ -139,7 +147,7 @@ class Connection:
         """
         self._check_open()
         config = live_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=0),
+            track_config(model=model, deterministic=deterministic, window=window, frame_count=0, timings=timings),
             delivery=delivery,
             max_latency=max_latency,
         )

@@ -147,7 +147,9 @@ class TrackProtocol:
             )
 
 
-def track_config(*, model: str, deterministic: bool, window: int, frame_count: int) -> tracking_pb2.TrackConfig:
+def track_config(
+    *, model: str, deterministic: bool, window: int, frame_count: int, timings: bool = False
+) -> tracking_pb2.TrackConfig:
     """The first message of a call.
 
     Raises:
@@ -161,6 +163,7 @@ def track_config(*, model: str, deterministic: bool, window: int, frame_count: i
         deterministic=deterministic,
         window=window,
         frame_count=frame_count,
+        timings=timings,
     )
 
 

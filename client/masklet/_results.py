@@ -52,6 +52,27 @@ class ObjectResult:
         )
 
 
+@dataclass(frozen=True)
+class Timings:
+    """Where a frame's time went at the server, in seconds.
+
+    Attributes:
+        decode: Reading, decoding and resizing the picture.
+        queue: Waiting for the device.
+        encode: The image encoder, shared by the frames that ran with it.
+        step: Prompts, memory attention, mask decoder and memory encoder, shared by the objects that ran with it.
+        mask: Run-lengths, boxes and areas.
+        send: Handing the result before this one to the network.
+    """
+
+    decode: float
+    queue: float
+    encode: float
+    step: float
+    mask: float
+    send: float
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """One frame with all objects that are followed on it.
@@ -66,6 +87,7 @@ class FrameResult:
         capture_time_nanoseconds: As it was sent with the frame; 0 where none was.
         server_latency_seconds: From the arrival of the frame's data at the server to the sending of this result.
         received_time_nanoseconds: By this machine's `time.time_ns`.
+        timings: Where the frame's time went, if that was asked for.
     """
 
     frame_index: int
@@ -77,6 +99,7 @@ class FrameResult:
     capture_time_nanoseconds: int = 0
     server_latency_seconds: float = 0.0
     received_time_nanoseconds: int = 0
+    timings: Timings | None = None
 
     @property
     def latency_seconds(self) -> float | None:

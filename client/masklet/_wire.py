@@ -7,7 +7,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from masklet._results import Box, FrameResult, ObjectResult, PromptResult, VideoInfo
+from masklet._results import Box, FrameResult, ObjectResult, PromptResult, Timings, VideoInfo
 from masklet._rle import Rle, encode_rle
 from masklet.errors import Internal
 from masklet.prompts import FOREGROUND, Prompt
@@ -110,6 +110,18 @@ def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
         capture_time_nanoseconds=message.capture_time_nanoseconds,
         server_latency_seconds=message.latency_seconds,
         received_time_nanoseconds=time.time_ns(),
+        timings=_timings(message.timings) if message.HasField("timings") else None,
+    )
+
+
+def _timings(message: tracking_pb2.Timings) -> Timings:
+    return Timings(
+        decode=message.decode,
+        queue=message.queue,
+        encode=message.encode,
+        step=message.step,
+        mask=message.mask,
+        send=message.send,
     )
 
 

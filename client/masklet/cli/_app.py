@@ -11,6 +11,7 @@ import typer
 
 import masklet
 from masklet.cli import _plugins
+from masklet.cli._bench import bench
 from masklet.cli._console import fail
 from masklet.cli._info import info
 from masklet.cli._segment import segment
@@ -46,6 +47,7 @@ def _options(
 app.command()(track)
 app.command()(segment)
 app.command()(info)
+app.command()(bench)
 _plugins.add_commands(app)
 
 

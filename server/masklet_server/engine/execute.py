@@ -64,17 +64,18 @@ def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObse
     ]
     to_track = [work for job, job_works in zip(jobs, works, strict=True) if job.track for work in job_works]
     tracked = iter(track(network, to_track, max_batch=MAX_STEP_BATCH))
-    outputs = [
-        FrameOutput(
-            objects=_show(network, [next(tracked) for _ in job.tasks if job.track], job),
-            prompts=[_show(network, memories, job) for memories in job_prompted],
+    shown = [
+        (
+            _show(network, [next(tracked) for _ in job.tasks if job.track], job),
+            [_show(network, memories, job) for memories in job_prompted],
         )
         for job, job_prompted in zip(jobs, prompted, strict=True)
     ]
+    encode_seconds, step_seconds = encoded - start, time.perf_counter() - encoded
     if observer is not None:
-        observer.on_encode(len(jobs), encoded - start)
-        observer.on_step(sum(len(job.tasks) for job in jobs), time.perf_counter() - encoded)
-    return outputs
+        observer.on_encode(len(jobs), encode_seconds)
+        observer.on_step(sum(len(job.tasks) for job in jobs), step_seconds)
+    return [FrameOutput(*outputs, encode_seconds=encode_seconds, step_seconds=step_seconds) for outputs in shown]
 
 
 @torch.inference_mode()

@@ -117,10 +117,16 @@ class FrameOutput:
     Attributes:
         objects: One for each task, in the same order; none where nothing was to be tracked.
         prompts: For each task, one output for each of its prompts, in the same order, after that of clearing.
+        queue_seconds: From the job's arrival to the start of its batch.
+        encode_seconds: Of the image encoder, for all frames that ran with it.
+        step_seconds: Of all else up to the masks at the video's size, for all objects that ran with it.
     """
 
     objects: Sequence[ObjectOutput]
     prompts: Sequence[Sequence[ObjectOutput]]
+    queue_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    step_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

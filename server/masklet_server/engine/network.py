@@ -11,7 +11,7 @@ h = w = S / 16 the side of the feature map, 4h the side of low-resolution logits
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import quickest_kernel
+from masklet_server.engine.channels_last import lay_out_channels_last
 from masklet_server.engine.graphs import Function, GraphCache
 from masklet_server.engine.image_encoder import FastImageEncoder
 from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
@@ -132,6 +133,11 @@ class Past:
     pointers: Tensor
     distances: Tensor
 
+    def one_by_one(self) -> Iterator[Past]:
+        """Each object's alone."""
+        parts = (torch.split(part, 1) for part in (self.memories, self.ages, self.pointers, self.distances))
+        return (Past(*one) for one in zip(*parts, strict=True))
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -196,6 +202,9 @@ class Network:
             if exact
             else FastMemoryAttention(model.memory_attention, grid_size, device=device, dtype=dtype, kernel=kernel)
         )
+        if not exact:
+            lay_out_channels_last(model.memory_encoder)
+            lay_out_channels_last(model.sam_mask_decoder)
         self.model = model.to(device=device, dtype=dtype).eval()
         # Clicks at full resolution need more than bfloat16's 8 bits, and the prompt encoder costs next to nothing.
         self.model.sam_prompt_encoder.float()
@@ -274,6 +283,14 @@ class Network:
         Returns:
             ``[B, C, h, w]``.
         """
+        if self.device.type == "cpu":
+            # One object's keys stay in the cache while they are attended to; those of many do not.
+            return torch.cat(
+                [self._with_memory(*one) for one in zip(torch.split(top, 1), past.one_by_one(), strict=True)]
+            )
+        return self._with_memory(top, past)
+
+    def _with_memory(self, top: Tensor, past: Past) -> Tensor:
         batch, _, width, rows, columns = past.memories.shape
         # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -214,22 +214,28 @@ class Engine:
     def _run_batch(self, batch: Sequence[_AnyTicket]) -> bool:
         """Answer a batch; False for the empty one that says that the queue is closed."""
         wanted = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
+        start = time.perf_counter()
         if self.observer is not None:
             for ticket in wanted:
-                self.observer.on_queue(time.perf_counter() - ticket.queued_at)
+                self.observer.on_queue(start - ticket.queued_at)
         if frames := [ticket for ticket in wanted if isinstance(ticket.job, FrameJob)]:
-            self._answer_frames(frames)
+            self._answer_frames(frames, start)
         for ticket in wanted:
             if isinstance(ticket.job, PictureJob):
                 self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
         return bool(batch)
 
-    def _answer_frames(self, tickets: Sequence[_Ticket[FrameJob, FrameOutput]]) -> None:
+    def _answer_frames(self, tickets: Sequence[_Ticket[FrameJob, FrameOutput]], start: float) -> None:
         """One batch for all; if that fails, each alone, so that only those at fault get the error."""
         network = self._networks[tickets[0].job.model]
+
+        def run(some: Sequence[_Ticket[FrameJob, FrameOutput]]) -> list[FrameOutput]:
+            outputs = run_frames(network, [ticket.job for ticket in some], self.observer)
+            return [replace(o, queue_seconds=start - t.queued_at) for t, o in zip(some, outputs, strict=True)]
+
         if len(tickets) > 1:
             try:
-                outputs = run_frames(network, [ticket.job for ticket in tickets], self.observer)
+                outputs = run(tickets)
             except Exception as error:  # noqa: BLE001 - whatever it was, each job gets its own answer below
                 logger.warning("a batch of %d streams failed (%s); running them one by one", len(tickets), error)
                 _free_device_memory(error)
@@ -238,7 +244,7 @@ class Engine:
                     ticket.future.set_result(output)
                 return
         for ticket in tickets:
-            self._answer(ticket, lambda job=ticket.job: run_frames(network, [job], self.observer)[0])  # type: ignore[misc]
+            self._answer(ticket, lambda ticket=ticket: run([ticket])[0])  # type: ignore[misc]
 
     def _picture(self, job: PictureJob) -> PictureOutput:
         return run_picture(self._networks[job.model], job, self._pictures, self.observer)

@@ -295,6 +295,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         source_url=message.source_url,
         propagation=_propagation(message.propagation),
         return_logits=message.return_logits,
+        timings=message.timings,
     )
 
 
@@ -417,4 +418,5 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         capture_time_nanoseconds=result.capture_time_nanoseconds,
         latency_seconds=result.latency_seconds,
         revision=result.revision,
+        timings=None if result.timings is None else tracking_pb2.Timings(**dataclasses.asdict(result.timings)),
     )

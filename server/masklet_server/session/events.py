@@ -67,6 +67,7 @@ class Configure:
         source_url: Where the server fetches the video itself; empty: the client sends it.
         propagation: When frames are tracked.
         return_logits: Results carry logits, too.
+        timings: Frame results say where their time went.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -83,6 +84,7 @@ class Configure:
     source_url: str = ""
     propagation: Propagation = Propagation.AUTOMATIC
     return_logits: bool = False
+    timings: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -301,6 +303,27 @@ class PromptResult:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Where a frame's time went, in seconds.
+
+    Attributes:
+        decode: Reading, decoding and resizing the picture.
+        queue: Waiting for the device.
+        encode: The image encoder, for all frames that ran with it.
+        step: Prompts, memory attention, mask decoder and memory encoder, for all objects that ran with it.
+        mask: Run-lengths, boxes and areas.
+        send: Handing the result before this one to the network.
+    """
+
+    decode: float = 0.0
+    queue: float = 0.0
+    encode: float = 0.0
+    step: float = 0.0
+    mask: float = 0.0
+    send: float = 0.0
+
+
+@dataclass(frozen=True)
 class FrameResult:
     """All objects on one frame, by id.
 
@@ -315,6 +338,7 @@ class FrameResult:
         capture_time_nanoseconds: As it came with the frame.
         latency_seconds: Since the frame's data arrived.
         revision: How often the frame's results were sent before.
+        timings: If they were asked for.
     """
 
     sequence: int
@@ -327,6 +351,7 @@ class FrameResult:
     capture_time_nanoseconds: int = 0
     latency_seconds: float = 0.0
     revision: int = 0
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True)

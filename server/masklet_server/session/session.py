@@ -117,7 +117,13 @@ class Session:
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         options = TrackerOptions(
-            self.id, self.model, config.mask_encoding, config.deterministic, self._latest, config.return_logits
+            stream=self.id,
+            model=self.model,
+            mask_encoding=config.mask_encoding,
+            deterministic=config.deterministic,
+            latest=self._latest,
+            return_logits=config.return_logits,
+            timings=config.timings,
         )
         self._stored = FrameStore(limits.max_stored_frame_bytes)
         self._annotator: Annotator | None = None

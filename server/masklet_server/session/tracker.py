@@ -14,7 +14,7 @@ from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, Obje
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send
+from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send, Timings
 from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import TrackingEngine
@@ -72,6 +72,7 @@ class TrackerOptions:
         latest: Frames go on coming whether or not the client takes results, so that its silence must be noticed by
             itself.
         return_logits: Results carry logits, too.
+        timings: Results say where their time went.
     """
 
     stream: str
@@ -80,6 +81,7 @@ class TrackerOptions:
     deterministic: bool
     latest: bool = False
     return_logits: bool = False
+    timings: bool = False
 
 
 class Tracker:
@@ -112,6 +114,7 @@ class Tracker:
         self._idle = idle
         self._send = send
         self._size: tuple[int, int] | None = None
+        self._send_seconds = 0.0
 
     def remove(self, object_id: int) -> bool:
         """Stop following the object from the next frame on; whether it was followed."""
@@ -264,6 +267,7 @@ class Tracker:
 
     async def _emit(self, tracked: _Tracked) -> None:
         frame = tracked.taken.frame
+        start = time.perf_counter()
         with self._idle.busy():
             prompted = [
                 (entry.object_id, output)
@@ -272,8 +276,10 @@ class Tracker:
             ]
             followed = [(e.object_id, o) for e, o in zip(tracked.entries, tracked.output.objects, strict=True)]
             results = await asyncio.gather(*(self._result(*found) for found in prompted + followed))
+        timings = self._timings(tracked, time.perf_counter() - start) if self._options.timings else None
         for result in results[: len(prompted)]:
             await self._send(PromptResult(self._credits.number_prompt(), frame.index, result))
+        start = time.perf_counter()
         await self._send(
             FrameResult(
                 sequence=self._credits.number_frame(),
@@ -285,7 +291,20 @@ class Tracker:
                 skipped=tracked.taken.skipped,
                 capture_time_nanoseconds=frame.capture_time_nanoseconds,
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
+                timings=timings,
             )
+        )
+        self._send_seconds = time.perf_counter() - start
+
+    def _timings(self, tracked: _Tracked, mask_seconds: float) -> Timings:
+        output = tracked.output
+        return Timings(
+            decode=tracked.taken.frame.decode_seconds,
+            queue=output.queue_seconds,
+            encode=output.encode_seconds,
+            step=output.step_seconds,
+            mask=mask_seconds,
+            send=self._send_seconds,
         )
 
     async def _result(self, object_id: int, output: ObjectOutput) -> ObjectResult:

@@ -149,6 +149,7 @@ class SandboxedSource(FrameSource):
         try:
             pixels = self._decoder.pixels.copy(int(message["slot"]), size, size)
             pts, height, width = int(message["pts"]), int(message["height"]), int(message["width"])
+            decode_seconds = float(message["decode_seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._failed(_nonsense(message)) from error
         arrival = self._arrival_of(self._taken, pts)
@@ -161,6 +162,7 @@ class SandboxedSource(FrameSource):
             width,
             arrival.arrived_seconds,
             arrival.capture_time_nanoseconds,
+            decode_seconds,
         )
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:

@@ -13,7 +13,7 @@ To the process:
 From the process:
 
 - ``info``: the fields of `VideoInfo`, and `time_base`; once, before the first frame.
-- ``frame``: `slot`, `pts`, `height`, `width`. Slots are used in turn.
+- ``frame``: `slot`, `pts`, `height`, `width`; but for single pictures, `decode_seconds`. Slots are used in turn.
 - ``taken``: `index`; the packet was decoded. The `pts` of frames that packets give are the indices of these.
 - ``end``: no more frames.
 - ``error``: `kind` (a class of masklet.errors), `message`, `field` (or "").

@@ -82,6 +82,7 @@ class Frame:
         width: Columns of the frame as shown.
         arrived_seconds: When its data arrived, of a clip when it was decoded, by `time.monotonic`.
         capture_time_nanoseconds: What the client said of it; 0 where it said nothing.
+        decode_seconds: What reading, decoding and resizing it took.
     """
 
     index: int
@@ -92,6 +93,7 @@ class Frame:
     width: int
     arrived_seconds: float = 0.0
     capture_time_nanoseconds: int = 0
+    decode_seconds: float = 0.0
 
     @property
     def pts_nanoseconds(self) -> int:

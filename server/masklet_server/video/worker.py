@@ -5,10 +5,13 @@ Knows neither torch nor grpc nor NumPy, so that it starts fast and has little to
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
+import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -63,6 +66,11 @@ class Worker:
         self._free = self._slots
         return self._write(pixels)
 
+    def send_frame(self, frame: ShownFrame, slot: int, seconds: float) -> None:
+        """Tell of a frame whose pixels are in a slot, and how long it took to make."""
+        width, height = frame.picture.size
+        self.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width, decode_seconds=seconds)
+
     def _write(self, pixels: bytes) -> int:
         if len(pixels) > self._slot_bytes:
             raise ValueError(f"{len(pixels)} bytes do not fit a slot of {self._slot_bytes}")
@@ -74,6 +82,30 @@ class Worker:
         return slot
 
 
+class Stopwatch:
+    """How long frames take to make, pauses left out."""
+
+    def __init__(self) -> None:
+        self._paused = 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens within does not count."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - start
+
+    def timed(self, frames: Iterator[ShownFrame]) -> Iterator[tuple[ShownFrame, float]]:
+        """Each frame, and the seconds that it took to come."""
+        while True:
+            start = time.perf_counter() - self._paused
+            if (frame := next(frames, None)) is None:
+                return
+            yield frame, time.perf_counter() - self._paused - start
+
+
 class FrameSender:
     """Resizes frames on a few threads, for that costs more than decoding them, and sends them in order."""
 
@@ -81,11 +113,11 @@ class FrameSender:
         self._worker = worker
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
-        self._pending: deque[tuple[ShownFrame, Future[bytes]]] = deque()
+        self._pending: deque[tuple[ShownFrame, float, Future[tuple[bytes, float]]]] = deque()
 
-    def add(self, frame: ShownFrame) -> None:
-        """Take the next frame; sends the oldest ones once every thread has work."""
-        self._pending.append((frame, self._pool.submit(shrink, frame.picture, self._worker.image_size)))
+    def add(self, frame: ShownFrame, seconds: float) -> None:
+        """Take the next frame, which took so long to decode; sends the oldest ones once every thread has work."""
+        self._pending.append((frame, seconds, self._pool.submit(_shrink_timed, frame, self._worker.image_size)))
         while len(self._pending) > self._threads:
             self._send_oldest()
 
@@ -95,28 +127,34 @@ class FrameSender:
             self._send_oldest()
 
     def _send_oldest(self) -> None:
-        frame, pixels = self._pending.popleft()
-        slot = self._worker.put(pixels.result())
-        width, height = frame.picture.size
-        self._worker.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width)
+        frame, seconds, shrunk = self._pending.popleft()
+        pixels, shrink_seconds = shrunk.result()
+        self._worker.send_frame(frame, self._worker.put(pixels), seconds + shrink_seconds)
+
+
+def _shrink_timed(frame: ShownFrame, image_size: int) -> tuple[bytes, float]:
+    start = time.perf_counter()
+    return shrink(frame.picture, image_size), time.perf_counter() - start
 
 
 def decode_clip(worker: Worker, spool_fd: int) -> None:
     """Send every frame of the clip that arrives in the spool."""
     threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     sender = FrameSender(worker, threads)
+    watch = Stopwatch()
 
     def wait_for_bytes() -> None:
-        sender.flush()  # what is ready must not wait for what has not arrived
-        worker.pump()
+        with watch.paused():
+            sender.flush()  # what is ready must not wait for what has not arrived
+            worker.pump()
 
     worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
     clip = Clip(worker.spool, worker.limits, threads)
     try:
-        for index, frame in enumerate(clip.frames()):
+        for index, (frame, seconds) in enumerate(watch.timed(clip.frames())):
             if index == 0:
                 _send_info(worker, clip, frame)
-            sender.add(frame)
+            sender.add(frame, seconds)
     finally:
         sender.flush()
 
@@ -138,6 +176,7 @@ def decode_pictures(worker: Worker, *, live: bool) -> None:
     first: tuple[int, int] | None = None
     pixels, most = 0, worker.limits["max_decoded_pixels"]
     while (message := worker.channel.receive())["type"] != "end":
+        start = time.perf_counter()
         picture = _receive_picture(worker, message, "frame.data")
         if first is None:
             first = picture.size
@@ -156,7 +195,7 @@ def decode_pictures(worker: Worker, *, live: bool) -> None:
                 f"the video's pictures have {pixels} pixels or more in all; max_decoded_pixels is {most}",
             )
         slot = worker.put_now(shrink(picture, worker.image_size))
-        worker.channel.send("frame", slot=slot, pts=message["pts"], height=picture.height, width=picture.width)
+        worker.send_frame(ShownFrame(message["pts"], picture, 0), slot, time.perf_counter() - start)
     if first is None:
         raise Refusal("InvalidArgument", "no picture was sent; a video needs at least one", "frame")
 
@@ -176,12 +215,11 @@ def decode_packets(worker: Worker) -> None:
         if decoder is None:
             break  # the end, without any packet
         frames = decoder.decode(data, message["index"]) if message["type"] == "packet" else decoder.drain()
-        for frame in frames:
+        for frame, seconds in Stopwatch().timed(frames):
             if count == 0:
                 _send_packet_info(worker, decoder, frame)
-            slot = worker.put(shrink(frame.picture, worker.image_size))
-            width, height = frame.picture.size
-            worker.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width)
+            pixels, shrink_seconds = _shrink_timed(frame, worker.image_size)
+            worker.send_frame(frame, worker.put(pixels), seconds + shrink_seconds)
             count += 1
         if message["type"] == "end":
             break

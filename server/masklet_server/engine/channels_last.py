@@ -1,0 +1,36 @@
+"""sam2's convolutions with the channels of a pixel side by side in memory, equal up to rounding.
+
+The other way round, which is torch's own, a layer of `sam2.modeling.memory_encoder.CXBlock` that runs along channels
+copies its weights once for every row of the picture, and oneDNN rearranges what goes into a convolution and what comes
+out. `LayerNorm2d`, which is eight operations over whole maps, is one of torch's own functions then.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam2_utils import LayerNorm2d
+from torch import Tensor, nn
+
+
+def lay_out_channels_last(module: nn.Module) -> None:
+    """Rearrange the weights of convolutions within a module, and replace its `LayerNorm2d`s."""
+    for name, child in module.named_children():
+        if isinstance(child, LayerNorm2d):
+            setattr(module, name, _Norm(child))
+        else:
+            lay_out_channels_last(child)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _Norm(nn.Module):
+    """`LayerNorm2d` with its weights."""
+
+    def __init__(self, original: LayerNorm2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]``, normalised over C."""
+        normed = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return normed.permute(0, 3, 1, 2)

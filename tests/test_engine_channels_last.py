@@ -1,0 +1,50 @@
+"""Convolutions laid out the other way give what sam2's modules give."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from sam2.modeling.sam2_utils import LayerNorm2d
+
+from masklet_server.engine.channels_last import lay_out_channels_last
+from masklet_server.engine.network import Past
+from masklet_server.models.build import build_model
+from masklet_server.models.registry import Registry
+from tests.engine_support import features, small_network
+
+
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
+def test_the_memory_encoder_is_the_same_up_to_rounding(name: str) -> None:
+    model = build_model(Registry.load().get(name), image_size=64, seed=None if name == "nano" else 5)
+    original, ours = model.memory_encoder, copy.deepcopy(model.memory_encoder)
+    lay_out_channels_last(ours)
+    assert any(isinstance(module, LayerNorm2d) for module in original.modules())
+    assert not any(isinstance(module, LayerNorm2d) for module in ours.modules())
+    random = torch.Generator().manual_seed(0)
+    top = torch.randn(3, model.hidden_dim, 4, 4, generator=random)
+    mask = 20 * torch.rand(3, 1, 64, 64, generator=random) - 10
+    with torch.inference_mode():
+        theirs = original(top, mask, skip_mask_sigmoid=True)["vision_features"]
+        found = ours(top, mask, skip_mask_sigmoid=True)["vision_features"]
+    assert found.shape == theirs.shape
+    torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_objects_attend_in_a_batch_as_they_do_alone() -> None:
+    network = small_network()
+    random = torch.Generator().manual_seed(0)
+    tops = torch.stack([features(i).top for i in range(3)])
+    grid = (network.grid_size, network.grid_size)
+    past = Past(
+        memories=torch.randn(3, 2, network.model.mem_dim, *grid, generator=random).bfloat16(),
+        ages=torch.tensor([[2, 1]] * 3),
+        pointers=torch.randn(3, 2, network.model.hidden_dim, generator=random),
+        distances=torch.rand(3, 2, generator=random),
+    )
+    with torch.inference_mode():
+        together = network.with_memory(tops, past)
+        alone = [network.with_memory(tops[i : i + 1], one)[0] for i, one in enumerate(past.one_by_one())]
+    assert not torch.equal(together[0], together[1])
+    assert torch.equal(together, torch.stack(alone))
