@@ -24,6 +24,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
@@ -56,6 +57,8 @@ class FakeEngine:
     Attributes:
         jobs: Every frame job it was given, in order.
         banks: Every bank it made, in order.
+        policies: What each of them keeps.
+        looks: Says for a frame what object score, predicted IoU and mask every object has there.
         forgotten: Streams that were forgotten.
         open_gate: Jobs wait until it is set.
         refuse: Says for each job which error it ends in, if any.
@@ -70,14 +73,19 @@ class FakeEngine:
         self.jobs: list[FrameJob] = []
         self.pictures: list[PictureJob] = []
         self.banks: list[FakeBank] = []
+        self.policies: list[MemoryPolicy] = []
         self.forgotten: list[str] = []
         self.open_gate = asyncio.Event()
         self.open_gate.set()
+        self.looks: Callable[[FrameJob, int], ObjectOutput] = lambda job, number: ObjectOutput(
+            fake_mask(number, job.frame_index, job.height, job.width), 0.75, 5.0
+        )
         self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
         self.running = self.max_running = 0
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
         assert model in self.models
+        self.policies.append(memory_policy)
         self.banks.append(FakeBank(len(self.banks)))
         return cast("MemoryBank", self.banks[-1])
 
@@ -105,7 +113,7 @@ class FakeEngine:
             assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
             bank.prompts += task.prompts
             bank.frames.append(job.frame_index)
-            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0)
+            output = self.looks(job, bank.number)
             objects.append(output)
             prompts.append([output for _ in task.prompts])
         return FrameOutput(objects, prompts)

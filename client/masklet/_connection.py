@@ -93,6 +93,7 @@ class Connection:
         *,
         model: str,
         deterministic: bool,
+        memory_policy: str,
         window: int,
         timeout: float | None,
         on_prompt: OnPrompt | None,
@@ -100,11 +101,17 @@ class Connection:
         """Start a track call.
 
         Raises:
-            InvalidArgument: The window or a prompt is wrong.
+            InvalidArgument: The window, the memory policy or a prompt is wrong.
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        config = track_config(
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            frame_count=upload.frame_count,
+            memory_policy=memory_policy,
+        )
         config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(
@@ -124,6 +131,7 @@ class Connection:
         max_latency: float,
         model: str,
         deterministic: bool,
+        memory_policy: str,
         window: int,
         timeout: float | None,
         on_prompt: OnPrompt | None,
@@ -137,7 +145,9 @@ class Connection:
         """
         self._check_open()
         config = live_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=0),
+            track_config(
+                model=model, deterministic=deterministic, window=window, frame_count=0, memory_policy=memory_policy
+            ),
             delivery=delivery,
             max_latency=max_latency,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from masklet._rle import Rle, decode_rle
 
 Box = tuple[float, float, float, float]
+ObjectEvent = Literal["lost", "reacquired", "out_of_view"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,9 @@ class ObjectResult:
         predicted_iou: The model's own estimate of the mask's intersection over union with the truth, 0 to 1.
         object_score: Logit; above 0 the model holds that the object is in the picture.
         visible: `object_score` is above 0 and the mask is not empty.
+        event: What happened to the object, decided on this frame from the last few: "lost" (last seen within the
+            picture), "out_of_view" (last seen at its edge), "reacquired" (seen again), or None. Never in results with a
+            `FrameResult.revision` above 0.
     """
 
     object_id: int
@@ -35,6 +40,7 @@ class ObjectResult:
     predicted_iou: float
     object_score: float
     visible: bool
+    event: ObjectEvent | None = None
 
     @functools.cached_property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -43,9 +49,11 @@ class ObjectResult:
 
     def __repr__(self) -> str:
         height, width = self.rle["size"]
+        event = f", event={self.event!r}" if self.event else ""
         return (
             f"ObjectResult(object_id={self.object_id}, mask=bool[{height}, {width}], area={self.area}, "
-            f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}, visible={self.visible})"
+            f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}, "
+            f"visible={self.visible}{event})"
         )
 
 

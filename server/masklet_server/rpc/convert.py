@@ -11,12 +11,14 @@ from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.jobs import PicturePrompt
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc.status import to_status
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture, PictureFormat
 from masklet_server.video.source import VideoLimits
@@ -39,6 +41,18 @@ _DELIVERIES: dict[int, events.Delivery] = {
     tracking_pb2.DELIVERY_UNSPECIFIED: events.Delivery.LOSSLESS,
     tracking_pb2.DELIVERY_LOSSLESS: events.Delivery.LOSSLESS,
     tracking_pb2.DELIVERY_LATEST: events.Delivery.LATEST,
+}
+_MEMORY_POLICIES: dict[int, MemoryPolicy] = {
+    tracking_pb2.MEMORY_POLICY_UNSPECIFIED: MemoryPolicy.SAM2,
+    tracking_pb2.MEMORY_POLICY_SAM2: MemoryPolicy.SAM2,
+    tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.DISTRACTOR_AWARE,
+    tracking_pb2.MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.MOTION_AWARE,
+}
+_OBJECT_EVENTS = {
+    None: common_pb2.OBJECT_EVENT_UNSPECIFIED,
+    ObjectEvent.LOST: common_pb2.OBJECT_EVENT_LOST,
+    ObjectEvent.REACQUIRED: common_pb2.OBJECT_EVENT_REACQUIRED,
+    ObjectEvent.OUT_OF_VIEW: common_pb2.OBJECT_EVENT_OUT_OF_VIEW,
 }
 # Stands in for a prompt's mask while that is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
@@ -256,7 +270,14 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
+        memory_policy=_memory_policy(message.memory_policy),
     )
+
+
+def _memory_policy(number: int) -> MemoryPolicy:
+    if number not in _MEMORY_POLICIES:
+        raise InvalidArgument.of("config.memory_policy", f"is {number}, which is no MemoryPolicy")
+    return _MEMORY_POLICIES[number]
 
 
 def _delivery(number: int) -> events.Delivery:
@@ -329,6 +350,7 @@ def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
         predicted_iou=result.predicted_iou,
         object_score=result.object_score,
         visible=result.visible,
+        event=_OBJECT_EVENTS[result.event],
     )
 
 

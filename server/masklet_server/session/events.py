@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from masklet.errors import InvalidArgument, MaskletError
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import VideoInfo
@@ -43,6 +45,7 @@ class Configure:
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
         source_url: Where the server fetches the video itself; empty: the client sends it.
+        memory_policy: What the objects' memories keep.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -57,6 +60,7 @@ class Configure:
     max_latency_seconds: float = 0.0
     live: bool = False
     source_url: str = ""
+    memory_policy: MemoryPolicy = MemoryPolicy.SAM2
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -190,6 +194,7 @@ class ObjectResult:
         area: Foreground pixels.
         predicted_iou: 0 to 1.
         object_score: Logit.
+        event: What happened to the object on this frame; only ever in a frame's first result.
     """
 
     object_id: int
@@ -198,6 +203,7 @@ class ObjectResult:
     area: int
     predicted_iou: float
     object_score: float
+    event: ObjectEvent | None = None
 
     @property
     def visible(self) -> bool:

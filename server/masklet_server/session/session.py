@@ -101,7 +101,9 @@ class Session:
         self._held = AsyncExitStack()
         self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         self._tracker = Tracker(
-            TrackerOptions(self.id, self.model, config.mask_encoding, config.deterministic, self._latest),
+            TrackerOptions(
+                self.id, self.model, config.mask_encoding, config.deterministic, self._latest, config.memory_policy
+            ),
             engine=engine,
             pool=pool,
             book=self._book,
