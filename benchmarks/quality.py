@@ -7,8 +7,8 @@ DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``. As i
 objects are those of the first frame, its annotation is the prompt, the first and the last frame do not count, where
 masks overlap the object of the lower number gets the pixel, a figure of an object is its mean over frames, one of a
 sequence the mean over its objects, and the mean at the end is over all objects of all sequences. Milliseconds a frame
-are those of the whole way, all objects together. Memory policies take turns sequence by sequence, so that a machine that
-gets busy or quiet does so for all of them.
+are those of the whole way, all objects together. Memory policies take turns sequence by sequence, so that a machine
+that gets busy or quiet does so for all of them.
 """
 
 from __future__ import annotations

@@ -70,6 +70,16 @@ def test_a_visible_object_is_followed_as_well_as_by_sam2(policy: MemoryPolicy) -
     assert quality[policy] > quality[MemoryPolicy.SAM2] - 0.05
 
 
+def test_motion_aware_is_sam2_while_all_is_well() -> None:
+    """With good masks on every frame, and a filter too young to have a say, the same bits."""
+    bank = bank_of(MemoryPolicy.MOTION_AWARE)
+    masks = follow(bank, 9)
+    assert bank.policy is not None
+    assert {kept.role for kept in bank.policy.kept.values()} == {"recent"}
+    for a, b in zip(masks, follow(bank_of(MemoryPolicy.SAM2), 9), strict=True):
+        assert np.array_equal(a, b)
+
+
 def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it() -> None:
     """Behind the wall, SAM 2's last six frames show less and less of it; the others keep some that show it well."""
     banks = {kind: bank_of(kind) for kind in MemoryPolicy}
@@ -193,11 +203,10 @@ def test_a_correction_is_remembered_as_the_policy_remembers(policy: MemoryPolicy
     assert bank.policy is not None
     assert 7 in bank.policy.kept
     assert bank.recent[7].features is None
+    corrected = bank.recent[7]
+    assert corrected.logits is not None
     expected = small_network().encode_memory(
-        frame.top[None],
-        bank.recent[7].logits[None],
-        bank.recent[7].object_score[None],
-        prompted=True,  # type: ignore[index]
+        frame.top[None], corrected.logits[None], corrected.object_score[None], prompted=True
     )
     torch.testing.assert_close(bank.policy.kept[7].features, expected[0])
 
