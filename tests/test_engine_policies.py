@@ -74,11 +74,11 @@ def test_boxes_are_exclusive_at_their_far_side() -> None:
 # Distractor aware
 
 
-def test_recent_memories_are_the_last_one_and_some_a_few_frames_apart() -> None:
+def test_recent_memories_are_the_last_six() -> None:
     policy = DistractorAware()
     for index in range(1, 34):
         step(policy, index, offer(square(2)))
-    assert selected(policy, 34) == [(6, 10), (5, 15), (4, 20), (3, 25), (2, 30), (1, 33)]
+    assert selected(policy, 34) == [(6, 28), (5, 29), (4, 30), (3, 31), (2, 32), (1, 33)]
 
 
 def test_frames_without_the_object_are_not_remembered() -> None:
@@ -88,7 +88,7 @@ def test_frames_without_the_object_are_not_remembered() -> None:
     before = selected(policy, 8)
     for index in range(8, 40):
         step(policy, index, HIDDEN if index % 2 else offer(EMPTY))
-    assert selected(policy, 40) == before == [(2, 5), (1, 7)]
+    assert selected(policy, 40) == before == [(6, 2), (5, 3), (4, 4), (3, 5), (2, 6), (1, 7)]
 
 
 def test_a_frame_with_a_look_alike_becomes_an_anchor_that_has_no_age() -> None:
@@ -129,8 +129,8 @@ def test_there_are_three_anchors_the_newest_some_frames_apart() -> None:
     policy.prompted(0, square(2), None)
     for index in range(1, 40):
         step(policy, index, LOOK_ALIKE)
-    # Frames 1, 6, 11 ... were anchors; of the others the last one and the multiples of 5 count.
-    assert selected(policy, 40) == [(0, 26), (0, 31), (0, 36), (3, 30), (2, 35), (1, 39)]
+    # Frames 1, 6, 11 ... were anchors.
+    assert selected(policy, 40) == [(0, 26), (0, 31), (0, 36), (3, 37), (2, 38), (1, 39)]
 
 
 def test_distractor_aware_takes_the_best_candidate_as_sam2_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.execute import run_frames
 from masklet_server.engine.jobs import FrameJob, ObjectTask
-from masklet_server.engine.policies import MAX_SELECTED, MemoryPolicy
+from masklet_server.engine.policies import MAX_SELECTED, DistractorAware, MemoryPolicy, MotionAware
 from masklet_server.engine.step import Work, apply_prompt, track
 from tests import synthetic
 from tests.engine_support import HEIGHT, SIZE, WIDTH, click, features, job, small_network
@@ -70,33 +71,42 @@ def test_a_visible_object_is_followed_as_well_as_by_sam2(policy: MemoryPolicy) -
     assert quality[policy] > quality[MemoryPolicy.SAM2] - 0.05
 
 
-def test_motion_aware_is_sam2_while_all_is_well() -> None:
-    """With good masks on every frame, and a filter too young to have a say, the same bits."""
-    bank = bank_of(MemoryPolicy.MOTION_AWARE)
-    masks = follow(bank, 9)
-    assert bank.policy is not None
-    assert {kept.role for kept in bank.policy.kept.values()} == {"recent"}
-    for a, b in zip(masks, follow(bank_of(MemoryPolicy.SAM2), 9), strict=True):
+@pytest.mark.parametrize("policy", OTHERS)
+def test_a_policy_that_selects_as_sam2_does_gives_its_bits(
+    policy: MemoryPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever differs in the masks comes from the selection, and from nothing else on the way."""
+    monkeypatch.setattr(MotionAware, "MEMORY_IOU", 0.0)  # every frame is good enough; the filter is too young for a say
+    monkeypatch.setattr(DistractorAware, "ANCHOR_IOU", 2.0)
+    for a, b in zip(follow(bank_of(policy), 13), follow(bank_of(MemoryPolicy.SAM2), 13), strict=True):
         assert np.array_equal(a, b)
 
 
-def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it() -> None:
+def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the wall, SAM 2's last six frames show less and less of it; the others keep some that show it well."""
+    network, now = small_network(), HIDDEN.stop + 3
+    hidden, decode = False, network.decode_candidates
+
+    def decode_candidates(*args: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        logits, ious, tokens, score = decode(*args, **options)
+        # As a model says it that was trained with absent objects, which nano's placeholder weights were not.
+        return logits, ious, tokens, torch.full_like(score, -5.0) if hidden else score
+
+    monkeypatch.setattr(network, "decode_candidates", decode_candidates)
     banks = {kind: bank_of(kind) for kind in MemoryPolicy}
-    for bank in banks.values():
-        follow(bank, HIDDEN.stop + 3)
-    now = HIDDEN.stop + 3
+    for index in range(now):
+        hidden = index in HIDDEN
+        for bank in banks.values():
+            (mask,) = follow(bank, index + 1, index)
+            assert not (hidden and mask.any())
     by_sam2 = [i for i, memory in banks[MemoryPolicy.SAM2].recent.items() if memory.features is not None]
     assert by_sam2 == list(range(now - 6, now))
     for kind in OTHERS:
         bank = banks[kind]
         assert bank.policy is not None
-        kept = sorted(bank.policy.kept)
-        assert kept[0] < 12, "a frame on which it was in full view"
+        assert not set(bank.policy.kept) & set(HIDDEN)
+        assert min(bank.policy.kept) < HIDDEN.start - 1
         assert all(memory.features is None for memory in bank.recent.values()), "held once, by the policy"
-    motion_aware = banks[MemoryPolicy.MOTION_AWARE].policy
-    assert motion_aware is not None
-    assert not set(motion_aware.kept) & set(HIDDEN)
 
 
 @pytest.mark.parametrize("policy", OTHERS)
