@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from masklet.errors import FailedPrecondition
+from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.execute import run_frames
@@ -163,6 +163,14 @@ def test_a_dumped_bank_goes_on_with_the_same_masks(policy: MemoryPolicy, correct
     assert loaded.dump() == bank.dump()
     for ours, theirs in zip(follow(bank, 24, 18), follow(loaded, 24, 18), strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_a_dump_with_a_policy_of_another_version_is_refused() -> None:
+    bank = bank_of(MemoryPolicy.MOTION_AWARE)
+    follow(bank, 2)
+    unknown = bank.dump().replace(b"MOTION_AWARE", b"MOTION_BLIND")
+    with pytest.raises(InvalidArgument, match="'MOTION_BLIND', which this version lacks"):
+        MemoryBank.load(unknown, model="nano")
 
 
 @pytest.mark.parametrize("policy", OTHERS)

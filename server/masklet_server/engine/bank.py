@@ -316,6 +316,8 @@ class MemoryBank:
         if state["model"] != model:
             raise InvalidArgument.of("bank", f"was made by the model {state['model']!r}, not by {model!r}")
         policy = state.get("policy") or {"kind": "SAM2"}  # banks of before there were policies lack it
+        if policy["kind"] not in MemoryPolicy.__members__:
+            raise InvalidArgument.of("bank", f"has the memory policy {policy['kind']!r}, which this version lacks")
         memory_policy = MemoryPolicy[policy["kind"]]
         bank = cls(model, correction_window=state["correction_window"], memory_policy=memory_policy)
         bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
