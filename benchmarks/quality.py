@@ -1,11 +1,14 @@
 """How good the masks are: J, F and J&F on DAVIS, through a real server over gRPC.
 
     python -m benchmarks.quality --davis DIR [--sequences a,b] [--prompt mask|point] [--model NAME] [--json FILE]
+        [--memory-policy sam2|distractor_aware|motion_aware]...
 
 DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``. As in DAVIS's semi-supervised task the
 objects are those of the first frame, its annotation is the prompt, the first and the last frame do not count, where
 masks overlap the object of the lower number gets the pixel, a figure of an object is its mean over frames, one of a
-sequence the mean over its objects, and the mean at the end is over all objects of all sequences.
+sequence the mean over its objects, and the mean at the end is over all objects of all sequences. Milliseconds a frame
+are those of the whole way, all objects together. Memory policies take turns sequence by sequence, so that a machine
+that gets busy or quiet does so for all of them.
 """
 
 from __future__ import annotations
@@ -36,6 +39,14 @@ from benchmarks._davis import (
     read_labels,
 )
 from masklet_server.embedded import EmbeddedServer
+
+
+class PolicyName(str, Enum):
+    """What an object's memory keeps."""
+
+    sam2 = "sam2"
+    distractor_aware = "distractor_aware"
+    motion_aware = "motion_aware"
 
 
 class PromptKind(str, Enum):
@@ -69,7 +80,9 @@ class SequenceScore:
     seconds: float
 
 
-def score_sequence(client: masklet.Client, sequence: Sequence, kind: PromptKind) -> SequenceScore:
+def score_sequence(
+    client: masklet.Client, sequence: Sequence, kind: PromptKind, policy: PolicyName = PolicyName.sam2
+) -> SequenceScore:
     """Track the objects of the first frame through a sequence and compare each frame with its annotation.
 
     Raises:
@@ -83,7 +96,7 @@ def score_sequence(client: masklet.Client, sequence: Sequence, kind: PromptKind)
     last = len(sequence.annotations) - 1
     count, waited = 0, 0.0
     start = time.perf_counter()
-    for result in client.track(sequence.pictures, prompts):
+    for result in client.track(sequence.pictures, prompts, memory_policy=policy.value):
         count += 1
         if 0 < result.frame_index < last:
             scoring = time.perf_counter()
@@ -119,12 +132,19 @@ def score_mask(truth: BoolArray, mask: BoolArray) -> tuple[float, float]:
 
 
 def report(
-    scores: list[SequenceScore], *, model: str, kind: PromptKind, device: str = "", dtype: str = ""
+    scores: list[SequenceScore],
+    *,
+    model: str,
+    kind: PromptKind,
+    policy: PolicyName = PolicyName.sam2,
+    device: str = "",
+    dtype: str = "",
 ) -> dict[str, Any]:
     """Everything that was measured, and how, ready for JSON."""
     return {
         "model": model,
         "prompt": kind.value,
+        "memory_policy": policy.value,
         "device": device,
         "dtype": dtype,
         "protocol": "DAVIS semi-supervised: first and last frame excluded, mean over objects",
@@ -138,6 +158,7 @@ def report(
             for score in scores
         },
         "mean": _means(tuple(item for score in scores for item in score.objects)),
+        "milliseconds_per_frame": 1e3 * sum(s.seconds for s in scores) / sum(s.frame_count for s in scores),
     }
 
 
@@ -151,16 +172,17 @@ def _means(objects: tuple[ObjectScore, ...]) -> dict[str, float]:
 
 def _print(results: dict[str, Any]) -> None:
     table = Table(
-        title=f"{results['model']} in {results['dtype']} on {results['device']}, first-frame {results['prompt']}",
+        title=f"{results['model']} in {results['dtype']} on {results['device']}, first-frame {results['prompt']}, "
+        f"memory {results['memory_policy']}",
         box=None,
     )
-    for column in ("sequence", "J", "F", "J&F", "frames", "frames/s"):
+    for column in ("sequence", "J", "F", "J&F", "frames", "ms/frame"):
         table.add_column(column, justify="left" if column == "sequence" else "right")
     for name, row in results["sequences"].items():
-        speed = row["frames"] / row["seconds"]
-        table.add_row(name, *(f"{row[key]:.3f}" for key in ("J", "F", "J&F")), str(row["frames"]), f"{speed:.1f}")
-    mean = results["mean"]
-    table.add_row("mean", *(f"{mean[key]:.3f}" for key in ("J", "F", "J&F")), "", "", style="bold")
+        cost = 1e3 * row["seconds"] / row["frames"]
+        table.add_row(name, *(f"{row[key]:.3f}" for key in ("J", "F", "J&F")), str(row["frames"]), f"{cost:.0f}")
+    mean, cost = results["mean"], results["milliseconds_per_frame"]
+    table.add_row("mean", *(f"{mean[key]:.3f}" for key in ("J", "F", "J&F")), "", f"{cost:.0f}", style="bold")
     Console().print(table)
 
 
@@ -171,25 +193,37 @@ def main(
     model: Annotated[str, typer.Option(help="A name from `masklet models list`.")] = "nano",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 for equal figures each time, bfloat16 or auto.")] = "float32",
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
+    memory_policy: Annotated[
+        list[PolicyName] | None, typer.Option(help="What memories keep; may be repeated. By default sam2.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the figures here; a list, if of several policies."),
+    ] = None,
 ) -> None:
     """Measure J, F and J&F on DAVIS through a real server."""
     names = [name.strip() for name in sequences.split(",") if name.strip()] or None
-    scores = []
+    policies = list(dict.fromkeys(memory_policy or [PolicyName.sam2]))
+    scores: dict[PolicyName, list[SequenceScore]] = {policy: [] for policy in policies}
     try:
         found = load_sequences(davis, names)
         with EmbeddedServer(model=model, device=device, dtype=dtype) as address, masklet.Client(address) as client:
             info = client.info()
             for sequence in found:
-                print(f"{sequence.name} ...", file=sys.stderr)
-                scores.append(score_sequence(client, sequence, prompt))
+                for policy in policies:
+                    print(f"{sequence.name}, {policy.value} ...", file=sys.stderr)
+                    scores[policy].append(score_sequence(client, sequence, prompt, policy))
     except (DavisError, masklet.MaskletError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
-    results = report(scores, model=model, kind=prompt, device=info.device, dtype=info.models[0].dtype)
-    _print(results)
+    results = [
+        report(scores[policy], model=model, kind=prompt, policy=policy, device=info.device, dtype=info.models[0].dtype)
+        for policy in policies
+    ]
+    for one in results:
+        _print(one)
     if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=2) + "\n")
+        json_file.write_text(json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
@@ -108,7 +109,7 @@ class InstantEngine:
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
         self._output = ObjectOutput(mask.astype(bool), 0.9, 5.0)
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
         """An empty one, which stays so."""
         return MemoryBank(model)
 

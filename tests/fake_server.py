@@ -129,6 +129,7 @@ class Script:
         silent_end: End the stream without `done`.
         seconds_per_frame: Slows the fake down.
         knows_timings: Sends timings where they are asked for: the frame's index in milliseconds for each stage.
+        events: What happens to every object, by frame.
     """
 
     frame_count: int = 5
@@ -142,6 +143,7 @@ class Script:
     silent_end: bool = False
     seconds_per_frame: float = 0.0
     knows_timings: bool = True
+    events: dict[int, common_pb2.ObjectEvent.ValueType] = field(default_factory=dict)
     mask: Callable[..., npt.NDArray[np.bool_]] = square
 
 
@@ -386,6 +388,9 @@ class FakeServer(TrackingServiceServicer):
     def _frame(self, session: Session, index: int) -> tracking_pb2.TrackResponse:
         height, width = self.script.size
         followed = sorted({p.object_id for p in session.prompts if p.frame_index <= index})
+        objects = [wire_object(i, self.script.mask(index, height, width)) for i in followed]
+        for one in objects:
+            one.event = self.script.events.get(index, common_pb2.OBJECT_EVENT_UNSPECIFIED)
         return tracking_pb2.TrackResponse(
             frame_result=tracking_pb2.FrameResult(
                 sequence=session.next_sequence(),
@@ -394,7 +399,7 @@ class FakeServer(TrackingServiceServicer):
                 time_base_numerator=1,
                 time_base_denominator=15360,
                 pts_nanoseconds=round(index / 30 * 1e9),
-                objects=[wire_object(i, self.script.mask(index, height, width)) for i in followed],
+                objects=objects,
                 timings=_timings(index) if session.config.timings and self.script.knows_timings else None,
             )
         )

@@ -25,6 +25,7 @@ from masklet_server.engine.jobs import (
     PictureJob,
     PictureOutput,
 )
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
@@ -66,6 +67,8 @@ class FakeEngine:
     Attributes:
         jobs: Every frame job it was given, in order.
         banks: Every bank it made, in order.
+        policies: What each of them keeps.
+        looks: Says for a frame what object score, predicted IoU and mask every object has there.
         forgotten: Streams that were forgotten.
         open_gate: Jobs wait until it is set.
         refuse: Says for each job which error it ends in, if any.
@@ -80,14 +83,19 @@ class FakeEngine:
         self.jobs: list[FrameJob] = []
         self.pictures: list[PictureJob] = []
         self.banks: list[FakeBank] = []
+        self.policies: list[MemoryPolicy] = []
         self.forgotten: list[str] = []
         self.open_gate = asyncio.Event()
         self.open_gate.set()
+        self.looks: Callable[[FrameJob, int], ObjectOutput] = lambda job, number: ObjectOutput(
+            fake_mask(number, job.frame_index, job.height, job.width), 0.75, 5.0
+        )
         self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
         self.running = self.max_running = 0
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
         assert model in self.models
+        self.policies.append(memory_policy)
         self.banks.append(FakeBank(len(self.banks)))
         return cast("MemoryBank", self.banks[-1])
 
@@ -122,8 +130,9 @@ class FakeEngine:
             assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
             bank.prompts += task.prompts
             bank.frames.append(job.frame_index)
-            logits = np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32) if job.return_logits else None
-            output = ObjectOutput(fake_mask(bank.number, job.frame_index, job.height, job.width), 0.75, 5.0, logits)
+            output = self.looks(job, bank.number)
+            if job.return_logits:
+                output = replace(output, logits=np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32))
             objects.append(output)
             prompts.append([output for _ in task.prompts])
         return FrameOutput(objects, prompts)

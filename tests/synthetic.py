@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -70,6 +71,61 @@ def frame(frame_index: int, height: int, width: int, blobs: tuple[Blob, ...] = B
 def clip(num_frames: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
     """``uint8[T, H, W, 3]`` RGB."""
     return np.stack([frame(i, height, width, blobs, seed) for i in range(num_frames)])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A ball that rolls to the right at a steady pace, behind a wall or out of the picture, perhaps past its twin.
+
+    Attributes:
+        start: X of its centre on frame 0, in parts of the width.
+        speed: Of the width, in a frame.
+        wall: Left and right side of a grey wall in front of it, in parts of the width; None: there is none.
+        twin: Whether a ball of the same looks lies in the corner below its way.
+    """
+
+    start: float = 0.2
+    speed: float = 0.025
+    wall: tuple[float, float] | None = (0.42, 0.72)
+    twin: bool = False
+
+    RADIUS: ClassVar = 0.15  # of the height
+    COLOR: ClassVar = (220, 90, 40)
+
+    def frame(self, frame_index: int, height: int, width: int) -> Image:
+        """``uint8[H, W, 3]`` RGB."""
+        picture = 110 + texture(height, width, 0)
+        balls = [self.ball(frame_index, height, width)] + ([_disc(0.12, 0.82, height, width)] if self.twin else [])
+        for inside in balls:
+            picture[inside] = (np.array(self.COLOR, np.float32) + texture(height, width, 100, contrast=15))[inside]
+        wall = self._wall(height, width)
+        picture[wall] = (np.array((70, 70, 80), np.float32) + texture(height, width, 7, contrast=10))[wall]
+        return np.clip(picture, 0, 255).astype(np.uint8)
+
+    def ball(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]`` of the whole ball, the wall thought away."""
+        return _disc(self.start + self.speed * frame_index, 0.45, height, width)
+
+    def visible(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]`` of what is to be seen of it."""
+        return self.ball(frame_index, height, width) & ~self._wall(height, width)
+
+    def clip(self, num_frames: int, height: int, width: int) -> Image:
+        """``uint8[T, H, W, 3]`` RGB."""
+        return np.stack([self.frame(i, height, width) for i in range(num_frames)])
+
+    def _wall(self, height: int, width: int) -> npt.NDArray[np.bool_]:
+        wall = np.zeros((height, width), np.bool_)
+        if self.wall is not None:
+            left, right = self.wall
+            wall[:, round(left * width) : round(right * width)] = True
+        return wall
+
+
+def _disc(x: float, y: float, height: int, width: int) -> npt.NDArray[np.bool_]:
+    ys, xs = np.mgrid[:height, :width] + 0.5
+    inside: npt.NDArray[np.bool_] = np.hypot(xs - x * width, ys - y * height) <= Scene.RADIUS * height
+    return inside
 
 
 def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:

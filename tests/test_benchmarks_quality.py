@@ -228,12 +228,27 @@ def test_it_measures_a_real_server(tmp_path: Path) -> None:
     assert code == 0, output
     results = json.loads(file.read_text())
     assert (results["model"], results["prompt"], results["device"]) == ("nano", "point", "cpu")
-    assert results["dtype"] == "float32"
+    assert (results["dtype"], results["memory_policy"]) == ("float32", "sam2")
     assert results["sequences"]["disk"]["frames"] == 4
     assert results["sequences"]["disk"]["objects"].keys() == {"1"}
     assert 0.5 < results["mean"]["J"] <= 1  # what is tested is the way of the masks, not the weights
     assert results["mean"]["J&F"] == pytest.approx((results["mean"]["J"] + results["mean"]["F"]) / 2)
     assert "disk" in output
+
+
+def test_memory_policies_are_measured_side_by_side(tmp_path: Path) -> None:
+    write_drifting_disk(tmp_path, frame_count=3)
+    file = tmp_path / "quality.json"
+    policies = ("--memory-policy", "motion_aware", "--memory-policy", "sam2")
+    code, output = run("--davis", str(tmp_path), "--device", "cpu", "--json", str(file), *policies)
+    assert code == 0, output
+    results = json.loads(file.read_text())
+    assert [one["memory_policy"] for one in results] == ["motion_aware", "sam2"]
+    for one in results:
+        row = one["sequences"]["disk"]
+        assert one["milliseconds_per_frame"] == pytest.approx(1e3 * row["seconds"] / row["frames"], rel=0.01)
+        assert 0.5 < one["mean"]["J"] <= 1
+    assert "motion_aware" in output
 
 
 def test_a_folder_that_is_not_davis_ends_with_1_and_a_reason(tmp_path: Path) -> None:

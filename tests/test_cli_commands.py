@@ -21,8 +21,10 @@ from PIL import Image
 
 import masklet
 from masklet.cli import _plugins, main
+from masklet.v1 import common_pb2, tracking_pb2
 from tests.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
+OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
 PROGRAM = "from masklet.cli import main; main()"
 
 
@@ -112,7 +114,38 @@ def test_json_reads_back(server: FakeServer, clip: Path, tmp_path: Path) -> None
         "predicted_iou": pytest.approx(0.75),
         "object_score": pytest.approx(5.0),
         "visible": True,
+        "event": None,
     }
+
+
+def test_what_happened_to_objects_is_told(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "result.json"
+    happened = {1: common_pb2.OBJECT_EVENT_LOST, 3: common_pb2.OBJECT_EVENT_REACQUIRED, 4: OUT_OF_VIEW}
+    with FakeServer(Script(events=happened)) as server:
+        prompts = ("--point", "1,1", "--point", "2:1,1@4")
+        assert run("track", clip, *prompts, "--json", file, "--server", server.address) == 0
+    out = capsys.readouterr().out
+    assert "object 1: lost at frame 1, reacquired at frame 3, out of view at frame 4\n" in out
+    assert "object 2: out of view at frame 4\n" in out
+    events = [[one["event"] for one in frame["objects"]] for frame in json.loads(file.read_text())["frames"]]
+    assert events == [[None], ["lost"], [None], ["reacquired"], ["out_of_view", "out_of_view"]]
+
+
+def test_few_of_many_events_are_told(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer(Script(frame_count=15, events=dict.fromkeys(range(15), OUT_OF_VIEW))) as server:
+        assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
+    out = capsys.readouterr().out
+    assert "out of view at frame 9\nand 5 more of these\n" in out
+
+
+def test_the_memory_policy_is_asked_for(server: FakeServer, clip: Path) -> None:
+    arguments = ("track", clip, "--point", "1,1", "--server", server.address)
+    assert run(*arguments) == 0
+    assert run(*arguments, "--memory-policy", "distractor-aware") == 0
+    assert [session.config.memory_policy for session in server.sessions] == [
+        tracking_pb2.MEMORY_POLICY_SAM2,
+        tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE,
+    ]
 
 
 def test_folder_of_pictures(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +178,7 @@ def test_without_outputs_it_says_what_there_could_be(
         ("track", "clip.mp4", "--box", "5,5,1,1"),
         ("track", "clip.mp4", "--point", "1,1", "--overlay", "out.gif"),
         ("track", "clip.mp4", "--point", "1,1", "--nonsense"),
+        ("track", "examples/bunny.mp4", "--point", "1,1", "--memory-policy", "best"),
         ("segment",),
         ("segment", "picture.png"),
         ("segment", "picture.png", "--point", "1,1@3"),

@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2
 from PIL import Image
 
 import masklet
+from masklet.v1 import common_pb2, tracking_pb2
 from tests.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
 CLICK = masklet.Prompt(object_id=3, point_coords=[[20, 20]])
@@ -63,6 +64,43 @@ def test_results_carry_everything_the_server_said(run: Callable[..., Frames]) ->
     assert result.mask.dtype == np.bool_
     np.testing.assert_array_equal(result.mask, square(2))
     np.testing.assert_array_equal(frames[2].masks[3], square(2))
+
+
+def test_results_tell_what_happened_to_objects(run: Callable[..., Frames]) -> None:
+    happened: dict[int, Any] = {
+        1: common_pb2.OBJECT_EVENT_LOST,
+        2: common_pb2.OBJECT_EVENT_REACQUIRED,
+        3: common_pb2.OBJECT_EVENT_OUT_OF_VIEW,
+        4: 77,  # what a newer server may tell
+    }
+    with FakeServer(Script(frame_count=6, events=happened)) as server:
+        frames = run(server.address, b"video")
+    events = [frame.objects[3].event for frame in frames]
+    assert events == [None, "lost", "reacquired", "out_of_view", None, None]
+    assert "event='lost'" in repr(frames[1].objects[3])
+    assert "event" not in repr(frames[0].objects[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        (None, tracking_pb2.MEMORY_POLICY_SAM2),
+        ("sam2", tracking_pb2.MEMORY_POLICY_SAM2),
+        ("distractor_aware", tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE),
+        ("motion_aware", tracking_pb2.MEMORY_POLICY_MOTION_AWARE),
+    ],
+)
+def test_the_memory_policy_is_asked_for(run: Callable[..., Frames], name: str | None, number: int) -> None:
+    with FakeServer() as server:
+        run(server.address, b"video", **({} if name is None else {"memory_policy": name}))
+        assert server.sessions[0].config.memory_policy == number
+
+
+def test_an_unknown_memory_policy_is_refused(run: Callable[..., Frames]) -> None:
+    with pytest.raises(
+        masklet.InvalidArgument, match="memory_policy: is 'best', must be one of sam2, distractor_aware, motion_aware"
+    ):
+        run("127.0.0.1:1", b"video", memory_policy="best")
 
 
 def test_masks_are_decoded_on_first_use_and_once(monkeypatch: pytest.MonkeyPatch) -> None:

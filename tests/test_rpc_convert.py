@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,11 +13,13 @@ from google.rpc import error_details_pb2
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.source import VideoInfo, VideoLimits
 
 CONVERTER = Converter(SessionLimits(max_mask_bytes=100), VideoLimits(max_frame_pixels=10_000))
@@ -99,6 +102,20 @@ def test_a_prompt_may_be_for_a_time() -> None:
         event = CONVERTER.event(request(prompt=prompt(points=[point()], pts_seconds=seconds)))
         assert isinstance(event, events.PromptObject)
         assert event.pts_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("number", "policy"),
+    [
+        (tracking_pb2.MEMORY_POLICY_UNSPECIFIED, MemoryPolicy.SAM2),
+        (tracking_pb2.MEMORY_POLICY_SAM2, MemoryPolicy.SAM2),
+        (tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE, MemoryPolicy.DISTRACTOR_AWARE),
+        (tracking_pb2.MEMORY_POLICY_MOTION_AWARE, MemoryPolicy.MOTION_AWARE),
+    ],
+)
+def test_every_memory_policy_is_known(number: Any, policy: MemoryPolicy) -> None:
+    event = CONVERTER.event(request(config=tracking_pb2.TrackConfig(memory_policy=number)))
+    assert event == events.Configure(memory_policy=policy)
 
 
 def test_packets_keep_everything() -> None:
@@ -185,6 +202,7 @@ def test_a_wrong_prompt_is_an_event_that_names_its_field(message: common_pb2.Pro
         (request(config=tracking_pb2.TrackConfig(mask_encoding=9)), "config.mask_encoding"),  # type: ignore[arg-type]
         (request(frame=common_pb2.Picture(data=b"x")), "frame.format"),
         (request(config=tracking_pb2.TrackConfig(delivery=9)), "config.delivery"),  # type: ignore[arg-type]
+        (request(config=tracking_pb2.TrackConfig(memory_policy=9)), "config.memory_policy"),  # type: ignore[arg-type]
         (request(packet=tracking_pb2.Packet(data=b"x", codec="theora")), "packet.codec"),
         (request(packet=tracking_pb2.Packet(codec="h264")), "packet.data"),
         (request(frame=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED)), "frame.data"),
@@ -280,6 +298,21 @@ def test_a_frame_result_carries_time_and_objects() -> None:
     (one,) = answer.objects
     assert (one.area, one.predicted_iou, one.object_score) == (6, 0.5, 2.0)
     assert one.box == common_pb2.Box(x0=1, y0=2, x1=4, y1=4)
+
+
+@pytest.mark.parametrize(
+    ("event", "number"),
+    [
+        (None, common_pb2.OBJECT_EVENT_UNSPECIFIED),
+        (ObjectEvent.LOST, common_pb2.OBJECT_EVENT_LOST),
+        (ObjectEvent.REACQUIRED, common_pb2.OBJECT_EVENT_REACQUIRED),
+        (ObjectEvent.OUT_OF_VIEW, common_pb2.OBJECT_EVENT_OUT_OF_VIEW),
+    ],
+)
+def test_events_are_told(event: ObjectEvent | None, number: int) -> None:
+    happened = replace(object_result(), event=event)
+    result = events.FrameResult(1, 0, 0, Fraction(1, 30), 0, (happened,))
+    assert convert.response(result).frame_result.objects[0].event == number
 
 
 CASES: list[tuple[events.Response, Callable[[tracking_pb2.TrackResponse], Any], Any]] = [

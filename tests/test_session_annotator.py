@@ -19,6 +19,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet.prompts import Prompt
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.session import events
 from masklet_server.session.events import ClearPrompts, Direction, Propagate, Propagation, RemoveObject, Reset
@@ -436,6 +437,7 @@ async def test_too_large_masks() -> None:
     ("config", "match"),
     [
         ({"delivery": events.Delivery.LATEST}, r"config\.delivery"),
+        ({"memory_policy": MemoryPolicy.MOTION_AWARE}, r"config\.memory_policy"),
         ({"live": True}, r"config\.live"),
     ],
 )

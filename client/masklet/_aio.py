@@ -22,6 +22,7 @@ from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
 from masklet._live import OnError
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
+from masklet._protocol import MemoryPolicy
 from masklet._results import FrameResult, PromptResult, VideoInfo
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
@@ -82,6 +83,7 @@ class AsyncClient:
         *,
         model: str = "",
         deterministic: bool = False,
+        memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
@@ -109,6 +111,7 @@ class AsyncClient:
             prompts,
             model=model,
             deterministic=deterministic,
+            memory_policy=memory_policy,
             window=window,
             timeout=timeout,
             timings=timings,
@@ -124,6 +127,7 @@ class AsyncClient:
         max_latency: float = 0.0,
         model: str = "",
         deterministic: bool = False,
+        memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
@@ -146,6 +150,7 @@ class AsyncClient:
             max_latency=max_latency,
             model=model,
             deterministic=deterministic,
+            memory_policy=memory_policy,
             window=window,
             timeout=timeout,
             timings=timings,

@@ -14,6 +14,7 @@ from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
 from masklet._live import Live, OnError
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
+from masklet._protocol import MemoryPolicy
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
 from masklet._tracking import OnPrompt, Tracking
@@ -79,6 +80,7 @@ class Client:
         *,
         model: str = "",
         deterministic: bool = False,
+        memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
@@ -99,6 +101,9 @@ class Client:
             prompts: What to follow. None at all is allowed; see `Tracking.add_prompt`.
             model: A name from `info`; empty for the server's default.
             deterministic: Never share a batch with other sessions, so that two runs give the same bits.
+            memory_policy: What an object's memory keeps. "sam2": SAM 2's own, the prompted frames and the last six.
+                "distractor_aware": frames that tell the object from look-alikes are kept longer. "motion_aware": masks
+                that fit the object's motion are preferred, and only good frames are remembered.
             window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
             timeout: Seconds for the whole video; None for no limit.
             timings: Each result says where its frame's time went, in `FrameResult.timings`.
@@ -113,6 +118,7 @@ class Client:
             prompts,
             model=model,
             deterministic=deterministic,
+            memory_policy=memory_policy,
             window=window,
             timeout=timeout,
             timings=timings,
@@ -127,6 +133,7 @@ class Client:
         max_latency: float = 0.0,
         model: str = "",
         deterministic: bool = False,
+        memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
@@ -150,6 +157,7 @@ class Client:
                 server's default.
             model: A name from `info`; empty for the server's default.
             deterministic: Never share a batch with other sessions.
+            memory_policy: As for `track`.
             window: Frames that the server may be ahead of the loop over results; 0 for as many as it allows.
             timeout: Seconds for the whole call; None for no limit.
             timings: Each result says where its frame's time went, in `FrameResult.timings`.
@@ -166,6 +174,7 @@ class Client:
             max_latency=max_latency,
             model=model,
             deterministic=deterministic,
+            memory_policy=memory_policy,
             window=window,
             timeout=timeout,
             timings=timings,

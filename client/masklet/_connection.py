@@ -95,6 +95,7 @@ class Connection:
         *,
         model: str,
         deterministic: bool,
+        memory_policy: str,
         window: int,
         timeout: float | None,
         timings: bool,
@@ -103,7 +104,7 @@ class Connection:
         """Start a track call.
 
         Raises:
-            InvalidArgument: The window or a prompt is wrong.
+            InvalidArgument: The window, the memory policy or a prompt is wrong.
             FailedPrecondition: The client is closed.
         """
         self._check_open()
@@ -113,6 +114,7 @@ class Connection:
             window=window,
             frame_count=upload.frame_count,
             timings=timings,
+            memory_policy=memory_policy,
         )
         config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
@@ -133,6 +135,7 @@ class Connection:
         max_latency: float,
         model: str,
         deterministic: bool,
+        memory_policy: str,
         window: int,
         timeout: float | None,
         timings: bool,
@@ -147,7 +150,14 @@ class Connection:
         """
         self._check_open()
         config = live_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=0, timings=timings),
+            track_config(
+                model=model,
+                deterministic=deterministic,
+                window=window,
+                frame_count=0,
+                timings=timings,
+                memory_policy=memory_policy,
+            ),
             delivery=delivery,
             max_latency=max_latency,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from masklet._rle import Rle, decode_rle
 
 Box = tuple[float, float, float, float]
+ObjectEvent = Literal["lost", "reacquired", "out_of_view"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,9 @@ class ObjectResult:
         visible: `object_score` is above 0 and the mask is not empty.
         logits: ``float32[h, w]``, low-resolution logits that the mask was made of (SAM 2's `pred_masks`); None where
             they were not asked for.
+        event: What happened to the object, decided on this frame from the last few: "lost" (last seen within the
+            picture), "out_of_view" (last seen at its edge), "reacquired" (seen again), or None. Never in results with a
+            `FrameResult.revision` above 0.
     """
 
     object_id: int
@@ -38,6 +43,7 @@ class ObjectResult:
     object_score: float
     visible: bool
     logits: npt.NDArray[np.float32] | None = None
+    event: ObjectEvent | None = None
 
     @functools.cached_property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -46,9 +52,11 @@ class ObjectResult:
 
     def __repr__(self) -> str:
         height, width = self.rle["size"]
+        event = f", event={self.event!r}" if self.event else ""
         return (
             f"ObjectResult(object_id={self.object_id}, mask=bool[{height}, {width}], area={self.area}, "
-            f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}, visible={self.visible})"
+            f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}, "
+            f"visible={self.visible}{event})"
         )
 
 

@@ -7,11 +7,17 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from masklet._results import Box, FrameResult, ObjectResult, PromptResult, Timings, VideoInfo
+from masklet._results import Box, FrameResult, ObjectEvent, ObjectResult, PromptResult, Timings, VideoInfo
 from masklet._rle import Rle, encode_rle
 from masklet.errors import Internal
 from masklet.prompts import FOREGROUND, Prompt
 from masklet.v1 import common_pb2, tracking_pb2
+
+_EVENTS: dict[int, ObjectEvent] = {
+    common_pb2.OBJECT_EVENT_LOST: "lost",
+    common_pb2.OBJECT_EVENT_REACQUIRED: "reacquired",
+    common_pb2.OBJECT_EVENT_OUT_OF_VIEW: "out_of_view",
+}
 
 
 def prompt_to_wire(prompt: Prompt) -> common_pb2.Prompt:
@@ -95,6 +101,7 @@ def object_from_wire(message: common_pb2.ObjectResult) -> ObjectResult:
         object_score=message.object_score,
         visible=message.visible,
         logits=logits_from_wire(message.logits) if message.HasField("logits") else None,
+        event=_EVENTS.get(message.event),
     )
 
 

@@ -16,13 +16,21 @@ from masklet.errors import FailedPrecondition, MaskletError
 
 if TYPE_CHECKING:
     from masklet import Client, Live, Prompt
+    from masklet._protocol import MemoryPolicy
 
 DELIVERIES = ("latest", "lossless")
 
 
 @contextlib.contextmanager
 def following(
-    client: Client, source: str, prompts: Sequence[Prompt], *, delivery: str | None, model: str, deterministic: bool
+    client: Client,
+    source: str,
+    prompts: Sequence[Prompt],
+    *,
+    delivery: str | None,
+    model: str,
+    deterministic: bool,
+    memory_policy: MemoryPolicy,
 ) -> Iterator[Live]:
     """A live call that a thread feeds from the source. Faults that can be mended are printed.
 
@@ -33,6 +41,7 @@ def following(
         delivery: None: lossless for pipes, whose writers can wait; the latest frames otherwise.
         model: As for `Client.live`.
         deterministic: As for `Client.live`.
+        memory_policy: As for `Client.live`.
 
     Raises:
         MaskletError: The source failed; raised where the block ends.
@@ -43,6 +52,7 @@ def following(
         delivery=chosen,  # type: ignore[arg-type]  # checked by the call
         model=model,
         deterministic=deterministic,
+        memory_policy=memory_policy,
         on_error=_warn,
     )
     failures: list[MaskletError] = []

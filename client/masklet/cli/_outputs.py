@@ -80,4 +80,5 @@ def _object(result: ObjectResult) -> dict[str, Any]:
         "predicted_iou": result.predicted_iou,
         "object_score": result.object_score,
         "visible": result.visible,
+        "event": result.event,
     }

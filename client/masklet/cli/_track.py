@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich import box as boxes
@@ -32,8 +32,12 @@ from masklet.cli._server import (
 
 if TYPE_CHECKING:
     from masklet import FrameResult, Tracking
+    from masklet._protocol import MemoryPolicy
 
 _PANEL = "Results"
+MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
+# Events of an object that are told at the end; a stream that never ends has no end of them.
+MAX_EVENTS_TOLD = 10
 _NO_OUTPUT = "nothing was written; --overlay OUT.mp4, --masks DIR and --json FILE keep the result"
 
 
@@ -66,6 +70,14 @@ def track(
         bool,
         typer.Option("--deterministic", help="Never batch with others: two runs, same bits.", rich_help_panel="Server"),
     ] = False,
+    memory_policy: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(MEMORY_POLICIES),
+            help="What an object's memory keeps: SAM 2's own; or frames with look-alikes; or what fits its motion.",
+            rich_help_panel="Server",
+        ),
+    ] = "sam2",
     delivery: Annotated[
         str | None,
         typer.Option(
@@ -96,16 +108,25 @@ def track(
         raise typer.BadParameter(f"{video} is not live: every frame of it is tracked", param_hint="--delivery")
     else:
         _check_names(video, overlay)
+    policy = _memory_policy(memory_policy)
     access = Access(server, token_file, ca, cert, key, insecure)
     with access.connect(model) as client:
         tally = Tally()
         tracking: contextlib.AbstractContextManager[Tracking]
         if live:
             tracking = following(
-                client, video, prompts, delivery=delivery, model=model or "", deterministic=deterministic
+                client,
+                video,
+                prompts,
+                delivery=delivery,
+                model=model or "",
+                deterministic=deterministic,
+                memory_policy=policy,
             )
         else:
-            tracking = client.track(video, prompts, model=model or "", deterministic=deterministic)
+            tracking = client.track(
+                video, prompts, model=model or "", deterministic=deterministic, memory_policy=policy
+            )
         with tracking as running, contextlib.ExitStack() as stack:
             sinks = _open_sinks(stack, running, masks, json)
             advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
@@ -133,6 +154,8 @@ class Tally:
         self._ended = self._begun
         self._visible: dict[int, int] = {}
         self._iou_sum: dict[int, float] = {}
+        self._events: dict[int, list[str]] = {}
+        self._events_untold = 0
 
     def add(self, frame: FrameResult) -> None:
         """Count a frame."""
@@ -141,6 +164,15 @@ class Tally:
         for object_id, result in frame.objects.items():
             self._visible[object_id] = self._visible.get(object_id, 0) + result.visible
             self._iou_sum[object_id] = self._iou_sum.get(object_id, 0.0) + result.predicted_iou * result.visible
+            if result.event is not None:
+                self._note(object_id, f"{result.event.replace('_', ' ')} at frame {frame.frame_index}")
+
+    def _note(self, object_id: int, event: str) -> None:
+        told = self._events.setdefault(object_id, [])
+        if len(told) < MAX_EVENTS_TOLD:
+            told.append(event)
+        else:
+            self._events_untold += 1
 
     def print(self) -> None:
         """Write the table."""
@@ -155,6 +187,10 @@ class Tally:
             table.add_row(object_label(object_id), str(visible), mean)
         if self._visible:
             console.print(table)
+        for object_id, told in sorted(self._events.items()):
+            console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
+        if self._events_untold:
+            console.print(f"and {self._events_untold} more of these")
 
 
 def object_label(object_id: int) -> Text:
@@ -163,6 +199,12 @@ def object_label(object_id: int) -> Text:
 
     red, green, blue = colour_of(object_id)
     return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
+
+
+def _memory_policy(name: str) -> MemoryPolicy:
+    if name not in MEMORY_POLICIES:
+        raise typer.BadParameter(f"{name} is none of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy")
+    return cast("MemoryPolicy", name.replace("-", "_"))
 
 
 def _check_names(video: str, overlay: Path | None) -> None:

@@ -318,7 +318,7 @@ class TrackConfig(_message.Message):
     which is also the most.
     """
     memory_policy: Global___MemoryPolicy.ValueType
-    """What an object's memory keeps."""
+    """What an object's memory keeps; with PROPAGATION_ON_REQUEST only SAM 2's own."""
     source_url: _builtins.str
     """Where the server itself fetches a video file: http(s):// or file://, as far as its operator allows; by default not at
     all. Excludes `video_chunk`, `frame` and `packet`. It is fetched when `end_of_video` comes: prompts sent before that

@@ -19,12 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet_server.engine.policies import MemoryPolicy, Policy, new_policy
 
 NUM_RECENT_MEMORIES = 6
 NUM_RECENT_POINTERS = 15
@@ -82,10 +85,15 @@ class MemoryBank:
     Args:
         model: Name of the model that makes its memories; a dump loads only for the same model.
         correction_window: How many of the last tracked frames can still be corrected.
+        memory_policy: Which tracked frames are remembered; another one than SAM 2's holds their memories itself.
     """
 
-    def __init__(self, model: str = "", *, correction_window: int = 0) -> None:
+    def __init__(
+        self, model: str = "", *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    ) -> None:
         self.model = model
+        self.memory_policy = memory_policy
+        self.policy: Policy[Any] | None = new_policy(memory_policy)
         self.correction_window = correction_window
         self.first_frame: int | None = None
         self.last_frame: int | None = None
@@ -140,6 +148,8 @@ class MemoryBank:
                 )
         for index in [i for i in self.clicks if i <= oldest_logits]:
             del self.clicks[index]
+        if self.policy is not None:
+            self.policy.forget(frame_index, self.correction_window)
 
     def rewind(self, frame_index: int) -> None:
         """Forget what was tracked after the frame, so that the next step tracks the frame after it again.
@@ -153,6 +163,8 @@ class MemoryBank:
         for index in [i for i in self.recent if i > frame_index]:
             del self.recent[index]
         self.last_frame = frame_index
+        if self.policy is not None:
+            self.policy.rewind(frame_index)
 
     def check_correctable(self, frame_index: int) -> None:
         """Make sure that everything a correction on the frame needs is still here.
@@ -173,6 +185,8 @@ class MemoryBank:
     def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
         """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features."""
         chosen = [(0, memory.features) for memory in self.conditioning.values()]
+        if self.policy is not None:
+            chosen += self.policy.memories_before(frame_index)
         for age in range(NUM_RECENT_MEMORIES, 0, -1):
             if (memory := self.recent.get(frame_index - age)) is not None:
                 chosen.append((age, memory.features))
@@ -234,11 +248,18 @@ class MemoryBank:
         if prompted.is_conditioning:
             self.conditioning[frame_index] = memory
             self.recent.pop(frame_index, None)
-        elif frame_index not in self.conditioning:
+        if self.policy is not None:
+            correction = None if prompted.is_conditioning else memory.features
+            self.policy.prompted(frame_index, _shown(memory), correction)
+            memory = memory if prompted.is_conditioning else dataclasses.replace(memory, features=None)
+        if not prompted.is_conditioning and frame_index not in self.conditioning:
             self.recent[frame_index] = memory
 
     def remember(self, frame_index: int, memory: Memory) -> None:
         """Note what was found on a frame without a prompt."""
+        if self.policy is not None and memory.features is not None:
+            self.policy.keep(frame_index, memory.features)
+            memory = dataclasses.replace(memory, features=None)
         self.recent[frame_index] = memory
 
     # All of it.
@@ -253,11 +274,12 @@ class MemoryBank:
         ]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
         total += sum(p.top.nbytes for p in list(self.prompted.values()))
+        total += 0 if self.policy is None else self.policy.nbytes
         return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
 
     def copy(self) -> MemoryBank:
         """A bank that shares the tensors (which nothing changes in place) and not the books."""
-        twin = MemoryBank(self.model, correction_window=self.correction_window)
+        twin = MemoryBank(self.model, correction_window=self.correction_window, memory_policy=self.memory_policy)
         twin.restore(self)
         return twin
 
@@ -266,6 +288,7 @@ class MemoryBank:
         self.first_frame, self.last_frame = other.first_frame, other.last_frame
         self.conditioning, self.recent = dict(other.conditioning), dict(other.recent)
         self.prompted, self.clicks = dict(other.prompted), dict(other.clicks)
+        self.policy = None if other.policy is None else other.policy.copy()
 
     def dump(self) -> bytes:
         """The bank as a safetensors file; of a frame that was prompted and not tracked since, nothing may be pending.
@@ -285,6 +308,8 @@ class MemoryBank:
         }
         for index, (coords, labels) in self.clicks.items():
             tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
+        if self.policy is not None:
+            tensors |= {f"policy.{index}.features": tensor.cpu() for index, tensor in self.policy.tensors}
         state = {
             "format": _FORMAT,
             "model": self.model,
@@ -292,6 +317,7 @@ class MemoryBank:
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
             "conditioning": list(self.conditioning),  # in the order of prompting, which safetensors would sort
+            "policy": None if self.policy is None else self.policy.to_json(),
         }
         # One entry, because safetensors writes several in an order that changes from run to run.
         return safetensors.torch.save(tensors, metadata={"bank": json.dumps(state)})
@@ -312,7 +338,11 @@ class MemoryBank:
             raise InvalidArgument.of("bank", f"has the format {state['format']!r}, this version reads {_FORMAT!r}")
         if state["model"] != model:
             raise InvalidArgument.of("bank", f"was made by the model {state['model']!r}, not by {model!r}")
-        bank = cls(model, correction_window=state["correction_window"])
+        policy = state.get("policy") or {"kind": "SAM2"}  # banks of before there were policies lack it
+        if policy["kind"] not in MemoryPolicy.__members__:
+            raise InvalidArgument.of("bank", f"has the memory policy {policy['kind']!r}, which this version lacks")
+        memory_policy = MemoryPolicy[policy["kind"]]
+        bank = cls(model, correction_window=state["correction_window"], memory_policy=memory_policy)
         bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
         parts: dict[tuple[str, int], dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
@@ -321,6 +351,9 @@ class MemoryBank:
         bank.conditioning = {i: Memory(**parts["conditioning", i]) for i in state["conditioning"]}
         bank.recent = {i: Memory(**part) for (kind, i), part in sorted(parts.items()) if kind == "recent"}
         bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in parts.items() if kind == "clicks"}
+        if bank.policy is not None:
+            kept = {i: part["features"] for (kind, i), part in parts.items() if kind == "policy"}
+            bank.policy.load(policy, kept)
         return bank
 
     def __repr__(self) -> str:
@@ -341,6 +374,13 @@ def check_room(conditioning_frames: int) -> None:
             f"the object has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
             "remove it and prompt it again on this frame to go on"
         )
+
+
+def _shown(memory: Memory) -> npt.NDArray[np.bool_]:
+    """``bool[4h, 4w]``, the mask of a memory that has its logits."""
+    assert memory.logits is not None
+    mask: npt.NDArray[np.bool_] = (memory.logits[0] > 0).cpu().numpy()
+    return mask
 
 
 def _read_state(data: bytes) -> dict[str, Any]:

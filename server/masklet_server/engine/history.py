@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition
 from masklet_server.engine.bank import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS, Memory, Prompted, check_room
+from masklet_server.engine.policies import MemoryPolicy, Policy
 from masklet_server.engine.shelf import Kept, Shelf
 
 
@@ -77,6 +79,8 @@ class History:
 
     def __init__(self, model: str, shelf: Shelf) -> None:
         self.model = model
+        self.memory_policy = MemoryPolicy.SAM2
+        self.policy: Policy[Any] | None = None
         self.shelf = shelf
         self.conditioning: dict[int, _Entry] = {}
         self.recent: dict[int, _Entry] = {}

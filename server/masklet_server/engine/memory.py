@@ -6,9 +6,11 @@ Where a method takes `reverse`, time is meant to run backwards: "before" a frame
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch import Tensor
+
+from masklet_server.engine.policies import MemoryPolicy, Policy
 
 if TYPE_CHECKING:
     from masklet_server.engine.bank import Memory, Prompted
@@ -21,9 +23,13 @@ class ObjectMemory(Protocol):
 
     Attributes:
         clicks: By frame, all points given on it: ``float32[N, 2]`` in pixels of the model's square, ``int32[N]``.
+        memory_policy: Which tracked frames are remembered.
+        policy: Its state; None for SAM 2's own, which needs none.
     """
 
     clicks: dict[int, tuple[Tensor, Tensor]]
+    memory_policy: MemoryPolicy
+    policy: Policy[Any] | None
 
     @property
     def nbytes(self) -> int:

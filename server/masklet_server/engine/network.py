@@ -342,10 +342,21 @@ class Network:
         logits, ious, tokens, score = self.decode_candidates(
             features, fine, points=points, mask_logits=mask_logits, multimask=multimask
         )
+        return self.pick(logits, ious, tokens, score, ious.argmax(dim=-1))
+
+    def pick(self, logits: Tensor, ious: Tensor, tokens: Tensor, score: Tensor, best: Tensor) -> Decoded:
+        """One of each object's candidates (the end of `SAM2Base._forward_sam_heads`).
+
+        Args:
+            logits: What `decode_candidates` returns, like the next three.
+            ious: Likewise.
+            tokens: Likewise.
+            score: Likewise.
+            best: ``int64[B]``, which one.
+        """
         present = score > 0
         logits = torch.where(present[:, None, None], logits, NO_OBJ_SCORE)
         rows = torch.arange(len(logits), device=logits.device)
-        best = ious.argmax(dim=-1)
         # With a single output token for all candidates there is one pointer; with one for each, the chosen one's.
         pointer = self.model.obj_ptr_proj(tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0])
         return Decoded(logits[rows, best][:, None], ious[rows, best], self._absent_aware(pointer, present), score)

@@ -24,6 +24,7 @@ from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel, Pictu
 from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Network
 from masklet_server.engine.picture import PictureCache
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
@@ -137,14 +138,16 @@ class Engine:
         except KeyError:
             raise NotFound(f"the model {model!r} is not loaded; this server has {', '.join(self.models)}") from None
 
-    def new_bank(self, model: str, *, correction_window: int = 0) -> MemoryBank:
+    def new_bank(
+        self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    ) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes.
 
         Raises:
             NotFound: The model is not loaded.
         """
         self.network(model)
-        bank = MemoryBank(model, correction_window=correction_window)
+        bank = MemoryBank(model, correction_window=correction_window, memory_policy=memory_policy)
         self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
 

@@ -18,6 +18,8 @@ from masklet.prompts import Prompt
 from masklet_server.engine.bank import Memory, Prompted
 from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Decoded, Features, Network, Past
+from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.engine.policy_step import step_by_policy
 
 # Upstream clamps logits that are fed back, "to avoid rare numerical issues".
 FEEDBACK_LIMIT = 32.0
@@ -99,13 +101,13 @@ def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> li
     for work in works:
         settle_prompts(network, work.bank)
     found: dict[int, Memory] = {}
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[tuple[MemoryPolicy, int, int], list[int]] = {}
     for i, work in enumerate(works):
         if (memory := work.bank.conditioned(work.frame_index)) is not None:
             found[i] = memory
             continue
         lengths = (len(_memories(work)), len(_pointers(network, work)))
-        groups.setdefault(lengths, []).append(i)
+        groups.setdefault((work.bank.memory_policy, *lengths), []).append(i)
     for members in groups.values():
         for start in range(0, len(members), max_batch):
             batch = members[start : start + max_batch]
@@ -118,9 +120,10 @@ def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> li
 
 
 def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
-    """One pass for works whose banks hold equally many memories and pointers."""
-    batch = Features.stack([work.frame for work in works])
-    decoded, memories = network.step(batch, _past(network, works))
+    """One pass for works of one policy whose banks hold equally many memories and pointers."""
+    batch, past = Features.stack([work.frame for work in works]), _past(network, works)
+    choosing = [(work.bank.policy, work.frame_index) for work in works if work.bank.policy is not None]
+    decoded, memories = step_by_policy(network, batch, past, choosing) if choosing else network.step(batch, past)
     shown = network.fill_holes(decoded.logits)
     return [
         # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.

@@ -13,12 +13,14 @@ from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.jobs import PicturePrompt
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc.status import to_status
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture, PictureFormat
 from masklet_server.video.source import VideoLimits
@@ -52,6 +54,18 @@ _DIRECTIONS: dict[int, events.Direction] = {
     tracking_pb2.DIRECTION_FORWARD: events.Direction.FORWARD,
     tracking_pb2.DIRECTION_BACKWARD: events.Direction.BACKWARD,
     tracking_pb2.DIRECTION_BOTH: events.Direction.BOTH,
+}
+_MEMORY_POLICIES: dict[int, MemoryPolicy] = {
+    tracking_pb2.MEMORY_POLICY_UNSPECIFIED: MemoryPolicy.SAM2,
+    tracking_pb2.MEMORY_POLICY_SAM2: MemoryPolicy.SAM2,
+    tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.DISTRACTOR_AWARE,
+    tracking_pb2.MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.MOTION_AWARE,
+}
+_OBJECT_EVENTS = {
+    None: common_pb2.OBJECT_EVENT_UNSPECIFIED,
+    ObjectEvent.LOST: common_pb2.OBJECT_EVENT_LOST,
+    ObjectEvent.REACQUIRED: common_pb2.OBJECT_EVENT_REACQUIRED,
+    ObjectEvent.OUT_OF_VIEW: common_pb2.OBJECT_EVENT_OUT_OF_VIEW,
 }
 # Stands in for a prompt's mask while that is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
@@ -296,7 +310,14 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         propagation=_propagation(message.propagation),
         return_logits=message.return_logits,
         timings=message.timings,
+        memory_policy=_memory_policy(message.memory_policy),
     )
+
+
+def _memory_policy(number: int) -> MemoryPolicy:
+    if number not in _MEMORY_POLICIES:
+        raise InvalidArgument.of("config.memory_policy", f"is {number}, which is no MemoryPolicy")
+    return _MEMORY_POLICIES[number]
 
 
 def _delivery(number: int) -> events.Delivery:
@@ -402,6 +423,7 @@ def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
         object_score=result.object_score,
         visible=result.visible,
         logits=None if result.logits is None else logits_to_wire(result.logits),
+        event=_OBJECT_EVENTS[result.event],
     )
 
 

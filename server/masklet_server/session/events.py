@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet.errors import InvalidArgument, MaskletError
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import VideoInfo
@@ -68,6 +70,7 @@ class Configure:
         propagation: When frames are tracked.
         return_logits: Results carry logits, too.
         timings: Frame results say where their time went.
+        memory_policy: What the objects' memories keep.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -85,6 +88,7 @@ class Configure:
     propagation: Propagation = Propagation.AUTOMATIC
     return_logits: bool = False
     timings: bool = False
+    memory_policy: MemoryPolicy = MemoryPolicy.SAM2
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -98,6 +102,10 @@ class Configure:
                 raise InvalidArgument.of("config.delivery", "is LATEST, which PROPAGATION_ON_REQUEST excludes")
             if self.live:
                 raise InvalidArgument.of("config.live", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
+            if self.memory_policy is not MemoryPolicy.SAM2:
+                raise InvalidArgument.of(
+                    "config.memory_policy", f"is {self.memory_policy.name}, PROPAGATION_ON_REQUEST knows SAM2 alone"
+                )
         object.__setattr__(self, "live", self.live or self.delivery is Delivery.LATEST)
         if self.live and self.frame_count:
             raise InvalidArgument.of(
@@ -277,6 +285,7 @@ class ObjectResult:
         predicted_iou: 0 to 1.
         object_score: Logit.
         logits: ``float32[h, w]``, low-resolution; None unless they were asked for.
+        event: What happened to the object on this frame; only ever in a frame's first result.
     """
 
     object_id: int
@@ -286,6 +295,7 @@ class ObjectResult:
     predicted_iou: float
     object_score: float
     logits: npt.NDArray[np.float32] | None = None
+    event: ObjectEvent | None = None
 
     @property
     def visible(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.history import History
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
@@ -25,7 +26,7 @@ class TrackingEngine(Protocol):
     def default_model(self) -> str:
         """The one used where none is named."""
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes."""
 
     def new_history(self, model: str, shelf: Shelf) -> History:

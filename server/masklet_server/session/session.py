@@ -124,6 +124,7 @@ class Session:
             latest=self._latest,
             return_logits=config.return_logits,
             timings=config.timings,
+            memory_policy=config.memory_policy,
         )
         self._stored = FrameStore(limits.max_stored_frame_bytes)
         self._annotator: Annotator | None = None

@@ -11,6 +11,7 @@ from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask
+from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
@@ -19,6 +20,7 @@ from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.visibility import Sighting, Visibility
 from masklet_server.video.source import Frame
 
 
@@ -30,11 +32,13 @@ class Followed:
         bank: Its memory.
         prompted_frames: On how many frames it was prompted; 0 until its first one is tracked.
         is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not count yet.
+        visibility: Whether it is seen, as results go out.
     """
 
     bank: MemoryBank
     prompted_frames: int = 0
     is_prompted_now: bool = False
+    visibility: Visibility = field(default_factory=Visibility)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class TrackerOptions:
             itself.
         return_logits: Results carry logits, too.
         timings: Results say where their time went.
+        memory_policy: What the objects' memories keep.
     """
 
     stream: str
@@ -82,6 +87,7 @@ class TrackerOptions:
     latest: bool = False
     return_logits: bool = False
     timings: bool = False
+    memory_policy: MemoryPolicy = MemoryPolicy.SAM2
 
 
 class Tracker:
@@ -182,9 +188,12 @@ class Tracker:
     def _line_up(self, prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         for given in prompts:
             if given.object_id not in self.objects:
-                self.objects[given.object_id] = Followed(self._engine.new_bank(self._options.model))
+                self.objects[given.object_id] = Followed(self._new_bank())
             self.objects[given.object_id].is_prompted_now = True
         return [_Entry(object_id, self.objects[object_id]) for object_id in sorted(self.objects)]
+
+    def _new_bank(self) -> MemoryBank:
+        return self._engine.new_bank(self._options.model, memory_policy=self._options.memory_policy)
 
     async def _decode_prompts(self, entries: Sequence[_Entry], prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         """Give each entry its prompts; those whose mask is broken are answered with an error."""
@@ -254,7 +263,7 @@ class Tracker:
         for entry in entries:
             good = []
             for prompt in entry.prompts:
-                task = ObjectTask(self._engine.new_bank(job.model), (prompt,))
+                task = ObjectTask(self._new_bank(), (prompt,))
                 try:
                     with self._idle.busy():
                         await self._engine.track(replace(job, tasks=[task]))
@@ -287,7 +296,10 @@ class Tracker:
                 pts=frame.pts,
                 time_base=frame.time_base,
                 pts_nanoseconds=frame.pts_nanoseconds,
-                objects=tuple(results[len(prompted) :]),
+                objects=tuple(
+                    _with_event(result, entry.followed.visibility, frame)
+                    for result, entry in zip(results[len(prompted) :], tracked.entries, strict=True)
+                ),
                 skipped=tracked.taken.skipped,
                 capture_time_nanoseconds=frame.capture_time_nanoseconds,
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
@@ -318,3 +330,9 @@ class Tracker:
             object_score=output.object_score,
             logits=output.logits,
         )
+
+
+def _with_event(result: ObjectResult, visibility: Visibility, frame: Frame) -> ObjectResult:
+    """A frame's first result for an object, which decides what has happened to it."""
+    sighting = Sighting(result.object_score, result.predicted_iou, result.box, frame.height, frame.width)
+    return replace(result, event=visibility.update(sighting))

@@ -1,0 +1,40 @@
+"""A step of objects whose memory policy chooses among the mask decoder's candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masklet_server.engine.network import Decoded, FeatureBatch, Network, Past
+from masklet_server.engine.policies import Candidates, Policy
+
+
+def step_by_policy(
+    network: Network, batch: FeatureBatch, past: Past, choosing: Sequence[tuple[Policy[Any], int]]
+) -> tuple[Decoded, Tensor]:
+    """Track B objects on their frames without a prompt, as `Network.step` does; each one's policy takes its mask.
+
+    Args:
+        network: The model.
+        batch: The frames' features.
+        past: What is attended to.
+        choosing: For each object its policy and the frame's index.
+
+    Returns:
+        What was taken, and its memories ``bfloat16[B, M, h, w]``.
+    """
+    features = network.with_memory(batch.top, past)
+    logits, ious, tokens, score = network.decode_candidates(
+        features, batch.fine, points=None, mask_logits=None, multimask=True
+    )
+    masks, predicted, scores = (logits > 0).cpu().numpy(), ious.cpu().numpy(), score[:, 0].tolist()
+    best = [
+        policy.choose(frame_index, Candidates(masks[i], predicted[i], scores[i]))
+        for i, (policy, frame_index) in enumerate(choosing)
+    ]
+    decoded = network.pick(logits, ious, tokens, score, torch.tensor(best, device=logits.device))
+    memories = network.encode_memory(batch.top, decoded.logits, decoded.object_score, prompted=False)
+    return decoded, memories
