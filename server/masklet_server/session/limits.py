@@ -16,6 +16,9 @@ class SessionLimits:
             session ends.
         max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
             not say itself.
+        correction_window: Of the last frames, how many can still be prompted; 0: none that was tracked.
+        correction_bytes: What these frames' pixels, and what memory banks hold for their sake, may take; where it does
+            not suffice, fewer frames can be corrected.
         max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
     """
 
@@ -23,4 +26,6 @@ class SessionLimits:
     window: int = 64
     idle_timeout_seconds: float = 60.0
     max_latency_seconds: float = 0.05
+    correction_window: int = 64
+    correction_bytes: int = 256 * 1024**2
     max_mask_bytes: int = 16 * 1024**2
