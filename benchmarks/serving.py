@@ -102,9 +102,9 @@ class InstantEngine:
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
         self._output = ObjectOutput(mask.astype(bool), 0.9, 5.0)
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, correction_window: int = 0) -> MemoryBank:
         """An empty one, which stays so."""
-        return MemoryBank(model)
+        return MemoryBank(model, correction_window=correction_window)
 
     async def track(self, job: FrameJob) -> FrameOutput:
         """The mask for every object and prompt."""

@@ -79,6 +79,8 @@ class Converter:
                 return self._prompt_event(request.prompt)
             case "remove_object":
                 return events.RemoveObject(request.remove_object.object_id)
+            case "clear_prompts":
+                return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
             case "ack":
                 return events.Ack(request.ack.sequence)
             case "end_of_video":
@@ -109,6 +111,7 @@ class Converter:
             box=_box(message.box) if message.HasField("box") else None,
             mask=None if mask is None else _ANY_MASK,
             keep_old_points=message.keep_old_points,
+            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
         )
         return GivenPrompt(prompt, mask)
 
@@ -256,6 +259,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
+        correction_window=message.correction_window,
     )
 
 
@@ -340,6 +344,7 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         time_base_numerator=result.time_base.numerator,
         time_base_denominator=result.time_base.denominator,
         pts_nanoseconds=result.pts_nanoseconds,
+        revision=result.revision,
         objects=[_object_result(one) for one in result.objects],
         skipped_frame_indices=result.skipped,
         capture_time_nanoseconds=result.capture_time_nanoseconds,

@@ -25,6 +25,7 @@ class Credits:
         self._last_sent = 0
         self._last_acked = 0
         self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def available(self) -> int:
@@ -37,6 +38,22 @@ class Credits:
             self._changed.clear()
             await self._changed.wait()
         self._taken += 1
+
+    def give_back(self) -> None:
+        """There is no result after all for a credit that was taken."""
+        self._taken -= 1
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Wait until every result is acknowledged, or the client can acknowledge no more."""
+        while not self._closed and self.available < self.window:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """No acknowledgement will come any more."""
+        self._closed = True
+        self._changed.set()
 
     def number_prompt(self) -> int:
         """The sequence of a prompt's result, which costs no credit of its own."""

@@ -43,6 +43,8 @@ class Configure:
         max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
         live: The video has no known end. True where the delivery is LATEST.
         source_url: Where the server fetches the video itself; empty: the client sends it.
+        correction_window: Of the last frames, how many can still be prompted; 0 for the server's limit. A client that
+            says it has the last word: the session ends once all its results are acknowledged.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -57,6 +59,7 @@ class Configure:
     max_latency_seconds: float = 0.0
     live: bool = False
     source_url: str = ""
+    correction_window: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -100,10 +103,17 @@ class PromptObject:
     Attributes:
         prompt: What is said.
         on_next_frame: It is for the next frame to be tracked, whichever the prompt names.
+
+    Raises:
+        InvalidArgument: It names a time as well.
     """
 
     prompt: GivenPrompt
     on_next_frame: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_next_frame and self.prompt.prompt.pts_seconds is not None:
+            raise InvalidArgument.of("pts_seconds", "excludes on_next_frame; a prompt is for a time or for that frame")
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,14 @@ class RemoveObject:
     """Stop following an object from the next frame on."""
 
     object_id: int
+
+
+@dataclass(frozen=True)
+class ClearPrompts:
+    """Drop what was said of an object on a frame and waits for it."""
+
+    object_id: int
+    frame_index: int
 
 
 @dataclass(frozen=True)
@@ -144,6 +162,7 @@ Event = (
     | NextPacket
     | PromptObject
     | RemoveObject
+    | ClearPrompts
     | Ack
     | EndOfVideo
     | Cancel
@@ -228,6 +247,7 @@ class FrameResult:
         skipped: Frames before this one, and after the one before it, that were not tracked.
         capture_time_nanoseconds: As it came with the frame.
         latency_seconds: Since the frame's data arrived.
+        revision: Counts the frame's results, from 0; above 0 the objects are those that were corrected.
     """
 
     sequence: int
@@ -239,6 +259,7 @@ class FrameResult:
     skipped: tuple[int, ...] = ()
     capture_time_nanoseconds: int = 0
     latency_seconds: float = 0.0
+    revision: int = 0
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,18 @@ class FrameFeed:
         frame_count: Frames the client says there are, which is believed; 0 where it does not say.
         live: The video has no known end, and nothing is looked for ahead.
         is_file: The source is fed whatever becomes of its frames, so that waiting for one more is always safe.
+        most_ahead: Frames that `draw` takes from the source, at most.
     """
 
     def __init__(
-        self, source: Source, idle: IdleWatch, *, frame_count: int = 0, live: bool = False, is_file: bool = False
+        self,
+        source: Source,
+        idle: IdleWatch,
+        *,
+        frame_count: int = 0,
+        live: bool = False,
+        is_file: bool = False,
+        most_ahead: int = 0,
     ) -> None:
         self.taken = 0
         self._source = source
@@ -60,6 +68,7 @@ class FrameFeed:
         self._promised = frame_count
         self._live = live
         self._is_file = is_file
+        self._most_ahead = most_ahead
         self._ahead: deque[Frame] = deque()
         self._ended = False
         self._drawing: asyncio.Task[None] | None = None
@@ -102,13 +111,13 @@ class FrameFeed:
             await self._pull()
         return self._ahead[0] if self._ahead else None
 
-    async def draw(self, most: int) -> None:
-        """Take frames from the source until so many wait to be taken from here; may be cancelled.
+    async def draw(self) -> None:
+        """Take pictures from the source while results can't be sent; may be cancelled.
 
         A source that is full stops the reading of the client's messages, and with it of the acknowledgements that are
-        waited for.
+        waited for: results of corrections may fill the window while pictures wait.
         """
-        while len(self._ahead) < most and not self._ended:
+        while len(self._ahead) < self._most_ahead and not self._ended:
             await self._pull()
 
     def take(self) -> TakenFrame:
@@ -225,9 +234,6 @@ class LatestFeed(FrameFeed):
         frame = self._ahead.popleft()
         self.taken += 1
         return TakenFrame(frame, self.taken - 1, skipped)
-
-    async def draw(self, most: int) -> None:
-        """Nothing to do: frames are taken from the source all the time."""
 
     async def _pump(self) -> None:
         try:

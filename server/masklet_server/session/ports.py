@@ -23,7 +23,7 @@ class TrackingEngine(Protocol):
     def default_model(self) -> str:
         """The one used where none is named."""
 
-    def new_bank(self, model: str) -> MemoryBank:
+    def new_bank(self, model: str, *, correction_window: int = 0) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes."""
 
     async def track(self, job: FrameJob) -> FrameOutput:

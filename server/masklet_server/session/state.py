@@ -43,6 +43,7 @@ class Step(enum.Enum):
     VIDEO = "video"
     PROMPT = "prompt"
     REMOVE_OBJECT = "remove_object"
+    CLEAR_PROMPTS = "clear_prompts"
     ACK = "ack"
     END_OF_VIDEO = "end_of_video"
     FIRST_FRAME = "the first frame"
@@ -54,11 +55,13 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.CONFIGURED, Step.VIDEO): State.RECEIVING,
     (State.CONFIGURED, Step.PROMPT): State.CONFIGURED,
     (State.CONFIGURED, Step.REMOVE_OBJECT): State.CONFIGURED,
+    (State.CONFIGURED, Step.CLEAR_PROMPTS): State.CONFIGURED,
     (State.CONFIGURED, Step.ACK): State.CONFIGURED,
     (State.CONFIGURED, Step.FAILURE): State.FAILED,
     (State.RECEIVING, Step.VIDEO): State.RECEIVING,
     (State.RECEIVING, Step.PROMPT): State.RECEIVING,
     (State.RECEIVING, Step.REMOVE_OBJECT): State.RECEIVING,
+    (State.RECEIVING, Step.CLEAR_PROMPTS): State.RECEIVING,
     (State.RECEIVING, Step.ACK): State.RECEIVING,
     (State.RECEIVING, Step.END_OF_VIDEO): State.DRAINING,
     (State.RECEIVING, Step.FIRST_FRAME): State.TRACKING,
@@ -66,12 +69,14 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.TRACKING, Step.VIDEO): State.TRACKING,
     (State.TRACKING, Step.PROMPT): State.TRACKING,
     (State.TRACKING, Step.REMOVE_OBJECT): State.TRACKING,
+    (State.TRACKING, Step.CLEAR_PROMPTS): State.TRACKING,
     (State.TRACKING, Step.ACK): State.TRACKING,
     (State.TRACKING, Step.END_OF_VIDEO): State.DRAINING,
     (State.TRACKING, Step.LAST_RESULT): State.DONE,  # some containers say themselves where they end
     (State.TRACKING, Step.FAILURE): State.FAILED,
     (State.DRAINING, Step.PROMPT): State.DRAINING,
     (State.DRAINING, Step.REMOVE_OBJECT): State.DRAINING,
+    (State.DRAINING, Step.CLEAR_PROMPTS): State.DRAINING,
     (State.DRAINING, Step.ACK): State.DRAINING,
     (State.DRAINING, Step.FIRST_FRAME): State.DRAINING,
     (State.DRAINING, Step.LAST_RESULT): State.DONE,
