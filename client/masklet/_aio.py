@@ -19,13 +19,12 @@ from grpc_health.v1 import health_pb2
 from masklet import _server_info
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
-from masklet._live import OnError
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._results import FrameResult, PromptResult, VideoInfo
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import VideoSource, open_upload
 from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
@@ -82,8 +81,10 @@ class AsyncClient:
         model: str = "",
         deterministic: bool = False,
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
     ) -> AsyncTracking:
         """Follow objects through a video; `async for` over the answer gives a `FrameResult` for every frame, in order.
 
@@ -108,8 +109,10 @@ class AsyncClient:
             model=model,
             deterministic=deterministic,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             on_prompt=prompted,
+            on_error=None if on_error is None else _on_loop(loop, on_error),
         )
         return AsyncTracking(tracking, source)
 
@@ -122,6 +125,7 @@ class AsyncClient:
         model: str = "",
         deterministic: bool = False,
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         on_prompt: OnPrompt | None = None,
         on_error: OnError | None = None,
@@ -143,6 +147,7 @@ class AsyncClient:
             model=model,
             deterministic=deterministic,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             on_prompt=None if on_prompt is None else _on_loop(loop, on_prompt),
             on_error=None if on_error is None else _on_loop(loop, on_error),
@@ -214,12 +219,16 @@ class AsyncTracking(AsyncIterator[FrameResult]):
         return self._tracking.video
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Prompt while the video runs, for a frame that has not been tracked yet."""
+        """Prompt while the video runs, or correct a frame that was tracked; as `Tracking.add_prompt`."""
         self._tracking.add_prompt(prompt)
 
     def remove_object(self, object_id: int) -> None:
         """Stop following an object from the next frame to be tracked."""
         self._tracking.remove_object(object_id)
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back what was said of an object on a frame, if it was not applied yet."""
+        self._tracking.clear_prompts(object_id, frame_index)
 
     def cancel(self) -> None:
         """End the call; a loop that waits for a frame raises `Cancelled`."""

@@ -10,12 +10,12 @@ from grpc_health.v1 import health_pb2
 from masklet import _server_info
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
-from masklet._live import Live, OnError
+from masklet._live import Live
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import VideoSource, open_upload
 from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
@@ -79,8 +79,10 @@ class Client:
         model: str = "",
         deterministic: bool = False,
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
     ) -> Tracking:
         """Follow objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
 
@@ -98,8 +100,13 @@ class Client:
             model: A name from `info`; empty for the server's default.
             deterministic: Never share a batch with other sessions, so that two runs give the same bits.
             window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
+            correction_window: Of the last frames tracked, how many can still be corrected; 0 for as many as the server
+                allows. Naming it says that the loop will: the server then waits for it before it ends, so that the
+                last frames can be corrected, too.
             timeout: Seconds for the whole video; None for no limit.
             on_prompt: Called on this thread with what the model makes of each prompt, before its frame comes.
+            on_error: Called on this thread with faults that do no harm to the stream, such as a correction that comes
+                too late. Without it they are raised from the loop, which ends the call.
 
         Raises:
             MaskletError: From here if an argument is wrong, from the loop if the server reports a fault.
@@ -111,8 +118,10 @@ class Client:
             model=model,
             deterministic=deterministic,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def live(
@@ -124,6 +133,7 @@ class Client:
         model: str = "",
         deterministic: bool = False,
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         on_prompt: OnPrompt | None = None,
         on_error: OnError | None = None,
@@ -146,6 +156,7 @@ class Client:
             model: A name from `info`; empty for the server's default.
             deterministic: Never share a batch with other sessions.
             window: Frames that the server may be ahead of the loop over results; 0 for as many as it allows.
+            correction_window: As for `track`.
             timeout: Seconds for the whole call; None for no limit.
             on_prompt: Called, on the thread that takes results, with what the model makes of each prompt.
             on_error: Called, on that thread, with faults that do no harm to the stream, such as a prompt beside the
@@ -161,6 +172,7 @@ class Client:
             model=model,
             deterministic=deterministic,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             on_prompt=on_prompt,
             on_error=on_error,

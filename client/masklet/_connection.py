@@ -11,10 +11,10 @@ from grpc_health.v1 import health_pb2_grpc
 
 from masklet import _status
 from masklet._endpoint import Endpoint
-from masklet._live import Live, OnError
+from masklet._live import Live
 from masklet._live_protocol import LiveProtocol, live_config
 from masklet._protocol import TrackProtocol, prompts_of, track_config
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import Upload
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
@@ -94,8 +94,10 @@ class Connection:
         model: str,
         deterministic: bool,
         window: int,
+        correction_window: int,
         timeout: float | None,
         on_prompt: OnPrompt | None,
+        on_error: OnError | None,
     ) -> Tracking:
         """Start a track call.
 
@@ -104,7 +106,13 @@ class Connection:
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count)
+        config = track_config(
+            model=model,
+            deterministic=deterministic,
+            window=window,
+            correction_window=correction_window,
+            frame_count=upload.frame_count,
+        )
         config.source_url = upload.source_url
         protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
         return Tracking(
@@ -114,6 +122,7 @@ class Connection:
             target=str(self._endpoint),
             timeout=timeout,
             on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def live(
@@ -125,6 +134,7 @@ class Connection:
         model: str,
         deterministic: bool,
         window: int,
+        correction_window: int,
         timeout: float | None,
         on_prompt: OnPrompt | None,
         on_error: OnError | None,
@@ -137,7 +147,13 @@ class Connection:
         """
         self._check_open()
         config = live_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=0),
+            track_config(
+                model=model,
+                deterministic=deterministic,
+                window=window,
+                correction_window=correction_window,
+                frame_count=0,
+            ),
             delivery=delivery,
             max_latency=max_latency,
         )

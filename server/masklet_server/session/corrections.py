@@ -4,8 +4,8 @@ While something is corrected, new frames wait or, where the latest ones are want
 the kept frames from the earliest one with a correction to the last one. On each it tracks the objects that joined it
 before, then applies the frame's corrections, whose objects join. Of one object, corrections are applied in the order in
 which they came: one for a frame that the sweep has passed, and all that came after it, wait for the next sweep. The
-masks are those of one propagation after each correction, because tracking a frame reads nothing of later frames but what
-was prompted there before it was tracked.
+masks are those of a propagation of its own after each correction: tracking a frame reads of later ones their
+conditioning memories alone, which corrections do not touch.
 """
 
 from __future__ import annotations
