@@ -222,9 +222,10 @@ class FakeSource:
     async def __aexit__(self, *exc_info: object) -> None:
         self.closed = True
 
-    async def put(self, value: int) -> None:
+    async def put(self, value: int, pts_seconds: float | None = None) -> None:
         pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
-        frame = Frame(self._fed, self._fed * 40, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
+        pts = self._fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
+        frame = Frame(self._fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
         self._fed += 1
         await self._frames.put(frame)
 
@@ -265,7 +266,7 @@ class FakePictures(FakeSource):
     """Takes pictures, a few ahead."""
 
     async def feed(self, picture: Picture) -> None:
-        await self.put(picture.data[0])
+        await self.put(picture.data[0], picture.pts_seconds)
 
 
 class FakePackets(FakeSource):

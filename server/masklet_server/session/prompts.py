@@ -120,7 +120,7 @@ class PromptBook:
         self.next_frame = 0
         self.corrected = asyncio.Event()
         self._limits = limits
-        self._kept = kept or KeptFrames(0, 0)
+        self._kept = KeptFrames(0, 0) if kept is None else kept
         self._times = Timetable(self._kept.window)
         self._waiting: dict[int, list[GivenPrompt]] = {}
         self._late: list[GivenPrompt] = []
@@ -205,7 +205,7 @@ class PromptBook:
 
     # Times
 
-    def place(self, frame_index: int, pts_nanoseconds: int, upcoming: int | None) -> None:
+    def place(self, frame_index: int, pts_nanoseconds: int, *, upcoming: int | None = None, last: bool = False) -> None:
         """A frame is about to be taken: give it the prompts whose times it is nearest to.
 
         A frame that was taken before may turn out to be nearer, where the one after it was not known in time: it is
@@ -215,8 +215,10 @@ class PromptBook:
             frame_index: The frame's.
             pts_nanoseconds: Its time.
             upcoming: The time of the frame after it, or None where that is not known.
+            last: None will come after it.
         """
         self._times.add(frame_index, pts_nanoseconds)
+        self._times.is_complete = last
         timed, self._timed = self._timed, []
         for given in timed:
             time = given.pts_nanoseconds

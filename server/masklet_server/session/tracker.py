@@ -224,7 +224,12 @@ class Tracker:
         if self._book.waits_for_times:
             with self._idle.waiting("the next frame, which tells whose a prompt for a time between the two is"):
                 upcoming = await frames.peek()
-        self._book.place(frame.index, frame.pts_nanoseconds, None if upcoming is None else upcoming.pts_nanoseconds)
+        self._book.place(
+            frame.index,
+            frame.pts_nanoseconds,
+            upcoming=None if upcoming is None else upcoming.pts_nanoseconds,
+            last=frames.at_end,
+        )
 
     async def _fit(self, frame: Frame) -> None:
         """Hold waiting prompts against the size of the frame, where that is not the size of the one before."""
