@@ -90,6 +90,17 @@ async def test_the_corrected_frame_is_prompted_and_not_tracked_and_those_after_i
         await finish(client)
 
 
+@pytest.mark.parametrize("window", [6, 64])
+async def test_as_long_as_it_is_kept_the_first_frame_can_be_corrected(window: int) -> None:
+    async with talk(events.Configure(correction_window=window)) as client:
+        client.say(click(1), *video(6))
+        await client.frames(6)
+        client.say(click(1, 0))
+        await client.frames(12)
+        assert [line[:2] for line in lines(client)[6:]] == [(i, 1) for i in range(6)]
+        await finish(client)
+
+
 async def test_revisions_count_up_frame_by_frame() -> None:
     async with talk(PATIENT) as client:
         client.say(click(1), *video(5))
