@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import av
+import numpy as np
 
 import masklet
 
@@ -24,7 +25,8 @@ def main(address: str = "127.0.0.1:50051", frames: str = "24") -> None:
     corrected = max(count - 4, 1)
     # Not the whole clip, so that this is quick: its first frames as pictures.
     with av.open(str(CLIP)) as container:
-        pictures = [p.to_ndarray(format="rgb24") for p in itertools.islice(container.decode(video=0), count)]
+        decoded = itertools.islice(container.decode(video=0), count)
+        pictures = [picture.to_ndarray(format="rgb24").astype(np.uint8) for picture in decoded]
     before: dict[int, int] = {}
     after: dict[int, int] = {}
     # Naming a correction window makes the server wait for this loop, at the end of the clip too.

@@ -142,7 +142,7 @@ class Timetable:
             return None
         last = self._times[-1][0]
         is_ahead = pts_nanoseconds > last and not self.is_complete
-        if is_ahead and (upcoming is None or upcoming - pts_nanoseconds < pts_nanoseconds - last):
+        if is_ahead and (upcoming is None or abs(upcoming - pts_nanoseconds) < pts_nanoseconds - last):
             return None
         _, frame_index = min((abs(time - pts_nanoseconds), index) for time, index in self._times)
         return frame_index
