@@ -19,7 +19,7 @@ from tests.fakes import FakeEngine, FakeSource, FakeSources, fake_mask
 R = TypeVar("R", bound=events.Response)
 
 # Far more than anything here takes; only a test that fails waits so long.
-PATIENCE = 1.5
+PATIENCE = 10.0
 
 
 class Talk:

@@ -331,6 +331,25 @@ async def test_the_server_bounds_the_window() -> None:
         await finish(client)
 
 
+async def test_a_frame_may_go_out_of_reach_while_its_correction_waits() -> None:
+    async with talk(LIVE, correction_window=2) as client:
+        client.say(click(1), PICTURE, PICTURE)
+        await client.frames(2)
+        await client.quiet()
+        client.engine.open_gate.clear()
+        client.say(PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 0), click(1, 1))
+        await client.quiet()
+        assert client.problems == []
+        client.engine.open_gate.set()
+        await client.frames(5)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert violations(client) == [["prompt.frame_index"]]
+        assert lines(client)[3:] == [(1, 1, [1]), (2, 1, [1])]
+
+
 async def test_corrections_that_are_off_are_late_prompts() -> None:
     async with talk(events.Configure(live=True, correction_window=5), correction_window=0) as client:
         client.say(click(1), PICTURE, PICTURE)

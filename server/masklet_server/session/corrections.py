@@ -78,15 +78,16 @@ class Corrections:
         found.update(prompted)
         self._last = frame
         if self._kept.after(frame) is None:
-            self._swept = {}
+            self.clear()
         if not found:
             return None
         frame.revision += 1
         return Outcome(frame.taken, prompted, sorted(found.items(), key=lambda item: item[0]), frame.revision)
 
     def clear(self) -> None:
-        """Let go of all memories."""
+        """Let go of all memories and frames."""
         self._swept = {}
+        self._last = None
 
     def _still_swept(self) -> dict[int, Followed]:
         return {i: followed for i, followed in self._swept.items() if self._objects.get(i) is followed}
