@@ -26,15 +26,21 @@ def predictor() -> SAM2VideoPredictor:
     return build_reference(Registry.load().get("nano"))
 
 
-def reference(prompts: Sequence[Prompt], corrections: Iterable[Prompt], stop: int = NUM_FRAMES) -> dict[int, Mask]:
-    """One object's masks by frame: prompted, tracked to `stop`, corrected one by one, and tracked to the end."""
+def reference(
+    prompts: Sequence[Prompt], corrections: Iterable[Prompt], *, video: int, stop: int, end: int
+) -> dict[int, Mask]:
+    """One object's masks by frame: prompted, tracked to `stop`, corrected one by one, and tracked to `end`.
+
+    `video` is the number of frames that the predictor is told of.
+    """
     size = predictor().image_size
-    pictures = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC)) for p in frames()]
+    shown = frames()[:video]
+    pictures = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC)) for p in shown]
     play = Reference(predictor(), normalized(np.stack(pictures)), HEIGHT, WIDTH)
     found: dict[int, Mask] = {}
 
-    def propagate(start: int, end: int) -> None:
-        found.update({index: (logits > 0).numpy() for (index, _), logits in play.propagate(start, end).items()})
+    def propagate(first: int, last: int) -> None:
+        found.update({index: (logits > 0).numpy() for (index, _), logits in play.propagate(first, last).items()})
 
     for one in prompts:
         play.prompt(one)
@@ -43,8 +49,8 @@ def reference(prompts: Sequence[Prompt], corrections: Iterable[Prompt], stop: in
         found[one.frame_index] = (play.prompt(one) > 0).numpy()
         if one.frame_index + 1 < stop:
             propagate(one.frame_index + 1, stop)
-    if stop < NUM_FRAMES:
-        propagate(stop, NUM_FRAMES)
+    if stop < end:
+        propagate(stop, end)
     return found
 
 
@@ -70,44 +76,42 @@ def assert_same(ours: dict[int, Mask], theirs: dict[int, Mask]) -> None:
 
 
 def test_a_clip_is_corrected_after_its_last_frame(client: masklet.Client) -> None:
+    length = 12
     first = [prompt("box", 0), prompt("point", 1)]
     # Together, of two objects, and then a new object that is corrected in turn.
     corrections = [
-        click(1, 9, center(0, 9)),
-        click(1, 9, (4.0, 4.0), 0, old=True),
-        click(1, 13, (3.0, 200.0), 0),
-        Prompt(2, 11, mask=truth(1, 11)),
+        click(1, 6, center(0, 6)),
+        click(1, 6, (4.0, 4.0), 0, old=True),
+        click(1, 9, (3.0, 200.0), 0),
+        Prompt(2, 8, mask=truth(1, 8)),
     ]
-    late = [prompt("box", 2, 10), click(3, 14, center(2, 14))]
+    late = [prompt("box", 2, 7), click(3, 10, center(2, 10))]
     results: list[masklet.FrameResult] = []
     answers: list[masklet.PromptResult] = []
-    with client.track(lossless(), first, correction_window=64, on_prompt=answers.append) as tracking:
+    said = {0: corrections, 1: late[:1], 2: late[1:]}
+    with client.track(lossless(length), first, correction_window=64, on_prompt=answers.append) as tracking:
         for frame in tracking:
             results.append(frame)
-            if (frame.frame_index, frame.revision) == (NUM_FRAMES - 1, 0):
-                for one in corrections:
+            if frame.frame_index == length - 1:
+                for one in said.get(frame.revision, []):
                     tracking.add_prompt(one)
-            elif (frame.frame_index, frame.revision) == (NUM_FRAMES - 1, 1):
-                tracking.add_prompt(late[0])
-            elif (frame.frame_index, frame.revision) == (NUM_FRAMES - 1, 2):
-                tracking.add_prompt(late[1])
 
     assert [(r.frame_index, r.revision, list(r.objects)) for r in results] == [
-        *[(i, 0, [1, 2]) for i in range(NUM_FRAMES)],
-        *[(i, 1, [1]) for i in (9, 10)],
-        *[(i, 1, [1, 2]) for i in range(11, NUM_FRAMES)],
-        *[(10, 2, [3])],
-        *[(i, 2, [3]) for i in range(11, NUM_FRAMES)],
-        *[(i, 3, [3]) for i in range(14, NUM_FRAMES)],
+        *[(i, 0, [1, 2]) for i in range(length)],
+        *[(i, 1, [1]) for i in (6, 7)],
+        *[(i, 1, [1, 2]) for i in range(8, length)],
+        *[(i, 2, [3]) for i in range(7, length)],
+        *[(i, 3, [3]) for i in range(10, length)],
     ]
-    assert [a.frame_index for a in answers] == [0, 0, 9, 9, 11, 13, 10, 14]
+    assert [a.frame_index for a in answers] == [0, 0, 6, 6, 8, 9, 7, 10]
     assert [r.sequence for r in results] == sorted({r.sequence for r in results})
-    assert_same(final(results, 1), reference(first[:1], corrections[:3]))
-    assert_same(final(results, 2), reference(first[1:], corrections[3:]))
-    assert_same(final(results, 3), reference(late[:1], late[1:]))
-    before = final(results[:NUM_FRAMES], 1)
-    assert all((before[i] == final(results, 1)[i]).all() for i in range(9))
-    assert any((before[i] != final(results, 1)[i]).any() for i in range(9, NUM_FRAMES)), "the clicks changed nothing"
+    whole = {"video": length, "stop": length, "end": length}
+    assert_same(final(results, 1), reference(first[:1], corrections[:3], **whole))
+    assert_same(final(results, 2), reference(first[1:], corrections[3:], **whole))
+    assert_same(final(results, 3), reference(late[:1], late[1:], **whole))
+    before, after = final(results[:length], 1), final(results, 1)
+    assert all((before[i] == after[i]).all() for i in range(6))
+    assert any((before[i] != after[i]).any() for i in range(6, length)), "the clicks changed nothing"
 
 
 def test_a_live_stream_is_corrected_and_goes_on_from_there(client: masklet.Client) -> None:
@@ -116,15 +120,15 @@ def test_a_live_stream_is_corrected_and_goes_on_from_there(client: masklet.Clien
         results = [follow(live, picture) for picture in frames()[:8]]
         live.prompt(correction, frame_index=5)
         results += [next(live) for _ in range(3)]  # without any further frame
-        results += [follow(live, picture) for picture in frames()[8:]]
+        results += [follow(live, picture) for picture in frames()[8:12]]
         live.end()
         assert list(live) == []
     assert [(r.frame_index, r.revision) for r in results] == [
         *[(i, 0) for i in range(8)],
         *[(5, 1), (6, 1), (7, 1)],
-        *[(i, 0) for i in range(8, NUM_FRAMES)],
+        *[(i, 0) for i in range(8, 12)],
     ]
-    assert_same(final(results, 1), reference([prompt("point")], [correction], stop=8))
+    assert_same(final(results, 1), reference([prompt("point")], [correction], video=NUM_FRAMES, stop=8, end=12))
 
 
 def test_a_time_names_a_frame(client: masklet.Client) -> None:
