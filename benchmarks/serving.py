@@ -109,9 +109,11 @@ class InstantEngine:
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
         self._output = ObjectOutput(mask.astype(bool), 0.9, 5.0)
 
-    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
+    def new_bank(
+        self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    ) -> MemoryBank:
         """An empty one, which stays so."""
-        return MemoryBank(model)
+        return MemoryBank(model, correction_window=correction_window)
 
     def new_history(self, model: str, shelf: Shelf) -> History:
         """Likewise."""

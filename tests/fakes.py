@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import cast
@@ -36,13 +36,70 @@ HEIGHT, WIDTH, IMAGE_SIZE, LOGITS_SIZE = 48, 64, 16, 8
 BROKEN = 0xFF
 
 
-class FakeBank:
-    """Remembers what it was told: prompts by frame, and the frames it was tracked on."""
+# What a fake bank holds of each frame that can be corrected.
+FAKE_CORRECTION_BYTES = 100
 
-    def __init__(self, number: int) -> None:
+
+class FakeBank:
+    """Remembers what it was told, forgets what a real one forgets, and minds its order.
+
+    Attributes:
+        number: Counts the engine's banks.
+        prompts: All that were applied.
+        frames: Those it was tracked on, in order; after going back only those before.
+        corrected: Of these, those that were corrected and not tracked again since.
+        correctable: Of these, those of which it still holds what a correction takes.
+    """
+
+    def __init__(self, number: int, correction_window: int = 0) -> None:
         self.number = number
+        self.correction_window = correction_window
         self.prompts: list[Prompt] = []
         self.frames: list[int] = []
+        self.corrected: set[int] = set()
+        self.correctable: set[int] = set()
+        self._pending: set[int] = set()
+
+    def was_tracked(self, frame_index: int) -> bool:
+        return bool(self.frames) and self.frames[0] <= frame_index <= self.frames[-1]
+
+    def prompt(self, frame_index: int, prompts: Sequence[Prompt]) -> None:
+        self.prompts += prompts
+        if not self.was_tracked(frame_index):
+            self._pending.add(frame_index)
+            return
+        assert frame_index in self.correctable, "what a correction takes is gone"
+        self.corrected.add(frame_index)
+
+    def advance(self, frame_index: int) -> None:
+        assert not self.frames or self.frames[-1] == frame_index - 1, "a frame was skipped"
+        self._pending.clear()
+        self.frames.append(frame_index)
+        self.corrected.discard(frame_index)
+        self.correctable.add(frame_index)
+        self.keep(self.correction_window)
+
+    def rewind(self, frame_index: int) -> None:
+        if frame_index in self._pending and (not self.frames or frame_index < self.frames[0]):
+            self.frames = [frame_index]
+            self.correctable.add(frame_index)
+        else:
+            assert frame_index in self.correctable, "there is no going back so far"
+            self.frames = [index for index in self.frames if index <= frame_index]
+        self.correctable &= set(self.frames)
+
+    def keep(self, correction_window: int) -> None:
+        self.correction_window = correction_window
+        self.correctable = {i for i in self.correctable if i > self.frames[-1] - correction_window}
+
+    @property
+    def correction_nbytes(self) -> int:
+        return FAKE_CORRECTION_BYTES * len(self.correctable)
+
+    def mask(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """Shows how many corrections it knows of, up to the frame."""
+        corrections = sum(index <= frame_index for index in self.corrected)
+        return fake_mask(self.number, frame_index, height, width, corrections=corrections)
 
 
 class FakeHistory(FakeBank):
@@ -53,11 +110,13 @@ class FakeHistory(FakeBank):
         return {prompt.frame_index for prompt in self.prompts}
 
 
-def fake_mask(number: int, frame_index: int, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.bool_]:
-    """The mask of the bank of that number on that frame: a square that moves."""
+def fake_mask(
+    number: int, frame_index: int, height: int = HEIGHT, width: int = WIDTH, *, corrections: int = 0
+) -> npt.NDArray[np.bool_]:
+    """The mask of the bank of that number on that frame: a square that moves, and grows by corrections."""
     mask = np.zeros((height, width), np.bool_)
     x, y = (frame_index + 3 * number) % (width - 8), (2 * frame_index + number) % (height - 8)
-    mask[y : y + 8, x : x + 8] = True
+    mask[y : y + 8, x : x + 8 + corrections] = True
     return mask
 
 
@@ -68,7 +127,7 @@ class FakeEngine:
         jobs: Every frame job it was given, in order.
         banks: Every bank it made, in order.
         policies: What each of them keeps.
-        looks: Says for a frame what object score, predicted IoU and mask every object has there.
+        looks: Says what the object of a bank has on a frame: object score, predicted IoU and mask; None: as usual.
         forgotten: Streams that were forgotten.
         open_gate: Jobs wait until it is set.
         refuse: Says for each job which error it ends in, if any.
@@ -87,16 +146,16 @@ class FakeEngine:
         self.forgotten: list[str] = []
         self.open_gate = asyncio.Event()
         self.open_gate.set()
-        self.looks: Callable[[FrameJob, int], ObjectOutput] = lambda job, number: ObjectOutput(
-            fake_mask(number, job.frame_index, job.height, job.width), 0.75, 5.0
-        )
+        self.looks: Callable[[FrameJob, int], ObjectOutput] | None = None
         self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
         self.running = self.max_running = 0
 
-    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
+    def new_bank(
+        self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    ) -> MemoryBank:
         assert model in self.models
         self.policies.append(memory_policy)
-        self.banks.append(FakeBank(len(self.banks)))
+        self.banks.append(FakeBank(len(self.banks), correction_window))
         return cast("MemoryBank", self.banks[-1])
 
     def new_history(self, model: str, shelf: Shelf) -> History:
@@ -120,20 +179,24 @@ class FakeEngine:
         error = self.refuse(job)
         if error is not None:
             raise error
-        if isinstance(job.tasks[0].bank, FakeHistory):
+        if isinstance(cast("object", job.tasks[0].bank), FakeHistory):
             return self._track_on_request(job)
         objects, prompts = [], []
         for task in job.tasks:
             bank = cast("FakeBank", task.bank)
             if not bank.prompts and not task.prompts:
                 raise FailedPrecondition("the object has no prompt yet")
-            assert not bank.frames or bank.frames[-1] == job.frame_index - 1, "a frame was skipped"
-            bank.prompts += task.prompts
-            bank.frames.append(job.frame_index)
-            output = self.looks(job, bank.number)
+            if task.prompts:
+                bank.prompt(job.frame_index, task.prompts)
+            if job.track:
+                bank.advance(job.frame_index)
+            output = ObjectOutput(bank.mask(job.frame_index, job.height, job.width), 0.75, 5.0)
+            if self.looks is not None:
+                output = self.looks(job, bank.number)
             if job.return_logits:
                 output = replace(output, logits=np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32))
-            objects.append(output)
+            if job.track:
+                objects.append(output)
             prompts.append([output for _ in task.prompts])
         return FrameOutput(objects, prompts)
 
@@ -208,9 +271,10 @@ class FakeSource:
     async def __aexit__(self, *exc_info: object) -> None:
         self.closed = True
 
-    async def put(self, value: int) -> None:
+    async def put(self, value: int, pts_seconds: float | None = None) -> None:
         pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
-        frame = Frame(self._fed, self._fed * 40, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
+        pts = self._fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
+        frame = Frame(self._fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
         self._fed += 1
         await self._frames.put(frame)
 
@@ -251,7 +315,7 @@ class FakePictures(FakeSource):
     """Takes pictures, a few ahead."""
 
     async def feed(self, picture: Picture) -> None:
-        await self.put(picture.data[0])
+        await self.put(picture.data[0], picture.pts_seconds)
 
 
 class FakePackets(FakeSource):

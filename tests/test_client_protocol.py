@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import masklet
@@ -155,3 +157,76 @@ def test_time_falls_back_to_nanoseconds() -> None:
     event = protocol().receive(tracking_pb2.TrackResponse(frame_result=frame))
     assert isinstance(event, masklet.FrameResult)
     assert event.pts_seconds == 1.5
+
+
+# Corrections
+
+
+def test_results_sent_again_make_no_room_for_pictures() -> None:
+    subject = protocol(pictures=True, frame_count=100)
+    subject.receive(session(2))
+    assert send_pictures(subject) == 2
+    again = result(1)
+    again.frame_result.revision = 1
+    frame = subject.receive(again)
+    assert isinstance(frame, masklet.FrameResult)
+    assert frame.revision == 1
+    assert "frame_index=0, revision=1" in repr(frame)
+    assert sent(subject) == "ack"
+    assert sent(subject) == "WAIT"
+    subject.receive(result(2))
+    assert sent(subject) == "ack"
+    assert send_pictures(subject) == 1
+
+
+def test_with_a_correction_window_a_result_is_acknowledged_when_the_next_is_asked_for() -> None:
+    config = track_config(model="", deterministic=False, window=0, frame_count=0, correction_window=8)
+    assert config.correction_window == 8
+    subject = TrackProtocol(config, [CLICK], pictures=False)
+    assert [sent(subject) for _ in range(2)] == ["config", "prompt"]
+    subject.add_part(None)
+    assert sent(subject) == "end_of_video"
+    subject.acknowledge()
+    subject.receive(session(4))
+    subject.receive(result(1))
+    assert sent(subject) == "WAIT", "the caller looks at it"
+    subject.add_prompt(CLICK)
+    subject.clear_prompts(3, 7)
+    subject.acknowledge()
+    assert sent(subject) == "prompt", "what was said of it comes first"
+    cleared = subject.next_request()
+    assert isinstance(cleared, tracking_pb2.TrackRequest)
+    assert (cleared.clear_prompts.object_id, cleared.clear_prompts.frame_index) == (3, 7)
+    acknowledged = subject.next_request()
+    assert isinstance(acknowledged, tracking_pb2.TrackRequest)
+    assert acknowledged.ack.sequence == 1
+    assert sent(subject) == "WAIT"
+
+
+@pytest.mark.parametrize("window", [-1, 1.5, 2**32])
+def test_a_correction_window_is_a_number_of_frames(window: int) -> None:
+    with pytest.raises(masklet.InvalidArgument, match="correction_window: is"):
+        track_config(model="", deterministic=False, window=0, frame_count=0, correction_window=window)
+
+
+def test_a_prompt_may_name_a_time() -> None:
+    prompt = masklet.Prompt(2, pts_seconds=1.5, point_coords=[[1, 2]])
+    subject = TrackProtocol(tracking_pb2.TrackConfig(), [prompt, CLICK], pictures=False)
+    assert sent(subject) == "config"
+    timed, plain = subject.next_request(), subject.next_request()
+    assert isinstance(timed, tracking_pb2.TrackRequest)
+    assert isinstance(plain, tracking_pb2.TrackRequest)
+    assert timed.prompt.pts_seconds == 1.5
+    assert not plain.prompt.HasField("pts_seconds")
+    assert "pts_seconds=1.5" in repr(prompt)
+
+
+@pytest.mark.parametrize("options", [{"pts_seconds": float("nan")}, {"pts_seconds": "1"}, {"pts_seconds": True}])
+def test_a_time_is_a_number_of_seconds(options: dict[str, Any]) -> None:
+    with pytest.raises(masklet.InvalidArgument, match="pts_seconds: must be a finite number of seconds"):
+        masklet.Prompt(point_coords=[[1, 2]], **options)
+
+
+def test_a_prompt_is_for_a_frame_or_for_a_time() -> None:
+    with pytest.raises(masklet.InvalidArgument, match="pts_seconds: excludes frame_index"):
+        masklet.Prompt(1, 3, [[1, 2]], pts_seconds=0.5)

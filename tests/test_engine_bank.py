@@ -152,6 +152,44 @@ def test_corrections_end_where_the_window_ends() -> None:
     assert bank.last_frame == 7
 
 
+def test_what_corrections_cost_is_told_to_the_byte() -> None:
+    plain, wide = tracked(30), tracked(30, correction_window=10)
+    assert plain.correction_nbytes == 0
+    assert MemoryBank("nano").correction_nbytes == 0
+    assert wide.correction_nbytes == wide.nbytes - plain.nbytes > 0
+    wide.keep(4)
+    narrow = tracked(30, correction_window=4)
+    assert wide.correction_nbytes == narrow.correction_nbytes
+    assert repr(wide) == repr(narrow)
+    assert wide.dump() == narrow.dump()
+
+
+def test_a_narrower_window_tracks_and_corrects_as_before() -> None:
+    shrunk, plain = tracked(20, correction_window=10), tracked(20)
+    shrunk.keep(3)
+    for bank in (shrunk, plain):
+        bank.check_next(20)
+    for ours, theirs in zip(go_on(shrunk, 20, 24), go_on(plain, 20, 24), strict=True):
+        assert torch.equal(ours, theirs)
+    shrunk.check_correctable(21)
+    with pytest.raises(InvalidArgument, match="last 3 tracked frames"):
+        shrunk.check_correctable(20)
+
+
+def test_going_back_before_the_first_frame_takes_a_prompt_there() -> None:
+    bank = MemoryBank("nano", correction_window=10)
+    for index in range(5, 8):
+        run_frames(small_network(), [job(bank, index, [click(0, 5)] if index == 5 else [])])
+    with pytest.raises(InvalidArgument, match="last 10 tracked frames"):
+        bank.rewind(3)
+    apply_prompt(small_network(), Work(bank, features(3), 3), click(0, 3), height=HEIGHT, width=WIDTH)
+    bank.rewind(3)
+    assert (bank.first_frame, bank.last_frame, bank.recent) == (3, 3, {})
+    go_on(bank, 4, 8)
+    assert list(bank.conditioning) == [5, 3]
+    assert sorted(bank.recent) == [4, 6, 7]
+
+
 def test_conditioning_frames_are_bounded() -> None:
     bank = MemoryBank("nano")
     work = Work(bank, features(0), 0)

@@ -97,13 +97,6 @@ def test_wrong_requests_name_their_fields() -> None:
         assert fields_of(timeless.error) == ["prompt.pts_seconds"]
 
 
-def test_a_prompt_may_be_for_a_time() -> None:
-    for seconds in (None, 0.0, 2.5):
-        event = CONVERTER.event(request(prompt=prompt(points=[point()], pts_seconds=seconds)))
-        assert isinstance(event, events.PromptObject)
-        assert event.pts_seconds == seconds
-
-
 @pytest.mark.parametrize(
     ("number", "policy"),
     [
@@ -134,6 +127,26 @@ def test_a_prompt_may_be_for_the_next_frame() -> None:
         event = CONVERTER.event(request(prompt=prompt(points=[point()], on_next_frame=flag)))
         assert isinstance(event, events.PromptObject)
         assert event.on_next_frame is flag
+
+
+def test_a_prompt_may_be_for_a_time() -> None:
+    point = common_pb2.Point(x=1, y=2, label=common_pb2.POINT_LABEL_FOREGROUND)
+    message = common_pb2.Prompt(object_id=1, points=[point], pts_seconds=0.0)
+    event = CONVERTER.event(tracking_pb2.TrackRequest(prompt=message))
+    assert isinstance(event, events.PromptObject)
+    assert (event.prompt.pts_nanoseconds, event.on_next_frame) == (0, False)
+    message.on_next_frame = True
+    refused = CONVERTER.event(tracking_pb2.TrackRequest(prompt=message))
+    assert isinstance(refused, events.Unreadable)
+    assert [v.field for v in refused.error.violations] == ["prompt.pts_seconds"]
+
+
+def test_corrections_are_asked_for_and_prompts_taken_back() -> None:
+    config = CONVERTER.event(tracking_pb2.TrackRequest(config=tracking_pb2.TrackConfig(correction_window=9)))
+    assert isinstance(config, events.Configure)
+    assert config.correction_window == 9
+    cleared = tracking_pb2.ClearPrompts(object_id=3, frame_index=4)
+    assert CONVERTER.event(tracking_pb2.TrackRequest(clear_prompts=cleared)) == events.ClearPrompts(3, 4)
 
 
 def test_points_and_box_become_arrays() -> None:

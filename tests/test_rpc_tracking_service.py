@@ -234,7 +234,7 @@ async def test_what_a_client_can_mend_comes_inline_with_the_field() -> None:
 
 
 async def test_late_unknown_and_too_many_come_inline_too() -> None:
-    async with house(max_objects=2, window=1) as h:
+    async with house(max_objects=2, window=1, correction_window=0) as h:
         call = h.stub.Track(timeout=PATIENCE)
         for request in (config(), click(1), chunk(20), END):
             await call.write(request)
@@ -250,6 +250,26 @@ async def test_late_unknown_and_too_many_come_inline_too() -> None:
             grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
         ]
         call.cancel()
+
+
+async def test_a_correction_comes_as_further_results_with_a_higher_revision() -> None:
+    async with house() as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(correction_window=2), click(1), chunk(3), END):
+            await call.write(request)
+        assert kinds([await call.read() for _ in range(6)])[3:] == ["frame_result"] * 3
+        cleared = Request(clear_prompts=tracking_pb2.ClearPrompts(object_id=1, frame_index=2))
+        for request in (click(1, 1), click(1, 0), cleared):
+            await call.write(request)
+        answers = [await call.read() for _ in range(5)]
+        problems = [a.error.code for a in answers if a.HasField("error")]
+        assert problems == [grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.NOT_FOUND.value[0]]
+        again = [(a.frame_result.frame_index, a.frame_result.revision) for a in answers if a.HasField("frame_result")]
+        assert again == [(1, 1), (2, 1)]
+        await call.write(ack(max(a.frame_result.sequence for a in answers)))
+        assert kinds([await call.read()]) == ["done"]
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(

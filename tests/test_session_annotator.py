@@ -355,7 +355,8 @@ async def test_prompts_by_time() -> None:
     """Frames are 40 ms apart."""
     async with talk(ON_REQUEST) as client:
         seconds = [-5.0, 0.0, 0.019, 0.02, 0.021, 0.06, 0.0601, 99.0]
-        client.say(*[events.PromptObject(click().prompt, pts_seconds=one) for one in seconds], *video(5))
+        prompts = [GivenPrompt(Prompt(1, pts_seconds=one, point_coords=[(5, 5)])) for one in seconds]
+        client.say(*map(events.PromptObject, prompts), *video(5))
         await answers(client, len(seconds))
         assert [result.frame_index for result in client.all(events.PromptResult)] == [0, 0, 0, 0, 1, 1, 2, 4]
 

@@ -90,3 +90,30 @@ def test_unacknowledged_frames_never_exceed_the_window(window: int, actions: lis
             assert ledger.available == window - taken - open_frames
 
     asyncio.run(live())
+
+
+async def test_a_credit_that_was_not_needed_goes_back() -> None:
+    ledger = Credits(1)
+    await ledger.take()
+    waiting = asyncio.create_task(ledger.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ledger.give_back()
+    await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("how", ["ack", "close"])
+async def test_everything_is_settled_once_acknowledged_or_once_nobody_can(how: str) -> None:
+    ledger = Credits(4)
+    await asyncio.wait_for(ledger.settled(), 1)
+    await ledger.take()
+    waiting = asyncio.create_task(ledger.settled())
+    await asyncio.sleep(0)
+    sequence = ledger.number_frame()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    if how == "ack":
+        ledger.ack(sequence)
+    else:
+        ledger.close()
+    await asyncio.wait_for(waiting, 1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from masklet.errors import DataLoss
 from masklet_server.session import events
 from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.pictures import Picture
-from tests.fakes import FakeClip
+from tests.fakes import BROKEN, FakeClip
 from tests.session_support import click, ids, talk, video
 
 
@@ -118,3 +121,51 @@ async def test_a_promise_of_too_few_frames_is_not_believed_any_longer() -> None:
     while await frame_feed.next() is not None:
         lengths.append(await frame_feed.clip_length())
     assert lengths == [*range(1, 16), *[None] * 5]
+
+
+async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
+    source = FakeClip(16)
+    subject = FrameFeed(source, IdleWatch(60))
+    async with subject.running():
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(subject.ready(), 0.01)
+        await source.feed(bytes(2))
+        await source.end()
+        frames = [await subject.next() for _ in range(3)]
+        assert [None if frame is None else frame.index for frame in frames] == [0, 1, None]
+        assert subject.at_end
+
+
+async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> None:
+    source = FakeClip(16)
+    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    async with subject.running():
+        await source.feed(bytes([0, BROKEN]))
+        drawing = asyncio.create_task(subject.draw())
+        await asyncio.gather(drawing, return_exceptions=True)
+        assert subject.take().frame.index == 0
+        for _ in range(2):
+            with pytest.raises(DataLoss, match="broken"):
+                await subject.ready()
+
+
+async def test_pictures_are_drawn_no_further_than_the_window() -> None:
+    source = FakeClip(16)
+    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    await source.feed(bytes(10))
+    async with subject.running():
+        await subject.draw()
+        assert source.taken == 3
+        assert [subject.take().frame.index for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("is_file", "seen"), [(True, 1), (False, None)])
+async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | None) -> None:
+    source = FakeClip(16)
+    await source.feed(bytes(3))
+    subject = FrameFeed(source, IdleWatch(60), is_file=is_file)
+    async with subject.running():
+        await subject.next()
+        frame = await subject.peek()
+        assert (None if frame is None else frame.index) == seen

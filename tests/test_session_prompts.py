@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.session.frames import TakenFrame
+from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.video.source import Frame
 
 LIMITS = SessionLimits(max_objects=4, max_mask_bytes=100)
 
@@ -189,3 +193,90 @@ def test_the_book_is_a_bounded_map_from_frames_to_prompts(actions: list[tuple[st
 
 def violations_of(error: MaskletError | Any) -> list[str]:
     return [violation.field for violation in error.violations]
+
+
+# Corrections and times
+
+
+def kept(count: int, window: int = 3) -> KeptFrames:
+    frames = KeptFrames(window, 10**9)
+    for index in range(count):
+        frame = Frame(index, index, Fraction(1, 25), np.zeros((2, 2, 3), np.uint8), 4, 4)
+        frames.add(TakenFrame(frame, index), None, [])
+    return frames
+
+
+def timed(seconds: float, object_id: int = 1) -> GivenPrompt:
+    return GivenPrompt(Prompt(object_id, pts_seconds=seconds, point_coords=[(5, 5)]))
+
+
+async def test_late_prompts_are_corrections_and_come_in_order_for_each_object() -> None:
+    book = PromptBook(LIMITS, kept(6))
+    advance(book, 6)
+    assert not book.corrected.is_set()
+    a, b, c, d = click(1, 4), click(2, 5), click(1, 3), click(1, 5)
+    for given_prompt in (a, b, c, d):
+        book.add(given_prompt)
+    assert book.corrected.is_set()
+    assert book.late_frames() == [4, 5]
+    assert book.take_late(3, 3) == [], "what came before goes first"
+    assert book.take_late(4, 5) == [a, b], "and what came after it waits with it"
+    assert book.late_frames() == [3]
+    assert book.take_late(3, 5) == [c, d]
+    assert not book.corrected.is_set()
+    assert len(book) == 0
+
+
+def test_late_prompts_end_with_the_window_and_with_the_video() -> None:
+    book = PromptBook(LIMITS, kept(6))
+    advance(book, 6)
+    with pytest.raises(InvalidArgument, match="frames 3 to 5 can"):
+        book.add(click(1, 2))
+    book.add(click(1, 3))
+    errors = book.close(6)
+    assert ["nothing to correct any more" in error.message for error in errors] == [True]
+    assert len(book) == 0
+    with pytest.raises(FailedPrecondition, match="the last result was sent already"):
+        book.add(click(1, 5))
+
+
+def test_a_change_of_size_does_not_touch_corrections() -> None:
+    book = PromptBook(LIMITS, kept(2))
+    book.fit(40, 60)
+    advance(book, 2)
+    book.add(click(1, 1, (50, 30)))
+    book.add(click(2, 2, (50, 30)))
+    assert len(book.fit(20, 30)) == 1
+    assert book.take_late(0, 1) != []
+
+
+def test_prompts_are_dropped_by_object_or_by_frame() -> None:
+    book = PromptBook(LIMITS, kept(2))
+    advance(book, 2)
+    for given_prompt in (click(1, 1), click(1, 4), timed(5.0)):
+        book.add(given_prompt)
+    assert [book.drop(1, 0), book.drop(1, 1), book.drop(2), len(book)] == [0, 1, 0, 2]
+    assert not book.corrected.is_set()
+    assert [book.drop(1), len(book)] == [2, 0]
+
+
+def test_times_find_their_frames_as_these_come() -> None:
+    book = PromptBook(LIMITS)
+    for given_prompt in (timed(0.05), timed(0.2, 2), timed(0.06, 3)):
+        book.add(given_prompt)
+    found = []
+    for index in range(4):
+        book.place(index, index * 40_000_000, upcoming=(index + 1) * 40_000_000, last=index == 3)
+        found.append([(given.object_id, given.frame_index) for given in book.take(index)])
+    assert found == [[], [(1, 1), (3, 1)], [], [(2, 3)]]
+    assert not book.waits_for_times
+
+
+def test_times_count_towards_the_bounds() -> None:
+    book = PromptBook(LIMITS)
+    book.add(timed(1.0))
+    assert (book.object_ids, book.times_of(1), book.frames_of(1)) == ({1}, 1, set())
+    for _ in range(3):
+        book.add(timed(2.0))
+    with pytest.raises(ResourceExhausted, match="4 prompts wait"):
+        book.add(timed(3.0))

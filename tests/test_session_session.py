@@ -167,7 +167,7 @@ async def test_a_prompt_for_a_frame_ahead_of_an_object_that_is_followed_goes_to_
 
 
 async def test_prompts_are_in_time_until_their_frame_is_tracked() -> None:
-    async with talk(window=1) as client:
+    async with talk(window=1, correction_window=0) as client:
         client.say(click(1, 0), *video(20))
         await client.frames(1)
         # The window is full: frame 1 waits for the ack, so this prompt comes before it.

@@ -19,14 +19,13 @@ from grpc_health.v1 import health_pb2
 from masklet import _server_info
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
-from masklet._live import OnError
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._protocol import MemoryPolicy
 from masklet._results import FrameResult, PromptResult, VideoInfo
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import VideoSource, open_upload
 from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
@@ -85,9 +84,11 @@ class AsyncClient:
         deterministic: bool = False,
         memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
         on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
     ) -> AsyncTracking:
         """Follow objects through a video; `async for` over the answer gives a `FrameResult` for every frame, in order.
 
@@ -113,9 +114,11 @@ class AsyncClient:
             deterministic=deterministic,
             memory_policy=memory_policy,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             timings=timings,
             on_prompt=prompted,
+            on_error=None if on_error is None else _on_loop(loop, on_error),
         )
         return AsyncTracking(tracking, source)
 
@@ -129,6 +132,7 @@ class AsyncClient:
         deterministic: bool = False,
         memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
         on_prompt: OnPrompt | None = None,
@@ -152,6 +156,7 @@ class AsyncClient:
             deterministic=deterministic,
             memory_policy=memory_policy,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             timings=timings,
             on_prompt=None if on_prompt is None else _on_loop(loop, on_prompt),
@@ -253,12 +258,16 @@ class AsyncTracking(AsyncIterator[FrameResult]):
         return self._tracking.video
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Prompt while the video runs, for a frame that has not been tracked yet."""
+        """Prompt while the video runs, or correct a frame that was tracked; as `Tracking.add_prompt`."""
         self._tracking.add_prompt(prompt)
 
     def remove_object(self, object_id: int) -> None:
         """Stop following an object from the next frame to be tracked."""
         self._tracking.remove_object(object_id)
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back what was said of an object on a frame, if it was not applied yet."""
+        self._tracking.clear_prompts(object_id, frame_index)
 
     def cancel(self) -> None:
         """End the call; a loop that waits for a frame raises `Cancelled`."""

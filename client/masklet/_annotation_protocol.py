@@ -60,19 +60,15 @@ class AnnotationProtocol(TrackProtocol):
     def __init__(self, config: tracking_pb2.TrackConfig) -> None:
         super().__init__(config, (), pictures=False)
         self.is_decoded = False
+        self._acks_when_asked = True
         self._requests = 0
-        self._taken = 0  # the last result's sequence
 
     def ask(self, request: tracking_pb2.TrackRequest) -> int:
         """Send a request before the video's next part; the number that its answers will carry."""
         self._requests += 1
         request.request_id = self._requests
-        self._outbox.append(request)
+        self._words.append(request)
         return self._requests
-
-    def acknowledge(self) -> None:
-        """The caller has done with all results that it took."""
-        self._ack_due = max(self._ack_due, self._taken)
 
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
         """Take one response in; see `acknowledge` for frame results."""
@@ -83,14 +79,10 @@ class AnnotationProtocol(TrackProtocol):
         if response.HasField("propagation_done"):
             self.acknowledge()
             return Answer(response.request_id, PropagationEnd())
-        acknowledged = self._ack_due
         event = self.receive(response)
-        if isinstance(event, FrameResult):
-            self._taken, self._ack_due = self._ack_due, acknowledged
+        if isinstance(event, PromptResult):
+            self.acknowledge()
         return Answer(response.request_id, event)
-
-    def _on_problem(self, error: MaskletError) -> MaskletError:
-        return error
 
 
 def annotation_config(config: tracking_pb2.TrackConfig, *, return_logits: bool) -> tracking_pb2.TrackConfig:

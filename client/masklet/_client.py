@@ -11,13 +11,13 @@ from masklet import _server_info
 from masklet._annotation import Annotation
 from masklet._connection import Connection
 from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
-from masklet._live import Live, OnError
+from masklet._live import Live
 from masklet._live_protocol import Delivery
 from masklet._pictures import ImageSource
 from masklet._protocol import MemoryPolicy
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import VideoSource, open_upload
 from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
@@ -82,9 +82,11 @@ class Client:
         deterministic: bool = False,
         memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
         on_prompt: OnPrompt | None = None,
+        on_error: OnError | None = None,
     ) -> Tracking:
         """Follow objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
 
@@ -105,9 +107,14 @@ class Client:
                 "distractor_aware": frames that tell the object from look-alikes are kept longer. "motion_aware": masks
                 that fit the object's motion are preferred, and only good frames are remembered.
             window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
+            correction_window: Of the last frames tracked, how many can still be corrected; 0 for as many as the server
+                allows. Naming it says that the loop will: the server then waits for it before it ends, so that the
+                last frames can be corrected, too.
             timeout: Seconds for the whole video; None for no limit.
             timings: Each result says where its frame's time went, in `FrameResult.timings`.
             on_prompt: Called on this thread with what the model makes of each prompt, before its frame comes.
+            on_error: Called on this thread with faults that do no harm to the stream, such as a correction that comes
+                too late. Without it they are raised from the loop, which ends the call.
 
         Raises:
             MaskletError: From here if an argument is wrong, from the loop if the server reports a fault.
@@ -120,9 +127,11 @@ class Client:
             deterministic=deterministic,
             memory_policy=memory_policy,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             timings=timings,
             on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def live(
@@ -135,6 +144,7 @@ class Client:
         deterministic: bool = False,
         memory_policy: MemoryPolicy = "sam2",
         window: int = 0,
+        correction_window: int = 0,
         timeout: float | None = None,
         timings: bool = False,
         on_prompt: OnPrompt | None = None,
@@ -159,6 +169,7 @@ class Client:
             deterministic: Never share a batch with other sessions.
             memory_policy: As for `track`.
             window: Frames that the server may be ahead of the loop over results; 0 for as many as it allows.
+            correction_window: As for `track`.
             timeout: Seconds for the whole call; None for no limit.
             timings: Each result says where its frame's time went, in `FrameResult.timings`.
             on_prompt: Called, on the thread that takes results, with what the model makes of each prompt.
@@ -176,6 +187,7 @@ class Client:
             deterministic=deterministic,
             memory_policy=memory_policy,
             window=window,
+            correction_window=correction_window,
             timeout=timeout,
             timings=timings,
             on_prompt=on_prompt,

@@ -13,10 +13,10 @@ from masklet import _status
 from masklet._annotation import Annotation
 from masklet._annotation_protocol import AnnotationProtocol, annotation_config
 from masklet._endpoint import Endpoint
-from masklet._live import Live, OnError
+from masklet._live import Live
 from masklet._live_protocol import LiveProtocol, live_config
 from masklet._protocol import TrackProtocol, prompts_of, track_config
-from masklet._tracking import OnPrompt, Tracking
+from masklet._tracking import OnError, OnPrompt, Tracking
 from masklet._video import Upload
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
@@ -97,9 +97,11 @@ class Connection:
         deterministic: bool,
         memory_policy: str,
         window: int,
+        correction_window: int,
         timeout: float | None,
         timings: bool,
         on_prompt: OnPrompt | None,
+        on_error: OnError | None,
     ) -> Tracking:
         """Start a track call.
 
@@ -112,6 +114,7 @@ class Connection:
             model=model,
             deterministic=deterministic,
             window=window,
+            correction_window=correction_window,
             frame_count=upload.frame_count,
             timings=timings,
             memory_policy=memory_policy,
@@ -125,6 +128,7 @@ class Connection:
             target=str(self._endpoint),
             timeout=timeout,
             on_prompt=on_prompt,
+            on_error=on_error,
         )
 
     def live(
@@ -137,6 +141,7 @@ class Connection:
         deterministic: bool,
         memory_policy: str,
         window: int,
+        correction_window: int,
         timeout: float | None,
         timings: bool,
         on_prompt: OnPrompt | None,
@@ -154,6 +159,7 @@ class Connection:
                 model=model,
                 deterministic=deterministic,
                 window=window,
+                correction_window=correction_window,
                 frame_count=0,
                 timings=timings,
                 memory_policy=memory_policy,

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from masklet._live_protocol import LiveProtocol, VideoPacket
 from masklet._pictures import ImageSource, Layout, picture_to_wire
-from masklet._results import PromptResult
-from masklet._tracking import OnPrompt, StartCall, Tracking
-from masklet.errors import FailedPrecondition, MaskletError
+from masklet._tracking import OnError, OnPrompt, StartCall, Tracking
+from masklet.errors import FailedPrecondition
 from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
-
-OnError = Callable[[MaskletError], None]
 
 
 class Live(Tracking):
@@ -34,8 +30,9 @@ class Live(Tracking):
         on_error: OnError | None,
     ) -> None:
         self._live = protocol
-        self._on_error = on_error
-        super().__init__(start, protocol, iter(()), target=target, timeout=timeout, on_prompt=on_prompt)
+        super().__init__(
+            start, protocol, iter(()), target=target, timeout=timeout, on_prompt=on_prompt, on_error=on_error
+        )
 
     def send(
         self,
@@ -74,11 +71,14 @@ class Live(Tracking):
             self._sender.changed.notify_all()
 
     def prompt(self, prompt: Prompt, *, frame_index: int | None = None) -> None:
-        """Follow an object, or follow it better, from now on; from any thread.
+        """Follow an object, or follow it better; from any thread.
+
+        On a frame that was tracked already the object is corrected, as `Tracking.add_prompt` says.
 
         Args:
             prompt: What to follow. Its own `frame_index` is not looked at.
-            frame_index: The frame it is for; None: the next one to be tracked.
+            frame_index: The frame it is for; None: the one at the prompt's `pts_seconds`, or else the next one to be
+                tracked.
         """
         with self._sender.changed:
             self._live.prompt(prompt, frame_index)
@@ -100,14 +100,6 @@ class Live(Tracking):
         with self._sender.changed:  # gRPC's word that the call has ended comes later, on another thread
             self._live.close()
             self._sender.changed.notify_all()
-
-    def _pass_on(self, event: PromptResult | MaskletError) -> None:
-        if not isinstance(event, MaskletError):
-            super()._pass_on(event)
-        elif self._on_error is None:
-            raise event
-        else:
-            self._on_error(event)
 
 
 def _part(video: Any, layout: Layout | None) -> tracking_pb2.TrackRequest:

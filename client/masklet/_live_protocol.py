@@ -80,13 +80,14 @@ class LiveProtocol(TrackProtocol):
             self._unsent.append(tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo()))
 
     def prompt(self, prompt: Prompt, frame_index: int | None) -> None:
-        """Send a prompt for a frame, or for the next one to be tracked, before what was pushed and is not sent."""
+        """Send a prompt for a frame, its own time or the next frame, before what was pushed and is not sent."""
         message = _wire.prompt_to_wire(prompt)
-        if frame_index is None:
-            message.on_next_frame = True
-        else:
+        if frame_index is not None:
             message.frame_index = frame_index
-        self._outbox.append(tracking_pb2.TrackRequest(prompt=message))
+            message.ClearField("pts_seconds")
+        elif prompt.pts_seconds is None:
+            message.on_next_frame = True
+        self._words.append(tracking_pb2.TrackRequest(prompt=message))
 
     def next_request(self) -> tracking_pb2.TrackRequest | Step:
         """See `TrackProtocol.next_request`; never asks for video."""
@@ -110,15 +111,12 @@ class LiveProtocol(TrackProtocol):
         return True
 
     def receive(self, response: tracking_pb2.TrackResponse) -> FrameResult | PromptResult | MaskletError | None:
-        """See `TrackProtocol.receive`; returns the faults that a client can mend."""
+        """See `TrackProtocol.receive`."""
         if response.HasField("packets_taken"):
             while self._under_way and self._packets_taken < response.packets_taken.count:
                 self._under_way.popleft()
                 self._packets_taken += 1
         return super().receive(response)
-
-    def _on_problem(self, error: MaskletError) -> MaskletError:
-        return error
 
 
 def live_config(config: tracking_pb2.TrackConfig, *, delivery: str, max_latency: float) -> tracking_pb2.TrackConfig:

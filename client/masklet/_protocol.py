@@ -47,6 +47,10 @@ class TrackProtocol:
     parts. Pictures are sent only as far ahead of the results as the server's window reaches, so that a server which has
     stopped reading for want of acknowledgements never has one queued behind pictures it will not take.
 
+    A result is acknowledged as soon as it is here, and the server goes on meanwhile. Where `config` names a correction
+    window, that waits until the next one is asked for (`acknowledge`), and for what was said by then: prompts that come
+    of looking at a result, at the last one of all too, are in time.
+
     Attributes:
         session_id: Empty until the server has answered.
         model: The model in use, empty until the server has answered.
@@ -59,23 +63,30 @@ class TrackProtocol:
         self.model = ""
         self.video: VideoInfo | None = None
         self.finished = False
-        self._outbox = deque([tracking_pb2.TrackRequest(config=config)])
+        self._words = deque([tracking_pb2.TrackRequest(config=config)])
+        self._parts: deque[tracking_pb2.TrackRequest] = deque()
         for prompt in prompts:
             self.add_prompt(prompt)
         self._pictures = pictures
         self._lookahead = 0 if config.frame_count else LOOKAHEAD_FRAMES
         self._window = 0
-        self._ack_due = self._ack_sent = 0
+        self._acks_when_asked = config.correction_window > 0
+        self._received = self._ack_due = self._ack_sent = 0
         self._pictures_sent = self._frames_taken = 0
         self._video_ended = self._closed = False
 
     def add_prompt(self, prompt: Prompt) -> None:
         """Send a prompt before the video's next part."""
-        self._outbox.append(tracking_pb2.TrackRequest(prompt=_wire.prompt_to_wire(prompt)))
+        self._words.append(tracking_pb2.TrackRequest(prompt=_wire.prompt_to_wire(prompt)))
 
     def remove_object(self, object_id: int) -> None:
         """Stop following an object, before the video's next part."""
-        self._outbox.append(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
+        self._words.append(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back what was said of an object on a frame and waits, before the video's next part."""
+        cleared = tracking_pb2.ClearPrompts(object_id=object_id, frame_index=frame_index)
+        self._words.append(tracking_pb2.TrackRequest(clear_prompts=cleared))
 
     def add_part(self, part: tracking_pb2.TrackRequest | None) -> None:
         """Hand over the video's next part; None where it has ended."""
@@ -84,7 +95,7 @@ class TrackProtocol:
             part = tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo())
         elif self._pictures:
             self._pictures_sent += 1
-        self._outbox.append(part)
+        self._parts.append(part)
 
     def close(self) -> None:
         """Send nothing more."""
@@ -94,13 +105,17 @@ class TrackProtocol:
         """The next message to send, or what to do instead."""
         if self._closed:
             return Step.END
+        if self._acks_when_asked and self._words and not self.finished:
+            return self._words.popleft()
         if self._ack_due > self._ack_sent:
             self._ack_sent = self._ack_due
             return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_due))
         if self.finished:
             return Step.END
-        if self._outbox:
-            return self._outbox.popleft()
+        if self._words:
+            return self._words.popleft()
+        if self._parts:
+            return self._parts.popleft()
         return Step.VIDEO if self._may_send_part() else Step.WAIT
 
     def _may_send_part(self) -> bool:
@@ -111,22 +126,26 @@ class TrackProtocol:
         lookahead = self._lookahead if self._frames_taken == 0 else 0
         return self._pictures_sent - self._frames_taken < max(self._window, lookahead, 1)
 
+    def acknowledge(self) -> None:
+        """The caller is done with all results that are here."""
+        self._ack_due = self._received
+
     def receive(self, response: tracking_pb2.TrackResponse) -> FrameResult | PromptResult | MaskletError | None:
-        """Take one response in; a result is acknowledged by being taken.
+        """Take one response in.
 
         Returns:
-            A result; or a fault that the client can mend, where the call goes on in spite of it.
+            A result; or a fault that the client can mend, in spite of which the call goes on.
 
         Raises:
-            MaskletError: The server reports a fault, of the class that fits.
+            Internal: The server sent a mask in another encoding than was asked for.
         """
         kind = response.WhichOneof("response")
         if kind == "frame_result":
-            self._ack_due = max(self._ack_due, response.frame_result.sequence)
-            self._frames_taken += 1
+            self._take(response.frame_result.sequence)
+            self._frames_taken += response.frame_result.revision == 0
             return _wire.frame_from_wire(response.frame_result)
         if kind == "prompt_result":
-            self._ack_due = max(self._ack_due, response.prompt_result.sequence)
+            self._take(response.prompt_result.sequence)
             return _wire.prompt_result_from_wire(response.prompt_result)
         if kind == "session":
             self.session_id, self.model = response.session.session_id, response.session.model
@@ -134,13 +153,15 @@ class TrackProtocol:
         elif kind == "video_info":
             self.video = _wire.video_from_wire(response.video_info)
         elif kind == "error":
-            return self._on_problem(_status.from_status(response.error))
+            return _status.from_status(response.error)
         elif kind == "done":
             self.finished = True
         return None  # a kind that a newer server knows is not for this client
 
-    def _on_problem(self, error: MaskletError) -> MaskletError:
-        raise error
+    def _take(self, sequence: int) -> None:
+        self._received = max(self._received, sequence)
+        if not self._acks_when_asked:
+            self._ack_due = self._received
 
     def end_of_stream(self) -> None:
         """The server has closed the stream without an error.
@@ -160,16 +181,18 @@ def track_config(
     deterministic: bool,
     window: int,
     frame_count: int,
+    correction_window: int = 0,
     timings: bool = False,
     memory_policy: str = "sam2",
 ) -> tracking_pb2.TrackConfig:
     """The first message of a call.
 
     Raises:
-        InvalidArgument: The window is negative or not a number, or there is no such memory policy.
+        InvalidArgument: A window is negative or not a number, or there is no such memory policy.
     """
-    if not isinstance(window, int) or not 0 <= window < 2**32:
-        raise InvalidArgument.of("window", f"is {window!r}, must be a whole number, 0 or above")
+    for name, value in (("window", window), ("correction_window", correction_window)):
+        if not isinstance(value, int) or not 0 <= value < 2**32:
+            raise InvalidArgument.of(name, f"is {value!r}, must be a whole number, 0 or above")
     if memory_policy not in _MEMORY_POLICIES:
         policies = ", ".join(get_args(MemoryPolicy))
         raise InvalidArgument.of("memory_policy", f"is {memory_policy!r}, must be one of {policies}")
@@ -178,6 +201,7 @@ def track_config(
         mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
         deterministic=deterministic,
         window=window,
+        correction_window=correction_window,
         frame_count=frame_count,
         timings=timings,
         memory_policy=_MEMORY_POLICIES[memory_policy],

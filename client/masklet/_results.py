@@ -1,4 +1,4 @@
-"""What comes back from tracking: one `FrameResult` a frame, with one `ObjectResult` for each object on it."""
+"""What comes back from tracking: a `FrameResult` for each frame, and again for those that corrections change."""
 
 from __future__ import annotations
 
@@ -89,8 +89,10 @@ class FrameResult:
         frame_index: 0-based, in order of presentation.
         pts_seconds: Presentation time.
         sequence: Counts the server's results, from 1.
-        revision: 0 for a frame's first result; higher where a later correction changed it.
-        objects: By id, in ascending order; empty on frames before the first prompt.
+        revision: 0 for a frame's first result; higher where a later correction changed it. Of several results for an
+            object on a frame, the one with the highest revision holds.
+        objects: By id, in ascending order; empty on frames before the first prompt. With a revision above 0 only those
+            that were corrected.
         skipped_frame_indices: Frames before this one that were not tracked, because the latest ones were asked for.
         capture_time_nanoseconds: As it was sent with the frame; 0 where none was.
         server_latency_seconds: From the arrival of the frame's data at the server to the sending of this result.
@@ -123,7 +125,8 @@ class FrameResult:
 
     def __repr__(self) -> str:
         objects = ", ".join(f"{i}: area {o.area}" for i, o in self.objects.items())
-        return f"FrameResult(frame_index={self.frame_index}, pts_seconds={self.pts_seconds:.3f}, objects={{{objects}}})"
+        which = f"frame_index={self.frame_index}" + (f", revision={self.revision}" if self.revision else "")
+        return f"FrameResult({which}, pts_seconds={self.pts_seconds:.3f}, objects={{{objects}}})"
 
 
 @dataclass(frozen=True)

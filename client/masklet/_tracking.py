@@ -16,6 +16,7 @@ from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
 
 OnPrompt = Callable[[PromptResult], None]
+OnError = Callable[[MaskletError], None]
 _Call = Any  # grpc's own type for a running stream is private
 _Entered = TypeVar("_Entered", bound="Stream")
 StartCall = Callable[[Iterator[tracking_pb2.TrackRequest]], _Call]
@@ -103,8 +104,9 @@ class Tracking(Stream, Iterator[FrameResult]):
         target: str,
         timeout: float | None,
         on_prompt: OnPrompt | None,
+        on_error: OnError | None,
     ) -> None:
-        self._on_prompt = on_prompt
+        self._on_prompt, self._on_error = on_prompt, on_error
         super().__init__(start, protocol, parts, target=target, timeout=timeout)
 
     @property
@@ -113,7 +115,11 @@ class Tracking(Stream, Iterator[FrameResult]):
         return self._sender.protocol.video
 
     def add_prompt(self, prompt: Prompt) -> None:
-        """Prompt while the video runs, for a frame that has not been tracked yet; from any thread."""
+        """Prompt while the video runs; from any thread.
+
+        On a frame that was tracked already, and lies within the correction window, the object is corrected: the frame
+        and those after it come once more, in order, with the corrected objects alone and a higher `revision`.
+        """
         with self._sender.changed:
             self._sender.protocol.add_prompt(prompt)
             self._sender.changed.notify_all()
@@ -122,6 +128,12 @@ class Tracking(Stream, Iterator[FrameResult]):
         """Stop following an object from the next frame to be tracked; from any thread."""
         with self._sender.changed:
             self._sender.protocol.remove_object(object_id)
+            self._sender.changed.notify_all()
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back what was said of an object on a frame, if it was not applied yet; from any thread."""
+        with self._sender.changed:
+            self._sender.protocol.clear_prompts(object_id, frame_index)
             self._sender.changed.notify_all()
 
     def __iter__(self) -> Tracking:
@@ -137,6 +149,9 @@ class Tracking(Stream, Iterator[FrameResult]):
             raise
 
     def _next_frame(self) -> FrameResult:
+        with self._sender.changed:
+            self._sender.protocol.acknowledge()
+            self._sender.changed.notify_all()
         while True:
             response = self._read()
             with self._sender.changed:
@@ -148,8 +163,13 @@ class Tracking(Stream, Iterator[FrameResult]):
                 self._pass_on(event)
 
     def _pass_on(self, event: PromptResult | MaskletError) -> None:
-        if isinstance(event, PromptResult) and self._on_prompt is not None:
-            self._on_prompt(event)
+        if isinstance(event, PromptResult):
+            if self._on_prompt is not None:
+                self._on_prompt(event)
+        elif self._on_error is None:
+            raise event
+        else:
+            self._on_error(event)
 
 
 class _Sender:

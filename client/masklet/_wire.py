@@ -29,6 +29,7 @@ def prompt_to_wire(prompt: Prompt) -> common_pb2.Prompt:
         box=box_to_wire(prompt.box),
         mask=mask_to_wire(prompt.mask),
         keep_old_points=prompt.keep_old_points,
+        pts_seconds=prompt.pts_seconds,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Prompt:
         mask: ``bool[H, W]`` at the video's size, or None; excludes points and box.
         keep_old_points: Add the points to those given before for this object on this frame (SAM 2's
             ``clear_old_points=False``).
+        pts_seconds: In place of `frame_index`: a time, for the frame nearest to it, the earlier of two equally near; or
+            None.
 
     Raises:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
@@ -45,6 +48,7 @@ class Prompt:
     box: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_] | None
     keep_old_points: bool
+    pts_seconds: float | None
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Prompt:
         box: npt.ArrayLike | None = None,
         mask: npt.ArrayLike | None = None,
         keep_old_points: bool = False,
+        pts_seconds: float | None = None,
     ) -> None:
         coords, labels = check_points(point_coords, point_labels)
         values = {
@@ -65,6 +70,7 @@ class Prompt:
             "box": check_box(box),
             "mask": check_mask(mask),
             "keep_old_points": bool(keep_old_points),
+            "pts_seconds": _check_time(pts_seconds),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -75,6 +81,8 @@ class Prompt:
             raise InvalidArgument.of("mask", "excludes points and box; send them as a prompt of their own")
         if self.mask is None and self.point_coords is None and self.box is None:
             raise InvalidArgument.of("points", "the prompt is empty; give at least one point, a box or a mask")
+        if self.pts_seconds is not None and self.frame_index:
+            raise InvalidArgument.of("pts_seconds", "excludes frame_index; a prompt is for a frame or for a time")
         if self.keep_old_points and (self.box is not None or self.mask is not None):
             raise InvalidArgument.of("keep_old_points", "is for points alone; a box or a mask starts the prompt anew")
 
@@ -87,7 +95,8 @@ class Prompt:
         check_within(height, width, point_coords=self.point_coords, box=self.box, mask=self.mask)
 
     def __repr__(self) -> str:
-        parts = [f"object_id={self.object_id}", f"frame_index={self.frame_index}"]
+        when = f"frame_index={self.frame_index}" if self.pts_seconds is None else f"pts_seconds={self.pts_seconds}"
+        parts = [f"object_id={self.object_id}", when]
         if self.point_coords is not None and self.point_labels is not None:
             coords, labels = self.point_coords.tolist(), self.point_labels.tolist()
             parts.append(f"points={[(*xy, label) for xy, label in zip(coords, labels, strict=True)]}")
@@ -104,6 +113,14 @@ def _check_id(field: str, value: Any, *, lowest: int) -> int:
     if not lowest <= value <= MAX_ID:
         raise InvalidArgument.of(field, f"is {value}, must lie between {lowest} and {MAX_ID}")
     return int(value)
+
+
+def _check_time(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        raise InvalidArgument.of("pts_seconds", f"must be a finite number of seconds, not {value!r}")
+    return float(value)
 
 
 def check_points(

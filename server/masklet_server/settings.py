@@ -120,6 +120,16 @@ class Settings(BaseModel):
         "Limits for a session",
         "How long a frame waits before it is skipped, where a client that wants the latest ones does not say.",
     )
+    correction_window: Count = _setting(
+        _SESSION.correction_window,
+        "Limits for a session",
+        "How many of the last tracked frames can still be corrected; 0: none.",
+    )
+    correction_bytes: Bytes = _setting(
+        _SESSION.correction_bytes,
+        "Limits for a session",
+        "Memory for these frames; fewer can be corrected where it does not suffice.",
+    )
     max_mask_bytes: Bytes = _setting(
         _SESSION.max_mask_bytes, "Limits for a session", "Size of an encoded mask in a prompt."
     )

@@ -286,7 +286,11 @@ class Prompt(_message.Message):
     object's prompt on this frame anew, as SAM 2's `clear_old_points=True` does. Not allowed with a box or a mask.
     """
     pts_seconds: _builtins.float
-    """In place of `frame_index`: the frame whose time is nearest, the earlier of two equally near."""
+    """In place of `frame_index`: the tracked frame whose time is nearest, the earlier of two equally near; before the first
+    frame the first, after the last one the last. A time that lies ahead waits until its frame is known. Of a file that is
+    in time for the frame; of live frames and packets, the frame may have been tracked when the next one shows that
+    it was the nearest: it is corrected then.
+    """
     on_next_frame: _builtins.bool
     """In place of `frame_index`: the next frame to be tracked, which is what a client that does not count frames can name."""
     @_builtins.property

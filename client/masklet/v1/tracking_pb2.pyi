@@ -65,8 +65,20 @@ class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagati
     PROPAGATION_UNSPECIFIED: _Propagation.ValueType  # 0
     """PROPAGATION_AUTOMATIC."""
     PROPAGATION_AUTOMATIC: _Propagation.ValueType  # 1
-    """Each frame as it arrives, once. A prompt on a frame within the correction window that was tracked already corrects
-    the object there: the frame and those after it are sent again for this object, with a higher `revision`.
+    """Each frame as it arrives, once.
+
+    A prompt on a frame within the correction window that was tracked already corrects the object there, and the object
+    is tracked again from there to the last frame tracked. A prompt for an object that is not followed begins it on that
+    frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
+    corrected objects alone and a `revision` of one more than before; each takes its place in the window. Until
+    then new frames wait, or with DELIVERY_LATEST are skipped. Masks are those that SAM 2 gives when it
+    propagates after each prompt: a correction counts as one of the last frames' memories, not as a prompted frame;
+    tracking again from an earlier frame takes back corrections on later ones; and one on a frame that was prompted
+    before it was tracked shows there, and changes no other frame (to change those, remove the object and prompt it anew).
+    Several corrections are applied in the order in which they come, where possible on one way to the last frame.
+
+    A frame outside of the window is refused with an `error` on prompt.frame_index, which names the frames that can be
+    corrected.
     """
     PROPAGATION_ON_REQUEST: _Propagation.ValueType  # 2
     """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
@@ -96,8 +108,20 @@ class Propagation(_Propagation, metaclass=_PropagationEnumTypeWrapper):
 PROPAGATION_UNSPECIFIED: Propagation.ValueType  # 0
 """PROPAGATION_AUTOMATIC."""
 PROPAGATION_AUTOMATIC: Propagation.ValueType  # 1
-"""Each frame as it arrives, once. A prompt on a frame within the correction window that was tracked already corrects
-the object there: the frame and those after it are sent again for this object, with a higher `revision`.
+"""Each frame as it arrives, once.
+
+A prompt on a frame within the correction window that was tracked already corrects the object there, and the object
+is tracked again from there to the last frame tracked. A prompt for an object that is not followed begins it on that
+frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
+corrected objects alone and a `revision` of one more than before; each takes its place in the window. Until
+then new frames wait, or with DELIVERY_LATEST are skipped. Masks are those that SAM 2 gives when it
+propagates after each prompt: a correction counts as one of the last frames' memories, not as a prompted frame;
+tracking again from an earlier frame takes back corrections on later ones; and one on a frame that was prompted
+before it was tracked shows there, and changes no other frame (to change those, remove the object and prompt it anew).
+Several corrections are applied in the order in which they come, where possible on one way to the last frame.
+
+A frame outside of the window is refused with an `error` on prompt.frame_index, which names the frames that can be
+corrected.
 """
 PROPAGATION_ON_REQUEST: Propagation.ValueType  # 2
 """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
@@ -315,7 +339,9 @@ class TrackConfig(_message.Message):
     """When frames are tracked."""
     correction_window: _builtins.int
     """Frames back from the last one tracked on which prompts are still taken as corrections. 0: the server's default,
-    which is also the most.
+    which is also the most; fewer where the memory for them does not suffice, as with many objects. A client that sets it
+    has the last word: `done` is sent only when it has acknowledged all results, or half-closed, so that the last
+    frames can be corrected, too.
     """
     memory_policy: Global___MemoryPolicy.ValueType
     """What an object's memory keeps; with PROPAGATION_ON_REQUEST only SAM 2's own."""
@@ -409,9 +435,10 @@ Global___Packet: _TypeAlias = Packet  # noqa: Y015
 @_typing.final
 class ClearPrompts(_message.Message):
     """Take back what was said of an object on a frame, as SAM 2's `clear_all_prompts_in_frame` does: a prompt that waits is
-    dropped. With PROPAGATION_ON_REQUEST also one that was applied; it is answered by a `prompt_result` that shows what is
-    left of the object on the frame: the mask as tracked, or an empty one. What was found there stays as a tracked frame,
-    which the next propagation over it replaces.
+    dropped; where propagation is automatic it is an `error` if there is none, or if it was applied already. A prompt that
+    names a time has no frame before it is known. With PROPAGATION_ON_REQUEST also one that was applied is taken back; it is
+    answered by a `prompt_result` that shows what is left of the object on the frame: the mask as tracked, or an empty one.
+    What was found there stays as a tracked frame, which the next propagation over it replaces.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -737,7 +764,9 @@ Global___VideoInfo: _TypeAlias = VideoInfo  # noqa: Y015
 
 @_typing.final
 class PromptResult(_message.Message):
-    """A prompt was applied: this is what the model makes of it on its frame, before the frame is tracked."""
+    """A prompt was applied: this is what the model makes of it on its frame, before the frame is tracked, or in spite of what
+    was tracked there. The frame may be another one than the prompt names, where that one was skipped.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -791,8 +820,8 @@ class FrameResult(_message.Message):
     pts_nanoseconds: _builtins.int
     """The same in nanoseconds, rounded."""
     revision: _builtins.int
-    """0 for a frame's first result; higher where a later correction changed it. With PROPAGATION_ON_REQUEST one more each
-    time the frame is sent.
+    """0 for a frame's first result; one more for each further one, which later corrections make. With
+    PROPAGATION_ON_REQUEST one more each time the frame is sent.
     """
     capture_time_nanoseconds: _builtins.int
     """The `capture_time_nanoseconds` that came with the picture."""

@@ -43,11 +43,12 @@ class TrackingServiceStub:
     in order), `frame`s (pictures in order) or `packet`s (a codec's data in order), or `config.source_url`; then
     `end_of_video`. Messages are taken in order: a prompt sent before the
     first byte of video is always in time for its frame; one sent later is in time if its frame has not been tracked
-    yet. A client that waits for `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+    yet, and corrects the frame if it has (see PROPAGATION_AUTOMATIC). A client that waits for `done` before it
+    half-closes may go on sending `ack`s meanwhile, and should.
 
     The server's messages: `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
-    prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame; `error` for what the
-    client can mend (the stream goes on); `done` last.
+    prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame, and more for frames that
+    are corrected; `error` for what the client can mend (the stream goes on); `done` last.
 
     Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
     acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
@@ -83,11 +84,12 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     in order), `frame`s (pictures in order) or `packet`s (a codec's data in order), or `config.source_url`; then
     `end_of_video`. Messages are taken in order: a prompt sent before the
     first byte of video is always in time for its frame; one sent later is in time if its frame has not been tracked
-    yet. A client that waits for `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+    yet, and corrects the frame if it has (see PROPAGATION_AUTOMATIC). A client that waits for `done` before it
+    half-closes may go on sending `ack`s meanwhile, and should.
 
     The server's messages: `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
-    prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame; `error` for what the
-    client can mend (the stream goes on); `done` last.
+    prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame, and more for frames that
+    are corrected; `error` for what the client can mend (the stream goes on); `done` last.
 
     Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
     acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
@@ -126,11 +128,12 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         in order), `frame`s (pictures in order) or `packet`s (a codec's data in order), or `config.source_url`; then
         `end_of_video`. Messages are taken in order: a prompt sent before the
         first byte of video is always in time for its frame; one sent later is in time if its frame has not been tracked
-        yet. A client that waits for `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+        yet, and corrects the frame if it has (see PROPAGATION_AUTOMATIC). A client that waits for `done` before it
+        half-closes may go on sending `ack`s meanwhile, and should.
 
         The server's messages: `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
-        prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame; `error` for what the
-        client can mend (the stream goes on); `done` last.
+        prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame, and more for frames that
+        are corrected; `error` for what the client can mend (the stream goes on); `done` last.
 
         Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
         acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the

@@ -134,6 +134,18 @@ class MemoryBank:
         if self.first_frame is None:
             self.first_frame = frame_index
         self.last_frame = frame_index
+        self._trim(frame_index)
+
+    def keep(self, correction_window: int) -> None:
+        """Let only so many of the last tracked frames be corrected, and drop what that needs no longer.
+
+        A wider window than before holds for frames that are still to be tracked.
+        """
+        self.correction_window = correction_window
+        if self.last_frame is not None:
+            self._trim(self.last_frame)
+
+    def _trim(self, frame_index: int) -> None:
         oldest_pointer = frame_index - NUM_RECENT_POINTERS - self.correction_window
         oldest_features = frame_index - NUM_RECENT_MEMORIES - self.correction_window
         oldest_logits = frame_index - self.correction_window
@@ -154,12 +166,16 @@ class MemoryBank:
     def rewind(self, frame_index: int) -> None:
         """Forget what was tracked after the frame, so that the next step tracks the frame after it again.
 
-        Conditioning frames stay: a prompt is not undone by tracking anew.
+        Conditioning frames stay: a prompt is not undone by tracking anew. A frame before the object's first one, or the
+        first one of all, may be gone back to once it is prompted: such a frame needs no step of its own.
 
         Raises:
             InvalidArgument: The frame lies outside the correction window.
         """
-        self.check_correctable(frame_index)
+        if frame_index in self.prompted and (self.first_frame is None or frame_index < self.first_frame):
+            self.first_frame = frame_index
+        else:
+            self.check_correctable(frame_index)
         for index in [i for i in self.recent if i > frame_index]:
             del self.recent[index]
         self.last_frame = frame_index
@@ -276,6 +292,13 @@ class MemoryBank:
         total += sum(p.top.nbytes for p in list(self.prompted.values()))
         total += 0 if self.policy is None else self.policy.nbytes
         return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
+
+    @property
+    def correction_nbytes(self) -> int:
+        """Bytes of those that are held only so that frames can be corrected."""
+        least = self.copy()
+        least.keep(0)
+        return self.nbytes - least.nbytes
 
     def copy(self) -> MemoryBank:
         """A bank that shares the tensors (which nothing changes in place) and not the books."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -126,7 +125,7 @@ class Converter:
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
         try:
-            return events.PromptObject(self.prompt(message), message.on_next_frame, _pts_seconds(message))
+            return events.PromptObject(self.prompt(message), message.on_next_frame)
         except InvalidArgument as error:
             return events.Unreadable(error.within("prompt"))
 
@@ -146,6 +145,7 @@ class Converter:
             box=_box(message.box) if message.HasField("box") else None,
             mask=None if mask is None else _ANY_MASK,
             keep_old_points=message.keep_old_points,
+            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
         )
         return GivenPrompt(prompt, mask)
 
@@ -311,6 +311,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         return_logits=message.return_logits,
         timings=message.timings,
         memory_policy=_memory_policy(message.memory_policy),
+        correction_window=message.correction_window,
     )
 
 
@@ -348,14 +349,6 @@ def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unr
         max_frames=message.max_frames if message.HasField("max_frames") else None,
         direction=_DIRECTIONS[message.direction],
     )
-
-
-def _pts_seconds(message: common_pb2.Prompt) -> float | None:
-    if not message.HasField("pts_seconds"):
-        return None
-    if not math.isfinite(message.pts_seconds):
-        raise InvalidArgument.of("pts_seconds", f"is {message.pts_seconds}, must be finite")
-    return message.pts_seconds
 
 
 def _points(
@@ -435,10 +428,10 @@ def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
         time_base_numerator=result.time_base.numerator,
         time_base_denominator=result.time_base.denominator,
         pts_nanoseconds=result.pts_nanoseconds,
+        revision=result.revision,
         objects=[_object_result(one) for one in result.objects],
         skipped_frame_indices=result.skipped,
         capture_time_nanoseconds=result.capture_time_nanoseconds,
         latency_seconds=result.latency_seconds,
-        revision=result.revision,
         timings=None if result.timings is None else tracking_pb2.Timings(**dataclasses.asdict(result.timings)),
     )

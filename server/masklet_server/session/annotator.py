@@ -17,7 +17,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet_server.engine.history import History
-from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectOutput, ObjectTask
+from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectTask
 from masklet_server.engine.shelf import Shelf
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events
@@ -29,6 +29,7 @@ from masklet_server.session.limits import SessionLimits
 from masklet_server.session.passes import frame_range
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import MAX_WAITING_MASKS, GivenPrompt
+from masklet_server.session.results import object_result, timings
 from masklet_server.session.tracker import TrackerOptions
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.source import Frame
@@ -122,6 +123,7 @@ class Annotator:
         self._under_way: _Asked | None = None
         self._arrived = asyncio.Event()
         self._finished = False
+        self._send_seconds = 0.0
 
     # What the receiving task says; nothing here waits.
 
@@ -254,10 +256,11 @@ class Annotator:
             raise InvalidArgument.of(
                 "prompt.on_next_frame", "means nothing with PROPAGATION_ON_REQUEST; give frame_index or pts_seconds"
             )
-        if request.pts_seconds is None:
+        seconds = request.prompt.prompt.pts_seconds
+        if seconds is None:
             return request.prompt
         with self._idle.waiting("the rest of the video, to find the frame that is nearest in time"):
-            return request.prompt.on_frame(await self._frames.nearest(request.pts_seconds))
+            return request.prompt.on_frame(await self._frames.nearest(seconds))
 
     async def _clear(self, request: events.ClearPrompts) -> None:
         frame = await self._frame(request.frame_index, "clear_prompts.frame_index")
@@ -269,7 +272,7 @@ class Annotator:
 
     async def _show(self, frame_index: int, object_id: int, output: FrameOutput) -> None:
         """Answer with the only output of the only object."""
-        result = await self._result(object_id, output.prompts[0][0])
+        result = await object_result(self._pool, self._options.mask_encoding, object_id, output.prompts[0][0])
         await self._send(events.PromptResult(self._credits.number_prompt(), frame_index, result))
 
     # Propagation
@@ -355,10 +358,13 @@ class Annotator:
         return frame
 
     async def _emit(self, frame: Frame, object_ids: Sequence[int], output: FrameOutput) -> None:
-        pairs = zip(object_ids, output.objects, strict=True)
-        results = await asyncio.gather(*(self._result(object_id, one) for object_id, one in pairs))
+        start = time.perf_counter()
+        found = zip(object_ids, output.objects, strict=True)
+        results = await asyncio.gather(*(object_result(self._pool, self._options.mask_encoding, *one) for one in found))
+        times = timings(frame, [output], mask=time.perf_counter() - start, send=self._send_seconds)
         revision = self._revisions.get(frame.index, -1) + 1
         self._revisions[frame.index] = revision
+        start = time.perf_counter()
         await self._send(
             events.FrameResult(
                 sequence=self._credits.number_frame(),
@@ -370,8 +376,10 @@ class Annotator:
                 capture_time_nanoseconds=frame.capture_time_nanoseconds,
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
                 revision=revision,
+                timings=times if self._options.timings else None,
             )
         )
+        self._send_seconds = time.perf_counter() - start
 
     # Both
 
@@ -424,18 +432,6 @@ class Annotator:
         except MaskletError as error:
             # Where it was raised refers to what is remembered, and would keep it until a garbage collection.
             raise error.with_traceback(None) from error.__cause__
-
-    async def _result(self, object_id: int, output: ObjectOutput) -> events.ObjectResult:
-        prepared = await self._pool.prepare(output.mask, self._options.mask_encoding)
-        return events.ObjectResult(
-            object_id=object_id,
-            mask=prepared.encoded,
-            box=prepared.geometry.box,
-            area=prepared.geometry.area,
-            predicted_iou=output.predicted_iou,
-            object_score=output.object_score,
-            logits=output.logits,
-        )
 
 
 def _mask_bytes(request: events.Request) -> int:

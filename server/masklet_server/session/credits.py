@@ -26,6 +26,7 @@ class Credits:
         self._last_sent = 0
         self._last_acked = 0
         self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def available(self) -> int:
@@ -40,13 +41,24 @@ class Credits:
         self._taken += 1
 
     def give_back(self) -> None:
-        """Nothing came of a frame whose credit was taken."""
+        """There is no result after all for a credit that was taken."""
         self._taken -= 1
         self._changed.set()
 
     def lift(self) -> None:
         """No acknowledgement can come any more: from now on results go as fast as they are read."""
         self.window = sys.maxsize
+        self._changed.set()
+
+    async def settled(self) -> None:
+        """Wait until every result is acknowledged, or the client can acknowledge no more."""
+        while not self._closed and self.available < self.window:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """No acknowledgement will come any more."""
+        self._closed = True
         self._changed.set()
 
     def number_prompt(self) -> int:

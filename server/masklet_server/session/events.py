@@ -71,6 +71,8 @@ class Configure:
         return_logits: Results carry logits, too.
         timings: Frame results say where their time went.
         memory_policy: What the objects' memories keep.
+        correction_window: Of the last frames, how many can still be prompted; 0 for the server's limit. A client that
+            says it has the last word: the session ends once all its results are acknowledged.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.
@@ -89,6 +91,7 @@ class Configure:
     return_logits: bool = False
     timings: bool = False
     memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    correction_window: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -152,12 +155,17 @@ class PromptObject(Numbered):
     Attributes:
         prompt: What is said.
         on_next_frame: It is for the next frame to be tracked, whichever the prompt names.
-        pts_seconds: It is for the frame whose time is nearest, whichever the prompt names.
+
+    Raises:
+        InvalidArgument: It names a time as well.
     """
 
     prompt: GivenPrompt
     on_next_frame: bool = False
-    pts_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.on_next_frame and self.prompt.prompt.pts_seconds is not None:
+            raise InvalidArgument.of("pts_seconds", "excludes on_next_frame; a prompt is for a time or for that frame")
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ class RemoveObject(Numbered):
 
 @dataclass(frozen=True)
 class ClearPrompts(Numbered):
-    """Take back what was said of an object on a frame."""
+    """Take back what was said of an object on a frame; in automatic propagation only what still waits for it."""
 
     object_id: int
     frame_index: int
@@ -347,7 +355,8 @@ class FrameResult:
         skipped: Frames before this one, and after the one before it, that were not tracked.
         capture_time_nanoseconds: As it came with the frame.
         latency_seconds: Since the frame's data arrived.
-        revision: How often the frame's results were sent before.
+        revision: Counts the frame's results, from 0; above 0, in automatic propagation, the objects are those that were
+            corrected.
         timings: If they were asked for.
     """
 

@@ -48,34 +48,77 @@ class FrameFeed:
         idle: Told of every decoded frame.
         frame_count: Frames the client says there are, which is believed; 0 where it does not say.
         live: The video has no known end, and nothing is looked for ahead.
+        is_file: The source is fed whatever becomes of its frames, so that waiting for one more is always safe.
+        most_ahead: Frames that `draw` takes from the source, at most.
     """
 
-    def __init__(self, source: Source, idle: IdleWatch, *, frame_count: int = 0, live: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        idle: IdleWatch,
+        *,
+        frame_count: int = 0,
+        live: bool = False,
+        is_file: bool = False,
+        most_ahead: int = 0,
+    ) -> None:
         self.taken = 0
         self._source = source
         self._idle = idle
         self._promised = frame_count
         self._live = live
+        self._is_file = is_file
+        self._most_ahead = most_ahead
         self._ahead: deque[Frame] = deque()
         self._ended = False
+        self._drawing: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What has to go on while frames are taken goes on within."""
-        yield
+        try:
+            yield
+        finally:
+            if self._drawing is not None:
+                self._drawing.cancel()
+                await asyncio.gather(self._drawing, return_exceptions=True)
+            self._drawing = None  # what it raised refers to this frame, and this to memory banks
 
     @property
     def frame_count(self) -> int:
         """Frames seen so far; all of them once the video has ended."""
         return self.taken
 
-    async def ready(self) -> bool:
-        """Wait for a frame to `take`; False after the last one."""
-        if not self._ahead:
-            frame = await self._pull()
-            if frame is not None:
-                self._ahead.append(frame)
+    @property
+    def has_next(self) -> bool:
+        """Whether there is a frame to `take` at once."""
         return bool(self._ahead)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether it is known that no frame is left."""
+        return self._ended and not self._ahead
+
+    async def ready(self) -> bool:
+        """Wait for a frame to `take`; False after the last one. May be cancelled: no frame is lost."""
+        if not self._ahead:
+            await self._pull()
+        return bool(self._ahead)
+
+    async def peek(self) -> Frame | None:
+        """The next frame, if it is known, or can be waited for without fear that the client waits for a result."""
+        if not self._ahead and self._is_file:
+            await self._pull()
+        return self._ahead[0] if self._ahead else None
+
+    async def draw(self) -> None:
+        """Take pictures from the source while results can't be sent; may be cancelled.
+
+        A source that is full stops the reading of the client's messages, and with it of the acknowledgements that are
+        waited for: results of corrections may fill the window while pictures wait.
+        """
+        while len(self._ahead) < self._most_ahead and not self._ended:
+            await self._pull()
 
     def take(self) -> TakenFrame:
         """The frame that is to be tracked next; `ready` must have said that there is one."""
@@ -96,23 +139,33 @@ class FrameFeed:
             length = max(self._promised, self.taken)
             return length if length < POINTER_FRAMES else None
         while self.taken + len(self._ahead) < POINTER_FRAMES:
-            frame = await self._pull()
-            if frame is None:
+            await self._pull()
+            if self._ended:
                 return self.taken + len(self._ahead)
-            self._ahead.append(frame)
         return None
 
     def broken_promise(self) -> bool:
         """Whether the client's frame count was wrong in a way that matters to masks; to be asked after the end."""
         return bool(self._promised) and min(self._promised, POINTER_FRAMES) != min(self.taken, POINTER_FRAMES)
 
-    async def _pull(self) -> Frame | None:
-        if self._ended:
-            return None
+    async def _pull(self) -> None:
+        """Have one more frame ahead, or know that there is none; goes on where a cancelled call has left off."""
+        if self._drawing is None and not self._ended:
+            self._drawing = asyncio.create_task(self._draw())
+        if self._drawing is not None:
+            await asyncio.shield(self._drawing)
+            self._drawing = None
+
+    async def _draw(self) -> None:
         frame = await self._source.next_frame()
         self._idle.touch()
-        self._ended = frame is None
-        return frame
+        if frame is None:
+            self._ended = True
+        else:
+            self._arrived(frame)
+
+    def _arrived(self, frame: Frame) -> None:
+        self._ahead.append(frame)
 
 
 class LatestFeed(FrameFeed):
@@ -184,17 +237,20 @@ class LatestFeed(FrameFeed):
 
     async def _pump(self) -> None:
         try:
-            while (frame := await self._pull()) is not None:
-                self._seen += 1
-                self._ahead.append(frame)
-                self._skip_stale()
-                while len(self._ahead) > max(2, MAX_WAITING_BYTES // frame.pixels.nbytes):
-                    self._skip()
-                self._changed.set()
+            while not self._ended:
+                await self._draw()
         except MaskletError as error:
             self._failure = error
         finally:
             self._changed.set()
+
+    def _arrived(self, frame: Frame) -> None:
+        super()._arrived(frame)
+        self._seen += 1
+        self._skip_stale()
+        while len(self._ahead) > max(2, MAX_WAITING_BYTES // frame.pixels.nbytes):
+            self._skip()
+        self._changed.set()
 
     def _skip_stale(self) -> None:
         oldest = self._clock() - self._max_latency

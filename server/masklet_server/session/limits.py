@@ -20,6 +20,9 @@ class SessionLimits:
             propagation: people think.
         max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
             not say itself.
+        correction_window: Of the last frames, how many can still be prompted; 0: none that was tracked.
+        correction_bytes: What these frames' pixels, and what memory banks hold for their sake, may take; where it does
+            not suffice, fewer frames can be corrected.
         max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
         max_stored_frame_bytes: Of the temporary file with all frames of a video whose client asks for each propagation.
         max_history_bytes: Of the temporary file with what such a session remembers of its objects.
@@ -31,6 +34,8 @@ class SessionLimits:
     idle_timeout_seconds: float = 60.0
     annotation_idle_timeout_seconds: float = 900.0
     max_latency_seconds: float = 0.05
+    correction_window: int = 64
+    correction_bytes: int = 256 * 1024**2
     max_mask_bytes: int = 16 * 1024**2
     max_stored_frame_bytes: int = 8 * 1024**3
     max_history_bytes: int = 8 * 1024**3

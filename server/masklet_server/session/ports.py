@@ -26,7 +26,9 @@ class TrackingEngine(Protocol):
     def default_model(self) -> str:
         """The one used where none is named."""
 
-    def new_bank(self, model: str, *, memory_policy: MemoryPolicy = MemoryPolicy.SAM2) -> MemoryBank:
+    def new_bank(
+        self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    ) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes."""
 
     def new_history(self, model: str, shelf: Shelf) -> History:

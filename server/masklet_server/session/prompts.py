@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import EncodedMask, check_data, decode
+from masklet_server.session.kept import KeptFrames, Timetable
 from masklet_server.session.limits import SessionLimits
 
 # Encoded masks that wait in one session, in units of the largest one allowed.
@@ -42,9 +44,16 @@ class GivenPrompt:
         """What the encoded mask takes."""
         return 0 if self.mask is None else len(self.mask.data)
 
+    @property
+    def pts_nanoseconds(self) -> int | None:
+        """The time it is for, rounded; None where it names a frame."""
+        seconds = self.prompt.pts_seconds
+        return None if seconds is None else round(seconds * 1_000_000_000)
+
     def on_frame(self, frame_index: int) -> GivenPrompt:
         """The same for another frame."""
-        return dataclasses.replace(self, prompt=dataclasses.replace(self.prompt, frame_index=frame_index))
+        prompt = dataclasses.replace(self.prompt, frame_index=frame_index, pts_seconds=None)
+        return dataclasses.replace(self, prompt=prompt)
 
     def check_size(self, height: int, width: int) -> None:
         """Hold the prompt against the video's size.
@@ -93,32 +102,52 @@ class GivenPrompt:
 
 
 class PromptBook:
-    """Prompts by frame, in the order in which they came, bounded.
+    """Prompts that wait, in the order in which they came, bounded.
 
-    A frame takes prompts until `take` is called for it or for a later one; frames are taken in order.
+    A frame takes prompts until `take` is called for it or for a later one; frames are taken in order. Prompts that come
+    later correct the frame, where it is kept; those that name a time wait until it is known whose it is.
 
     Attributes:
-        next_frame: The first frame that still takes prompts.
+        next_frame: The first frame that still takes prompts before it is tracked.
+        corrected: Set while corrections may wait.
+
+    Args:
+        limits: What may wait.
+        kept: The frames that can be corrected; None: none.
     """
 
-    def __init__(self, limits: SessionLimits) -> None:
+    def __init__(self, limits: SessionLimits, kept: KeptFrames | None = None) -> None:
         self.next_frame = 0
+        self.corrected = asyncio.Event()
         self._limits = limits
+        self._kept = KeptFrames(0, 0) if kept is None else kept
+        self._times = Timetable(self._kept.window)
         self._waiting: dict[int, list[GivenPrompt]] = {}
+        self._late: list[GivenPrompt] = []
+        self._timed: list[GivenPrompt] = []
         self._size: tuple[int, int] | None = None
         self._frame_count: int | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return len(self._all())
 
     @property
     def object_ids(self) -> set[int]:
         """Objects that prompts wait for."""
         return {given.object_id for given in self._all()}
 
+    @property
+    def waits_for_times(self) -> bool:
+        """Whether prompts name times of frames that are not known yet."""
+        return bool(self._timed)
+
     def frames_of(self, object_id: int) -> set[int]:
-        """Frames for which prompts of the object wait."""
-        return {given.frame_index for given in self._all() if given.object_id == object_id}
+        """Frames that are still to be tracked for which prompts of the object wait."""
+        return {g.frame_index for prompts in self._waiting.values() for g in prompts if g.object_id == object_id}
+
+    def times_of(self, object_id: int) -> int:
+        """How many prompts of the object wait for their times."""
+        return sum(given.object_id == object_id for given in self._timed)
 
     def add(self, given: GivenPrompt, followed: Collection[int] = ()) -> None:
         """Take a prompt.
@@ -128,21 +157,112 @@ class PromptBook:
             followed: Ids of the objects that are followed already; they count towards the limit.
 
         Raises:
-            FailedPrecondition: Its frame is tracked already.
-            InvalidArgument: It does not fit the video's size, or its frame lies beyond the video's known end.
+            FailedPrecondition: Its frame is tracked already, and corrections are not taken, or no longer.
+            InvalidArgument: It does not fit the video's size, its frame lies beyond the video's known end, or can't be
+                corrected any longer.
             ResourceExhausted: Too many prompts wait, too large ones, or for too many objects.
         """
-        if self._frame_count is not None and given.frame_index >= self._frame_count:
+        given = self._on_its_frame(given)
+        timed = given.pts_nanoseconds is not None
+        late = not timed and given.frame_index < self.next_frame
+        if self._frame_count is not None and (timed or given.frame_index >= self._frame_count):
             raise _beyond_end(given, self._frame_count)
-        if given.frame_index < self.next_frame:
+        if late:
+            self._check_late(given)
+        elif self._size is not None:
+            given.check_size(*self._size)
+        self._check_limits(given, followed)
+        if late:
+            self._add_late(given)
+        elif timed:
+            self._timed.append(given)
+        else:
+            self._waiting.setdefault(given.frame_index, []).append(given)
+
+    def _on_its_frame(self, given: GivenPrompt) -> GivenPrompt:
+        time = given.pts_nanoseconds
+        if time is None:
+            return given
+        if self._kept.window:
+            self._times.check(time)
+        frame_index = self._times.nearest(time)
+        return given if frame_index is None else given.on_frame(frame_index)
+
+    def _check_late(self, given: GivenPrompt) -> None:
+        if not self._kept.window:
             raise FailedPrecondition(
                 f"the prompt for object {given.object_id} is too late for frame {given.frame_index}, which is tracked "
                 f"already; frame {self.next_frame} is the next one that takes prompts"
             )
-        if self._size is not None:
-            given.check_size(*self._size)
-        self._check_limits(given, followed)
-        self._waiting.setdefault(given.frame_index, []).append(given)
+        if self._frame_count is not None:
+            raise _over()
+        if (refusal := self._kept.refusal(given.frame_index)) is not None:
+            raise refusal
+
+    def _add_late(self, given: GivenPrompt) -> None:
+        self._late.append(given)
+        self.corrected.set()
+
+    # Times
+
+    def place(self, frame_index: int, pts_nanoseconds: int, *, upcoming: int | None = None, last: bool = False) -> None:
+        """A frame is about to be taken: give it the prompts whose times it is nearest to.
+
+        A frame that was taken before may turn out to be nearer, where the one after it was not known in time: it is
+        corrected, or, where that is not possible, the prompt goes to the frame at hand.
+
+        Args:
+            frame_index: The frame's.
+            pts_nanoseconds: Its time.
+            upcoming: The time of the frame after it, or None where that is not known.
+            last: None will come after it.
+        """
+        self._times.add(frame_index, pts_nanoseconds)
+        self._times.is_complete = last
+        timed, self._timed = self._timed, []
+        for given in timed:
+            time = given.pts_nanoseconds
+            assert time is not None
+            nearest = self._times.nearest(time, upcoming)
+            if nearest is None:
+                self._timed.append(given)
+            elif nearest < frame_index and self._kept.window:
+                self._add_late(given.on_frame(nearest))
+            else:
+                self._waiting.setdefault(frame_index, []).append(given.on_frame(frame_index))
+
+    def end_times(self) -> None:
+        """The last frame was taken: prompts for later times are for it, and correct it where that is possible."""
+        self._times.is_complete = True
+        if not self._kept.window:
+            return
+        timed, self._timed = self._timed, []
+        for given in timed:
+            self._add_late(self._on_its_frame(given))
+
+    # Corrections
+
+    def late_frames(self) -> list[int]:
+        """The frame of each object's first correction that waits."""
+        first: dict[int, int] = {}
+        for given in self._late:
+            first.setdefault(given.object_id, given.frame_index)
+        return list(first.values())
+
+    def take_late(self, first: int, last: int) -> list[GivenPrompt]:
+        """Each object's first corrections, as far as they are for the frames from `first` to `last`, in order."""
+        taken: list[GivenPrompt] = []
+        left: list[GivenPrompt] = []
+        for given in self._late:
+            comes_after_another = any(other.object_id == given.object_id for other in left)
+            fits = first <= given.frame_index <= last and not comes_after_another
+            (taken if fits else left).append(given)
+        self._late = left
+        if not left:
+            self.corrected.clear()
+        return taken
+
+    # Frames
 
     def take(self, frame_index: int) -> list[GivenPrompt]:
         """The frame's prompts after those of frames that were left out before it; from now on they take no more.
@@ -156,40 +276,46 @@ class PromptBook:
         due = sorted(index for index in self._waiting if index <= frame_index)
         return [given for index in due for given in self._waiting.pop(index)]
 
-    def drop(self, object_id: int) -> int:
-        """Forget the object's waiting prompts; how many there were."""
+    def drop(self, object_id: int, frame_index: int | None = None) -> int:
+        """Forget the object's waiting prompts, or those for one frame; how many there were."""
         before = len(self)
-        self._keep([given for given in self._all() if given.object_id != object_id])
+        self._keep(
+            lambda given: (
+                given.object_id != object_id
+                or (frame_index is not None and (given.pts_nanoseconds is not None or given.frame_index != frame_index))
+            )
+        )
         return before - len(self)
 
     def fit(self, height: int, width: int) -> list[MaskletError]:
         """The video's size is known: forget the prompts that do not fit it; an error for each."""
         self._size = (height, width)
-        kept: list[GivenPrompt] = []
-        errors: list[MaskletError] = []
-        for given in self._all():
-            error = _misfit(given, height, width)
-            if error is None:
-                kept.append(given)
-            else:
-                errors.append(error)
-        self._keep(kept)
-        return errors
+        misfits = [(given, _misfit(given, height, width)) for given in self._ahead()]
+        self._keep(lambda given: all(given is not other or error is None for other, error in misfits))
+        return [error for _, error in misfits if error is not None]
 
     def close(self, frame_count: int) -> list[MaskletError]:
         """The video has ended: forget the prompts for frames beyond; an error for each."""
         self._frame_count = frame_count
-        errors: list[MaskletError] = [_beyond_end(given, frame_count) for given in self._all()]
-        self._waiting.clear()
+        errors: list[MaskletError] = [_over() for _ in self._late]
+        errors += [_beyond_end(given, frame_count) for given in self._ahead()]
+        self._keep(lambda _: False)
         return errors
 
-    def _all(self) -> list[GivenPrompt]:
-        return [given for prompts in self._waiting.values() for given in prompts]
+    def _ahead(self) -> list[GivenPrompt]:
+        """All but corrections, whose frames may have had another size."""
+        return [given for prompts in self._waiting.values() for given in prompts] + self._timed
 
-    def _keep(self, prompts: list[GivenPrompt]) -> None:
-        self._waiting.clear()
-        for given in prompts:
-            self._waiting.setdefault(given.frame_index, []).append(given)
+    def _all(self) -> list[GivenPrompt]:
+        return self._ahead() + self._late
+
+    def _keep(self, wanted: Callable[[GivenPrompt], bool]) -> None:
+        kept = {index: [given for given in prompts if wanted(given)] for index, prompts in self._waiting.items()}
+        self._waiting = {index: prompts for index, prompts in kept.items() if prompts}
+        self._timed = [given for given in self._timed if wanted(given)]
+        self._late = [given for given in self._late if wanted(given)]
+        if not self._late:
+            self.corrected.clear()
 
     def _check_limits(self, given: GivenPrompt, followed: Collection[int]) -> None:
         most = self._limits.max_objects
@@ -211,7 +337,16 @@ class PromptBook:
             )
 
 
+def _over() -> FailedPrecondition:
+    return FailedPrecondition("the last result was sent already; there is nothing to correct any more")
+
+
 def _beyond_end(given: GivenPrompt, frame_count: int) -> InvalidArgument:
+    if given.prompt.pts_seconds is not None:
+        return InvalidArgument.of(
+            "prompt.pts_seconds",
+            f"is {given.prompt.pts_seconds:g} (object {given.object_id}), but the video ended before",
+        )
     return InvalidArgument.of(
         "prompt.frame_index",
         f"is {given.frame_index} (object {given.object_id}), but the video has {frame_count} frames, "

@@ -14,18 +14,19 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 
-from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
-from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
+from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events
 from masklet_server.session.annotator import Annotator
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event, Response, Send
+from masklet_server.session.followed import check_prompted_frames
 from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
+from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Source, Sources, TrackingEngine
-from masklet_server.session.prompts import PromptBook
+from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
 from masklet_server.video.frame_store import FrameStore
@@ -103,7 +104,9 @@ class Session:
         self._machine = StateMachine()
         self._credits = Credits(min(config.window or limits.window, limits.window))
         self._idle = IdleWatch(limits.idle_timeout_seconds)
-        self._book = PromptBook(limits)
+        window = min(config.correction_window or limits.correction_window, limits.correction_window)
+        self._kept = KeptFrames(window, limits.correction_bytes)
+        self._book = PromptBook(limits, self._kept)
         self._clip: ClipInput | None = None
         self._pictures: PictureInput | None = None
         self._packets: PacketInput | None = None
@@ -125,6 +128,7 @@ class Session:
             return_logits=config.return_logits,
             timings=config.timings,
             memory_policy=config.memory_policy,
+            waits_for_acks=config.correction_window > 0 and window > 0,
         )
         self._stored = FrameStore(limits.max_stored_frame_bytes)
         self._annotator: Annotator | None = None
@@ -144,6 +148,7 @@ class Session:
             engine=engine,
             pool=pool,
             book=self._book,
+            kept=self._kept,
             ledger=self._credits,
             idle=self._idle,
             send=self._send,
@@ -224,7 +229,7 @@ class Session:
             await self._held.aclose()
         finally:
             await self._engine.forget(self.id)
-            self._tracker.objects.clear()
+            self._tracker.clear()
             if self._annotator is not None:
                 self._annotator.close()
             # What a task raised refers to the session and to memory banks; none of it may wait for a collection.
@@ -260,6 +265,7 @@ class Session:
                     raise refusal(self.state, Step.CONFIG)
                 case _:
                     await self._on_mendable(event)
+        self._credits.close()
         if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._fetching:
             raise Cancelled("the client went away before end_of_video")
         if self._annotator is not None:
@@ -346,7 +352,7 @@ class Session:
                 case events.RemoveObject():
                     self._on_remove(event.object_id)
                 case events.ClearPrompts():
-                    raise FailedPrecondition("clear_prompts needs config.propagation = PROPAGATION_ON_REQUEST")
+                    self._on_clear(event.object_id, event.frame_index)
                 case events.Propagate() | events.StopPropagation() | events.Reset():
                     name = _STEPS[type(event)].value
                     raise FailedPrecondition(f"{name} needs config.propagation = PROPAGATION_ON_REQUEST")
@@ -379,20 +385,35 @@ class Session:
             await self._pool.run(given.check_mask)
         if event.on_next_frame:
             given = given.on_frame(self._book.next_frame)
-        followed = self._tracker.objects.get(given.object_id)
-        prompted = 0 if followed is None else followed.prompted_frames + followed.is_prompted_now
-        if prompted + len(self._book.frames_of(given.object_id) | {given.frame_index}) > MAX_CONDITIONING_FRAMES:
-            raise ResourceExhausted(
-                f"object {given.object_id} has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
-                "remove it and prompt it anew to go on"
-            )
+        self._check_conditioning(given)
         self._book.add(given, self._tracker.objects)
+
+    def _check_conditioning(self, given: GivenPrompt) -> None:
+        timed = given.pts_nanoseconds is not None
+        if not timed and given.frame_index < self._book.next_frame:
+            return  # a correction
+        followed = self._tracker.objects.get(given.object_id)
+        prompted = 0 if followed is None else len(followed.prompted_frames) + followed.is_prompted_now
+        waiting = self._book.frames_of(given.object_id) | (set() if timed else {given.frame_index})
+        times = self._book.times_of(given.object_id) + timed
+        check_prompted_frames(given.object_id, prompted + len(waiting) + times)
 
     def _on_remove(self, object_id: int) -> None:
         self._machine.step(Step.REMOVE_OBJECT)
         waiting = self._book.drop(object_id)
         if not self._tracker.remove(object_id) and not waiting:
             raise NotFound(f"object {object_id} is not followed, and no prompt for it waits")
+
+    def _on_clear(self, object_id: int, frame_index: int) -> None:
+        self._machine.step(Step.CLEAR_PROMPTS)
+        if self._book.drop(object_id, frame_index):
+            return
+        if self._tracker.was_prompted(object_id, frame_index):
+            raise FailedPrecondition(
+                f"the prompt for object {object_id} on frame {frame_index} was applied already: correct the object by "
+                "another prompt, or remove it and prompt it anew; with PROPAGATION_ON_REQUEST prompts can be taken back"
+            )
+        raise NotFound(f"no prompt for object {object_id} on frame {frame_index} waits")
 
     # Tracking
 
@@ -450,7 +471,15 @@ class Session:
             seconds = self._config.max_latency_seconds or self._limits.max_latency_seconds
             return LatestFeed(source, self._idle, max_latency_seconds=seconds)
         live = self._config.live or self._packets is not None
-        return FrameFeed(source, self._idle, frame_count=self._config.frame_count, live=live)
+        pictures = self._pictures is not None
+        return FrameFeed(
+            source,
+            self._idle,
+            frame_count=self._config.frame_count,
+            live=live,
+            is_file=not pictures and self._packets is None,
+            most_ahead=self._credits.window if pictures else 0,
+        )
 
     async def _report(self, errors: Sequence[MaskletError]) -> None:
         for error in errors:

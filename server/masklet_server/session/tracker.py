@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
+from masklet_server.session.corrections import Corrections
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send, Timings
+from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send
+from masklet_server.session.followed import Followed, Outcome
 from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
+from masklet_server.session.kept import KeptFrame, KeptFrames
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.results import object_result, timings
 from masklet_server.session.visibility import Sighting, Visibility
 from masklet_server.video.source import Frame
-
-
-@dataclass
-class Followed:
-    """An object that is being tracked.
-
-    Attributes:
-        bank: Its memory.
-        prompted_frames: On how many frames it was prompted; 0 until its first one is tracked.
-        is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not count yet.
-        visibility: Whether it is seen, as results go out.
-    """
-
-    bank: MemoryBank
-    prompted_frames: int = 0
-    is_prompted_now: bool = False
-    visibility: Visibility = field(default_factory=Visibility)
 
 
 @dataclass(frozen=True)
@@ -52,16 +40,7 @@ class _Entry:
     @property
     def is_idle(self) -> bool:
         """New, and nothing says where it is."""
-        return not self.prompts and self.followed.prompted_frames == 0
-
-
-@dataclass(frozen=True)
-class _Tracked:
-    """A frame and what the engine made of it; without entries where it was not asked."""
-
-    taken: TakenFrame
-    entries: Sequence[_Entry] = ()
-    output: FrameOutput = field(default_factory=lambda: FrameOutput((), ()))
+        return not self.prompts and not self.followed.prompted_frames
 
 
 @dataclass(frozen=True)
@@ -78,6 +57,7 @@ class TrackerOptions:
         return_logits: Results carry logits, too.
         timings: Results say where their time went.
         memory_policy: What the objects' memories keep.
+        waits_for_acks: After the last frame, wait for corrections until all results are acknowledged.
     """
 
     stream: str
@@ -88,12 +68,14 @@ class TrackerOptions:
     return_logits: bool = False
     timings: bool = False
     memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    waits_for_acks: bool = False
 
 
 class Tracker:
     """Tracks one session's objects through its frames.
 
     While the masks of one frame are encoded and sent, the engine works on the next one; there is never more under way.
+    Corrections of frames that were tracked come before new frames.
 
     Attributes:
         objects: Followed now, by id. An object joins when a frame with its first prompt is taken, and leaves through
@@ -107,6 +89,7 @@ class Tracker:
         engine: TrackingEngine,
         pool: MaskPool,
         book: PromptBook,
+        kept: KeptFrames,
         ledger: Credits,
         idle: IdleWatch,
         send: Send,
@@ -116,15 +99,38 @@ class Tracker:
         self._engine = engine
         self._pool = pool
         self._book = book
+        self._kept = kept
         self._credits = ledger
         self._idle = idle
         self._send = send
         self._size: tuple[int, int] | None = None
+        self._corrections = Corrections(
+            self.objects,
+            book,
+            kept,
+            ask=self._ask_again,
+            decode=self._decode,
+            new_bank=self._new_bank,
+            send=send,
+        )
         self._send_seconds = 0.0
 
     def remove(self, object_id: int) -> bool:
         """Stop following the object from the next frame on; whether it was followed."""
         return self.objects.pop(object_id, None) is not None
+
+    def was_prompted(self, object_id: int, frame_index: int) -> bool:
+        """Whether a prompt for the object was applied on the frame; of corrections, as long as the frame is kept."""
+        followed = self.objects.get(object_id)
+        kept = self._kept.find(frame_index)
+        corrected = kept is not None and kept.index == frame_index and object_id in kept.corrected
+        return followed is not None and (corrected or frame_index in followed.prompted_frames)
+
+    def clear(self) -> None:
+        """Let go of all memories and frames."""
+        self.objects.clear()
+        self._corrections.clear()
+        self._kept.clear()
 
     async def run(self, frames: FrameFeed) -> None:
         """Track every frame to the end of the video and send all results.
@@ -134,15 +140,15 @@ class Tracker:
         """
         sending: asyncio.Task[None] | None = None
         try:
-            while True:
-                with self._idle.waiting("the next frame of the video, or end_of_video"):
-                    ready = await frames.ready()
-                if not ready:
-                    break
-                tracked = await self._track(frames)
+            while await self._has_work(frames):
+                await self._take_credit(frames)
+                outcome = await self._work(frames)
+                if outcome is None:
+                    self._credits.give_back()
+                    continue
                 if sending is not None:
                     await sending
-                sending = asyncio.create_task(self._emit(tracked))
+                sending = asyncio.create_task(self._emit(outcome))
             if sending is not None:
                 await sending
         except MaskletError:
@@ -154,28 +160,86 @@ class Tracker:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
 
-    async def _track(self, frames: FrameFeed) -> _Tracked:
-        await self._take_credit()
+    async def _has_work(self, frames: FrameFeed) -> bool:
+        """Wait for a frame or a correction; False where neither will come."""
+        while not self._corrections.are_due and not frames.has_next:
+            if not frames.at_end:
+                with self._idle.waiting("the next frame of the video, or end_of_video"):
+                    await self._unless_corrected(frames.ready())
+                continue
+            self._book.end_times()
+            if self._options.waits_for_acks and not self._corrections.are_due:
+                with self._idle.waiting("acks of the last results, or corrections"):
+                    await self._unless_corrected(self._credits.settled())
+            if not self._corrections.are_due:
+                return False
+        return True
+
+    async def _unless_corrected(self, awaited: Coroutine[Any, Any, object]) -> None:
+        """Wait for something, or for a correction, which may well come first."""
+        waiting = asyncio.create_task(awaited)
+        corrected = asyncio.create_task(self._book.corrected.wait())
+        try:
+            await asyncio.wait((waiting, corrected), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            corrected.cancel()
+            waiting.cancel()
+            await asyncio.gather(waiting, corrected, return_exceptions=True)
+            # What it raised refers to this frame: together they would keep memory banks for the garbage collector.
+            del waiting
+
+    async def _take_credit(self, frames: FrameFeed) -> None:
+        waits = f"an ack, because the window of {self._credits.window} frame results is full"
+        if self._options.latest:
+            await self._idle.patiently(self._credits.take(), waits)
+            return
+        drawing = asyncio.create_task(frames.draw())
+        try:
+            with self._idle.waiting(waits):
+                await self._credits.take()
+        finally:
+            drawing.cancel()
+            await asyncio.gather(drawing, return_exceptions=True)
+            del drawing
+
+    async def _work(self, frames: FrameFeed) -> Outcome | None:
+        """Correct something, if there is anything, or else track the next frame; None where nothing came of it."""
+        if self._corrections.are_due:
+            return await self._corrections.step()
+        return await self._track(frames) if frames.has_next else None
+
+    async def _track(self, frames: FrameFeed) -> Outcome:
         taken = frames.take()
         frame = taken.frame
         # Asked on the first frame even if nothing is to be tracked yet: later, a client that sends pictures only as far
         # ahead as its window reaches would wait for results and never send those that tell.
         with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
             clip_length = await frames.clip_length()
-        # From here on, prompts for this frame are too late.
+        await self._place_times(frame, frames)
+        # From here on, prompts for this frame are too late to come before its tracking.
         await self._fit(frame)
         prompts = self._book.take(frame.index)
         entries = self._line_up(prompts)
         entries = await self._decode_prompts(entries, prompts)
-        return await self._ask_engine(taken, entries, clip_length)
+        self._kept.make_room([followed.bank for followed in self.objects.values()])
+        outcome = await self._ask_engine(taken, entries, clip_length)
+        self._kept.add(taken, clip_length, [followed.bank for followed in self.objects.values()])
+        return outcome
 
-    async def _take_credit(self) -> None:
-        waits = f"an ack, because the window of {self._credits.window} frame results is full"
-        if self._options.latest:
-            await self._idle.patiently(self._credits.take(), waits)
-        else:
-            with self._idle.waiting(waits):
-                await self._credits.take()
+    async def _place_times(self, frame: Frame, frames: FrameFeed) -> None:
+        """Give the frame the prompts for times that it is nearest to."""
+        upcoming = None
+        if self._book.waits_for_times:
+            with self._idle.waiting("the next frame, which tells whose a prompt for a time between the two is"):
+                upcoming = await frames.peek()
+        self._book.place(
+            frame.index,
+            frame.pts_nanoseconds,
+            upcoming=None if upcoming is None else upcoming.pts_nanoseconds,
+            last=frames.at_end,
+        )
 
     async def _fit(self, frame: Frame) -> None:
         """Hold waiting prompts against the size of the frame, where that is not the size of the one before."""
@@ -191,9 +255,6 @@ class Tracker:
                 self.objects[given.object_id] = Followed(self._new_bank())
             self.objects[given.object_id].is_prompted_now = True
         return [_Entry(object_id, self.objects[object_id]) for object_id in sorted(self.objects)]
-
-    def _new_bank(self) -> MemoryBank:
-        return self._engine.new_bank(self._options.model, memory_policy=self._options.memory_policy)
 
     async def _decode_prompts(self, entries: Sequence[_Entry], prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         """Give each entry its prompts; those whose mask is broken are answered with an error."""
@@ -220,7 +281,12 @@ class Tracker:
                 del self.objects[entry.object_id]
         return [entry for entry in entries if not entry.is_idle]
 
-    async def _ask_engine(self, taken: TakenFrame, entries: list[_Entry], clip_length: int | None) -> _Tracked:
+    def _new_bank(self) -> MemoryBank:
+        return self._engine.new_bank(
+            self._options.model, correction_window=self._kept.window, memory_policy=self._options.memory_policy
+        )
+
+    async def _ask_engine(self, taken: TakenFrame, entries: list[_Entry], clip_length: int | None) -> Outcome:
         sifted = False
         while entries:
             job = self._job(taken, [ObjectTask(e.followed.bank, e.prompts) for e in entries], clip_length)
@@ -233,10 +299,18 @@ class Tracker:
                 entries, sifted = await self._sift(job, entries), True
                 continue
             for entry in entries:
-                entry.followed.prompted_frames += bool(entry.prompts)
+                if entry.prompts:
+                    entry.followed.prompted_frames.add(taken.frame.index)
                 entry.followed.is_prompted_now = False
-            return _Tracked(taken, entries, output)
-        return _Tracked(taken)
+            ids = [entry.object_id for entry in entries]
+            prompted = [(i, found) for i, outputs in zip(ids, output.prompts, strict=True) for found in outputs]
+            objects = list(zip(ids, output.objects, strict=True))
+            return Outcome(taken, prompted, objects, [entry.followed.visibility for entry in entries], [output])
+        return Outcome(taken)
+
+    async def _ask_again(self, kept: KeptFrame, tasks: Sequence[ObjectTask], track: bool) -> FrameOutput:
+        with self._idle.busy():
+            return await self._engine.track(replace(self._job(kept.taken, tasks, kept.clip_length), track=track))
 
     def _job(self, taken: TakenFrame, tasks: Sequence[ObjectTask], clip_length: int | None) -> FrameJob:
         frame = taken.frame
@@ -274,20 +348,21 @@ class Tracker:
             sifted.append(replace(entry, prompts=tuple(good)))
         return self._without_idle(sifted)
 
-    async def _emit(self, tracked: _Tracked) -> None:
-        frame = tracked.taken.frame
+    async def _emit(self, outcome: Outcome) -> None:
+        frame = outcome.taken.frame
         start = time.perf_counter()
         with self._idle.busy():
-            prompted = [
-                (entry.object_id, output)
-                for entry, outputs in zip(tracked.entries, tracked.output.prompts, strict=True)
-                for output in outputs
-            ]
-            followed = [(e.object_id, o) for e, o in zip(tracked.entries, tracked.output.objects, strict=True)]
-            results = await asyncio.gather(*(self._result(*found) for found in prompted + followed))
-        timings = self._timings(tracked, time.perf_counter() - start) if self._options.timings else None
-        for result in results[: len(prompted)]:
+            found = [*outcome.prompted, *outcome.objects]
+            results = await asyncio.gather(
+                *(object_result(self._pool, self._options.mask_encoding, *one) for one in found)
+            )
+        mask_seconds = time.perf_counter() - start
+        prompted, objects = results[: len(outcome.prompted)], results[len(outcome.prompted) :]
+        for result in prompted:
             await self._send(PromptResult(self._credits.number_prompt(), frame.index, result))
+        if not outcome.revision:
+            objects = [_with_event(one, by, frame) for one, by in zip(objects, outcome.deciding, strict=True)]
+        times = timings(frame, outcome.answers, mask=mask_seconds, send=self._send_seconds)
         start = time.perf_counter()
         await self._send(
             FrameResult(
@@ -296,40 +371,15 @@ class Tracker:
                 pts=frame.pts,
                 time_base=frame.time_base,
                 pts_nanoseconds=frame.pts_nanoseconds,
-                objects=tuple(
-                    _with_event(result, entry.followed.visibility, frame)
-                    for result, entry in zip(results[len(prompted) :], tracked.entries, strict=True)
-                ),
-                skipped=tracked.taken.skipped,
+                objects=tuple(objects),
+                skipped=() if outcome.revision else outcome.taken.skipped,
                 capture_time_nanoseconds=frame.capture_time_nanoseconds,
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
-                timings=timings,
+                revision=outcome.revision,
+                timings=times if self._options.timings else None,
             )
         )
         self._send_seconds = time.perf_counter() - start
-
-    def _timings(self, tracked: _Tracked, mask_seconds: float) -> Timings:
-        output = tracked.output
-        return Timings(
-            decode=tracked.taken.frame.decode_seconds,
-            queue=output.queue_seconds,
-            encode=output.encode_seconds,
-            step=output.step_seconds,
-            mask=mask_seconds,
-            send=self._send_seconds,
-        )
-
-    async def _result(self, object_id: int, output: ObjectOutput) -> ObjectResult:
-        prepared = await self._pool.prepare(output.mask, self._options.mask_encoding)
-        return ObjectResult(
-            object_id=object_id,
-            mask=prepared.encoded,
-            box=prepared.geometry.box,
-            area=prepared.geometry.area,
-            predicted_iou=output.predicted_iou,
-            object_score=output.object_score,
-            logits=output.logits,
-        )
 
 
 def _with_event(result: ObjectResult, visibility: Visibility, frame: Frame) -> ObjectResult:

@@ -1,0 +1,67 @@
+"""An object that is followed, and what became of objects on a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from masklet.errors import ResourceExhausted
+from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.jobs import FrameOutput, ObjectOutput
+from masklet_server.session.frames import TakenFrame
+from masklet_server.session.visibility import Visibility
+
+
+@dataclass(eq=False)
+class Followed:
+    """An object that is being tracked.
+
+    Attributes:
+        bank: Its memory.
+        prompted_frames: Indices of its conditioning frames; none until its first one is tracked.
+        is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not name yet.
+        visibility: Whether it is seen, as first results go out.
+    """
+
+    bank: MemoryBank
+    prompted_frames: set[int] = field(default_factory=set)
+    is_prompted_now: bool = False
+    visibility: Visibility = field(default_factory=Visibility)
+
+
+# One of them by its id.
+Found = tuple[int, ObjectOutput]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is to be sent of a frame.
+
+    Attributes:
+        taken: The frame.
+        prompted: What each prompt gave, in order.
+        objects: What was found, in order of ids.
+        deciding: Of each of these objects, what decides what has happened to it; none where the frame was sent before.
+        answers: All that the engine was asked for it.
+        revision: How often the frame was sent before.
+    """
+
+    taken: TakenFrame
+    prompted: Sequence[Found] = ()
+    objects: Sequence[Found] = ()
+    deciding: Sequence[Visibility] = ()
+    answers: Sequence[FrameOutput] = ()
+    revision: int = 0
+
+
+def check_prompted_frames(object_id: int, frames: int) -> None:
+    """Bound the frames on which an object is prompted before they are tracked; corrections are none of them.
+
+    Raises:
+        ResourceExhausted: There would be too many.
+    """
+    if frames > MAX_CONDITIONING_FRAMES:
+        raise ResourceExhausted(
+            f"object {object_id} has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
+            "remove it and prompt it anew to go on"
+        )
