@@ -283,28 +283,29 @@ class Network:
         Returns:
             ``[B, C, h, w]``.
         """
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and len(top) > 1:
             # One object's keys stay in the cache while they are attended to; those of many do not.
-            return torch.cat(
-                [self._with_memory(*one) for one in zip(torch.split(top, 1), past.one_by_one(), strict=True)]
-            )
-        return self._with_memory(top, past)
+            alone = zip(torch.split(top, 1), past.one_by_one(), strict=True)
+            attended = torch.cat([self._attended(*one) for one in alone])
+        else:
+            attended = self._attended(top, past)
+        # A view: what follows rounds as upstream does only if the numbers lie in memory as upstream's do.
+        return attended.transpose(1, 2).reshape(top.shape)
 
-    def _with_memory(self, top: Tensor, past: Past) -> Tensor:
-        batch, _, width, rows, columns = past.memories.shape
+    def _attended(self, top: Tensor, past: Past) -> Tensor:
+        width = past.memories.shape[2]
         # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
         tokens = past.memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         position = (self._memory_position + temporal).flatten(1, 2)
         pointer_tokens, pointer_position = self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
-        attended = self._attend(
+        return self._attend(
             _tokens(top),
             self._feature_position,
             memory=torch.cat([tokens, pointer_tokens], dim=1),
             memory_position=torch.cat([position, pointer_position], dim=1),
             spatial=tokens.shape[1],
         )
-        return attended.transpose(1, 2).reshape(batch, -1, rows, columns)
 
     def _pointer_tokens(self, pointers: Tensor, distances: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Pointers ``[B, P, C]`` cut into ``[B, P*C/M, M]`` tokens, and the position encoding of each."""
