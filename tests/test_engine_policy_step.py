@@ -112,7 +112,7 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
 @pytest.mark.parametrize("policy", OTHERS)
 def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(policy: MemoryPolicy) -> None:
     bank, sizes = bank_of(policy), []
-    for index in range(40):
+    for index in range(25):
         run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
         ages = attended(bank, index + 1)
         assert len(ages) <= small_network().num_memories
@@ -126,8 +126,8 @@ def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(poli
 
 @pytest.mark.parametrize("policy", OTHERS)
 def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
-    banks = [bank_of(policy) for _ in range(3)]
-    found = together(banks, 18)
+    banks = [bank_of(policy) for _ in range(2)]
+    found = together(banks, 12)
     for blob, (bank, masks) in enumerate(zip(banks, found, strict=True)):
         alone = bank_of(policy)
         for index, mask in enumerate(masks):
@@ -141,7 +141,7 @@ def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
             i: kept.role for i, kept in alone.policy.kept.items()
         }
     states = [str(bank.policy.to_json()) for bank in banks if bank.policy is not None]
-    assert len(set(states)) == 3
+    assert len(set(states)) == 2
 
 
 def test_sam2s_masks_are_the_same_bits_beside_other_policies() -> None:
@@ -154,14 +154,13 @@ def test_sam2s_masks_are_the_same_bits_beside_other_policies() -> None:
 
 
 @pytest.mark.parametrize("policy", OTHERS)
-@pytest.mark.parametrize("correction_window", [0, 4])
-def test_a_dumped_bank_goes_on_with_the_same_masks(policy: MemoryPolicy, correction_window: int) -> None:
-    bank = bank_of(policy, correction_window=correction_window)
+def test_a_dumped_bank_goes_on_with_the_same_masks(policy: MemoryPolicy) -> None:
+    bank = bank_of(policy, correction_window=4)
     follow(bank, 18)
     loaded = MemoryBank.load(bank.dump(), model="nano")
     assert (loaded.memory_policy, loaded.nbytes, repr(loaded)) == (policy, bank.nbytes, repr(bank))
     assert loaded.dump() == bank.dump()
-    for ours, theirs in zip(follow(bank, 24, 18), follow(loaded, 24, 18), strict=True):
+    for ours, theirs in zip(follow(bank, 21, 18), follow(loaded, 21, 18), strict=True):
         assert np.array_equal(ours, theirs)
 
 
@@ -204,9 +203,9 @@ def test_a_step_that_fails_half_way_leaves_the_bank_as_it_was(
 @pytest.mark.parametrize("policy", OTHERS)
 def test_rewinding_and_tracking_again_gives_the_same_masks(policy: MemoryPolicy) -> None:
     bank = bank_of(policy, correction_window=6)
-    first = follow(bank, 20)
-    bank.rewind(14)
-    for again, before in zip(follow(bank, 20, 15), first[15:], strict=True):
+    first = follow(bank, 18)
+    bank.rewind(13)
+    for again, before in zip(follow(bank, 18, 14), first[14:], strict=True):
         assert np.array_equal(again, before)
 
 
