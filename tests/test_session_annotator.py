@@ -440,6 +440,7 @@ async def test_too_large_masks() -> None:
         ({"delivery": events.Delivery.LATEST}, r"config\.delivery"),
         ({"memory_policy": MemoryPolicy.MOTION_AWARE}, r"config\.memory_policy"),
         ({"live": True}, r"config\.live"),
+        ({"correction_window": 8}, r"config\.correction_window"),
     ],
 )
 def test_what_goes_with_automatic_propagation_alone(config: dict[str, Any], match: str) -> None:
@@ -454,7 +455,7 @@ async def test_packets_are_refused() -> None:
             await client.end()
 
 
-@pytest.mark.parametrize("request_", [Propagate(), events.StopPropagation(), Reset(), ClearPrompts(1, 0)])
+@pytest.mark.parametrize("request_", [Propagate(), events.StopPropagation(), Reset()])
 async def test_requests_are_refused_where_propagation_is_automatic(request_: events.Event) -> None:
     async with talk() as client:
         client.say(request_, click(), *video(2))

@@ -59,9 +59,14 @@ class Client(RuleBasedStateMachine):
         self.ended = False
 
     @initialize(
-        window=st.integers(1, 5), latest=st.booleans(), pictures=st.booleans(), frame_count=st.sampled_from([0, 20])
+        window=st.integers(1, 8),
+        latest=st.booleans(),
+        pictures=st.booleans(),
+        frame_count=st.sampled_from([0, 40, 40]),
+        correctable=st.sampled_from([0, 1, 4]),
+        first=st.integers(0, 12),
     )
-    def open(self, window: int, latest: bool, pictures: bool, frame_count: int) -> None:
+    def open(self, window: int, latest: bool, pictures: bool, frame_count: int, correctable: int, first: int) -> None:
         self.latest, self.pictures = latest, pictures
         self.lookahead = window if frame_count else max(window, LOOKAHEAD_FRAMES)
         self.window = window
@@ -70,10 +75,15 @@ class Client(RuleBasedStateMachine):
             delivery=events.Delivery.LATEST if latest else events.Delivery.LOSSLESS,
             frame_count=0 if latest else frame_count,
         )
-        self.talk = self._run(self._talk(config))
+        limits = SessionLimits(max_objects=3, max_latency_seconds=1e-9, correction_window=correctable)
+        self.talk = self._run(self._talk(config, limits))
+        # Rules are left out at random, and without these two there is little to see.
+        self._say(click())
+        if first:
+            self.feed(first)
 
-    async def _talk(self, config: events.Configure) -> Talk:
-        talk = Talk(config, SessionLimits(max_objects=3, max_latency_seconds=1e-9), FakeEngine(), InlinePool(1))
+    async def _talk(self, config: events.Configure, limits: SessionLimits) -> Talk:
+        talk = Talk(config, limits, FakeEngine(), InlinePool(1))
         await self._settle()
         return talk
 
@@ -92,11 +102,12 @@ class Client(RuleBasedStateMachine):
     # What the client does
 
     @precondition(lambda self: not self.ended)
-    @rule(count=st.integers(1, 6))
+    @rule(count=st.integers(1, 12))
     def feed(self, count: int) -> None:
         if self.pictures and not self.latest:
             # The contract: pictures go no farther ahead of acknowledgements than the window, or what is looked ahead.
-            taken = sum(result.sequence <= self.acked for result in self.talk.all(events.FrameResult))
+            results = self.talk.all(events.FrameResult)
+            taken = sum(result.sequence <= self.acked and not result.revision for result in results)
             count = min(count, taken + (self.window if taken else self.lookahead) - self.fed)
         self.fed += count
         if self.pictures:
@@ -109,9 +120,30 @@ class Client(RuleBasedStateMachine):
         given = click(object_id, frame_index)
         self._say(events.PromptObject(given.prompt, on_next_frame))
 
+    @rule(object_id=OBJECTS, back=st.integers(1, 6))
+    def correct(self, object_id: int, back: int) -> None:
+        tracked = [result.frame_index for result in self.talk.all(events.FrameResult)]
+        self._say(click(object_id, max([0, *tracked]) - min(back, max([0, *tracked]))))
+
+    @rule(object_id=OBJECTS, frame_index=st.integers(0, 30))
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        self._say(events.ClearPrompts(object_id, frame_index))
+
     @rule(object_id=OBJECTS)
     def remove(self, object_id: int) -> None:
         self._say(events.RemoveObject(object_id))
+
+    @rule(object_id=OBJECTS)
+    def click_on_the_next_frame(self, object_id: int) -> None:
+        self._say(events.PromptObject(click(object_id).prompt, on_next_frame=True))
+
+    @rule(engine=st.booleans(), again=st.integers(1, 5))
+    def take_results_as_they_come(self, engine: bool, again: int) -> None:
+        self.talk.reading.set()
+        if engine:
+            self.talk.engine.open_gate.set()
+        for _ in range(again):
+            self.acknowledge()
 
     @rule()
     def acknowledge(self) -> None:
@@ -130,12 +162,12 @@ class Client(RuleBasedStateMachine):
     def talk_nonsense(self) -> None:
         self._say(events.Unreadable(InvalidArgument.of("prompt", "is nonsense")))
 
-    @rule(reads=st.booleans())
+    @rule(reads=st.sampled_from([True, True, False]))
     def stop_or_go_on_reading(self, reads: bool) -> None:
         (self.talk.reading.set if reads else self.talk.reading.clear)()
         self._run(self._settle())
 
-    @rule(works=st.booleans())
+    @rule(works=st.sampled_from([True, True, False]))
     def stall_or_wake_the_engine(self, works: bool) -> None:
         (self.talk.engine.open_gate.set if works else self.talk.engine.open_gate.clear)()
         self._run(self._settle())
@@ -148,7 +180,7 @@ class Client(RuleBasedStateMachine):
 
         self.talk.engine.refuse = refuse
 
-    @precondition(lambda self: self.fed and not self.ended)
+    @precondition(lambda self: self.fed >= LOOKAHEAD_FRAMES and not self.ended)  # or nothing would ever come of it
     @rule()
     def end_the_video(self) -> None:
         self.ended = True
@@ -165,11 +197,14 @@ class Client(RuleBasedStateMachine):
     @invariant()
     def results_come_once_and_in_order(self) -> None:
         results = self.talk.all(events.FrameResult)
-        first = [result.frame_index for result in results]
+        first = [result.frame_index for result in results if not result.revision]
         assert first == sorted(set(first))
-        shown = Counter((r.frame_index, one.object_id) for r in results for one in r.objects)
+        shown = Counter((r.frame_index, r.revision, one.object_id) for r in results for one in r.objects)
         assert set(shown.values()) <= {1}
+        last: dict[int, int] = {}
         for result in results:
+            assert result.revision == last.get(result.frame_index, -1) + 1
+            last[result.frame_index] = result.revision
             ids = [one.object_id for one in result.objects]
             assert ids == sorted(ids)
         numbered = [r.sequence for r in self.talk.responses if isinstance(r, events.FrameResult | events.PromptResult)]
@@ -213,7 +248,8 @@ class Client(RuleBasedStateMachine):
         self.talk.task.result()
         results = self.talk.all(events.FrameResult)
         skipped = [index for result in results for index in result.skipped]
-        assert sorted([result.frame_index for result in results] + skipped) == list(range(self.fed))
+        tracked = [result.frame_index for result in results if not result.revision]
+        assert sorted(tracked + skipped) == list(range(self.fed))
         assert self.latest or not skipped
         assert self.talk.session.state is State.DONE
 
@@ -231,7 +267,7 @@ def test_whatever_a_client_does_the_promises_are_kept() -> None:
         settings=settings(
             max_examples=60,
             phases=[Phase.generate],  # to shrink a failure takes minutes and helps little
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),

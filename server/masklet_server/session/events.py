@@ -105,6 +105,11 @@ class Configure:
                 raise InvalidArgument.of("config.delivery", "is LATEST, which PROPAGATION_ON_REQUEST excludes")
             if self.live:
                 raise InvalidArgument.of("config.live", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
+            if self.correction_window:
+                raise InvalidArgument.of(
+                    "config.correction_window",
+                    "is not for PROPAGATION_ON_REQUEST, which corrects any frame; leave it out",
+                )
             if self.memory_policy is not MemoryPolicy.SAM2:
                 raise InvalidArgument.of(
                     "config.memory_policy", f"is {self.memory_policy.name}, PROPAGATION_ON_REQUEST knows SAM2 alone"
