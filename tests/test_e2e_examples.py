@@ -58,3 +58,12 @@ def test_objects_are_counted_once_each(nano_server: str, tmp_path: Path) -> None
     assert counts[5][1:] == (0, 0)
     assert counts[15][1:] == (1, 1)
     assert counts[-1][1:] == (2, 2)
+
+
+def test_a_correction_changes_what_was_tracked(nano_server: str) -> None:
+    shown = run("refine.py", nano_server, 5).splitlines()
+    lines = [re.fullmatch(r"frame (\d+): (\d+) pixels(?:, then (\d+))?", line) for line in shown]
+    found = [line.groups() for line in lines if line is not None]
+    assert [int(index) for index, _, _ in found] == [0, 1, 2, 3, 4]
+    assert [after is not None for _, _, after in found] == [False, True, True, True, True]
+    assert any(before != after for _, before, after in found[1:]), "the clicks changed nothing"
