@@ -8,11 +8,9 @@ the session held is freed before `Session.run` returns.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack
 
 from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound
 from masklet_server.masks.pool import MaskPool
@@ -23,15 +21,14 @@ from masklet_server.session.events import Event, Response, Send
 from masklet_server.session.followed import check_prompted_frames
 from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
+from masklet_server.session.intake import VideoIntake
 from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
-from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Source, Sources, TrackingEngine
+from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
 from masklet_server.video.frame_store import FrameStore
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
 from masklet_server.video.source import VideoInfo
 
 _STEPS: dict[type, Step] = {
@@ -91,12 +88,10 @@ class Session:
         self.model = config.model or engine.default_model
         if self.model not in engine.models:
             raise NotFound(f"the model {self.model!r} is not loaded; this server has {', '.join(engine.models)}")
-        self._image_size = engine.models[self.model].image_size
         if config.return_logits:
             limits = limits.with_logits(4 * engine.models[self.model].logits_size ** 2)
         self._config = config
         self._engine = engine
-        self._sources = sources
         self._pool = pool
         self._limits = limits
         self._write = send
@@ -107,18 +102,18 @@ class Session:
         window = min(config.correction_window or limits.correction_window, limits.correction_window)
         self._kept = KeptFrames(window, limits.correction_bytes)
         self._book = PromptBook(limits, self._kept)
-        self._clip: ClipInput | None = None
-        self._pictures: PictureInput | None = None
-        self._packets: PacketInput | None = None
-        self._download = sources.download(config.source_url) if config.source_url else None
-        self._fetching = False
-        self._is_sent = False
-        self._kind = "" if self._download is None else "source_url"
+        self._video = VideoIntake(
+            config,
+            sources,
+            engine.models[self.model].image_size,
+            machine=self._machine,
+            idle=self._idle,
+            begin=self._begin,
+            on_complete=self._on_video_complete,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._task_ended = asyncio.Event()
         self._latest = config.delivery is events.Delivery.LATEST
-        self._held = AsyncExitStack()
-        self._opened_source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         options = TrackerOptions(
             stream=self.id,
             model=self.model,
@@ -226,7 +221,7 @@ class Session:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            await self._held.aclose()
+            await self._video.close()
         finally:
             await self._engine.forget(self.id)
             self._tracker.clear()
@@ -252,13 +247,13 @@ class Session:
             self._idle.touch()
             match event:
                 case events.VideoChunk():
-                    await self._on_chunk(event.data)
+                    await self._video.on_chunk(event.data)
                 case events.NextPicture():
-                    await self._on_picture(event.picture)
+                    await self._video.on_picture(event.picture)
                 case events.NextPacket():
-                    await self._on_packet(event.packet)
+                    await self._video.on_packet(event.packet)
                 case events.EndOfVideo():
-                    await self._on_end()
+                    await self._video.on_end()
                 case events.Cancel():
                     raise Cancelled("the client asked to cancel")
                 case events.Configure():
@@ -266,76 +261,13 @@ class Session:
                 case _:
                     await self._on_mendable(event)
         self._credits.close()
-        if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._fetching:
+        if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._video.is_fetching:
             raise Cancelled("the client went away before end_of_video")
         if self._annotator is not None:
             self._annotator.finish()
 
-    async def _on_chunk(self, chunk: bytes) -> None:
-        self._check_kind("video_chunk")
-        self._machine.step(Step.VIDEO)
-        if self._clip is None:
-            self._clip = self._sources.clip(self._image_size)
-            await self._open(self._clip)
-        with self._idle.waiting("the decoder to take more video"):
-            await self._clip.feed(chunk)
-
-    async def _on_picture(self, picture: Picture) -> None:
-        self._check_kind("frame")
-        self._machine.step(Step.VIDEO)
-        if self._pictures is None:
-            self._pictures = self._sources.pictures(self._image_size, live=self._config.live)
-            await self._open(self._pictures)
-        with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
-            await self._pictures.feed(picture)
-
-    async def _on_packet(self, packet: Packet) -> None:
-        self._check_kind("packet")
-        if self._annotator is not None:
-            raise InvalidArgument.of("packet", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
-        if self._config.frame_count:
-            raise InvalidArgument.of("config.frame_count", "is not for packets, which have no known end; leave it out")
-        self._machine.step(Step.VIDEO)
-        if self._packets is None:
-            self._packets = self._sources.packets(self._image_size)
-            await self._open(self._packets)
-        with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
-            await self._packets.feed(packet)
-
-    def _check_kind(self, kind: str) -> None:
-        if self._kind not in ("", kind):
-            raise InvalidArgument.of(kind, f"excludes {self._kind}, which this stream's video came by so far")
-        self._kind = kind
-
-    async def _open(self, source: Source) -> None:
-        await self._held.enter_async_context(source)
-        self._opened_source.set_result(source)
-
-    async def _on_end(self) -> None:
-        if self._download is not None:
-            if self._fetching:
-                raise refusal(State.DRAINING, Step.END_OF_VIDEO)
-            self._fetching = True
-            self._begin(self._fetch(self._download), "fetch")
-        else:
-            await self._end_of_video()
-
-    async def _fetch(self, download: Download) -> None:
-        clip = self._sources.clip(self._image_size)
-        self._machine.step(Step.VIDEO)
-        await self._open(clip)
-        async with contextlib.aclosing(download.chunks()) as chunks:
-            async for chunk in chunks:
-                self._idle.touch()
-                await clip.feed(chunk)
-        await self._end_of_video()
-
-    async def _end_of_video(self) -> None:
-        self._machine.step(Step.END_OF_VIDEO)
-        source = await self._opened_source
-        await source.end()
+    async def _on_video_complete(self) -> None:
         self._idle.extend(self._idle_timeout_seconds)
-        self._is_sent = True
         await self._let_decoder_go()
 
     async def _on_mendable(self, event: Event) -> None:
@@ -418,9 +350,9 @@ class Session:
     # Tracking
 
     async def _track(self) -> None:
-        source = await self._opened_source
-        if self._packets is not None:
-            self._begin(self._tell_progress(self._packets), "progress")
+        source = await self._video.source
+        if self._video.packets is not None:
+            self._begin(self._tell_progress(self._video.packets), "progress")
         with self._idle.waiting("the video's first frame"):
             info = await source.info()
         self._machine.step(Step.FIRST_FRAME)
@@ -449,8 +381,8 @@ class Session:
 
     async def _let_decoder_go(self) -> None:
         """An annotator's session lasts long after all frames are kept and there is nothing more to be fed."""
-        if self._is_sent and self._stored.is_complete:
-            await self._held.aclose()
+        if self._video.is_complete and self._stored.is_complete:
+            await self._video.close()
 
     async def _follow(self, source: Source) -> int:
         """Track all frames as they arrive; how many there were."""
@@ -470,14 +402,13 @@ class Session:
         if self._latest:
             seconds = self._config.max_latency_seconds or self._limits.max_latency_seconds
             return LatestFeed(source, self._idle, max_latency_seconds=seconds)
-        live = self._config.live or self._packets is not None
-        pictures = self._pictures is not None
+        packets, pictures = self._video.packets is not None, self._video.pictures is not None
         return FrameFeed(
             source,
             self._idle,
             frame_count=self._config.frame_count,
-            live=live,
-            is_file=not pictures and self._packets is None,
+            live=self._config.live or packets,
+            is_file=not pictures and not packets,
             most_ahead=self._credits.window if pictures else 0,
         )
 
