@@ -10,13 +10,13 @@ from typing import TypeVar
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import decode
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import Session
 from tests.fakes import FakeEngine, FakeSource, FakeSources, fake_mask
 
-R = TypeVar("R", bound=events.Response)
+R = TypeVar("R", bound=replies.Response)
 
 # Far more than anything here takes; only a test that fails waits so long.
 PATIENCE = 10.0
@@ -42,7 +42,7 @@ class Talk:
         self.engine = engine or FakeEngine()
         self.sources = FakeSources()
         self.pool = pool or MaskPool(1)
-        self.responses: list[events.Response] = []
+        self.responses: list[replies.Response] = []
         self.reading = asyncio.Event()
         self.reading.set()
         self._requests: asyncio.Queue[events.Event | None] = asyncio.Queue()
@@ -64,7 +64,7 @@ class Talk:
 
     @property
     def problems(self) -> list[str]:
-        return [problem.error.message for problem in self.all(events.Problem)]
+        return [problem.error.message for problem in self.all(replies.Problem)]
 
     @property
     def source(self) -> FakeSource:
@@ -85,10 +85,10 @@ class Talk:
                 raise AssertionError(f"the session ended before; its answers: {self.responses}")
             await asyncio.sleep(0.002)
 
-    async def frames(self, count: int) -> list[events.FrameResult]:
+    async def frames(self, count: int) -> list[replies.FrameResult]:
         """Wait for that many results."""
-        await self.until(lambda: len(self.all(events.FrameResult)) >= count)
-        return self.all(events.FrameResult)
+        await self.until(lambda: len(self.all(replies.FrameResult)) >= count)
+        return self.all(replies.FrameResult)
 
     async def end(self) -> None:
         """Wait for the session's end and raise what it raised."""
@@ -103,7 +103,7 @@ class Talk:
         while (event := await self._requests.get()) is not None:
             yield event
 
-    async def _take(self, response: events.Response) -> None:
+    async def _take(self, response: replies.Response) -> None:
         await self.reading.wait()
         self.responses.append(response)
 
@@ -131,10 +131,10 @@ def video(frames: int) -> list[events.Event]:
     return [events.VideoChunk(bytes(frames)), events.EndOfVideo()]
 
 
-def ids(result: events.FrameResult) -> list[int]:
+def ids(result: replies.FrameResult) -> list[int]:
     return [one.object_id for one in result.objects]
 
 
-def shows(result: events.ObjectResult, bank: int, frame_index: int) -> bool:
+def shows(result: replies.ObjectResult, bank: int, frame_index: int) -> bool:
     """Whether the result is the fake engine's mask for the bank of that number."""
     return bool((decode(result.mask) == fake_mask(bank, frame_index)).all())

@@ -17,7 +17,7 @@ from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.source import VideoInfo, VideoLimits
@@ -279,14 +279,14 @@ def test_logits_of_a_wrong_size_are_refused() -> None:
         convert.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)
 
 
-def object_result(area: int = 6, score: float = 2.0) -> events.ObjectResult:
+def object_result(area: int = 6, score: float = 2.0) -> replies.ObjectResult:
     box = (1, 2, 4, 4) if area else None
-    return events.ObjectResult(7, EncodedMask(MaskEncoding.PNG, 9, 8, b"png"), box, area, 0.5, score)
+    return replies.ObjectResult(7, EncodedMask(MaskEncoding.PNG, 9, 8, b"png"), box, area, 0.5, score)
 
 
 @pytest.mark.parametrize(("area", "score", "visible"), [(6, 2.0, True), (0, 2.0, False), (6, -1.0, False)])
 def test_an_object_is_visible_if_it_is_there_and_has_a_mask(area: int, score: float, visible: bool) -> None:
-    answer = convert.response(events.PromptResult(3, 4, object_result(area, score))).prompt_result
+    answer = convert.response(replies.PromptResult(3, 4, object_result(area, score))).prompt_result
     assert (answer.sequence, answer.frame_index, answer.object.object_id) == (3, 4, 7)
     assert answer.object.visible is visible
     assert answer.object.HasField("box") is bool(area)
@@ -294,14 +294,14 @@ def test_an_object_is_visible_if_it_is_there_and_has_a_mask(area: int, score: fl
 
 
 def test_the_end_of_a_propagation_and_the_revision_of_a_frame() -> None:
-    answer = convert.response(events.PropagationDone(3, 7, stopped=True)).propagation_done
+    answer = convert.response(replies.PropagationDone(3, 7, stopped=True)).propagation_done
     assert (answer.start_frame_index, answer.frame_count, answer.stopped) == (3, 7, True)
-    result = events.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (), revision=4)
+    result = replies.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (), revision=4)
     assert convert.response(result).frame_result.revision == 4
 
 
 def test_a_frame_result_carries_time_and_objects() -> None:
-    result = events.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (object_result(),), (0, 1), 99, 0.5)
+    result = replies.FrameResult(5, 2, 1001, Fraction(1, 30_000), 33_366_667, (object_result(),), (0, 1), 99, 0.5)
     answer = convert.response(result).frame_result
     assert (answer.sequence, answer.frame_index, answer.revision) == (5, 2, 0)
     assert (answer.pts, answer.time_base_numerator, answer.time_base_denominator) == (1001, 1, 30_000)
@@ -324,18 +324,18 @@ def test_a_frame_result_carries_time_and_objects() -> None:
 )
 def test_events_are_told(event: ObjectEvent | None, number: int) -> None:
     happened = replace(object_result(), event=event)
-    result = events.FrameResult(1, 0, 0, Fraction(1, 30), 0, (happened,))
+    result = replies.FrameResult(1, 0, 0, Fraction(1, 30), 0, (happened,))
     assert convert.response(result).frame_result.objects[0].event == number
 
 
-CASES: list[tuple[events.Response, Callable[[tracking_pb2.TrackResponse], Any], Any]] = [
+CASES: list[tuple[replies.Response, Callable[[tracking_pb2.TrackResponse], Any], Any]] = [
     (
-        events.Opened("id", "m", 5, 6, 0.4),
+        replies.Opened("id", "m", 5, 6, 0.4),
         lambda r: r.session,
         tracking_pb2.SessionInfo(session_id="id", model="m", window=5, max_objects=6, idle_timeout_seconds=1),
     ),
     (
-        events.Described(VideoInfo(4, 5, 25.0, 1.5, 40, "mp4", "h264", 90)),
+        replies.Described(VideoInfo(4, 5, 25.0, 1.5, 40, "mp4", "h264", 90)),
         lambda r: r.video_info,
         tracking_pb2.VideoInfo(
             height=4,
@@ -348,19 +348,19 @@ CASES: list[tuple[events.Response, Callable[[tracking_pb2.TrackResponse], Any], 
             rotation_degrees=90,
         ),
     ),
-    (events.Done(9), lambda r: r.done, tracking_pb2.Done(frame_count=9)),
+    (replies.Done(9), lambda r: r.done, tracking_pb2.Done(frame_count=9)),
 ]
 
 
 @pytest.mark.parametrize(("answer", "pick", "expected"), CASES)
-def test_every_other_answer_has_its_message(answer: events.Response, pick: Callable[..., Any], expected: Any) -> None:
+def test_every_other_answer_has_its_message(answer: replies.Response, pick: Callable[..., Any], expected: Any) -> None:
     assert pick(convert.response(answer)) == expected
 
 
 def test_a_problem_is_a_status_with_the_fields() -> None:
-    status = convert.response(events.Problem(InvalidArgument.of("prompt.box", "is empty"))).error
+    status = convert.response(replies.Problem(InvalidArgument.of("prompt.box", "is empty"))).error
     assert (status.code, status.message) == (3, "prompt.box: is empty")
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status.details)
     assert [(v.field, v.description) for v in bad.field_violations] == [("prompt.box", "is empty")]
-    assert convert.response(events.Problem(NotFound("object 5"))).error.code == 5
+    assert convert.response(replies.Problem(NotFound("object 5"))).error.code == 5

@@ -21,7 +21,7 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.events import ClearPrompts, Direction, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.state import State
@@ -34,26 +34,26 @@ ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)
 
 
 def frames_of(client: Talk) -> list[int]:
-    return [result.frame_index for result in client.all(events.FrameResult)]
+    return [result.frame_index for result in client.all(replies.FrameResult)]
 
 
 def revisions_of(client: Talk) -> list[int]:
-    return [result.revision for result in client.all(events.FrameResult)]
+    return [result.revision for result in client.all(replies.FrameResult)]
 
 
-async def answers(client: Talk, count: int) -> list[events.Response]:
+async def answers(client: Talk, count: int) -> list[replies.Response]:
     """Wait for so many answers beside those that say how the session stands."""
 
-    def said() -> list[events.Response]:
-        return [r for r in client.responses if not isinstance(r, (events.Opened, events.Described, events.Done))]
+    def said() -> list[replies.Response]:
+        return [r for r in client.responses if not isinstance(r, (replies.Opened, replies.Described, replies.Done))]
 
     await client.until(lambda: len(said()) >= count)
     return said()
 
 
-async def propagated(client: Talk, count: int = 1) -> list[events.PropagationDone]:
-    await client.until(lambda: len(client.all(events.PropagationDone)) >= count)
-    return client.all(events.PropagationDone)
+async def propagated(client: Talk, count: int = 1) -> list[replies.PropagationDone]:
+    await client.until(lambda: len(client.all(replies.PropagationDone)) >= count)
+    return client.all(replies.PropagationDone)
 
 
 # The whole way
@@ -62,23 +62,23 @@ async def propagated(client: Talk, count: int = 1) -> list[events.PropagationDon
 async def test_a_session_from_prompt_to_done() -> None:
     async with talk(ON_REQUEST) as client:
         client.say(*video(5), click(1, 2), Propagate())
-        assert await propagated(client) == [events.PropagationDone(2, 3, stopped=False)]
+        assert await propagated(client) == [replies.PropagationDone(2, 3, stopped=False)]
         prompted, *results, _ = await answers(client, 5)
-        assert isinstance(prompted, events.PromptResult)
+        assert isinstance(prompted, replies.PromptResult)
         assert (prompted.sequence, prompted.frame_index, prompted.object.object_id) == (1, 2, 1)
-        assert [type(result) for result in results] == [events.FrameResult] * 3
-        assert [result.sequence for result in client.all(events.FrameResult)] == [2, 3, 4]
-        assert [result.pts_nanoseconds for result in client.all(events.FrameResult)] == [
+        assert [type(result) for result in results] == [replies.FrameResult] * 3
+        assert [result.sequence for result in client.all(replies.FrameResult)] == [2, 3, 4]
+        assert [result.pts_nanoseconds for result in client.all(replies.FrameResult)] == [
             80_000_000 + 40_000_000 * i for i in range(3)
         ]
         assert frames_of(client) == [2, 3, 4]
         assert revisions_of(client) == [0, 0, 0]
         assert client.source.closed, "its decoder is of no use any longer"
-        first, last = client.all(events.Described)
+        first, last = client.all(replies.Described)
         assert (first.info.frame_count, last.info.frame_count) == (0, 5)
         client.half_close()
         await client.end()
-        assert client.responses[-1] == events.Done(5)
+        assert client.responses[-1] == replies.Done(5)
         assert client.session.state is State.DONE
         assert client.source.closed
         assert client.engine.forgotten == [client.session.id]
@@ -91,16 +91,16 @@ async def test_what_was_asked_for_before_half_closing_is_finished() -> None:
         client.half_close()
         await client.end()
         assert frames_of(client) == [*range(1, 20), 1, 0]
-        assert client.responses[-1] == events.Done(20)
+        assert client.responses[-1] == replies.Done(20)
 
 
 async def test_both_directions_are_forward_then_backward_from_the_same_frame() -> None:
     async with talk(ON_REQUEST) as client:
         client.say(*video(6), click(1, 3), Propagate(direction=Direction.BOTH))
-        assert await propagated(client) == [events.PropagationDone(3, 7, stopped=False)]
+        assert await propagated(client) == [replies.PropagationDone(3, 7, stopped=False)]
         assert frames_of(client) == [3, 4, 5, 3, 2, 1, 0]
         assert revisions_of(client) == [0, 0, 0, 1, 0, 0, 0]
-        masks = [decode(result.objects[0].mask) for result in client.all(events.FrameResult)]
+        masks = [decode(result.objects[0].mask) for result in client.all(replies.FrameResult)]
         assert (masks[0] == fake_mask(0, 3)).all()
         assert (masks[3] == fake_mask(0, 3)[::-1]).all()
 
@@ -152,14 +152,14 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
         ]
         await propagated(client, 2)
         assert client.problems == ["prompt: bad", "object 7 is not followed"]
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1], [1], [1]]
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1], [1], [1]]
 
 
 async def test_objects_are_tracked_together_in_order_of_their_ids() -> None:
     async with talk(ON_REQUEST) as client:
         client.say(*video(3), click(9), click(4, 1), Propagate())
         await propagated(client)
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[4, 9]] * 3
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[4, 9]] * 3
         assert [len(job.tasks) for job in client.engine.jobs] == [1, 1, 2, 2, 2]
 
 
@@ -185,9 +185,9 @@ async def test_requests_wait_for_the_frames_they_name_and_no_longer() -> None:
         client.say(Propagate())
         await client.frames(3)
         await client.quiet()
-        assert client.all(events.PropagationDone) == []
+        assert client.all(replies.PropagationDone) == []
         client.say(events.VideoChunk(bytes(2)), events.EndOfVideo())
-        assert await propagated(client) == [events.PropagationDone(17, 5, stopped=False)]
+        assert await propagated(client) == [replies.PropagationDone(17, 5, stopped=False)]
 
 
 async def test_a_container_may_say_itself_where_it_ends() -> None:
@@ -217,7 +217,7 @@ async def test_a_video_by_url() -> None:
         client.say(click(), Propagate(), events.EndOfVideo())
         client.half_close()
         await client.end()
-        assert client.responses[-1] == events.Done(18)
+        assert client.responses[-1] == replies.Done(18)
         assert len(frames_of(client)) == 18
 
 
@@ -248,7 +248,7 @@ async def test_results_wait_for_acks() -> None:
         for result in range(2, 10):
             client.say(events.Ack(result))
             await client.quiet()
-        assert await propagated(client) == [events.PropagationDone(0, 8, stopped=False)]
+        assert await propagated(client) == [replies.PropagationDone(0, 8, stopped=False)]
 
 
 async def test_after_half_closing_no_acks_are_waited_for() -> None:
@@ -290,11 +290,11 @@ async def test_stopping_ends_the_one_under_way_and_drops_those_that_wait() -> No
         client.engine.open_gate.set()
         done = await propagated(client, 3)
         assert done == [
-            events.PropagationDone(0, 1, stopped=True),
-            events.PropagationDone(5, 0, stopped=True),
-            events.PropagationDone(7, 2, stopped=False),
+            replies.PropagationDone(0, 1, stopped=True),
+            replies.PropagationDone(5, 0, stopped=True),
+            replies.PropagationDone(7, 2, stopped=False),
         ]
-        assert [result.object.object_id for result in client.all(events.PromptResult)] == [1, 2]
+        assert [result.object.object_id for result in client.all(replies.PromptResult)] == [1, 2]
 
 
 async def test_stopping_while_the_client_has_to_acknowledge() -> None:
@@ -303,7 +303,7 @@ async def test_stopping_while_the_client_has_to_acknowledge() -> None:
         client.say(*video(50), click(), Propagate())
         await client.frames(3)
         client.say(events.StopPropagation())
-        assert await propagated(client) == [events.PropagationDone(0, 3, stopped=True)]
+        assert await propagated(client) == [replies.PropagationDone(0, 3, stopped=True)]
         client.say(events.Ack(4), Propagate(10, 2))
         await propagated(client, 2)
         assert frames_of(client) == [0, 1, 2, 10, 11, 12]
@@ -314,7 +314,7 @@ async def test_stopping_while_frames_are_missing() -> None:
         client.say(events.VideoChunk(bytes(18)), click(), Propagate())
         await client.frames(18)
         client.say(events.StopPropagation())
-        assert await propagated(client) == [events.PropagationDone(0, 18, stopped=True)]
+        assert await propagated(client) == [replies.PropagationDone(0, 18, stopped=True)]
 
 
 async def test_stopping_nothing_does_nothing() -> None:
@@ -322,7 +322,7 @@ async def test_stopping_nothing_does_nothing() -> None:
         client.say(*video(3), events.StopPropagation(), click(), events.StopPropagation())
         await answers(client, 1)
         client.say(Propagate())
-        assert await propagated(client) == [events.PropagationDone(0, 3, stopped=False)]
+        assert await propagated(client) == [replies.PropagationDone(0, 3, stopped=False)]
         assert client.problems == []
 
 
@@ -334,11 +334,11 @@ async def test_clearing_shows_what_is_left() -> None:
         client.say(*video(3), click(1, 0), click(1, 2), ClearPrompts(1, 2), Propagate(), ClearPrompts(1, 0))
         client.say(Propagate(), click(1, 0), Propagate(max_frames=0))
         await propagated(client, 3)
-        areas = [result.object.area for result in client.all(events.PromptResult)]
+        areas = [result.object.area for result in client.all(replies.PromptResult)]
         assert areas == [64, 64, 0, 64, 64]
-        assert not client.all(events.PromptResult)[2].object.visible
+        assert not client.all(replies.PromptResult)[2].object.visible
         assert client.problems == ["object 1 has no prompt any more; prompt it anew or remove it"]
-        assert [d.stopped for d in client.all(events.PropagationDone)] == [False, True, False]
+        assert [d.stopped for d in client.all(replies.PropagationDone)] == [False, True, False]
 
 
 async def test_reset_forgets_objects_and_revisions() -> None:
@@ -346,7 +346,7 @@ async def test_reset_forgets_objects_and_revisions() -> None:
         client.say(*video(2), click(), Propagate(), Propagate(), Reset(), Propagate(), click(2), Propagate())
         await propagated(client, 4)
         assert revisions_of(client) == [0, 0, 1, 1, 0, 0]
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1]] * 4 + [[2]] * 2
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1]] * 4 + [[2]] * 2
         assert client.problems == ["there is no object to track; send a prompt first"]
         assert list(client.session._annotator.objects) == [2]  # type: ignore[union-attr]
 
@@ -358,7 +358,7 @@ async def test_prompts_by_time() -> None:
         prompts = [GivenPrompt(Prompt(1, pts_seconds=one, point_coords=[(5, 5)])) for one in seconds]
         client.say(*map(events.PromptObject, prompts), *video(5))
         await answers(client, len(seconds))
-        assert [result.frame_index for result in client.all(events.PromptResult)] == [0, 0, 0, 0, 1, 1, 2, 4]
+        assert [result.frame_index for result in client.all(replies.PromptResult)] == [0, 0, 0, 0, 1, 1, 2, 4]
 
 
 # What is wrong
@@ -391,12 +391,12 @@ def mask_prompt(mask: EncodedMask) -> events.PromptObject:
 async def test_faults_are_answered_and_harm_nothing(request_: Any, kind: type[MaskletError], message: str) -> None:
     async with talk(ON_REQUEST) as client:
         client.say(*video(5), click(3), request_, Propagate())
-        await client.until(lambda: client.all(events.FrameResult))
-        (problem,) = client.all(events.Problem)
+        await client.until(lambda: client.all(replies.FrameResult))
+        (problem,) = client.all(replies.Problem)
         assert type(problem.error) is kind
         with pytest.raises(kind, match=message):
             raise problem.error
-        assert ids(client.all(events.FrameResult)[0]) == [3]
+        assert ids(client.all(replies.FrameResult)[0]) == [3]
 
 
 async def test_a_prompt_that_the_engine_refuses() -> None:
@@ -405,7 +405,7 @@ async def test_a_prompt_that_the_engine_refuses() -> None:
             InvalidArgument.of("mask", "is too small") if len(client.engine.jobs) == 1 else None
         )
         client.say(*video(2), mask_prompt(square()), Propagate(), mask_prompt(square()))
-        await client.until(lambda: client.all(events.PromptResult))
+        await client.until(lambda: client.all(replies.PromptResult))
         assert client.problems == ["prompt.mask: is too small", "there is no object to track; send a prompt first"]
 
 
@@ -460,10 +460,10 @@ async def test_requests_are_refused_where_propagation_is_automatic(request_: eve
     async with talk() as client:
         client.say(request_, click(), *video(2))
         await client.end()
-        (problem,) = client.all(events.Problem)
+        (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, FailedPrecondition)
         assert "needs config.propagation = PROPAGATION_ON_REQUEST" in problem.error.message
-        assert len(client.all(events.FrameResult)) == 2
+        assert len(client.all(replies.FrameResult)) == 2
 
 
 # Ends
@@ -504,7 +504,7 @@ async def test_an_annotator_may_think_longer_than_a_client_may_stall() -> None:
             DeadlineExceeded, match=r"nothing moved for 1 s while waiting for the client's next request"
         ):
             await client.end()
-        (opened,) = client.all(events.Opened)
+        (opened,) = client.all(replies.Opened)
         assert opened.idle_timeout_seconds == 1.0
 
 

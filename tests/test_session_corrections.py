@@ -11,7 +11,7 @@ from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, No
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.pictures import Picture
@@ -27,14 +27,14 @@ Line = tuple[int, int, list[int]]
 
 def lines(client: Talk) -> list[Line]:
     """Frame, revision and objects of every result."""
-    return [(r.frame_index, r.revision, ids(r)) for r in client.all(events.FrameResult)]
+    return [(r.frame_index, r.revision, ids(r)) for r in client.all(replies.FrameResult)]
 
 
 def ack(client: Talk) -> events.Ack:
-    return events.Ack(client.all(events.FrameResult)[-1].sequence)
+    return events.Ack(client.all(replies.FrameResult)[-1].sequence)
 
 
-def known_corrections(result: events.FrameResult, object_id: int, bank: int) -> int:
+def known_corrections(result: replies.FrameResult, object_id: int, bank: int) -> int:
     """How many corrections of the object the fake engine knew of on that frame."""
     (mask,) = [decode(one.mask) for one in result.objects if one.object_id == object_id]
     (count,) = [n for n in range(8) if (mask == fake_mask(bank, result.frame_index, corrections=n)).all()]
@@ -42,7 +42,7 @@ def known_corrections(result: events.FrameResult, object_id: int, bank: int) -> 
 
 
 def violations(client: Talk) -> list[list[str]]:
-    return [[v.field for v in problem.error.violations] for problem in client.all(events.Problem)]
+    return [[v.field for v in problem.error.violations] for problem in client.all(replies.Problem)]
 
 
 async def finish(client: Talk) -> None:
@@ -62,14 +62,14 @@ async def test_a_correction_is_answered_and_all_frames_since_are_sent_again_for_
         await client.frames(11)
         await finish(client)
         assert lines(client) == [*[(i, 0, [1, 2]) for i in range(8)], (5, 1, [1]), (6, 1, [1]), (7, 1, [1])]
-        results = client.all(events.FrameResult)
+        results = client.all(replies.FrameResult)
         assert [known_corrections(r, 1, 0) for r in results] == [0] * 8 + [1] * 3
         assert [known_corrections(r, 2, 1) for r in results[:8]] == [0] * 8
         assert [result.pts_nanoseconds for result in results[8:]] == [i * 40_000_000 for i in (5, 6, 7)]
-        prompted = client.all(events.PromptResult)[-1]
+        prompted = client.all(replies.PromptResult)[-1]
         assert (prompted.frame_index, prompted.object.object_id) == (5, 1)
         assert prompted.sequence == results[8].sequence - 1, "the outcome comes just before its frame"
-        assert client.all(events.Done) == [events.Done(8)]
+        assert client.all(replies.Done) == [replies.Done(8)]
         assert client.problems == []
 
 
@@ -117,7 +117,7 @@ async def test_revisions_count_up_frame_by_frame() -> None:
             (3, 2, [1]),
             (4, 3, [1]),
         ]
-        results = client.all(events.FrameResult)
+        results = client.all(replies.FrameResult)
         # Going back to frame 1 tracks frames 3 and 4 anew, as SAM 2 does, and takes back what was corrected there.
         assert [known_corrections(r, 1, 0) for r in results[5:]] == [1, 1, 2, 1, 1, 1, 1]
         assert [r.sequence for r in results] == sorted({r.sequence for r in results})
@@ -133,7 +133,7 @@ async def test_a_correction_on_the_last_frame_goes_on_with_the_next_one() -> Non
         client.say(PICTURE, events.EndOfVideo())
         await client.end()
         assert lines(client) == [(0, 0, [1]), (1, 0, [1]), (1, 1, [1]), (2, 0, [1])]
-        assert [known_corrections(r, 1, 0) for r in client.all(events.FrameResult)] == [0, 0, 1, 1]
+        assert [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)] == [0, 0, 1, 1]
 
 
 async def test_new_frames_wait_for_a_correction_and_go_on_from_it() -> None:
@@ -146,7 +146,7 @@ async def test_new_frames_wait_for_a_correction_and_go_on_from_it() -> None:
         client.engine.open_gate.set()
         await client.end()
         assert lines(client)[4:] == [(1, 1, [1]), (2, 1, [1]), (3, 1, [1]), (4, 0, [1]), (5, 0, [1])]
-        assert [known_corrections(r, 1, 0) for r in client.all(events.FrameResult)[4:]] == [1] * 5
+        assert [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)[4:]] == [1] * 5
 
 
 async def test_a_correction_of_the_frame_under_way_waits_for_it() -> None:
@@ -174,7 +174,7 @@ async def test_every_kind_of_prompt_corrects() -> None:
         await client.frames(2)
         client.say(events.PromptObject(given), events.PromptObject(GivenPrompt(clicks)))
         client.say(events.PromptObject(GivenPrompt(Prompt(1, 1, box=[1, 1, 9, 9]))))
-        await client.until(lambda: len(client.all(events.PromptResult)) == 4)
+        await client.until(lambda: len(client.all(replies.PromptResult)) == 4)
         await client.quiet()
         _, by_mask, by_clicks, by_box = client.engine.banks[0].prompts
         assert by_mask.mask is not None
@@ -229,7 +229,7 @@ async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
         await client.quiet()
         assert lines(client)[8:] == [(4, 1, [1]), (5, 1, [1, 2]), (6, 1, [1, 2]), (7, 1, [1, 2])]
         assert prompted(client)[3:] == [(4, 1), (4, 1), (5, 2), (6, 1)]
-        again = client.all(events.FrameResult)[8:]
+        again = client.all(replies.FrameResult)[8:]
         assert [known_corrections(r, 1, 0) for r in again] == [1, 1, 2, 2]
         assert [known_corrections(r, 2, 1) for r in again[1:]] == [1, 1, 1]
         assert [len(job.tasks) for job in client.engine.jobs[8:] if job.track] == [1, 2, 2]
@@ -253,7 +253,7 @@ async def test_a_correction_behind_the_way_waits_for_the_next_and_holds_up_those
             *[(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)],
         ]
         # One by one in order: frame 3 is tracked anew, frame 5 corrected upon that.
-        known = [known_corrections(r, 1, 0) for r in client.all(events.FrameResult)[6:]]
+        known = [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)[6:]]
         assert known == [1, 1, 1, 1, 1, 1, 1, 2]
         await finish(client)
 
@@ -356,7 +356,7 @@ async def test_corrections_that_are_off_are_late_prompts() -> None:
         await client.frames(2)
         client.say(click(1, 0), events.EndOfVideo())
         await client.end()
-        (problem,) = client.all(events.Problem)
+        (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, FailedPrecondition)
         assert "too late for frame 0, which is tracked already; frame 2 is the next" in problem.error.message
         assert len(client.session._kept) == 0
@@ -511,7 +511,7 @@ async def test_conditioning_frames_stay_bounded() -> None:
         await client.frames(40)
         client.say(click(1, 3))
         await client.until(lambda: client.problems)
-        assert isinstance(client.all(events.Problem)[0].error, ResourceExhausted)
+        assert isinstance(client.all(replies.Problem)[0].error, ResourceExhausted)
         assert "has prompts on 32 frames, the most allowed" in client.problems[0]
         client.say(click(1, 30))  # a correction is no conditioning frame
         await client.until(lambda: lines(client)[-1][:2] == (39, 1))
@@ -523,7 +523,7 @@ async def test_after_the_last_result_there_is_nothing_to_correct() -> None:
     async with talk() as client:
         client.say(click(1), *video(3))
         await client.end()
-    assert len(client.all(events.Done)) == 1
+    assert len(client.all(replies.Done)) == 1
 
 
 async def test_a_client_that_half_closes_is_not_waited_for() -> None:
@@ -531,7 +531,7 @@ async def test_a_client_that_half_closes_is_not_waited_for() -> None:
         client.say(click(1), *video(3))
         client.half_close()
         await client.end()
-        assert client.all(events.Done) == [events.Done(3)]
+        assert client.all(replies.Done) == [replies.Done(3)]
 
 
 # Taken back
@@ -542,7 +542,7 @@ async def test_a_prompt_that_waits_can_be_taken_back() -> None:
         client.say(click(1), click(1, 2), click(2, 2), events.ClearPrompts(1, 2), *[PICTURE] * 4, events.EndOfVideo())
         await client.end()
         assert client.problems == []
-        assert [(p.frame_index, p.object.object_id) for p in client.all(events.PromptResult)] == [(0, 1), (2, 2)]
+        assert [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)] == [(0, 1), (2, 2)]
 
 
 async def test_a_correction_that_waits_can_be_taken_back() -> None:
@@ -568,7 +568,7 @@ async def test_what_was_applied_can_not_be_taken_back_here() -> None:
         await client.frames(6)
         client.say(*[events.ClearPrompts(*where) for where in ((1, 0), (1, 2), (1, 1), (2, 0))])
         await client.until(lambda: len(client.problems) == 4)
-        errors = [problem.error for problem in client.all(events.Problem)]
+        errors = [problem.error for problem in client.all(replies.Problem)]
         assert [type(error) for error in errors] == [FailedPrecondition, FailedPrecondition, NotFound, NotFound]
         assert "was applied already: correct the object by another prompt, or remove it" in errors[0].message
         assert "no prompt for object 1 on frame 1 waits" in errors[2].message
@@ -583,7 +583,7 @@ def at(seconds: float, object_id: int = 1) -> events.PromptObject:
 
 
 def prompted(client: Talk) -> list[tuple[int, int]]:
-    return [(p.frame_index, p.object.object_id) for p in client.all(events.PromptResult)]
+    return [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)]
 
 
 @pytest.mark.parametrize(
@@ -704,7 +704,7 @@ async def test_a_correction_for_a_skipped_frame_goes_to_the_next_one_that_was_tr
         await client.end()
         assert prompted(client)[-1] == (5, 1)
         assert [line[:2] for line in lines(client)] == [(0, 0), (1, 0), (5, 0), (5, 1)]
-        assert client.all(events.FrameResult)[-1].skipped == ()
+        assert client.all(replies.FrameResult)[-1].skipped == ()
         assert (first.frame_index, second.frame_index) == (0, 1)
 
 
@@ -724,7 +724,7 @@ async def test_while_something_is_corrected_the_latest_frames_go_on_coming_and_o
         client.say(events.EndOfVideo())
         await client.end()
         assert [line[:2] for line in lines(client)[4:]] == [(1, 1), (2, 1), (3, 1), (9, 0)]
-        last = client.all(events.FrameResult)[-1]
+        last = client.all(replies.FrameResult)[-1]
         assert last.skipped == (4, 5, 6, 7, 8)
         assert (decode(last.objects[0].mask) == fake_mask(0, 4, corrections=1)).all(), "to memory it is the fifth"
         assert client.engine.banks[0].frames == [0, 1, 2, 3, 4]

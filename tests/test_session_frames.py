@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from masklet.errors import DataLoss
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.pictures import Picture
@@ -83,7 +83,7 @@ async def test_prompts_are_in_time_while_the_session_looks_ahead() -> None:
         await client.taken(3)
         client.say(click(2), *video(1))
         await client.end()
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 2]] * 4
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1, 2]] * 4
 
 
 async def test_a_stream_whose_length_is_told_starts_at_once() -> None:

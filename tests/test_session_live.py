@@ -10,7 +10,7 @@ import pytest
 
 from masklet.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.session import events, frames
+from masklet_server.session import events, frames, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.frames import LatestFeed
 from masklet_server.session.idle import IdleWatch
@@ -49,7 +49,7 @@ async def test_the_first_frame_of_a_live_stream_is_tracked_at_once(
         client.say(events.EndOfVideo())
         await client.end()
         assert client.engine.jobs[0].clip_length is None
-        assert client.all(events.Done) == [events.Done(1)]
+        assert client.all(replies.Done) == [replies.Done(1)]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_a_prompt_for_the_next_frame() -> None:
         client.say(now(), PICTURE)
         results = await client.frames(3)
         assert [ids(result) for result in results] == [[], [], [1]]
-        (answer,) = client.all(events.PromptResult)
+        (answer,) = client.all(replies.PromptResult)
         assert answer.frame_index == 2
         assert client.problems == []
 
@@ -148,7 +148,7 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
         results = await client.frames(2)
         client.say(events.EndOfVideo())
         await client.end()
-        results = client.all(events.FrameResult)
+        results = client.all(replies.FrameResult)
         assert results[0].frame_index == 0
         named = sorted(i for result in results for i in (*result.skipped, result.frame_index))
         assert named == list(range(21)), "each frame has a result or is named as skipped, once"
@@ -156,7 +156,7 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
         assert results[-1].frame_index == 20, "the newest is never skipped"
         # The bank knows consecutive numbers alone; the fake engine refuses anything else.
         assert [job.frame_index for job in client.engine.jobs] == list(range(len(results)))
-        assert client.all(events.Done) == [events.Done(len(results))], "frames tracked"
+        assert client.all(replies.Done) == [replies.Done(len(results))], "frames tracked"
         assert results[0].latency_seconds > 0
 
 
@@ -185,7 +185,7 @@ async def test_a_prompt_for_a_skipped_frame_is_applied_on_the_next_one() -> None
         client.engine.open_gate.set()
         results = await client.frames(2)
         assert (results[1].frame_index, ids(results[1])) == (9, [1, 2, 3])
-        assert [(p.frame_index, p.object.object_id) for p in client.all(events.PromptResult)] == [
+        assert [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)] == [
             (0, 1),
             (9, 2),
             (9, 3),
@@ -197,7 +197,7 @@ async def test_a_client_that_takes_nothing_is_let_go_though_it_sends_for_ever(re
     async with talk(LATEST, window=1, idle_timeout_seconds=0.3) as client:
         client.say(click())
         if not reads:
-            await client.until(lambda: client.all(events.Opened))
+            await client.until(lambda: client.all(replies.Opened))
             client.reading.clear()
 
         async def send() -> None:
@@ -219,7 +219,7 @@ async def test_a_fault_comes_after_the_frames_before_it() -> None:
         client.say(click(), PICTURE, PICTURE, events.NextPicture(Picture("encoded", bytes([BROKEN]))))
         with pytest.raises(DataLoss):
             await client.end()
-        assert [result.frame_index for result in client.all(events.FrameResult)][-1] == 1
+        assert [result.frame_index for result in client.all(replies.FrameResult)][-1] == 1
 
 
 # The feed itself
@@ -286,7 +286,7 @@ async def test_a_video_is_fetched_once_the_client_has_said_all() -> None:
         client.say(click(2), events.EndOfVideo())
         client.half_close()
         await client.end()
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 2]] * 20
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1, 2]] * 20
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from masklet.errors import InvalidArgument
 from masklet_server.rpc import convert
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from tests.fakes import LOGITS_SIZE
 from tests.session_support import click, talk, video
@@ -20,8 +20,8 @@ async def test_results_carry_logits_if_they_are_asked_for(asked: bool) -> None:
     async with talk(events.Configure(return_logits=asked)) as client:
         client.say(click(1), click(2), *video(3))
         await client.end()
-    results = [result for frame in client.all(events.FrameResult) for result in frame.objects]
-    results += [prompted.object for prompted in client.all(events.PromptResult)]
+    results = [result for frame in client.all(replies.FrameResult) for result in frame.objects]
+    results += [prompted.object for prompted in client.all(replies.PromptResult)]
     assert len(results) == 3 * 2 + 2
     for result in results:
         if asked:
@@ -35,10 +35,10 @@ async def test_as_many_objects_as_fit_into_a_message() -> None:
     async with talk(events.Configure(return_logits=True), max_message_bytes=4 * LOGITS_BYTES) as client:
         client.say(*(click(object_id) for object_id in (1, 2, 3, 4)), *video(1))
         await client.end()
-    (opened,) = client.all(events.Opened)
+    (opened,) = client.all(replies.Opened)
     assert opened.max_objects == 3
     assert client.problems == ["object 4 is one too many: max_objects is 3; remove_object makes room"]
-    (frame,) = client.all(events.FrameResult)
+    (frame,) = client.all(replies.FrameResult)
     wire = convert.response(frame)
     assert wire.ByteSize() <= 4 * LOGITS_BYTES
     assert len(wire.frame_result.objects) == 3

@@ -10,7 +10,7 @@ import pytest
 from masklet.errors import InvalidArgument
 from masklet_server.engine.jobs import FrameJob, ObjectOutput
 from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.visibility import ObjectEvent
 from tests.fakes import HEIGHT, WIDTH, FakeEngine
 from tests.session_support import Talk, click, talk, video
@@ -33,7 +33,7 @@ def told(client: Talk) -> dict[tuple[int, int], ObjectEvent]:
     """Events by frame and object."""
     return {
         (result.frame_index, one.object_id): one.event
-        for result in client.all(events.FrameResult)
+        for result in client.all(replies.FrameResult)
         for one in result.objects
         if one.event is not None
     }
@@ -74,7 +74,7 @@ async def test_each_object_has_its_own_events() -> None:
 
 async def test_prompt_results_carry_no_event() -> None:
     client = await run(hidden_on(range(20)), click(1), click(1, 6))
-    assert [result.object.event for result in client.all(events.PromptResult)] == [None, None]
+    assert [result.object.event for result in client.all(replies.PromptResult)] == [None, None]
     assert told(client) == {(2, 1): ObjectEvent.LOST}
 
 

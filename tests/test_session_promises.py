@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from masklet_server.engine.jobs import FrameJob
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
 from masklet_server.video.pictures import Picture
@@ -90,6 +90,10 @@ class Client(RuleBasedStateMachine):
     def _run(self, awaited: Coroutine[None, None, T]) -> T:
         return self.loop.run_until_complete(awaited)
 
+    def _sequences(self) -> list[int]:
+        numbered = (replies.FrameResult, replies.PromptResult)
+        return [response.sequence for response in self.talk.responses if isinstance(response, numbered)]
+
     @staticmethod
     async def _settle() -> None:
         for _ in range(60):
@@ -106,7 +110,7 @@ class Client(RuleBasedStateMachine):
     def feed(self, count: int) -> None:
         if self.pictures and not self.latest:
             # The contract: pictures go no farther ahead of acknowledgements than the window, or what is looked ahead.
-            results = self.talk.all(events.FrameResult)
+            results = self.talk.all(replies.FrameResult)
             taken = sum(result.sequence <= self.acked and not result.revision for result in results)
             count = min(count, taken + (self.window if taken else self.lookahead) - self.fed)
         self.fed += count
@@ -122,7 +126,7 @@ class Client(RuleBasedStateMachine):
 
     @rule(object_id=OBJECTS, back=st.integers(1, 6))
     def correct(self, object_id: int, back: int) -> None:
-        tracked = [result.frame_index for result in self.talk.all(events.FrameResult)]
+        tracked = [result.frame_index for result in self.talk.all(replies.FrameResult)]
         self._say(click(object_id, max([0, *tracked]) - min(back, max([0, *tracked]))))
 
     @rule(object_id=OBJECTS, frame_index=st.integers(0, 30))
@@ -147,13 +151,13 @@ class Client(RuleBasedStateMachine):
 
     @rule()
     def acknowledge(self) -> None:
-        seen = [r.sequence for r in self.talk.responses if isinstance(r, events.FrameResult | events.PromptResult)]
+        seen = self._sequences()
         self.acked = max([self.acked, *seen])
         self._say(events.Ack(self.acked))
 
     @rule(sequence=st.integers(0, 1000))
     def acknowledge_anything(self, sequence: int) -> None:
-        sent = [r.sequence for r in self.talk.responses if isinstance(r, events.FrameResult | events.PromptResult)]
+        sent = self._sequences()
         if self.acked <= sequence <= max([0, *sent]):
             self.acked = sequence
         self._say(events.Ack(sequence))
@@ -192,11 +196,11 @@ class Client(RuleBasedStateMachine):
     def nothing_the_client_can_mend_ends_the_session(self) -> None:
         if self.talk.task.done():
             self.talk.task.result()
-        assert all(isinstance(problem.error, MENDABLE) for problem in self.talk.all(events.Problem))
+        assert all(isinstance(problem.error, MENDABLE) for problem in self.talk.all(replies.Problem))
 
     @invariant()
     def results_come_once_and_in_order(self) -> None:
-        results = self.talk.all(events.FrameResult)
+        results = self.talk.all(replies.FrameResult)
         first = [result.frame_index for result in results if not result.revision]
         assert first == sorted(set(first))
         shown = Counter((r.frame_index, r.revision, one.object_id) for r in results for one in r.objects)
@@ -207,13 +211,15 @@ class Client(RuleBasedStateMachine):
             last[result.frame_index] = result.revision
             ids = [one.object_id for one in result.objects]
             assert ids == sorted(ids)
-        numbered = [r.sequence for r in self.talk.responses if isinstance(r, events.FrameResult | events.PromptResult)]
+        numbered = [
+            r.sequence for r in self.talk.responses if isinstance(r, replies.FrameResult | replies.PromptResult)
+        ]
         assert numbered == list(range(1, len(numbered) + 1))
 
     @invariant()
     def the_window_is_kept(self) -> None:
-        unacknowledged = [r for r in self.talk.all(events.FrameResult) if r.sequence > self.acked]
-        window = self.talk.all(events.Opened)[0].window if self.talk.all(events.Opened) else 1
+        unacknowledged = [r for r in self.talk.all(replies.FrameResult) if r.sequence > self.acked]
+        window = self.talk.all(replies.Opened)[0].window if self.talk.all(replies.Opened) else 1
         assert len(unacknowledged) <= window
 
     @invariant()
@@ -242,11 +248,13 @@ class Client(RuleBasedStateMachine):
             await self._settle()
             if self.talk.task.done():
                 break
-            seen = [r.sequence for r in self.talk.responses if isinstance(r, events.FrameResult | events.PromptResult)]
+            seen = [
+                r.sequence for r in self.talk.responses if isinstance(r, replies.FrameResult | replies.PromptResult)
+            ]
             self.talk.say(events.Ack(max([0, *seen])))
         assert self.talk.task.done(), "everything is acknowledged, and the session waits"
         self.talk.task.result()
-        results = self.talk.all(events.FrameResult)
+        results = self.talk.all(replies.FrameResult)
         skipped = [index for result in results for index in result.skipped]
         tracked = [result.frame_index for result in results if not result.revision]
         assert sorted(tracked + skipped) == list(range(self.fed))

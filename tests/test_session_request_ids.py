@@ -10,9 +10,10 @@ import pytest
 from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
-from masklet_server.session import events
-from masklet_server.session.events import Answer, ClearPrompts, Propagate, Propagation, RemoveObject, Reset
+from masklet_server.session import events, replies
+from masklet_server.session.events import ClearPrompts, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.replies import Answer
 from masklet_server.video.source import VideoLimits
 from tests.session_support import click, talk, video
 
@@ -60,8 +61,8 @@ async def test_requests_without_a_number_are_answered_as_ever() -> None:
         client.half_close()
         await client.end()
         assert not client.all(Answer)
-        assert not client.all(events.Applied)
-        assert len(client.all(events.FrameResult)) == 2
+        assert not client.all(replies.Applied)
+        assert len(client.all(replies.FrameResult)) == 2
 
 
 async def test_a_request_too_many_is_refused_by_its_number() -> None:
@@ -70,7 +71,7 @@ async def test_a_request_too_many_is_refused_by_its_number() -> None:
         await client.until(lambda: client.all(Answer))
         (refused,) = client.all(Answer)
         assert refused.request_id == 3
-        assert isinstance(refused.response, events.Problem)
+        assert isinstance(refused.response, replies.Problem)
         assert "2 requests wait already" in refused.response.error.message
 
 
@@ -96,7 +97,7 @@ def test_numbers_come_from_the_wire(request_: tracking_pb2.TrackRequest) -> None
 
 
 def test_numbers_go_to_the_wire() -> None:
-    message = convert.response(Answer(2**40, events.Applied()))
+    message = convert.response(Answer(2**40, replies.Applied()))
     assert message.WhichOneof("response") == "applied"
     assert message.request_id == 2**40
-    assert convert.response(events.answering(0, events.Applied())).request_id == 0
+    assert convert.response(replies.answering(0, replies.Applied())).request_id == 0

@@ -22,7 +22,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import configuration
 from masklet_server.session.state import State
@@ -51,17 +51,17 @@ async def test_a_clip_comes_back_frame_by_frame_in_order() -> None:
         client.say(click(2), click(1), *video(20))
         await client.end()
         opened, described, *rest = client.responses
-        assert isinstance(opened, events.Opened)
+        assert isinstance(opened, replies.Opened)
         assert (opened.model, opened.window, opened.max_objects) == ("fake", 64, 64)
         assert opened.session_id == client.session.id
-        assert isinstance(described, events.Described)
+        assert isinstance(described, replies.Described)
         assert (described.info.height, described.info.width) == (HEIGHT, WIDTH)
         assert [type(response) for response in rest] == [
-            *[events.PromptResult] * 2,
-            *[events.FrameResult] * 20,
-            events.Done,
+            *[replies.PromptResult] * 2,
+            *[replies.FrameResult] * 20,
+            replies.Done,
         ]
-        results = client.all(events.FrameResult)
+        results = client.all(replies.FrameResult)
         assert [result.frame_index for result in results] == list(range(20))
         assert [result.sequence for result in results] == list(range(3, 23))
         assert [result.pts_nanoseconds for result in results] == [i * 40_000_000 for i in range(20)]
@@ -71,7 +71,7 @@ async def test_a_clip_comes_back_frame_by_frame_in_order() -> None:
         assert all(shows(result.objects[0], 1, result.frame_index) for result in results)
         assert results[0].objects[0].area == 64
         assert results[0].objects[0].visible
-        assert client.all(events.Done) == [events.Done(20)]
+        assert client.all(replies.Done) == [replies.Done(20)]
         assert client.session.state is State.DONE
         assert client.source.closed
         assert client.engine.forgotten == [client.session.id]
@@ -81,9 +81,9 @@ async def test_frames_before_the_first_prompt_cost_the_engine_nothing() -> None:
     async with talk() as client:
         client.say(click(1, 3), *video(5))
         await client.end()
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[], [], [], [1], [1]]
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[], [], [], [1], [1]]
         assert [job.frame_index for job in client.engine.jobs] == [3, 4]
-        (prompted,) = client.all(events.PromptResult)
+        (prompted,) = client.all(replies.PromptResult)
         assert (prompted.frame_index, prompted.object.object_id) == (3, 1)
 
 
@@ -91,7 +91,7 @@ async def test_a_video_without_prompts_is_only_decoded() -> None:
     async with talk() as client:
         client.say(*video(4))
         await client.end()
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[]] * 4
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[]] * 4
         assert client.engine.jobs == []
 
 
@@ -99,7 +99,7 @@ async def test_pictures_are_a_video_too() -> None:
     async with talk() as client:
         client.say(click(), *[PICTURE] * 30, events.EndOfVideo())
         await client.end()
-        assert len(client.all(events.FrameResult)) == 30
+        assert len(client.all(replies.FrameResult)) == 30
 
 
 async def test_half_closing_after_the_end_of_the_video_is_fine() -> None:
@@ -107,7 +107,7 @@ async def test_half_closing_after_the_end_of_the_video_is_fine() -> None:
         client.say(click(), *video(3))
         client.half_close()
         await client.end()
-        assert len(client.all(events.FrameResult)) == 3
+        assert len(client.all(replies.FrameResult)) == 3
 
 
 async def test_masks_come_in_the_encoding_asked_for() -> None:
@@ -115,7 +115,7 @@ async def test_masks_come_in_the_encoding_asked_for() -> None:
         async with talk(events.Configure(mask_encoding=encoding)) as client:
             client.say(click(), *video(1))
             await client.end()
-            (result,) = client.all(events.FrameResult)
+            (result,) = client.all(replies.FrameResult)
             assert result.objects[0].mask.encoding is encoding
             assert result.objects[0].area == 64
 
@@ -155,7 +155,7 @@ async def test_several_prompts_for_one_object_are_applied_in_order() -> None:
         await client.end()
         (job,) = client.engine.jobs
         assert list(job.tasks[0].prompts) == [prompt.prompt.prompt for prompt in prompts]
-        assert [result.sequence for result in client.all(events.PromptResult)] == [1, 2, 3]
+        assert [result.sequence for result in client.all(replies.PromptResult)] == [1, 2, 3]
 
 
 async def test_a_prompt_for_a_frame_ahead_of_an_object_that_is_followed_goes_to_its_bank() -> None:
@@ -184,10 +184,10 @@ async def test_a_prompt_outside_the_video_is_answered_and_the_stream_goes_on() -
     async with talk() as client:
         client.say(click(1, 0, (WIDTH + 1, 5)), click(2, 0), *video(3))
         await client.end()
-        (problem,) = client.all(events.Problem)
+        (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, InvalidArgument)
         assert problem.error.violations[0].field == "prompt.points[0]"
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[2]] * 3
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[2]] * 3
 
 
 async def test_a_prompt_beyond_the_end_is_answered_at_the_end() -> None:
@@ -195,18 +195,18 @@ async def test_a_prompt_beyond_the_end_is_answered_at_the_end() -> None:
         client.say(click(1, 7), *video(7))
         await client.end()
         assert client.problems == ["prompt.frame_index: is 7 (object 1), but the video has 7 frames, 0 to 6"]
-        assert isinstance(client.responses[-1], events.Done)
+        assert isinstance(client.responses[-1], replies.Done)
 
 
 async def test_ten_thousand_objects_are_too_many_and_harm_nothing() -> None:
     async with talk(max_objects=8) as client:
         client.say(*[click(i) for i in range(1, 10_001)], *video(2))
         await client.end()
-        problems = client.all(events.Problem)
+        problems = client.all(replies.Problem)
         assert len(problems) == 10_000 - 8
         assert all(isinstance(problem.error, ResourceExhausted) for problem in problems)
         assert "max_objects is 8" in problems[0].error.message
-        assert [ids(result) for result in client.all(events.FrameResult)] == [list(range(1, 9))] * 2
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [list(range(1, 9))] * 2
 
 
 async def test_unreadable_messages_are_answered_and_the_stream_goes_on() -> None:
@@ -240,7 +240,7 @@ async def test_an_object_removed_while_its_frame_is_tracked_is_still_shown_there
         await client.quiet()
         engine.open_gate.set()
         await client.end()
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 2], *[[2]] * 19]
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1, 2], *[[2]] * 19]
 
 
 async def test_a_prompt_that_waits_can_be_taken_back() -> None:
@@ -255,7 +255,7 @@ async def test_removing_an_unknown_object_is_answered() -> None:
     async with talk() as client:
         client.say(events.RemoveObject(5), *video(1))
         await client.end()
-        (problem,) = client.all(events.Problem)
+        (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, NotFound)
         assert problem.error.message == "object 5 is not followed, and no prompt for it waits"
 
@@ -317,9 +317,9 @@ async def test_a_bad_mask_is_answered_and_the_others_go_on(mask: EncodedMask, fi
     async with talk() as client:
         client.say(mask_prompt(mask, 1), click(2), *video(2))
         await client.end()
-        (problem,) = client.all(events.Problem)
+        (problem,) = client.all(replies.Problem)
         assert [violation.field for violation in problem.error.violations] == [field]
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[2], [2]]
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[2], [2]]
 
 
 async def test_a_bad_mask_for_an_object_that_is_followed_leaves_it_followed() -> None:
@@ -328,7 +328,7 @@ async def test_a_bad_mask_for_an_object_that_is_followed_leaves_it_followed() ->
         client.say(click(1), mask_prompt(empty, 1, 1), *video(3))
         await client.end()
         assert len(client.problems) == 1
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1]] * 3
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1]] * 3
 
 
 async def test_only_the_prompt_that_the_engine_refuses_is_dropped() -> None:
@@ -343,8 +343,8 @@ async def test_only_the_prompt_that_the_engine_refuses_is_dropped() -> None:
         client.say(click(1), mask_prompt(square(), 2), click(3), mask_prompt(square(), 3), *video(2))
         await client.end()
         assert client.problems == ["prompt.mask: is too small"] * 2
-        assert [ids(result) for result in client.all(events.FrameResult)] == [[1, 3], [1, 3]]
-        assert [result.object.object_id for result in client.all(events.PromptResult)] == [1, 3]
+        assert [ids(result) for result in client.all(replies.FrameResult)] == [[1, 3], [1, 3]]
+        assert [result.object.object_id for result in client.all(replies.PromptResult)] == [1, 3]
 
 
 async def test_a_refusal_that_no_prompt_alone_explains_ends_the_stream() -> None:
@@ -409,7 +409,7 @@ async def test_one_session_that_fails_leaves_another_untouched() -> None:
         with pytest.raises(ResourceExhausted):
             await bad.end()
         await good.end()
-        assert len(good.all(events.FrameResult)) == 20
+        assert len(good.all(replies.FrameResult)) == 20
 
 
 # Flow control
@@ -420,12 +420,12 @@ async def test_a_client_that_never_acknowledges_gets_the_window_and_no_more() ->
         client.say(click(), *video(40))
         await client.frames(5)
         await client.quiet()
-        assert len(client.all(events.FrameResult)) == 5
+        assert len(client.all(replies.FrameResult)) == 5
         assert len(client.engine.jobs) == 5, "credits are taken before a frame is tracked"
         client.say(events.Ack(4))  # the prompt's result and three frames
         await client.frames(8)
         await client.quiet()
-        assert len(client.all(events.FrameResult)) == 8
+        assert len(client.all(replies.FrameResult)) == 8
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(0, 6), (2, 2), (6, 6), (1000, 6)])
@@ -434,8 +434,8 @@ async def test_the_window_is_the_smaller_of_both_wishes(asked: int, granted: int
         client.say(*video(20))
         await client.frames(granted)
         await client.quiet()
-        assert len(client.all(events.FrameResult)) == granted
-        assert client.all(events.Opened)[0].window == granted
+        assert len(client.all(replies.FrameResult)) == granted
+        assert client.all(replies.Opened)[0].window == granted
 
 
 async def test_an_ack_of_what_was_never_sent_is_answered() -> None:
@@ -468,7 +468,7 @@ async def test_a_client_that_does_not_read_holds_up_tracking() -> None:
         await client.frames(3)
         client.reading.clear()
         await client.quiet()
-        tracked, shown = len(client.engine.jobs), len(client.all(events.FrameResult))
+        tracked, shown = len(client.engine.jobs), len(client.all(replies.FrameResult))
         assert tracked - shown <= 2
         client.reading.set()
         await client.end()
@@ -535,7 +535,7 @@ def with_the_engine(client: Talk) -> bool:
 
 
 def window_full(client: Talk) -> bool:
-    return len(client.all(events.FrameResult)) == 3
+    return len(client.all(replies.FrameResult)) == 3
 
 
 STATES: dict[str, tuple[list[events.Event], bool, Callable[[Talk], bool]]] = {
@@ -623,4 +623,4 @@ async def test_what_was_tracked_before_a_fault_is_sent_before_it() -> None:
         client.say(click(), events.VideoChunk(bytes([*[0] * 20, BROKEN])), events.EndOfVideo())
         with pytest.raises(DataLoss):
             await client.end()
-        assert len(client.all(events.FrameResult)) == 20
+        assert len(client.all(replies.FrameResult)) == 20

@@ -9,7 +9,7 @@ import pytest
 
 from masklet_server.engine.jobs import FrameJob, FrameOutput
 from masklet_server.rpc import convert
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from tests.fakes import FakeEngine
 from tests.session_support import click, talk, video
 
@@ -28,7 +28,7 @@ async def test_each_result_tells_its_own_times() -> None:
     async with talk(ASKED, engine=TimedEngine()) as client:
         client.say(click(), *video(3))
         await client.end()
-        for i, result in enumerate(client.all(events.FrameResult)):
+        for i, result in enumerate(client.all(replies.FrameResult)):
             assert result.timings is not None
             assert (result.timings.queue, result.timings.encode, result.timings.step) == (1.0 + i, 2.0 + i, 3.0 + i)
             assert 0 < result.timings.mask < 5
@@ -45,7 +45,7 @@ async def test_sending_is_told_by_the_next_result() -> None:
         client.reading.set()
         client.say(events.EndOfVideo())
         await client.end()
-        results = client.all(events.FrameResult)
+        results = client.all(replies.FrameResult)
         sent = [result.timings.send for result in results if result.timings is not None]
         assert first.timings is not None
         assert sent[0] == 0
@@ -56,7 +56,7 @@ async def test_frames_without_objects_cost_nothing_on_the_device() -> None:
     async with talk(ASKED, engine=TimedEngine()) as client:
         client.say(click(frame_index=1), *video(2))
         await client.end()
-        before, after = (result.timings for result in client.all(events.FrameResult))
+        before, after = (result.timings for result in client.all(replies.FrameResult))
         assert before is not None
         assert after is not None
         assert (before.queue, before.encode, before.step) == (0, 0, 0)
@@ -67,16 +67,16 @@ async def test_nobody_is_told_unasked() -> None:
     async with talk(engine=TimedEngine()) as client:
         client.say(click(), *video(2))
         await client.end()
-        assert [result.timings for result in client.all(events.FrameResult)] == [None, None]
-        assert not convert.response(client.all(events.FrameResult)[0]).frame_result.HasField("timings")
+        assert [result.timings for result in client.all(replies.FrameResult)] == [None, None]
+        assert not convert.response(client.all(replies.FrameResult)[0]).frame_result.HasField("timings")
 
 
 async def test_on_the_wire() -> None:
-    times = events.Timings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    times = replies.Timings(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     async with talk(ASKED) as client:
         client.say(click(), *video(1))
         await client.end()
-        result = replace(client.all(events.FrameResult)[0], timings=times)
+        result = replace(client.all(replies.FrameResult)[0], timings=times)
         message = convert.response(result).frame_result.timings
     assert [getattr(message, name) for name in ("decode", "queue", "encode", "step", "mask", "send")] == pytest.approx(
         astuple(times)

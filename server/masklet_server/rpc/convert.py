@@ -16,7 +16,7 @@ from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc.status import to_status
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.visibility import ObjectEvent
@@ -233,22 +233,22 @@ def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_]
     )
 
 
-def response(answer: events.Response) -> tracking_pb2.TrackResponse:
+def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
     """What the session says."""
     match answer:
-        case events.Opened():
+        case replies.Opened():
             return tracking_pb2.TrackResponse(session=_session_info(answer))
-        case events.Described():
+        case replies.Described():
             return tracking_pb2.TrackResponse(video_info=_video_info(answer))
-        case events.PromptResult():
+        case replies.PromptResult():
             return tracking_pb2.TrackResponse(
                 prompt_result=tracking_pb2.PromptResult(
                     sequence=answer.sequence, frame_index=answer.frame_index, object=_object_result(answer.object)
                 )
             )
-        case events.FrameResult():
+        case replies.FrameResult():
             return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
-        case events.PropagationDone():
+        case replies.PropagationDone():
             return tracking_pb2.TrackResponse(
                 propagation_done=tracking_pb2.PropagationDone(
                     start_frame_index=answer.start_frame_index,
@@ -256,17 +256,17 @@ def response(answer: events.Response) -> tracking_pb2.TrackResponse:
                     stopped=answer.stopped,
                 )
             )
-        case events.Problem():
+        case replies.Problem():
             return problem(answer.error)
-        case events.PacketsTaken():
+        case replies.PacketsTaken():
             return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
-        case events.Applied():
+        case replies.Applied():
             return tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
-        case events.Answer():
+        case replies.Answer():
             message = response(answer.response)
             message.request_id = answer.request_id
             return message
-        case events.Done():
+        case replies.Done():
             return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
 
 
@@ -382,7 +382,7 @@ def _logits(message: common_pb2.Logits) -> npt.NDArray[np.float32]:
     return np.frombuffer(message.data, "<f4").reshape(message.height, message.width).astype(np.float32)
 
 
-def _session_info(opened: events.Opened) -> tracking_pb2.SessionInfo:
+def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
     return tracking_pb2.SessionInfo(
         session_id=opened.session_id,
         model=opened.model,
@@ -392,7 +392,7 @@ def _session_info(opened: events.Opened) -> tracking_pb2.SessionInfo:
     )
 
 
-def _video_info(described: events.Described) -> tracking_pb2.VideoInfo:
+def _video_info(described: replies.Described) -> tracking_pb2.VideoInfo:
     info = described.info
     return tracking_pb2.VideoInfo(
         height=info.height,
@@ -406,7 +406,7 @@ def _video_info(described: events.Described) -> tracking_pb2.VideoInfo:
     )
 
 
-def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
+def _object_result(result: replies.ObjectResult) -> common_pb2.ObjectResult:
     return common_pb2.ObjectResult(
         object_id=result.object_id,
         mask=mask_to_wire(result.mask),
@@ -420,7 +420,7 @@ def _object_result(result: events.ObjectResult) -> common_pb2.ObjectResult:
     )
 
 
-def _frame_result(result: events.FrameResult) -> tracking_pb2.FrameResult:
+def _frame_result(result: replies.FrameResult) -> tracking_pb2.FrameResult:
     return tracking_pb2.FrameResult(
         sequence=result.sequence,
         frame_index=result.frame_index,

@@ -16,7 +16,7 @@ from masklet_server.models.registry import Registry
 from masklet_server.rpc import convert
 from masklet_server.rpc.convert import Converter
 from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Sources
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
@@ -95,7 +95,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     ) -> None:
         """Follow objects through one video; see the contract."""
 
-        async def send(answer: events.Response) -> None:
+        async def send(answer: replies.Response) -> None:
             message = convert.response(answer)
             await context.write(message)
             if message.HasField("frame_result"):

@@ -20,7 +20,7 @@ from masklet_server.engine.history import History
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectTask
 from masklet_server.engine.shelf import Shelf
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Direction
 from masklet_server.session.frames import POINTER_FRAMES
@@ -104,7 +104,7 @@ class Annotator:
         ledger: Credits,
         idle: IdleWatch,
         limits: SessionLimits,
-        send: events.Send,
+        send: replies.Send,
     ) -> None:
         self.objects: dict[int, History] = {}
         self._options = options
@@ -185,7 +185,7 @@ class Annotator:
             try:
                 await self._answer(asked)
             except _MENDABLE as error:
-                await self._send(events.Problem(error))
+                await self._send(replies.Problem(error))
             finally:
                 self._under_way = None
 
@@ -219,12 +219,12 @@ class Annotator:
 
     async def _confirm(self, request: events.Request) -> None:
         if request.request_id:
-            await self._send(events.Applied())
+            await self._send(replies.Applied())
 
-    async def _send(self, response: events.Response) -> None:
+    async def _send(self, response: replies.Response) -> None:
         """Send what answers the request under way."""
         number = 0 if self._under_way is None else self._under_way.request.request_id
-        await self._write(events.answering(number, response))
+        await self._write(replies.answering(number, response))
 
     def _reset(self) -> None:
         self.objects.clear()
@@ -273,7 +273,7 @@ class Annotator:
     async def _show(self, frame_index: int, object_id: int, output: FrameOutput) -> None:
         """Answer with the only output of the only object."""
         result = await object_result(self._pool, self._options.mask_encoding, object_id, output.prompts[0][0])
-        await self._send(events.PromptResult(self._credits.number_prompt(), frame_index, result))
+        await self._send(replies.PromptResult(self._credits.number_prompt(), frame_index, result))
 
     # Propagation
 
@@ -289,8 +289,8 @@ class Annotator:
             progress.stopped = asked.stopped.is_set()
         except _MENDABLE as error:
             progress.stopped = True
-            await self._send(events.Problem(error))
-        await self._send(events.PropagationDone(progress.start, progress.sent, progress.stopped))
+            await self._send(replies.Problem(error))
+        await self._send(replies.PropagationDone(progress.start, progress.sent, progress.stopped))
 
     async def _start(self, request: events.Propagate) -> int:
         """The first frame.
@@ -366,7 +366,7 @@ class Annotator:
         self._revisions[frame.index] = revision
         start = time.perf_counter()
         await self._send(
-            events.FrameResult(
+            replies.FrameResult(
                 sequence=self._credits.number_frame(),
                 frame_index=frame.index,
                 pts=frame.pts,

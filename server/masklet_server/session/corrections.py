@@ -16,10 +16,10 @@ from masklet.errors import InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameOutput, ObjectOutput, ObjectTask
-from masklet_server.session.events import Problem, Send
 from masklet_server.session.followed import Followed, Found, Outcome, check_prompted_frames
 from masklet_server.session.kept import KeptFrame, KeptFrames
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.replies import Problem, Send
 
 # Tracks a kept frame, or with False only prompts it.
 Ask = Callable[[KeptFrame, Sequence[ObjectTask], bool], Awaitable[FrameOutput]]

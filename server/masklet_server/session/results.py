@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from masklet_server.engine.jobs import FrameOutput, ObjectOutput
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session.events import ObjectResult, Timings
+from masklet_server.session.replies import ObjectResult, Timings
 from masklet_server.video.source import Frame
 
 

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 
 from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session import events
+from masklet_server.session import events, replies
 from masklet_server.session.annotator import Annotator
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import Event, Response, Send
+from masklet_server.session.events import Event
 from masklet_server.session.followed import check_prompted_frames
 from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
@@ -26,6 +26,7 @@ from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.replies import Response, Send
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.session.tracker import Tracker, TrackerOptions
 from masklet_server.video.frame_store import FrameStore
@@ -200,8 +201,8 @@ class Session:
         finally:
             del main
 
-    def _opened(self) -> events.Opened:
-        return events.Opened(
+    def _opened(self) -> replies.Opened:
+        return replies.Opened(
             session_id=self.id,
             model=self.model,
             window=self._credits.window,
@@ -292,7 +293,7 @@ class Session:
                     raise event.error
         except MaskletError as error:
             number = event.request_id if isinstance(event, events.Numbered) else 0
-            await self._send(events.answering(number, events.Problem(error)))
+            await self._send(replies.answering(number, replies.Problem(error)))
 
     def _on_request(self, annotator: Annotator, event: Event) -> None:
         if type(event) in _STEPS:
@@ -357,7 +358,7 @@ class Session:
             info = await source.info()
         self._machine.step(Step.FIRST_FRAME)
         misfits = self._book.fit(info.height, info.width)
-        await self._send(events.Described(info))
+        await self._send(replies.Described(info))
         await self._report(misfits)
         if self._annotator is None:
             frame_count = await self._follow(source)
@@ -366,7 +367,7 @@ class Session:
             await self._annotator.run()
             await decoding
             frame_count = len(self._stored)
-        await self._send(events.Done(frame_count))
+        await self._send(replies.Done(frame_count))
         self._machine.step(Step.LAST_RESULT)
 
     async def _store(self, source: Source, info: VideoInfo) -> None:
@@ -377,7 +378,7 @@ class Session:
                 await self._stored.add(frame)
         self._stored.end()
         await self._let_decoder_go()
-        await self._send(events.Described(dataclasses.replace(info, frame_count=len(self._stored))))
+        await self._send(replies.Described(dataclasses.replace(info, frame_count=len(self._stored))))
 
     async def _let_decoder_go(self) -> None:
         """An annotator's session lasts long after all frames are kept and there is nothing more to be fed."""
@@ -396,7 +397,7 @@ class Session:
 
     async def _tell_progress(self, source: PacketInput) -> None:
         while True:
-            await self._send(events.PacketsTaken(await source.packets_taken()))
+            await self._send(replies.PacketsTaken(await source.packets_taken()))
 
     def _feed(self, source: Source) -> FrameFeed:
         if self._latest:
@@ -414,7 +415,7 @@ class Session:
 
     async def _report(self, errors: Sequence[MaskletError]) -> None:
         for error in errors:
-            await self._send(events.Problem(error))
+            await self._send(replies.Problem(error))
 
 
 def _wrong_count(promised: int, actual: int) -> InvalidArgument:

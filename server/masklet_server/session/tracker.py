@@ -17,13 +17,13 @@ from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.corrections import Corrections
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import FrameResult, ObjectResult, Problem, PromptResult, Send
 from masklet_server.session.followed import Followed, Outcome
 from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.kept import KeptFrame, KeptFrames
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.replies import FrameResult, ObjectResult, Problem, PromptResult, Send
 from masklet_server.session.results import object_result, timings
 from masklet_server.session.visibility import Sighting, Visibility
 from masklet_server.video.source import Frame
