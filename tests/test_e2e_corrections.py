@@ -88,22 +88,22 @@ def test_a_clip_is_corrected_after_its_last_frame(client: masklet.Client) -> Non
     late = [prompt("box", 2, 7), click(3, 10, center(2, 10))]
     results: list[masklet.FrameResult] = []
     answers: list[masklet.PromptResult] = []
-    said = {0: corrections, 1: late[:1], 2: late[1:]}
+    to_say, said = [corrections, late[:1], late[1:]], len(first)
     with client.track(lossless(length), first, correction_window=64, on_prompt=answers.append) as tracking:
         for frame in tracking:
             results.append(frame)
-            if frame.frame_index == length - 1:
-                for one in said.get(frame.revision, []):
+            # The server may begin before it has all of them, and then needs more than one way to the last frame.
+            if frame.frame_index == length - 1 and len(answers) == said and to_say:
+                said += len(to_say[0])
+                for one in to_say.pop(0):
                     tracking.add_prompt(one)
 
-    assert [(r.frame_index, r.revision, list(r.objects)) for r in results] == [
-        *[(i, 0, [1, 2]) for i in range(length)],
-        *[(i, 1, [1]) for i in (6, 7)],
-        *[(i, 1, [1, 2]) for i in range(8, length)],
-        *[(i, 2, [3]) for i in range(7, length)],
-        *[(i, 3, [3]) for i in range(10, length)],
-    ]
-    assert [a.frame_index for a in answers] == [0, 0, 6, 6, 8, 9, 7, 10]
+    assert [(r.frame_index, list(r.objects)) for r in results[:length]] == [(i, [1, 2]) for i in range(length)]
+    for index in range(length):
+        revisions = [r.revision for r in results if r.frame_index == index]
+        assert revisions == list(range(len(revisions)))
+        assert (len(revisions) > 1) == (index >= 6)
+    assert sorted(a.frame_index for a in answers) == [0, 0, 6, 6, 7, 8, 9, 10]
     assert [r.sequence for r in results] == sorted({r.sequence for r in results})
     whole = {"video": length, "stop": length, "end": length}
     assert_same(final(results, 1), reference(first[:1], corrections[:3], **whole))
