@@ -29,9 +29,11 @@ def test_points(client: masklet.Client, multimask: bool) -> None:
     assert list(scores) == sorted(scores, reverse=True)
 
 
-def test_a_mask_finds_its_object(client: masklet.Client) -> None:
-    found = client.segment(frames()[0], mask=truth(0), multimask_output=False)
-    assert synthetic.iou(found.masks[0], truth(0)) > 0.3
+def test_a_mask_has_its_say(client: masklet.Client) -> None:
+    """How well is the model's affair; that it is SAM 2's answer, parity/test_image_predictor.py makes sure of."""
+    found = [client.segment(frames()[0], mask=truth(blob), multimask_output=False).masks[0] for blob in range(2)]
+    assert all(mask.any() for mask in found)
+    assert synthetic.iou(*found) < 0.9
 
 
 def test_boxes_of_a_detector_give_a_mask_each(client: masklet.Client) -> None:
