@@ -89,7 +89,9 @@ class Host:
             now = await asyncio.to_thread(self.held)
             # gRPC's own threads and the metrics server's connections take a few descriptors and keep some.
             few = now.descriptors <= before.descriptors + 8 and now.tasks <= before.tasks + 1
-            if few and (now.sessions, now.bank_bytes, now.decoders, now.mappings) == (0, 0, 0, 0):
+            # Other tests' servers in this process may have a decoder of pictures, which stays.
+            freed = now.decoders <= before.decoders and now.mappings <= before.mappings
+            if few and freed and (now.sessions, now.bank_bytes) == (0, 0):
                 return
             assert time.monotonic() < deadline, f"before: {before}, still: {now}"
             await asyncio.sleep(0.1)
@@ -213,13 +215,14 @@ async def test_fifty_sessions_that_come_and_go_for_two_minutes(host: Host) -> No
 
 async def test_a_client_that_never_reads_and_never_stops_is_let_go() -> None:
     """Sending alone does not keep a session: its results have to be taken. The client learns of it when it reads."""
+    others = decoders()
     with EmbeddedServer(device="cpu", dtype="float32", idle_timeout_seconds=2) as address:
         async with AsyncClient(address) as client, client.live(CLICK, window=1) as live:
             deadline, begun = time.monotonic() + 60, False
             with contextlib.suppress(masklet.FailedPrecondition):
-                while not begun or decoders():
+                while not begun or decoders() > others:
                     assert time.monotonic() < deadline, "it was not let go"
-                    begun = begun or decoders() == 1
+                    begun = begun or decoders() > others
                     await live.send(frames()[0])
                     await asyncio.sleep(0.02)
             with pytest.raises(masklet.DeadlineExceeded, match="an ack"):
