@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,7 @@ def run(model: SAM2Base, kind: PromptKind, plan: ClipPlan) -> list[FrameOutput]:
         (PromptKind.point, ClipPlan(), [(0, "point", 3), (1, "track", 3), (2, "track", 3)]),
         (PromptKind.box, ClipPlan(), [(0, "box", 1), (1, "track", 3), (2, "track", 3)]),
         (PromptKind.mask, ClipPlan(), [(1, "track", 3), (2, "track", 3)]),
+        (PromptKind.logits, ClipPlan(), [(0, "logits", 3), (1, "track", 3), (2, "track", 3)]),
         (
             PromptKind.point,
             ClipPlan(correct=0),
@@ -71,6 +73,20 @@ def test_what_is_said_of_which_frame(
         assert output.ious.shape == output.logits.shape[:2]
         assert output.presence.shape == (BATCH, 1)
         assert output.logits.abs().max() < 100  # not those that sam2 puts out for frames it believes to be empty
+
+
+def test_logits_are_read_on_the_first_frame(model: SAM2Base) -> None:
+    frames, truth = clip()
+    given = prompt(PromptKind.logits)
+    assert given.logits is not None
+    with torch.no_grad():
+        said = [
+            ClipForward(model, frames, replace(given, logits=logits)).run(np.random.default_rng(0), truth, ClipPlan())[
+                0
+            ]
+            for logits in (given.logits, -given.logits)
+        ]
+    assert not torch.equal(said[0].logits, said[1].logits)
 
 
 def test_gradients_of_the_last_frame_reach_every_part(model: SAM2Base) -> None:

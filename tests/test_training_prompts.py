@@ -78,9 +78,27 @@ def test_masks_are_the_truth_or_nearly_so() -> None:
     assert 100 < exact < 190
 
 
+def test_logits_are_a_mask_as_the_decoder_draws_it_and_a_point_that_says_nothing() -> None:
+    truth = squares()
+    overlaps = []
+    for prompt in drawn(PromptKind.logits, truth):
+        assert prompt.mask is None
+        assert prompt.logits is not None
+        assert prompt.labels is not None
+        assert prompt.labels.tolist() == [[-1]] * 4
+        assert prompt.logits.shape == (4, 1, SIZE // 4, SIZE // 4)
+        assert prompt.logits.min() >= -10
+        assert prompt.logits.max() <= 10
+        small = truth.reshape(4, SIZE // 4, 4, SIZE // 4, 4).mean(axis=(2, 4)) > 0.5
+        drawn_masks = prompt.logits[:, 0].numpy() > 0
+        overlaps += list((drawn_masks & small).sum(axis=(1, 2)) / (drawn_masks | small).sum(axis=(1, 2)))
+    assert min(overlaps) > 0.4
+    assert np.median(overlaps) > 0.8
+
+
 def test_kinds_come_as_often_as_asked() -> None:
     rng = np.random.default_rng(0)
-    mix = PromptMix(point=3, points=0, box=1, mask=0)
+    mix = PromptMix(point=3, points=0, box=1, mask=0, logits=0)
     kinds = [draw_prompt(rng, squares(), mix).kind for _ in range(200)]
     assert set(kinds) == {PromptKind.point, PromptKind.box}
     assert 120 < kinds.count(PromptKind.point) < 180

@@ -22,6 +22,7 @@ class PromptMix(_Part):
     points: float = Field(default=0.2, ge=0)
     box: float = Field(default=0.15, ge=0)
     mask: float = Field(default=0.25, ge=0)
+    logits: float = Field(default=0.05, ge=0)
 
 
 class Losses(_Part):

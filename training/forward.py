@@ -89,7 +89,9 @@ class ClipForward:
         for t in range(self._length):
             corrected = t == plan.correct
             points = self._given_points() if t == 0 else None
-            output = self._step(t, points, role=self._prompt.kind.value if t == 0 else "track", remember=not corrected)
+            role = self._prompt.kind.value if t == 0 else "track"
+            given = self._prompt.logits if t == 0 else None
+            output = self._step(t, points, role=role, earlier=given, remember=not corrected)
             if corrected:
                 predicted = (output["pred_masks_high_res"][:, 0] > 0).cpu().numpy()
                 clicks = draw_corrections(rng, truth[:, t].numpy(), predicted)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from training.config import PromptMix
 from training.samples.procedural import Generator
@@ -17,7 +18,8 @@ from training.samples.procedural import Generator
 BoolArray = npt.NDArray[np.bool_]
 Point = tuple[float, float]
 
-BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = 0, 1, 2, 3  # sam2's labels of points
+NOTHING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3  # sam2's labels of points
+_LOGIT = 10.0  # of a given mask's pixels, and its negative beside it, as sam2 takes masks (`_use_mask_as_output`)
 
 
 class PromptKind(str, Enum):
@@ -26,7 +28,8 @@ class PromptKind(str, Enum):
     point = "point"  # one click on it
     points = "points"  # several clicks on it and beside it
     box = "box"  # two corners, not quite right
-    mask = "mask"  # not quite right either, at times
+    mask = "mask"  # not quite right either, at times; taken as it is
+    logits = "logits"  # a mask as the start of a better one, as SegmentImage takes it
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,19 @@ class Prompt:
         coords: ``float32[B, P, 2]``: x and y in pixels of the frame; None with a mask.
         labels: ``int32[B, P]``: sam2's labels; None with a mask.
         mask: ``float32[B, 1, S, S]``, or None.
+        logits: ``float32[B, 1, S/4, S/4]``, or None; then there is one point, which says nothing.
     """
 
     kind: PromptKind
     coords: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Prompt:
         """The same on another device."""
-        moved = [None if part is None else part.to(device) for part in (self.coords, self.labels, self.mask)]
+        parts = (self.coords, self.labels, self.mask, self.logits)
+        moved = [None if part is None else part.to(device) for part in parts]
         return Prompt(self.kind, *moved)
 
 
@@ -64,6 +70,8 @@ def draw_prompt(rng: Generator, truth: BoolArray, mix: PromptMix) -> Prompt:
     if kind is PromptKind.mask:
         masks = np.stack([_rough(rng, mask) for mask in truth])
         return Prompt(kind, mask=torch.from_numpy(masks[:, None].astype(np.float32)))
+    if kind is PromptKind.logits:
+        return _logits_prompt([_rough(rng, mask) for mask in truth])
     if kind is PromptKind.box:
         return points_prompt(kind, [_corners(rng, mask) for mask in truth], [TOP_LEFT, BOTTOM_RIGHT])
     inside = 1 if kind is PromptKind.point else int(rng.integers(1, 5))
@@ -78,6 +86,15 @@ def points_prompt(kind: PromptKind, points: Sequence[Sequence[Point]], labels: S
     """A prompt of points with the same labels for each clip."""
     repeated = torch.tensor(labels, dtype=torch.int32).expand(len(points), -1).contiguous()
     return Prompt(kind, torch.tensor(points, dtype=torch.float32), repeated)
+
+
+def _logits_prompt(masks: Sequence[BoolArray]) -> Prompt:
+    """Masks as the mask decoder draws them, and a point that says nothing, which sam2 puts where none is given."""
+    size = masks[0].shape[0] // 4
+    full = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32)) * 2 * _LOGIT - _LOGIT
+    low = F.interpolate(full, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    nothing = points_prompt(PromptKind.logits, [[(0.0, 0.0)]] * len(masks), [NOTHING])
+    return replace(nothing, logits=low)
 
 
 def draw_corrections(rng: Generator, truth: BoolArray, prediction: BoolArray) -> tuple[torch.Tensor, torch.Tensor]:
