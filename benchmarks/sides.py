@@ -10,7 +10,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from sam2 import sam2_video_predictor as upstream
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
@@ -22,6 +21,7 @@ from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Features, Netwo
 from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
 from masklet_server.session.passes import frame_range
+from masklet_server.video._pixels import FrameResizer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "bunny.mp4"
 EXAMPLE_CLICK = (360.0, 480.0)
@@ -31,12 +31,16 @@ Masks = dict[tuple[int, int], Tensor]
 
 
 def read_frames(video: Path, size: int, num_frames: int) -> tuple[npt.NDArray[np.uint8], int, int]:
-    """The first frames of a video as ``uint8[T, S, S, 3]``, and its height and width; a short video runs to and fro."""
+    """The first frames of a video as the server makes them, and its height and width; a short video runs to and fro.
+
+    Returns:
+        ``uint8[T, S, S, 3]``, rows, columns.
+    """
+    resizer = FrameResizer(size)
     with av.open(str(video)) as container:
-        decoded = zip(container.decode(video=0), range(num_frames), strict=False)
-        shown = [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame, _ in decoded]
-    width, height = shown[0].size
-    frames = [np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC)) for picture in shown]
+        decoded = [frame for frame, _ in zip(container.decode(video=0), range(num_frames), strict=False)]
+    height, width = decoded[0].height, decoded[0].width
+    frames = [np.asarray(resizer.resize(frame)) for frame in decoded]
     there_and_back = frames + frames[-2:0:-1]
     return np.stack([there_and_back[i % len(there_and_back)] for i in range(num_frames)]), height, width
 

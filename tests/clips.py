@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import Interpolation
 from PIL import Image
 
 from masklet.errors import MaskletError
@@ -143,6 +144,17 @@ def reference(data: bytes) -> list[av.VideoFrame]:
 def image_of(frame: av.VideoFrame) -> Image.Image:
     """The frame in RGB as swscale makes it by default."""
     return Image.fromarray(frame.to_ndarray(format="rgb24"))
+
+
+def resized(frame: av.VideoFrame, image_size: int) -> Image.Image:
+    """The frame at the model's size, as swscale makes it."""
+    flags = Interpolation.BICUBIC | 0x2000 | 0x4000  # SWS_FULL_CHR_H_INT and _INP
+    return Image.fromarray(frame.to_ndarray(format="rgb24", width=image_size, height=image_size, interpolation=flags))
+
+
+def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    """Mean absolute difference of two pictures' values."""
+    return float(np.abs(one.astype(int) - other).mean())
 
 
 def shrunk(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:

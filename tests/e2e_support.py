@@ -81,22 +81,29 @@ def _network() -> Network:
     return Network(build_model(Registry.load().get("nano")), torch.device("cpu"))
 
 
-def engine_alone(prompts: Sequence[Prompt], num_frames: int = NUM_FRAMES) -> list[dict[int, Mask]]:
+def small(size: int, *, pictures: bool = False) -> list[synthetic.Image]:
+    """The clip at a model's size, ``uint8[size, size, 3]`` each: as the server makes it of a video, or of pictures."""
+    if pictures:
+        return [clips.shrunk(Image.fromarray(picture), size) for picture in frames()]
+    return [np.asarray(clips.resized(clips.as_frame(picture, "bgr0"), size)) for picture in frames()]
+
+
+def engine_alone(
+    prompts: Sequence[Prompt], num_frames: int = NUM_FRAMES, *, pictures: bool = False
+) -> list[dict[int, Mask]]:
     """The clip's masks by object on each frame, without server, video or gRPC; made once for the same prompts."""
-    return _engine_alone(tuple(prompts), num_frames)
+    return _engine_alone(tuple(prompts), num_frames, pictures)
 
 
 @functools.cache
-def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int) -> list[dict[int, Mask]]:
+def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int, pictures: bool) -> list[dict[int, Mask]]:
     clip_length = num_frames if num_frames < 16 else None
-    size = _network().image_size
     banks: dict[int, MemoryBank] = {}
     found = []
-    for index, picture in enumerate(frames()[:num_frames]):
+    for index, pixels in enumerate(small(_network().image_size, pictures=pictures)[:num_frames]):
         here = [p for p in prompts if p.frame_index == index]
         banks.update({p.object_id: MemoryBank("nano") for p in here if p.object_id not in banks})
         tasks = [ObjectTask(banks[i], [p for p in here if p.object_id == i]) for i in sorted(banks)]
-        pixels = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
         job = FrameJob("nano", "alone", index, pixels, HEIGHT, WIDTH, tasks, clip_length)
         outputs = run_frames(_network(), [job])[0].objects if tasks else ()
         found.append({i: output.mask for i, output in zip(sorted(banks), outputs, strict=True)})

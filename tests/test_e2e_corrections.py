@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
-from PIL import Image
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 import masklet
@@ -16,7 +15,7 @@ from masklet import Prompt
 from masklet_server.models.build import build_reference
 from masklet_server.models.registry import Registry
 from tests import synthetic
-from tests.e2e_support import HEIGHT, NUM_FRAMES, WIDTH, Mask, center, frames, lossless, prompt, truth
+from tests.e2e_support import HEIGHT, NUM_FRAMES, WIDTH, Mask, center, frames, lossless, prompt, small, truth
 
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
 
@@ -27,16 +26,20 @@ def predictor() -> SAM2VideoPredictor:
 
 
 def reference(
-    prompts: Sequence[Prompt], corrections: Iterable[Prompt], *, video: int, stop: int, end: int
+    prompts: Sequence[Prompt],
+    corrections: Iterable[Prompt],
+    *,
+    video: int,
+    stop: int,
+    end: int,
+    pictures: bool = False,
 ) -> dict[int, Mask]:
     """One object's masks by frame: prompted, tracked to `stop`, corrected one by one, and tracked to `end`.
 
     `video` is the number of frames that the predictor is told of.
     """
-    size = predictor().image_size
-    shown = frames()[:video]
-    pictures = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC)) for p in shown]
-    play = Reference(predictor(), normalized(np.stack(pictures)), HEIGHT, WIDTH)
+    shown = small(predictor().image_size, pictures=pictures)[:video]
+    play = Reference(predictor(), normalized(np.stack(shown)), HEIGHT, WIDTH)
     found: dict[int, Mask] = {}
 
     def propagate(first: int, last: int) -> None:
@@ -128,7 +131,9 @@ def test_a_live_stream_is_corrected_and_goes_on_from_there(client: masklet.Clien
         *[(5, 1), (6, 1), (7, 1)],
         *[(i, 0) for i in range(8, 12)],
     ]
-    assert_same(final(results, 1), reference([prompt("point")], [correction], video=NUM_FRAMES, stop=8, end=12))
+    assert_same(
+        final(results, 1), reference([prompt("point")], [correction], video=NUM_FRAMES, stop=8, end=12, pictures=True)
+    )
 
 
 def test_a_time_names_a_frame(client: masklet.Client) -> None:

@@ -79,7 +79,7 @@ def assert_masks(results: list[masklet.FrameResult], expected: list[dict[int, An
 @pytest.mark.parametrize("window", [0, 1])
 def test_lossless_frames_give_the_engines_masks(client: masklet.Client, window: int) -> None:
     results = follow(client, frames(), prompt("box"), window=window)
-    assert_masks(results, engine_alone([prompt("box")]))
+    assert_masks(results, engine_alone([prompt("box")], pictures=True))
     for frame in results:
         assert frame.skipped_frame_indices == ()
         assert frame.latency_seconds is not None
@@ -91,7 +91,7 @@ def test_lossless_frames_give_the_engines_masks(client: masklet.Client, window: 
 def test_a_short_stream_is_encoded_as_a_long_one(client: masklet.Client, num_frames: int) -> None:
     """Nothing waits to learn the length: as the reference's 16 frames or more, from the first one on."""
     results = follow(client, frames()[:num_frames], prompt("box"))
-    assert_masks(results, engine_alone([prompt("box")])[:num_frames])
+    assert_masks(results, engine_alone([prompt("box")], pictures=True)[:num_frames])
 
 
 @pytest.mark.parametrize("layout", ["bgr24", "nv12", "gray8"])
@@ -294,7 +294,7 @@ async def test_the_async_client(nano_server: str) -> None:
         sending = asyncio.create_task(film())
         results = [frame async for frame in live]
         await sending
-    assert_masks(results, engine_alone([prompt("box")]))
+    assert_masks(results, engine_alone([prompt("box")], pictures=True))
     assert [answer.frame_index for answer in answers] == [0]
 
 

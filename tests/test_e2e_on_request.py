@@ -13,7 +13,6 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.sides import Masks, Reference, normalized
 from masklet import Prompt
@@ -23,7 +22,7 @@ from masklet_server.embedded import EmbeddedServer
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.models.build import build_reference
 from masklet_server.models.registry import Registry
-from tests.e2e_support import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless
+from tests.e2e_support import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless, small
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
@@ -113,11 +112,9 @@ def _predictor() -> Any:
     return build_reference(Registry.load().get("nano"))
 
 
-def reference() -> Reference:
+def reference(*, pictures: bool = False) -> Reference:
     predictor = _predictor()
-    size = predictor.image_size
-    shown = [Image.fromarray(f).resize((size, size), Image.Resampling.BICUBIC) for f in frames()]
-    return Reference(predictor, normalized(np.stack([np.asarray(f) for f in shown])), HEIGHT, WIDTH)
+    return Reference(predictor, normalized(np.stack(small(predictor.image_size, pictures=pictures))), HEIGHT, WIDTH)
 
 
 def agree(ours: common_pb2.ObjectResult, theirs: torch.Tensor) -> None:

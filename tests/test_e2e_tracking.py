@@ -133,14 +133,21 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "video",
-    [file, lambda path: str(file(path)), lambda path: io.BytesIO(lossless()), folder, lambda path: iter(frames())],
+    ("video", "pictures"),
+    [
+        (file, False),
+        (lambda path: str(file(path)), False),
+        (lambda path: io.BytesIO(lossless()), False),
+        (folder, True),
+        (lambda path: iter(frames()), True),
+    ],
     ids=["path", "string", "file-object", "folder", "arrays"],
 )
 def test_every_kind_of_video_gives_the_same_masks(
-    client: masklet.Client, tmp_path: Path, video: Callable[[Path], Any]
+    client: masklet.Client, tmp_path: Path, video: Callable[[Path], Any], pictures: bool
 ) -> None:
-    assert_same_masks(list(client.track(video(tmp_path), prompt("point"))), engine_alone([prompt("point")]))
+    expected = engine_alone([prompt("point")], pictures=pictures)
+    assert_same_masks(list(client.track(video(tmp_path), prompt("point"))), expected)
 
 
 async def test_the_async_client_gives_the_same_masks(nano_server: str) -> None:

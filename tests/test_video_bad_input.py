@@ -82,7 +82,7 @@ def test_a_playlist_is_refused_even_without_the_sandbox(kind: str) -> None:
         file = ArrivingFile(spool.fileno(), lambda: None)
         file.arrived, file.complete = len(data), True
         with pytest.raises(Refusal):
-            Clip(file, VideoLimits().__dict__, 1)
+            Clip(file, VideoLimits().__dict__, image_size=32, threads=1)
 
 
 async def test_a_quicktime_reference_to_a_local_file_is_not_followed() -> None:

@@ -17,7 +17,7 @@ from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, Resour
 from masklet_server.video import packets
 from masklet_server.video.packets import Packet, PacketSource
 from masklet_server.video.source import VideoLimits
-from tests.clips import Outcome, image_of, make_clip, shrunk, take_all
+from tests.clips import Outcome, make_clip, resized, take_all
 
 LIMITS = VideoLimits()
 SIZE = 32
@@ -48,7 +48,7 @@ def units(codec: str, size: tuple[int, int] = (64, 48)) -> tuple[bytes, ...]:
 def expected(codec: str) -> list[Any]:
     """What PyAV makes of the clip, at the model's size."""
     with av.open(io.BytesIO(clip(codec)), "r") as container:
-        return [shrunk(image_of(frame), SIZE) for frame in container.decode(video=0)]
+        return [np.asarray(resized(frame, SIZE)) for frame in container.decode(video=0)]
 
 
 def stream(codec: str, data: Sequence[bytes], **fields: Any) -> list[Packet]:

@@ -222,8 +222,8 @@ async def test_a_dead_process_is_an_error_and_no_hang(number: int, error: type[M
 
 
 async def test_memory_limit() -> None:
-    flat = [np.zeros((4000, 8000, 3), np.uint8)] * 3
-    data = make_clip("avi", "mjpeg", pictures=flat, size=(8000, 4000), pixel_format="yuvj420p")
+    flat = [np.zeros((4000, 8000, 4), np.uint8)] * 2
+    data = make_clip("matroska", "ffv1", pictures=flat, size=(8000, 4000), pixel_format="bgra")
     outcome = await decode_clip(data, limits=VideoLimits(decoder_memory_bytes=512 * 1024**2))
     assert isinstance(outcome.error, (ResourceExhausted, DataLoss))
     assert "decoder_memory_bytes" in outcome.error.message

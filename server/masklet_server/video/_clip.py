@@ -31,11 +31,10 @@ import av.video.stream
 from av.buffer import Buffer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
-from PIL import Image
 
 from masklet_server.video._arriving import ArrivingFile
 from masklet_server.video._length import declared_length
-from masklet_server.video._pixels import check_size, from_frame, orientation
+from masklet_server.video._pixels import FrameResizer, check_size, orientation, shown_size
 from masklet_server.video._wire import Refusal
 from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
 
@@ -52,12 +51,16 @@ class ShownFrame:
 
     Attributes:
         pts: In units of the clip's `time_base`.
-        picture: RGB, turned as shown.
+        height: In pixels.
+        width: In pixels.
+        pixels: At the model's size: RGB bytes of ``[image_size, image_size, 3]``, turned as shown.
         rotation_degrees: Clockwise, what was done to it.
     """
 
     pts: int
-    picture: Image.Image
+    height: int
+    width: int
+    pixels: bytes
     rotation_degrees: int
 
 
@@ -68,8 +71,9 @@ class Clip:
         Refusal: The file is no video, is not allowed, or is beyond the limits.
     """
 
-    def __init__(self, file: ArrivingFile, limits: dict[str, Any], threads: int) -> None:
+    def __init__(self, file: ArrivingFile, limits: dict[str, Any], *, image_size: int, threads: int) -> None:
         self._file = file
+        self._resizer = FrameResizer(image_size)
         self._limits = limits
         if not file.wait_for_start():
             raise Refusal("InvalidArgument", "is empty: no byte of video was sent", "video_chunk")
@@ -147,10 +151,10 @@ class Clip:
         count, pixels, size = 0, 0, (0, 0)
         first_pts = 0
         for pts, frame in self._timed():
-            shown = show(pts, frame)
+            shown = show(pts, frame, self._resizer)
             if count == 0:
-                first_pts, size = pts, shown.picture.size
-            self._check_frame(count, frame, size, shown.picture.size)
+                first_pts, size = pts, (shown.height, shown.width)
+            self._check_frame(count, frame, size, (shown.height, shown.width))
             self._check_time(count, pts * self.time_base)
             self._check_duration(float((pts - first_pts) * self.time_base))
             pixels += frame.width * frame.height
@@ -176,7 +180,7 @@ class Clip:
         if size != first:
             raise Refusal(
                 "InvalidArgument",
-                f"frame {index} is {size[0]}x{size[1]} pixels, the frames before it {first[0]}x{first[1]}; "
+                f"frame {index} is {size[1]}x{size[0]} pixels, the frames before it {first[1]}x{first[0]}; "
                 "a video must keep its size: cut it there and send the parts by themselves",
                 "video_chunk",
             )
@@ -248,8 +252,8 @@ class Clip:
             self._damage = "its last packet is not whole"
 
 
-def show(pts: int, frame: av.VideoFrame) -> ShownFrame:
-    """The frame as a viewer sees it.
+def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
+    """The frame as a viewer sees it, at the model's size.
 
     Raises:
         Refusal: Its pixels cannot be converted.
@@ -258,14 +262,17 @@ def show(pts: int, frame: av.VideoFrame) -> ShownFrame:
     matrix = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
     transpose, degrees = orientation(None if matrix is None else bytes(matrix))
     try:
-        picture = from_frame(frame)
+        picture = resizer.resize(frame)
     except av.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
         raise Refusal(
             "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
         ) from error
-    return ShownFrame(pts, picture if transpose is None else picture.transpose(transpose), degrees)
+    if transpose is not None:
+        picture = picture.transpose(transpose)
+    height, width = shown_size(frame.height, frame.width, transpose)
+    return ShownFrame(pts, height, width, picture.tobytes(), degrees)
 
 
 def _because(damage: str) -> str:

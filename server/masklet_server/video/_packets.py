@@ -20,7 +20,7 @@ import av.video.codeccontext
 from av.codec.context import ThreadType
 
 from masklet_server.video._clip import ShownFrame, max_coded_pixels, show
-from masklet_server.video._pixels import check_size
+from masklet_server.video._pixels import FrameResizer, check_size
 from masklet_server.video._wire import Refusal
 from masklet_server.video.formats import PACKET_DECODERS
 
@@ -34,14 +34,18 @@ class PacketDecoder:
         codec: One of `PACKET_DECODERS`.
         extradata: What the codec needs beforehand; may be empty.
         limits: Fields of `VideoLimits`.
+        image_size: Side of the frames that come out.
         is_fragment: Packets are cut anywhere.
 
     Raises:
         Refusal: The codec does not open, for want of proper extradata.
     """
 
-    def __init__(self, codec: str, extradata: bytes, limits: dict[str, Any], *, is_fragment: bool) -> None:
+    def __init__(
+        self, codec: str, extradata: bytes, limits: dict[str, Any], *, image_size: int, is_fragment: bool
+    ) -> None:
         self.codec = codec
+        self._resizer = FrameResizer(image_size)
         self._limits = limits
         self._is_fragment = is_fragment
         self._joined = False
@@ -109,4 +113,4 @@ class PacketDecoder:
             max_side=self._limits["max_side"],
             what="a frame of the packets",
         )
-        return show(index if frame.pts is None else frame.pts, frame)
+        return show(index if frame.pts is None else frame.pts, frame, self._resizer)

@@ -77,7 +77,8 @@ class Frame:
         index: 0-based, in order of presentation.
         pts: Presentation time stamp in units of `time_base`.
         time_base: Seconds a unit.
-        pixels: ``uint8[S, S, 3]`` RGB, made from the shown frame by Pillow's bicubic resize (what SAM 2's loader does).
+        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized by a bicubic filter, as by SAM 2's own loaders: Pillow's
+            for a picture, swscale's for a frame of a video.
         height: Rows of the frame as shown.
         width: Columns of the frame as shown.
         arrived_seconds: When its data arrived, of a clip when it was decoded, by `time.monotonic`.

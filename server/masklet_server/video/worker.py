@@ -12,7 +12,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn
 
 from masklet_server.video._arriving import ArrivingFile
@@ -68,8 +67,9 @@ class Worker:
 
     def send_frame(self, frame: ShownFrame, slot: int, seconds: float) -> None:
         """Tell of a frame whose pixels are in a slot, and how long it took to make."""
-        width, height = frame.picture.size
-        self.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width, decode_seconds=seconds)
+        self.channel.send(
+            "frame", slot=slot, pts=frame.pts, height=frame.height, width=frame.width, decode_seconds=seconds
+        )
 
     def _write(self, pixels: bytes) -> int:
         if len(pixels) > self._slot_bytes:
@@ -106,57 +106,21 @@ class Stopwatch:
             yield frame, time.perf_counter() - self._paused - start
 
 
-class FrameSender:
-    """Resizes frames on a few threads, for that costs more than decoding them, and sends them in order."""
-
-    def __init__(self, worker: Worker, threads: int) -> None:
-        self._worker = worker
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads)
-        self._pending: deque[tuple[ShownFrame, float, Future[tuple[bytes, float]]]] = deque()
-
-    def add(self, frame: ShownFrame, seconds: float) -> None:
-        """Take the next frame, which took so long to decode; sends the oldest ones once every thread has work."""
-        self._pending.append((frame, seconds, self._pool.submit(_shrink_timed, frame, self._worker.image_size)))
-        while len(self._pending) > self._threads:
-            self._send_oldest()
-
-    def flush(self) -> None:
-        """Send all frames taken so far."""
-        while self._pending:
-            self._send_oldest()
-
-    def _send_oldest(self) -> None:
-        frame, seconds, shrunk = self._pending.popleft()
-        pixels, shrink_seconds = shrunk.result()
-        self._worker.send_frame(frame, self._worker.put(pixels), seconds + shrink_seconds)
-
-
-def _shrink_timed(frame: ShownFrame, image_size: int) -> tuple[bytes, float]:
-    start = time.perf_counter()
-    return shrink(frame.picture, image_size), time.perf_counter() - start
-
-
 def decode_clip(worker: Worker, spool_fd: int) -> None:
     """Send every frame of the clip that arrives in the spool."""
-    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
-    sender = FrameSender(worker, threads)
     watch = Stopwatch()
 
     def wait_for_bytes() -> None:
         with watch.paused():
-            sender.flush()  # what is ready must not wait for what has not arrived
             worker.pump()
 
     worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
-    clip = Clip(worker.spool, worker.limits, threads)
-    try:
-        for index, (frame, seconds) in enumerate(watch.timed(clip.frames())):
-            if index == 0:
-                _send_info(worker, clip, frame)
-            sender.add(frame, seconds)
-    finally:
-        sender.flush()
+    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    clip = Clip(worker.spool, worker.limits, image_size=worker.image_size, threads=threads)
+    for index, (frame, seconds) in enumerate(watch.timed(clip.frames())):
+        if index == 0:
+            _send_info(worker, clip, frame)
+        worker.send_frame(frame, worker.put(frame.pixels), seconds)
 
 
 def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
@@ -164,8 +128,8 @@ def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
     worker.channel.send(
         "info",
         **clip.info(),
-        height=first.picture.height,
-        width=first.picture.width,
+        height=first.height,
+        width=first.width,
         rotation_degrees=first.rotation_degrees,
         time_base=[base.numerator, base.denominator],
     )
@@ -194,8 +158,9 @@ def decode_pictures(worker: Worker, *, live: bool) -> None:
                 "ResourceExhausted",
                 f"the video's pictures have {pixels} pixels or more in all; max_decoded_pixels is {most}",
             )
-        slot = worker.put_now(shrink(picture, worker.image_size))
-        worker.send_frame(ShownFrame(message["pts"], picture, 0), slot, time.perf_counter() - start)
+        shown = ShownFrame(message["pts"], picture.height, picture.width, shrink(picture, worker.image_size), 0)
+        slot = worker.put_now(shown.pixels)
+        worker.send_frame(shown, slot, time.perf_counter() - start)
     if first is None:
         raise Refusal("InvalidArgument", "no picture was sent; a video needs at least one", "frame")
 
@@ -210,7 +175,13 @@ def decode_packets(worker: Worker) -> None:
             worker.pump()
         message, data = worker.backlog.popleft()
         if message["type"] == "codec":
-            decoder = PacketDecoder(message["name"], data, worker.limits, is_fragment=message["is_fragment"])
+            decoder = PacketDecoder(
+                message["name"],
+                data,
+                worker.limits,
+                image_size=worker.image_size,
+                is_fragment=message["is_fragment"],
+            )
             continue
         if decoder is None:
             break  # the end, without any packet
@@ -218,8 +189,7 @@ def decode_packets(worker: Worker) -> None:
         for frame, seconds in Stopwatch().timed(frames):
             if count == 0:
                 _send_packet_info(worker, decoder, frame)
-            pixels, shrink_seconds = _shrink_timed(frame, worker.image_size)
-            worker.send_frame(frame, worker.put(pixels), seconds + shrink_seconds)
+            worker.send_frame(frame, worker.put(frame.pixels), seconds)
             count += 1
         if message["type"] == "end":
             break
@@ -233,8 +203,8 @@ def _send_packet_info(worker: Worker, decoder: PacketDecoder, first: ShownFrame)
         "info",
         container="packets",
         codec=decoder.codec,
-        height=first.picture.height,
-        width=first.picture.width,
+        height=first.height,
+        width=first.width,
         rotation_degrees=first.rotation_degrees,
         time_base=[1, 1_000_000_000],
     )
