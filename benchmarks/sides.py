@@ -40,7 +40,7 @@ def read_frames(video: Path, size: int, num_frames: int) -> tuple[npt.NDArray[np
     with av.open(str(video)) as container:
         decoded = [frame for frame, _ in zip(container.decode(video=0), range(num_frames), strict=False)]
     height, width = decoded[0].height, decoded[0].width
-    frames = [np.asarray(resizer.resize(frame)) for frame in decoded]
+    frames = [np.frombuffer(resizer.pixels(frame), np.uint8).reshape(size, size, 3) for frame in decoded]
     there_and_back = frames + frames[-2:0:-1]
     return np.stack([there_and_back[i % len(there_and_back)] for i in range(num_frames)]), height, width
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_a_clip_is_corrected_after_its_last_frame(client: masklet.Client) -> Non
         assert (len(revisions) > 1) == (index >= 6)
     assert sorted(a.frame_index for a in answers) == [0, 0, 6, 6, 7, 8, 9, 10]
     assert [r.sequence for r in results] == sorted({r.sequence for r in results})
-    whole = {"video": length, "stop": length, "end": length}
+    whole: Any = {"video": length, "stop": length, "end": length}
     assert_same(final(results, 1), reference(first[:1], corrections[:3], **whole))
     assert_same(final(results, 2), reference(first[1:], corrections[3:], **whole))
     assert_same(final(results, 3), reference(late[:1], late[1:], **whole))

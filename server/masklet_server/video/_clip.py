@@ -262,17 +262,15 @@ def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
     matrix = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
     transpose, degrees = orientation(None if matrix is None else bytes(matrix))
     try:
-        picture = resizer.resize(frame)
+        pixels = resizer.pixels(frame, transpose)
     except av.FFmpegError as error:
         if isinstance(error, MemoryError):
             raise
         raise Refusal(
             "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
         ) from error
-    if transpose is not None:
-        picture = picture.transpose(transpose)
     height, width = shown_size(frame.height, frame.width, transpose)
-    return ShownFrame(pts, height, width, picture.tobytes(), degrees)
+    return ShownFrame(pts, height, width, pixels, degrees)
 
 
 def _because(damage: str) -> str:

@@ -67,17 +67,18 @@ class FrameResizer:
         self._size = image_size
         self._swscale = VideoReformatter()  # one for all frames: its tables take as long as a frame to make
 
-    def resize(self, frame: av.VideoFrame) -> Image.Image:
-        """The frame as ``[image_size, image_size]`` RGB, not turned yet; transparency lies on black."""
+    def pixels(self, frame: av.VideoFrame, transpose: Image.Transpose | None = None) -> bytes:
+        """RGB bytes of ``[image_size, image_size, 3]``, turned as told; transparency lies on black."""
+        size = self._size
         if _may_be_transparent(frame.format):
             flat = flatten(_plane(frame.reformat(format="rgba", threads=1), "RGBA"))
-            return flat.resize((self._size, self._size))
-        return _plane(
-            self._swscale.reformat(
-                frame, self._size, self._size, "rgb24", interpolation=_BICUBIC_FULL_COLOUR, threads=1
-            ),
-            "RGB",
-        )
+            picture = flat.resize((size, size))
+        else:
+            small = self._swscale.reformat(frame, size, size, "rgb24", interpolation=_BICUBIC_FULL_COLOUR, threads=1)
+            if transpose is None and small.planes[0].line_size == 3 * size:
+                return bytes(small.planes[0])
+            picture = _plane(small, "RGB")
+        return (picture if transpose is None else picture.transpose(transpose)).tobytes()
 
 
 def _may_be_transparent(pixels: av.VideoFormat) -> bool:
