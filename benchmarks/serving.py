@@ -56,6 +56,7 @@ from masklet_server.engine.jobs import (
 )
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
+from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -107,7 +108,7 @@ class InstantEngine:
         mask = np.zeros((height, width), np.uint8)
         for i in range(40):  # an outline with as many turns as that of an animal
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
-        self._output = ObjectOutput(mask.astype(bool), 0.9, 5.0)
+        self._output = ObjectOutput(Runs.of(mask.astype(bool)), 0.9, 5.0)
 
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2

@@ -27,6 +27,7 @@ from masklet_server.engine.jobs import (
 )
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
+from masklet_server.masks.runs import Runs
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
@@ -190,7 +191,7 @@ class FakeEngine:
                 bank.prompt(job.frame_index, task.prompts)
             if job.track:
                 bank.advance(job.frame_index)
-            output = ObjectOutput(bank.mask(job.frame_index, job.height, job.width), 0.75, 5.0)
+            output = ObjectOutput(Runs.of(bank.mask(job.frame_index, job.height, job.width)), 0.75, 5.0)
             if self.looks is not None:
                 output = self.looks(job, bank.number)
             if job.return_logits:
@@ -206,12 +207,12 @@ class FakeEngine:
         for task in job.tasks:
             bank = cast("FakeHistory", task.bank)
             mask = fake_mask(bank.number, job.frame_index, job.height, job.width)
-            output = ObjectOutput(mask[::-1] if job.reverse else mask, 0.75, 5.0)
+            output = ObjectOutput(Runs.of(mask[::-1] if job.reverse else mask), 0.75, 5.0)
             shown = [output for _ in task.prompts]
             if task.clear:
                 bank.prompts = [prompt for prompt in bank.prompts if prompt.frame_index != job.frame_index]
                 tracked = job.frame_index in bank.frames
-                shown.insert(0, output if tracked else ObjectOutput(np.zeros_like(mask), 0.0, -1024.0))
+                shown.insert(0, output if tracked else ObjectOutput(Runs.of(np.zeros_like(mask)), 0.0, -1024.0))
             bank.prompts += task.prompts
             if job.track:
                 assert bank.prompts, "nothing to track"
@@ -234,7 +235,7 @@ class FakeEngine:
         count = 3 if job.multimask_output else 1
         candidates = [
             Candidate(
-                fake_mask(n, 0, height, width),
+                Runs.of(fake_mask(n, 0, height, width)),
                 0.9 - 0.1 * n,
                 np.full((LOGITS_SIZE, LOGITS_SIZE), n, np.float32),
             )

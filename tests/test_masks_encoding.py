@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 from masklet.errors import InvalidArgument
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, check, check_data, decode, encode
+from masklet_server.masks.runs import Runs
 
 ENCODINGS = (MaskEncoding.COCO_RLE, MaskEncoding.PNG)
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
@@ -39,7 +40,7 @@ def rle(height: int, width: int, data: bytes) -> EncodedMask:
 
 @given(MASKS)
 def test_rle_is_what_pycocotools_reads_and_writes(mask: npt.NDArray[np.bool_]) -> None:
-    encoded = encode(mask, MaskEncoding.COCO_RLE)
+    encoded = encode(Runs.of(mask), MaskEncoding.COCO_RLE)
     reference = coco.encode(np.asfortranarray(mask.view(np.uint8)))
     assert encoded.data == reference["counts"]
     assert [encoded.height, encoded.width] == reference["size"]
@@ -48,7 +49,7 @@ def test_rle_is_what_pycocotools_reads_and_writes(mask: npt.NDArray[np.bool_]) -
 
 @given(MASKS)
 def test_png_comes_back_as_it_went(mask: npt.NDArray[np.bool_]) -> None:
-    encoded = encode(mask, MaskEncoding.PNG)
+    encoded = encode(Runs.of(mask), MaskEncoding.PNG)
     with Image.open(io.BytesIO(encoded.data)) as image:
         assert image.mode == "L"
         assert np.array_equal(np.asarray(image), mask * 255)
@@ -59,17 +60,17 @@ def test_large_masks_have_long_runs_and_still_agree() -> None:
     mask = np.zeros((1080, 1920), np.bool_)
     mask[5:1000, 3:1900] = True
     mask[500, 900] = False
-    assert np.array_equal(decode(encode(mask, MaskEncoding.COCO_RLE)), mask)
+    assert np.array_equal(decode(encode(Runs.of(mask), MaskEncoding.COCO_RLE)), mask)
 
 
 def test_a_mask_that_is_a_view_is_encoded_as_it_looks() -> None:
     mask = disc()[::-1, ::2]
     for encoding in ENCODINGS:
-        assert np.array_equal(decode(encode(mask, encoding)), mask)
+        assert np.array_equal(decode(encode(Runs.of(mask), encoding)), mask)
 
 
 def test_no_mask_has_no_data() -> None:
-    assert encode(disc(), MaskEncoding.NONE) == EncodedMask(MaskEncoding.NONE, 90, 160, b"")
+    assert encode(Runs.of(disc()), MaskEncoding.NONE) == EncodedMask(MaskEncoding.NONE, 90, 160, b"")
 
 
 def test_png_above_127_is_foreground() -> None:
@@ -108,7 +109,7 @@ def test_any_rle_characters_are_a_mask_of_that_size_or_refused(
         (rle(4, 4, b"\xff\x00"), "not COCO's"),
         (rle(4, 4, b"P"), "a run is cut"),
         (rle(4, 4, b"Poooooooooooooo0"), "too long"),
-        (rle(4, 5, encode(np.eye(4, dtype=np.bool_), MaskEncoding.COCO_RLE).data), "16 pixels, but 5x4 has 20"),
+        (rle(4, 5, encode(Runs.of(np.eye(4, dtype=bool)), MaskEncoding.COCO_RLE).data), "16 pixels, but 5x4 has 20"),
         (EncodedMask(MaskEncoding.PNG, 4, 4, b"hello"), "not a PNG"),
         (EncodedMask(MaskEncoding.PNG, 4, 4, b"GIF89a" + bytes(60)), "not a PNG"),
         (EncodedMask(MaskEncoding.PNG, 4, 4, png(np.zeros((4, 5), np.uint8))), "PNG is 5x4"),

@@ -19,6 +19,7 @@ from masklet.errors import ResourceExhausted
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.engine.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
+from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc.server import Server
@@ -517,7 +518,7 @@ async def test_a_picture_is_asked_about_again_by_its_id() -> None:
 async def test_a_mask_prompt_is_decoded_for_the_engine() -> None:
     async with house() as h:
         mask = fake_mask(2, 3)
-        await h.stub.SegmentImage(picture_request(with_mask(encode(mask, MaskEncoding.COCO_RLE))))
+        await h.stub.SegmentImage(picture_request(with_mask(encode(Runs.of(mask), MaskEncoding.COCO_RLE))))
         sent = h.engine.pictures[-1].prompts[0].mask
         assert sent is not None
         assert np.array_equal(sent, mask)
@@ -546,7 +547,7 @@ async def test_a_mask_prompt_is_decoded_for_the_engine() -> None:
             "picture.data",
         ),
         (
-            picture_request(with_mask(encode(np.ones((9, 9), np.bool_), MaskEncoding.COCO_RLE))),
+            picture_request(with_mask(encode(Runs.of(np.ones((9, 9), np.bool_)), MaskEncoding.COCO_RLE))),
             grpc.StatusCode.INVALID_ARGUMENT,
             "prompts[0].mask: is 9x9",
         ),

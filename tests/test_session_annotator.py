@@ -21,6 +21,7 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
+from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.events import ClearPrompts, Direction, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.prompts import GivenPrompt
@@ -367,7 +368,7 @@ async def test_prompts_by_time() -> None:
 def square(height: int = HEIGHT) -> EncodedMask:
     mask = np.zeros((height, WIDTH), np.bool_)
     mask[2:9, 2:9] = True
-    return encode(mask, MaskEncoding.COCO_RLE)
+    return encode(Runs.of(mask), MaskEncoding.COCO_RLE)
 
 
 def mask_prompt(mask: EncodedMask) -> events.PromptObject:

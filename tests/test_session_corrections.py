@@ -11,6 +11,7 @@ from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, No
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
+from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
@@ -167,7 +168,7 @@ async def test_a_correction_of_the_frame_under_way_waits_for_it() -> None:
 async def test_every_kind_of_prompt_corrects() -> None:
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     mask[10:20, 10:20] = True
-    given = GivenPrompt(Prompt(1, 1, mask=np.ones((1, 1), np.bool_)), encode(mask, MaskEncoding.COCO_RLE))
+    given = GivenPrompt(Prompt(1, 1, mask=np.ones((1, 1), np.bool_)), encode(Runs.of(mask), MaskEncoding.COCO_RLE))
     clicks = Prompt(1, 1, point_coords=[(3, 3)], point_labels=[0], keep_old_points=True)
     async with talk(PATIENT) as client:
         client.say(click(1), *video(2))

@@ -10,6 +10,7 @@ import pytest
 from masklet.errors import InvalidArgument
 from masklet_server.engine.jobs import FrameJob, ObjectOutput
 from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.visibility import ObjectEvent
 from tests.fakes import HEIGHT, WIDTH, FakeEngine
@@ -22,9 +23,9 @@ def hidden_on(frames: range, *, bank: int = 0, edge: bool = False) -> Callable[[
     def looks(job: FrameJob, number: int) -> ObjectOutput:
         mask = np.zeros((HEIGHT, WIDTH), np.bool_)
         if number == bank and job.frame_index in frames:
-            return ObjectOutput(mask, 0.1, -5.0)
+            return ObjectOutput(Runs.of(mask), 0.1, -5.0)
         mask[10:20, (WIDTH - 10 if edge else 20) : (WIDTH if edge else 30)] = True
-        return ObjectOutput(mask, 0.9, 5.0)
+        return ObjectOutput(Runs.of(mask), 0.9, 5.0)
 
     return looks
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.masks.runs import Runs
 from masklet_server.session.frames import TakenFrame
 from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
@@ -146,7 +147,7 @@ def test_dropping_an_object_leaves_the_others() -> None:
 def test_masks_are_checked_and_decoded_with_their_path() -> None:
     pixels = np.zeros((4, 6), np.bool_)
     pixels[1, 2] = True
-    good = mask_prompt(encode(pixels, MaskEncoding.PNG))
+    good = mask_prompt(encode(Runs.of(pixels), MaskEncoding.PNG))
     good.check_mask()
     decoded = good.decoded().mask
     assert decoded is not None
@@ -154,7 +155,7 @@ def test_masks_are_checked_and_decoded_with_their_path() -> None:
     for mask, method, field in (
         (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
         (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.decoded, "prompt.mask.data"),
-        (encode(np.zeros((4, 6), np.bool_), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
+        (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
     ):
         with pytest.raises(InvalidArgument) as raised:
             method(mask_prompt(mask))

@@ -22,6 +22,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import configuration
@@ -40,7 +41,7 @@ def mask_prompt(mask: EncodedMask, object_id: int = 1, frame_index: int = 0) -> 
 def square() -> EncodedMask:
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     mask[10:20, 10:20] = True
-    return encode(mask, MaskEncoding.COCO_RLE)
+    return encode(Runs.of(mask), MaskEncoding.COCO_RLE)
 
 
 # The whole way
@@ -304,12 +305,15 @@ async def test_a_mask_reaches_the_engine_decoded() -> None:
         (EncodedMask(MaskEncoding.PNG, HEIGHT, WIDTH, b"not a png"), "prompt.mask.data"),
         (
             EncodedMask(
-                MaskEncoding.PNG, HEIGHT, WIDTH, encode(np.ones((48, 64), np.bool_), MaskEncoding.PNG).data[:50]
+                MaskEncoding.PNG,
+                HEIGHT,
+                WIDTH,
+                encode(Runs.of(np.ones((48, 64), np.bool_)), MaskEncoding.PNG).data[:50],
             ),
             "prompt.mask.data",
         ),
-        (encode(np.ones((9, 9), np.bool_), MaskEncoding.COCO_RLE), "prompt.mask"),
-        (encode(np.zeros((HEIGHT, WIDTH), np.bool_), MaskEncoding.COCO_RLE), "prompt.mask"),
+        (encode(Runs.of(np.ones((9, 9), np.bool_)), MaskEncoding.COCO_RLE), "prompt.mask"),
+        (encode(Runs.of(np.zeros((HEIGHT, WIDTH), np.bool_)), MaskEncoding.COCO_RLE), "prompt.mask"),
     ],
     ids=["rle", "png", "cut png", "size", "empty"],
 )
@@ -323,7 +327,7 @@ async def test_a_bad_mask_is_answered_and_the_others_go_on(mask: EncodedMask, fi
 
 
 async def test_a_bad_mask_for_an_object_that_is_followed_leaves_it_followed() -> None:
-    empty = encode(np.zeros((HEIGHT, WIDTH), np.bool_), MaskEncoding.COCO_RLE)
+    empty = encode(Runs.of(np.zeros((HEIGHT, WIDTH), np.bool_)), MaskEncoding.COCO_RLE)
     async with talk() as client:
         client.say(click(1), mask_prompt(empty, 1, 1), *video(3))
         await client.end()

@@ -9,16 +9,21 @@ from typing import Protocol
 import numpy as np
 import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
+from torch import Tensor
 
 from masklet_server.engine.bank import Memory
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask, PictureJob, PictureOutput
 from masklet_server.engine.network import Features, Network
 from masklet_server.engine.picture import PictureCache, encode_picture, find_picture, segment
+from masklet_server.engine.runs import runs_of
 from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.masks.runs import Runs
 
 # Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.
 MAX_ENCODE_BATCH = 8
 MAX_STEP_BATCH = 16
+# Of full-size logits that are there at once.
+MAX_SHOWN_PIXELS = 2**24
 
 
 class EngineObserver(Protocol):
@@ -134,20 +139,27 @@ def _nothing(network: Network) -> Memory:
     side = network.logits_size
     return Memory(
         pointer=torch.empty(0),
-        object_score=torch.tensor([NO_OBJ_SCORE]),
-        predicted_iou=torch.tensor(0.0),
+        object_score=torch.tensor([NO_OBJ_SCORE], device=network.device),
+        predicted_iou=torch.tensor(0.0, device=network.device),
         logits=torch.full((1, side, side), NO_OBJ_SCORE, device=network.device),
     )
 
 
+def _logits(memory: Memory) -> Tensor:
+    assert memory.logits is not None
+    return memory.logits
+
+
 def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[ObjectOutput]:
-    """Masks at the video's size. One object at a time, because full-size logits of many would be gigabytes."""
-    outputs = []
-    for memory in memories:
-        assert memory.logits is not None
-        mask = network.resize(memory.logits[None], job.height, job.width)[0, 0] > 0
-        logits = memory.logits[0].float().cpu().numpy() if job.return_logits else None
-        outputs.append(
-            ObjectOutput(mask.cpu().numpy(), memory.predicted_iou.item(), memory.object_score.item(), logits)
-        )
-    return outputs
+    """Masks at the video's size; a few objects at a time, because full-size logits of many would be gigabytes."""
+    if not memories:
+        return []
+    logits = torch.stack([_logits(memory) for memory in memories])
+    at_once = max(1, MAX_SHOWN_PIXELS // (job.height * job.width))
+    runs: list[Runs] = []
+    for some in torch.split(logits, at_once):
+        runs += runs_of(network.resize(some, job.height, job.width)[:, 0] > 0)
+    # One transfer for all objects: each is a wait for the device.
+    scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
+    low = logits[:, 0].float().cpu().numpy() if job.return_logits else [None] * len(memories)
+    return [ObjectOutput(*parts) for parts in zip(runs, *zip(*scores, strict=True), low, strict=True)]

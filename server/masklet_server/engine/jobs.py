@@ -12,6 +12,7 @@ from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt, check_box, check_mask, check_points, check_within
 from masklet_server.engine.memory import ObjectMemory
 from masklet_server.engine.network import Features
+from masklet_server.masks.runs import Runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,21 +94,26 @@ class ObjectOutput:
     """One object's mask.
 
     Attributes:
-        mask: ``bool[H, W]``.
+        runs: The mask's.
         predicted_iou: The model's own estimate, 0 to 1.
         object_score: Logit; above 0 the object is held to be in the picture.
         logits: ``float32[h, w]``, of which the mask was made (SAM 2's `pred_masks`), h and w being the model's
             `logits_size`; None unless the job asks for them.
     """
 
-    mask: npt.NDArray[np.bool_]
+    runs: Runs
     predicted_iou: float
     object_score: float
     logits: npt.NDArray[np.float32] | None = None
 
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]``, made anew each time."""
+        return self.runs.mask
+
     def __repr__(self) -> str:
         scores = f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}"
-        return f"ObjectOutput(mask=bool{list(self.mask.shape)}, {scores})"
+        return f"ObjectOutput(mask=bool[{self.runs.height}, {self.runs.width}], {scores})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,16 +205,21 @@ class Candidate:
     """One mask for a `PicturePrompt`.
 
     Attributes:
-        mask: ``bool[H, W]``.
+        runs: The mask's.
         predicted_iou: The model's own estimate, 0 to 1.
         logits: ``float32[h, w]``, of which the mask was made.
         output_index: Which of the decoder's outputs this is, in its own order.
     """
 
-    mask: npt.NDArray[np.bool_]
+    runs: Runs
     predicted_iou: float
     logits: npt.NDArray[np.float32]
     output_index: int = 0
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]``, made anew each time."""
+        return self.runs.mask
 
 
 @dataclass(frozen=True, eq=False)

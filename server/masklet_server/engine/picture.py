@@ -16,6 +16,7 @@ from torch import Tensor
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.jobs import Candidate, PicturePrompt
 from masklet_server.engine.network import MASK_BIAS, MASK_SCALE, Features, Network
+from masklet_server.engine.runs import runs_of
 
 # SAM2ImagePredictor.predict clamps the logits that may be fed back.
 LOGITS_LIMIT = 32.0
@@ -156,10 +157,7 @@ def _segment_batch(
         low = logits[row, ranks]
         scores = ious[row, ranks].tolist()
         found.append(
-            [
-                Candidate(*parts)
-                for parts in zip(masks.cpu().numpy(), scores, low.cpu().numpy(), ranks.tolist(), strict=True)
-            ]
+            [Candidate(*parts) for parts in zip(runs_of(masks), scores, low.cpu().numpy(), ranks.tolist(), strict=True)]
         )
     return found
 

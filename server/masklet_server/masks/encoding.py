@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from masklet.errors import InvalidArgument
+from masklet_server.masks.runs import Runs
 
 _PNG_HEADER = struct.Struct(">8s4x4sIIBB")  # signature, (length), "IHDR", width, height, bit depth, colour type
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -49,25 +50,24 @@ class EncodedMask:
         return f"EncodedMask({self.encoding.value}, {self.width}x{self.height}, {len(self.data)} bytes)"
 
 
-def encode(mask: npt.NDArray[np.bool_], encoding: MaskEncoding) -> EncodedMask:
-    """Encode ``bool[H, W]``."""
-    height, width = mask.shape
-    return EncodedMask(encoding, height, width, _ENCODERS[encoding](np.ascontiguousarray(mask).view(np.uint8)))
+def encode(runs: Runs, encoding: MaskEncoding) -> EncodedMask:
+    """Encode a mask."""
+    return EncodedMask(encoding, runs.height, runs.width, _ENCODERS[encoding](runs))
 
 
-def _to_rle(pixels: npt.NDArray[np.uint8]) -> bytes:
-    # COCO's runs go down the columns; OpenCV transposes several times faster than NumPy copies to Fortran order.
-    counts: bytes = coco.encode(cv2.transpose(pixels).T)["counts"]
+def _to_rle(runs: Runs) -> bytes:
+    size = [runs.height, runs.width]
+    counts: bytes = coco.frPyObjects({"size": size, "counts": runs.lengths.tolist()}, *size)["counts"]
     return counts
 
 
-def _to_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    _, data = cv2.imencode(".png", pixels * np.uint8(255))
+def _to_png(runs: Runs) -> bytes:
+    _, data = cv2.imencode(".png", runs.mask * np.uint8(255))
     return data.tobytes()
 
 
-def _to_nothing(pixels: npt.NDArray[np.uint8]) -> bytes:
-    del pixels
+def _to_nothing(runs: Runs) -> bytes:
+    del runs
     return b""
 
 
@@ -109,9 +109,7 @@ def decode(mask: EncodedMask) -> npt.NDArray[np.bool_]:
         InvalidArgument: The data is malformed or of another size.
     """
     if mask.encoding is MaskEncoding.COCO_RLE:
-        runs = _rle_runs(mask)
-        values = np.arange(len(runs)) % 2 == 1
-        return np.ascontiguousarray(np.repeat(values, runs).reshape(mask.width, mask.height).T)
+        return Runs(mask.height, mask.width, _rle_runs(mask)).mask
     _check_png_header(mask)
     try:
         with Image.open(io.BytesIO(mask.data), formats=["PNG"]) as image:

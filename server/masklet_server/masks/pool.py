@@ -8,21 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
-from masklet_server.masks.geometry import Geometry, measure
+from masklet_server.masks.runs import Box, Runs
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class MeasuredMask:
-    """A mask ready to be sent."""
+    """A mask ready to be sent; `box` and `area` are those of `Runs`."""
 
     encoded: EncodedMask
-    geometry: Geometry
+    box: Box | None
+    area: int
 
 
 class MaskPool:
@@ -39,9 +37,9 @@ class MaskPool:
         """The result of `work`, called in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def prepare(self, mask: npt.NDArray[np.bool_], encoding: MaskEncoding) -> MeasuredMask:
-        """Encode and measure ``bool[H, W]``."""
-        return await self.run(lambda: MeasuredMask(encode(mask, encoding), measure(mask)))
+    async def prepare(self, runs: Runs, encoding: MaskEncoding) -> MeasuredMask:
+        """Encode and measure a mask."""
+        return await self.run(lambda: MeasuredMask(encode(runs, encoding), runs.box, runs.area))
 
     def close(self) -> None:
         """Let the threads go; work that has not begun is dropped."""

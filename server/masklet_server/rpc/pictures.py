@@ -179,14 +179,14 @@ class PictureSegmenter:
     async def _result(
         self, candidates: Sequence[Candidate], encoding: MaskEncoding, with_logits: bool
     ) -> image_pb2.SegmentResult:
-        prepared = await asyncio.gather(*(self._pool.prepare(one.mask, encoding) for one in candidates))
+        prepared = await asyncio.gather(*(self._pool.prepare(one.runs, encoding) for one in candidates))
         return image_pb2.SegmentResult(
             candidates=[
                 image_pb2.MaskCandidate(
                     mask=convert.mask_to_wire(mask.encoded),
                     predicted_iou=candidate.predicted_iou,
-                    box=convert.box_to_wire(mask.geometry.box),
-                    area=mask.geometry.area,
+                    box=convert.box_to_wire(mask.box),
+                    area=mask.area,
                     logits=convert.logits_to_wire(candidate.logits) if with_logits else None,
                     output_index=candidate.output_index,
                 )

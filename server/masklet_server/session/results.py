@@ -13,12 +13,12 @@ from masklet_server.video.source import Frame
 
 async def object_result(pool: MaskPool, encoding: MaskEncoding, object_id: int, output: ObjectOutput) -> ObjectResult:
     """One object on one frame, its mask encoded and measured in the pool."""
-    prepared = await pool.prepare(output.mask, encoding)
+    prepared = await pool.prepare(output.runs, encoding)
     return ObjectResult(
         object_id=object_id,
         mask=prepared.encoded,
-        box=prepared.geometry.box,
-        area=prepared.geometry.area,
+        box=prepared.box,
+        area=prepared.area,
         predicted_iou=output.predicted_iou,
         object_score=output.object_score,
         logits=output.logits,

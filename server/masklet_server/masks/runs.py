@@ -1,0 +1,72 @@
+"""A mask as the lengths of its runs: what the engine gives out, so that a GPU's masks are small when they leave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """A mask, column by column as in COCO's run-length encoding.
+
+    Attributes:
+        height: Rows.
+        width: Columns.
+        lengths: ``int64[N]`` of the runs, in turn of background and foreground; the first may be 0. Their sum is
+            height times width.
+    """
+
+    height: int
+    width: int
+    lengths: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> Runs:
+        """The runs of ``bool[H, W]``."""
+        height, width = mask.shape
+        # OpenCV transposes several times faster than NumPy copies to Fortran order.
+        down = cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).ravel()
+        return cls.between(np.flatnonzero(down[1:] != down[:-1]) + 1, bool(down[0]), height, width)
+
+    @classmethod
+    def between(cls, edges: npt.NDArray[np.int64], is_foreground: bool, height: int, width: int) -> Runs:
+        """The runs between pixels that differ from the one before.
+
+        Args:
+            edges: ``int64[N]``, which pixels these are, counted down the columns; growing.
+            is_foreground: The first pixel.
+            height: Rows.
+            width: Columns.
+        """
+        ends = np.concatenate(([0, 0] if is_foreground else [0], edges, [height * width]))
+        return cls(height, width, np.diff(ends))
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """``bool[H, W]``."""
+        values = np.arange(len(self.lengths)) % 2 == 1
+        return np.ascontiguousarray(np.repeat(values, self.lengths).reshape(self.width, self.height).T)
+
+    @property
+    def area(self) -> int:
+        """Foreground pixels."""
+        return int(self.lengths[1::2].sum())
+
+    @cached_property
+    def box(self) -> Box | None:
+        """x0, y0 (inclusive), x1, y1 (exclusive) of the smallest box around the foreground; None where it is empty."""
+        if self.area == 0:
+            return None
+        ends = np.cumsum(self.lengths)
+        first, last = ends[:-1:2], ends[1::2] - 1  # pixels of each run of foreground
+        x0, x1 = int(first[0]) // self.height, int(last[-1]) // self.height + 1
+        if (first // self.height < last // self.height).any():
+            return x0, 0, x1, self.height  # a run goes on in the next column
+        return x0, int((first % self.height).min()), x1, int((last % self.height).max()) + 1
