@@ -32,7 +32,7 @@ from masklet.cli._server import (
 
 if TYPE_CHECKING:
     from masklet import FrameResult, Tracking
-    from masklet._protocol import MemoryPolicy
+    from masklet._options import MemoryPolicy
 
 _PANEL = "Results"
 MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
