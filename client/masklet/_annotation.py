@@ -184,8 +184,7 @@ class Annotation(Stream):
     def _send(self, request: tracking_pb2.TrackRequest) -> int:
         self._check_open()
         with self._sender.changing():
-            number = self._protocol.ask(request)
-        return number
+            return self._protocol.ask(request)
 
     def _answer_to(self, number: int) -> Answer:
         while (answer := self._receive()).request_id != number:
