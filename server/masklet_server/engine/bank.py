@@ -241,15 +241,13 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held, views counted by what they show."""
-        memories = [
-            *self.conditioning.values(),
-            *self.recent.values(),
-            *(p.memory for p in list(self.prompted.values())),
-        ]
+        # Lists, because another thread may ask while a step changes the books.
+        prompted, clicks = list(self.prompted.values()), list(self.clicks.values())
+        memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in prompted)]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
-        total += sum(p.top.nbytes for p in list(self.prompted.values()))
-        total += 0 if self.policy is None else self.policy.nbytes
-        return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
+        total += sum(p.top.nbytes for p in prompted)
+        total += sum(coords.nbytes + labels.nbytes for coords, labels in clicks)
+        return total if self.policy is None else total + self.policy.nbytes
 
     @property
     def correction_nbytes(self) -> int:
