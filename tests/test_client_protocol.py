@@ -204,12 +204,6 @@ def test_with_a_correction_window_a_result_is_acknowledged_when_the_next_is_aske
     assert sent(subject) == "WAIT"
 
 
-@pytest.mark.parametrize("window", [-1, 1.5, 2**32])
-def test_a_correction_window_is_a_number_of_frames(window: int) -> None:
-    with pytest.raises(masklet.InvalidArgument, match="correction_window: is"):
-        CallOptions(correction_window=window)
-
-
 def test_a_prompt_may_name_a_time() -> None:
     prompt = masklet.Prompt(2, pts_seconds=1.5, point_coords=[[1, 2]])
     subject = TrackProtocol(tracking_pb2.TrackConfig(), [prompt, CLICK], pictures=False)
