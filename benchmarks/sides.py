@@ -17,9 +17,10 @@ from torch import Tensor
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.history import History
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Features, Network
+from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Network
 from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.engine.tensors import Features
 from masklet_server.session.passes import frame_range
 from masklet_server.video._pixels import FrameResizer
 

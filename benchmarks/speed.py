@@ -196,7 +196,8 @@ def _time_stages(network: Network, stages: dict[str, list[float]], device: torch
         return wrapper
 
     for name in STAGES:
-        setattr(network, name, timed(name, getattr(network, name)))
+        owner = network.decoder if name == "decode" else network
+        setattr(owner, name, timed(name, getattr(owner, name)))
 
 
 def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
@@ -220,32 +221,52 @@ def _serve_side(connection: Connection, setting: Setting, side: str) -> None:
     connection.send({"stages": dict(stages), "peak_bytes": peak, "peak_device_bytes": gpu})
 
 
-def measure(setting: Setting) -> dict[str, Any]:
-    """Run all sides by turns and compare."""
-    names = setting.sides
+@dataclass(frozen=True)
+class Runs:
+    """What the sides needed, by their names.
+
+    Attributes:
+        seconds: For each round.
+        processor: Seconds of processor time, of all threads, for each round.
+        used: What `_serve_side` tells at the end.
+    """
+
+    seconds: dict[str, list[float]]
+    processor: dict[str, list[float]]
+    used: dict[str, dict[str, Any]]
+
+
+def _run_by_turns(setting: Setting) -> Runs:
+    """Every side in a process of its own, one round of each after the other."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
-    for name in names:
+    for name in setting.sides:
         pipes[name], theirs = context.Pipe()
         context.Process(target=_serve_side, args=(theirs, setting, name), daemon=True).start()
         pipes[name].recv()  # one at a time until each is warm
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    processor: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
+    processor: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(setting.rounds):
-        for name in names:
-            pipes[name].send("round")
-            for times, new in zip((seconds, processor), pipes[name].recv(), strict=True):
+        for name, pipe in pipes.items():
+            pipe.send("round")
+            for times, new in zip((seconds, processor), pipe.recv(), strict=True):
                 times[name].append(new)
     used = {}
-    for name in names:
-        pipes[name].send("stop")
-        used[name] = pipes[name].recv()
-    frames = {name: setting.frames * (setting.streams if name == "ours" else 1) for name in names}
-    fps = {name: frames[name] / statistics.median(times) for name, times in seconds.items()}
-    best = max(names[1:], key=fps.__getitem__)
+    for name, pipe in pipes.items():
+        pipe.send("stop")
+        used[name] = pipe.recv()
+    return Runs(seconds, processor, used)
+
+
+def measure(setting: Setting) -> dict[str, Any]:
+    """Run all sides by turns and compare."""
+    runs = _run_by_turns(setting)
+    used, stages = runs.used, runs.used["ours"]["stages"]
+    frames = {name: setting.frames * (setting.streams if name == "ours" else 1) for name in setting.sides}
+    fps = {name: frames[name] / statistics.median(times) for name, times in runs.seconds.items()}
+    best = max(setting.sides[1:], key=fps.__getitem__)
     # Of all threads: what is left of a comparison on a machine that is busy with other things.
-    cost = {name: statistics.median(times) / frames[name] for name, times in processor.items()}
-    stages = used["ours"]["stages"]
+    cost = {name: statistics.median(times) / frames[name] for name, times in runs.processor.items()}
     bank_bytes = max(stages.pop("bank_bytes"))
     tracked = setting.frames * setting.rounds
     return {

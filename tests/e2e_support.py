@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from masklet import Prompt
@@ -15,6 +16,8 @@ from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.execute import run_frames
 from masklet_server.engine.jobs import FrameJob, ObjectTask
 from masklet_server.engine.network import Network
+from masklet_server.engine.picture import encode_picture
+from masklet_server.engine.tensors import Features
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests import clips, synthetic
@@ -86,6 +89,29 @@ def small(size: int, *, pictures: bool = False) -> list[synthetic.Image]:
     if pictures:
         return [clips.shrunk(Image.fromarray(picture), size) for picture in frames()]
     return [np.asarray(clips.resized(clips.as_frame(picture, "bgr0"), size)) for picture in frames()]
+
+
+@torch.inference_mode()
+def candidates_alone(mask: Mask | None) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What the network alone makes of the first frame and an object's mask, the best candidate first.
+
+    Args:
+        mask: ``bool[H, W]``; None for no prompt at all.
+
+    Returns:
+        Logits ``float32[3, 4h, 4w]`` and predicted IoUs ``float32[3]``.
+    """
+    network = _network()
+    batch = Features.stack([encode_picture(network, frames()[0]).features])
+    start = None
+    if mask is not None:
+        full = torch.from_numpy(np.where(mask, 10, -10).astype(np.float32))[None, None]
+        start = F.interpolate(full, (network.logits_size,) * 2, mode="bilinear", antialias=True)
+    found = network.decoder.candidates(
+        network.without_memory(batch.top), batch.fine, points=None, mask_logits=start, multimask=True
+    )
+    order = found.predicted_iou[0].argsort(descending=True)
+    return found.logits[0, order].numpy(), found.predicted_iou[0, order].numpy()
 
 
 def engine_alone(

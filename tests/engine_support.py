@@ -11,7 +11,8 @@ import torch
 from masklet.prompts import Prompt
 from masklet_server.engine.jobs import FrameJob, ObjectTask
 from masklet_server.engine.memory import ObjectMemory
-from masklet_server.engine.network import Features, Network
+from masklet_server.engine.network import Network
+from masklet_server.engine.tensors import Features
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests import synthetic

@@ -183,11 +183,16 @@ def test_a_failed_session_says_why_as_often_as_it_is_asked() -> None:
 
 
 def test_a_video_that_cannot_be_read_is_the_callers_error(server: FakeServer) -> None:
+    heard = threading.Event()
+
     def pictures() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
         yield np.zeros((HEIGHT, WIDTH), np.uint8)
+        assert heard.wait(PATIENCE)
         raise OSError("the disk is gone")
 
     with masklet.Client(server.address) as client, client.annotate(pictures()) as annotation:
+        assert annotation.video.height == HEIGHT  # a call that ends before would not reach the server
+        heard.set()
         with pytest.raises(OSError, match="the disk is gone"):
             _ = annotation.frame_count
         assert server.sessions[0].ended.wait(PATIENCE)

@@ -174,8 +174,8 @@ async def test_cancelled_task_cancels_its_call() -> None:
 
     class Slow(FakeServer):
         def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+            context.add_callback(lambda: loop.call_soon_threadsafe(ended.set))  # before anybody may cancel
             loop.call_soon_threadsafe(called.set)
-            context.add_callback(lambda: loop.call_soon_threadsafe(ended.set))
             while context.is_active():
                 time.sleep(0.01)
             return super().GetServerInfo(request, context)

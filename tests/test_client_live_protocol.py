@@ -8,14 +8,15 @@ import pytest
 
 from masklet import Prompt
 from masklet._live_protocol import MAX_PACKET_BYTES, MAX_UNSENT, LiveProtocol, live_config
-from masklet._protocol import Step, track_config
+from masklet._options import CallOptions
+from masklet._protocol import Step
 from masklet.v1 import common_pb2, tracking_pb2
 
 MIB = 1024**2
 
 
 def protocol(delivery: str = "latest", prompts: Any = ()) -> LiveProtocol:
-    config = track_config(model="", deterministic=False, window=0, frame_count=0)
+    config = CallOptions().config()
     return LiveProtocol(live_config(config, delivery=delivery, max_latency=0.0), prompts)
 
 

@@ -54,17 +54,15 @@ def test_a_full_bank_is_seven_memories_and_sixteen_pointers() -> None:
     assert bank.nbytes == exact
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_memory_is_constant_over_1500_frames() -> None:
+def test_memory_is_constant_over_400_frames() -> None:
+    """A bank reaches 16 frames back: what has not been dropped after 40 never will be."""
     bank = MemoryBank("nano")
     seen = [features(index) for index in range(50)]
     apply_prompt(small_network(), Work(bank, seen[0], 0), click(), height=HEIGHT, width=WIDTH)
     sizes = []
-    for index in range(1500):
+    for index in range(400):
         track(small_network(), [Work(bank, seen[index % 50], index)])
         sizes.append(bank.nbytes)
-    assert sizes[40] == sizes[1499]
     assert len(set(sizes[40:])) == 1
 
 

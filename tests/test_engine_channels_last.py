@@ -9,7 +9,7 @@ import torch
 from sam2.modeling.sam2_utils import LayerNorm2d
 
 from masklet_server.engine.channels_last import lay_out_channels_last
-from masklet_server.engine.network import Past
+from masklet_server.engine.tensors import Past
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.engine_support import features, small_network

@@ -14,9 +14,10 @@ from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
 from masklet_server.engine.execute import run_frames
 from masklet_server.engine.history import History
 from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectTask
-from masklet_server.engine.network import Features, Network
+from masklet_server.engine.network import Network
 from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.step import Work, track
+from masklet_server.engine.tensors import Features
 from tests.engine_support import HEIGHT, WIDTH, click, features, job, pixels, small_network
 
 

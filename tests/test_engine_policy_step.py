@@ -18,6 +18,7 @@ from masklet_server.engine.execute import run_frames
 from masklet_server.engine.jobs import FrameJob, ObjectTask
 from masklet_server.engine.policies import MAX_SELECTED, DistractorAware, MemoryPolicy, MotionAware
 from masklet_server.engine.step import Work, apply_prompt, track
+from masklet_server.engine.tensors import CandidateBatch
 from tests import synthetic
 from tests.engine_support import HEIGHT, SIZE, WIDTH, click, features, job, small_network
 
@@ -85,14 +86,14 @@ def test_a_policy_that_selects_as_sam2_does_gives_its_bits(
 def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the wall, SAM 2's last six frames show less and less of it; the others keep some that show it well."""
     network, now = small_network(), HIDDEN.stop + 3
-    hidden, decode = False, network.decode_candidates
+    hidden, original = False, network.decoder.candidates
 
-    def decode_candidates(*args: Any, **options: Any) -> tuple[torch.Tensor, ...]:
-        logits, ious, tokens, score = decode(*args, **options)
+    def candidates(*args: Any, **options: Any) -> CandidateBatch:
+        found = original(*args, **options)
         # As a model says it that was trained with absent objects, which nano's placeholder weights were not.
-        return logits, ious, tokens, torch.full_like(score, -5.0) if hidden else score
+        return dataclasses.replace(found, object_score=torch.full_like(found.object_score, -5.0)) if hidden else found
 
-    monkeypatch.setattr(network, "decode_candidates", decode_candidates)
+    monkeypatch.setattr(network.decoder, "candidates", candidates)
     banks = {kind: bank_of(kind) for kind in MemoryPolicy}
     for index in range(now):
         hidden = index in HIDDEN
@@ -115,7 +116,7 @@ def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(poli
     for index in range(25):
         run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
         ages = attended(bank, index + 1)
-        assert len(ages) <= small_network().num_memories
+        assert len(ages) <= small_network().model.num_maskmem
         assert [age for age in ages if age] == sorted({age for age in ages if age}, reverse=True)
         sizes.append(bank.nbytes)
     side, width = small_network().grid_size, small_network().model.mem_dim

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from masklet.errors import InvalidArgument
-from masklet_server.rpc import convert
+from masklet_server.rpc import to_wire
 from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from tests.fakes import LOGITS_SIZE
@@ -39,7 +39,7 @@ async def test_as_many_objects_as_fit_into_a_message() -> None:
     assert opened.max_objects == 3
     assert client.problems == ["object 4 is one too many: max_objects is 3; remove_object makes room"]
     (frame,) = client.all(replies.FrameResult)
-    wire = convert.response(frame)
+    wire = to_wire.response(frame)
     assert wire.ByteSize() <= 4 * LOGITS_BYTES
     assert len(wire.frame_result.objects) == 3
 
@@ -57,6 +57,6 @@ def test_official_models_fit_the_default_limits() -> None:
 
 def test_the_wire_takes_them_as_they_are() -> None:
     logits = np.arange(6, dtype=np.float32).reshape(2, 3) - 2.5
-    wire = convert.logits_to_wire(logits)
+    wire = to_wire.logits(logits)
     assert (wire.height, wire.width) == (2, 3)
     np.testing.assert_array_equal(np.frombuffer(wire.data, "<f4").reshape(2, 3), logits)

@@ -8,8 +8,8 @@ from typing import TypeVar
 import pytest
 
 from masklet.v1 import common_pb2, tracking_pb2
-from masklet_server.rpc import convert
-from masklet_server.rpc.convert import Converter
+from masklet_server.rpc import to_wire
+from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.session import events, replies
 from masklet_server.session.events import ClearPrompts, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.limits import SessionLimits
@@ -88,16 +88,16 @@ async def test_a_request_too_many_is_refused_by_its_number() -> None:
     ids=["prompt", "unreadable", "remove_object", "clear_prompts", "propagate", "reset"],
 )
 def test_numbers_come_from_the_wire(request_: tracking_pb2.TrackRequest) -> None:
-    converter = Converter(SessionLimits(), VideoLimits())
+    reader = RequestReader(SessionLimits(), VideoLimits())
     for request_id in (0, 2**40):
         request_.request_id = request_id
-        event = converter.event(request_)
+        event = reader.event(request_)
         assert isinstance(event, events.Numbered)
         assert event.request_id == request_id
 
 
 def test_numbers_go_to_the_wire() -> None:
-    message = convert.response(Answer(2**40, replies.Applied()))
+    message = to_wire.response(Answer(2**40, replies.Applied()))
     assert message.WhichOneof("response") == "applied"
     assert message.request_id == 2**40
-    assert convert.response(replies.answering(0, replies.Applied())).request_id == 0
+    assert to_wire.response(replies.answering(0, replies.Applied())).request_id == 0

@@ -8,7 +8,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from masklet_server.engine.jobs import FrameJob, FrameOutput
-from masklet_server.rpc import convert
+from masklet_server.rpc import to_wire
 from masklet_server.session import events, replies
 from tests.fakes import FakeEngine
 from tests.session_support import click, talk, video
@@ -68,7 +68,7 @@ async def test_nobody_is_told_unasked() -> None:
         client.say(click(), *video(2))
         await client.end()
         assert [result.timings for result in client.all(replies.FrameResult)] == [None, None]
-        assert not convert.response(client.all(replies.FrameResult)[0]).frame_result.HasField("timings")
+        assert not to_wire.response(client.all(replies.FrameResult)[0]).frame_result.HasField("timings")
 
 
 async def test_on_the_wire() -> None:
@@ -77,7 +77,7 @@ async def test_on_the_wire() -> None:
         client.say(click(), *video(1))
         await client.end()
         result = replace(client.all(replies.FrameResult)[0], timings=times)
-        message = convert.response(result).frame_result.timings
+        message = to_wire.response(result).frame_result.timings
     assert [getattr(message, name) for name in ("decode", "queue", "encode", "step", "mask", "send")] == pytest.approx(
         astuple(times)
     )

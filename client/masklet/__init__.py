@@ -34,9 +34,10 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
-    from masklet._aio import AsyncClient, AsyncTracking
+    from masklet._aio import AsyncClient
     from masklet._aio_annotation import AsyncAnnotation
     from masklet._aio_live import AsyncLive
+    from masklet._aio_tracking import AsyncTracking
     from masklet._annotation import Annotation
     from masklet._client import Client
     from masklet._drawing import cutout, overlay, save_indexed_masks, save_mask
@@ -101,9 +102,10 @@ __all__ = [
 # Imported on first use: the server's sandboxed decoder, which must stay small, needs the errors and prompts alone, and
 # `masklet --help` none of these.
 _HOMES = {
-    "_aio": ("AsyncClient", "AsyncTracking"),
+    "_aio": ("AsyncClient",),
     "_aio_annotation": ("AsyncAnnotation",),
     "_aio_live": ("AsyncLive",),
+    "_aio_tracking": ("AsyncTracking",),
     "_annotation": ("Annotation",),
     "_client": ("Client",),
     "_drawing": ("cutout", "overlay", "save_indexed_masks", "save_mask"),

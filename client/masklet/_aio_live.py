@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 
-from masklet._aio import AsyncTracking
+from masklet._aio_tracking import AsyncTracking
 from masklet._live import Live
 from masklet._live_protocol import VideoPacket
 from masklet._pictures import ImageSource, Layout

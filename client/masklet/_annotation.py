@@ -142,9 +142,8 @@ class Annotation(Stream):
 
     def stop(self) -> None:
         """End the propagation under way, if there is one; its loop ends after the results already on their way."""
-        with self._sender.changed:
+        with self._sender.changing():
             self._protocol.ask(tracking_pb2.TrackRequest(stop_propagation=tracking_pb2.StopPropagation()))
-            self._sender.changed.notify_all()
 
     def _frames(self, request: tracking_pb2.TrackRequest) -> Generator[FrameResult, None, None]:
         with self._turn:
@@ -162,9 +161,8 @@ class Annotation(Stream):
         with self._turn:
             if self._propagation != number:
                 raise FailedPrecondition("this propagation was ended by a later request; propagate again")
-            with self._sender.changed:
+            with self._sender.changing():
                 self._protocol.acknowledge()
-                self._sender.changed.notify_all()
             event = self._answer_to(number).event
             return event if isinstance(event, FrameResult) else None
 
@@ -185,10 +183,8 @@ class Annotation(Stream):
 
     def _send(self, request: tracking_pb2.TrackRequest) -> int:
         self._check_open()
-        with self._sender.changed:
-            number = self._protocol.ask(request)
-            self._sender.changed.notify_all()
-        return number
+        with self._sender.changing():
+            return self._protocol.ask(request)
 
     def _answer_to(self, number: int) -> Answer:
         while (answer := self._receive()).request_id != number:
@@ -201,9 +197,8 @@ class Annotation(Stream):
         """The next answer; what answers no request and is an error is raised."""
         self._check_open()
         response = self._read_or_end()
-        with self._sender.changed:
+        with self._sender.changing():
             answer = self._protocol.take(response)
-            self._sender.changed.notify_all()
         if answer.request_id == self._propagation and isinstance(answer.event, PropagationEnd | MaskletError):
             self._propagation = 0
         if answer.request_id == 0 and isinstance(answer.event, MaskletError):

@@ -9,12 +9,11 @@ from grpc_health.v1 import health_pb2
 
 from masklet import _server_info
 from masklet._annotation import Annotation
-from masklet._connection import Connection
-from masklet._endpoint import DEFAULT_ADDRESS, Endpoint, Pem
+from masklet._base_client import BaseClient
 from masklet._live import Live
 from masklet._live_protocol import Delivery
+from masklet._options import CallOptions, MemoryPolicy
 from masklet._pictures import ImageSource
-from masklet._protocol import MemoryPolicy
 from masklet._segmentation import ImageId, Segmentation, segment_request, segmentation_from_wire
 from masklet._server_info import ServerInfo
 from masklet._tracking import OnError, OnPrompt, Tracking
@@ -23,7 +22,7 @@ from masklet.prompts import Prompt
 from masklet.v1 import server_info_pb2
 
 
-class Client:
+class Client(BaseClient):
     """A connection to a masklet server; may be shared between threads.
 
     It connects on first use and again after a failure. Use it as a context manager, or call `close`.
@@ -41,27 +40,6 @@ class Client:
         InvalidArgument: The address or the token is malformed, or the arguments contradict one another.
         OSError: A certificate's file cannot be read.
     """
-
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        token: str | None = None,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-        timeout: float | None = 60.0,
-        secure: bool | None = None,
-    ) -> None:
-        endpoint = Endpoint.of(
-            address,
-            token=token,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-            secure=secure,
-        )
-        self._connection = Connection(endpoint, timeout)
 
     def __enter__(self) -> Client:
         return self
@@ -120,9 +98,7 @@ class Client:
             MaskletError: From here if an argument is wrong, from the loop if the server reports a fault.
             OSError: The video cannot be read.
         """
-        return self._connection.track(
-            open_upload(video),
-            prompts,
+        options = CallOptions(
             model=model,
             deterministic=deterministic,
             memory_policy=memory_policy,
@@ -130,9 +106,8 @@ class Client:
             correction_window=correction_window,
             timeout=timeout,
             timings=timings,
-            on_prompt=on_prompt,
-            on_error=on_error,
         )
+        return self._connection.track(open_upload(video), prompts, options, on_prompt=on_prompt, on_error=on_error)
 
     def live(
         self,
@@ -179,10 +154,7 @@ class Client:
         Raises:
             InvalidArgument: An argument is wrong.
         """
-        return self._connection.live(
-            prompts,
-            delivery=delivery,
-            max_latency=max_latency,
+        options = CallOptions(
             model=model,
             deterministic=deterministic,
             memory_policy=memory_policy,
@@ -190,6 +162,12 @@ class Client:
             correction_window=correction_window,
             timeout=timeout,
             timings=timings,
+        )
+        return self._connection.live(
+            prompts,
+            options,
+            delivery=delivery,
+            max_latency=max_latency,
             on_prompt=on_prompt,
             on_error=on_error,
         )
@@ -229,14 +207,8 @@ class Client:
             MaskletError: From here if an argument is wrong, from requests if the server reports a fault.
             OSError: The video cannot be read.
         """
-        return self._connection.annotate(
-            open_upload(video),
-            model=model,
-            deterministic=deterministic,
-            return_logits=return_logits,
-            window=window,
-            timeout=timeout,
-        )
+        options = CallOptions(model=model, deterministic=deterministic, window=window, timeout=timeout)
+        return self._connection.annotate(open_upload(video), options, return_logits=return_logits)
 
     def segment(
         self,

@@ -15,8 +15,9 @@ from masklet._annotation_protocol import AnnotationProtocol, annotation_config
 from masklet._endpoint import Endpoint
 from masklet._live import Live
 from masklet._live_protocol import LiveProtocol, live_config
-from masklet._protocol import TrackProtocol, prompts_of, track_config
-from masklet._tracking import OnError, OnPrompt, Tracking
+from masklet._options import CallOptions
+from masklet._protocol import TrackProtocol, prompts_of
+from masklet._tracking import OnError, OnPrompt, StartCall, Tracking
 from masklet._video import Upload
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
@@ -92,41 +93,25 @@ class Connection:
         self,
         upload: Upload,
         prompts: Prompt | Iterable[Prompt],
+        options: CallOptions,
         *,
-        model: str,
-        deterministic: bool,
-        memory_policy: str,
-        window: int,
-        correction_window: int,
-        timeout: float | None,
-        timings: bool,
         on_prompt: OnPrompt | None,
         on_error: OnError | None,
     ) -> Tracking:
         """Start a track call.
 
         Raises:
-            InvalidArgument: The window, the memory policy or a prompt is wrong.
+            InvalidArgument: A prompt is wrong.
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = track_config(
-            model=model,
-            deterministic=deterministic,
-            window=window,
-            correction_window=correction_window,
-            frame_count=upload.frame_count,
-            timings=timings,
-            memory_policy=memory_policy,
-        )
-        config.source_url = upload.source_url
-        protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
+        config = options.config(frame_count=upload.frame_count, source_url=upload.source_url)
         return Tracking(
-            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
-            protocol,
+            self._start(options),
+            TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures),
             upload.parts,
             target=str(self._endpoint),
-            timeout=timeout,
+            timeout=options.timeout,
             on_prompt=on_prompt,
             on_error=on_error,
         )
@@ -134,77 +119,48 @@ class Connection:
     def live(
         self,
         prompts: Prompt | Iterable[Prompt],
+        options: CallOptions,
         *,
         delivery: str,
         max_latency: float,
-        model: str,
-        deterministic: bool,
-        memory_policy: str,
-        window: int,
-        correction_window: int,
-        timeout: float | None,
-        timings: bool,
         on_prompt: OnPrompt | None,
         on_error: OnError | None,
     ) -> Live:
         """Start a live call.
 
         Raises:
-            InvalidArgument: An option or a prompt is wrong.
+            InvalidArgument: The delivery, the latency or a prompt is wrong.
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = live_config(
-            track_config(
-                model=model,
-                deterministic=deterministic,
-                window=window,
-                correction_window=correction_window,
-                frame_count=0,
-                timings=timings,
-                memory_policy=memory_policy,
-            ),
-            delivery=delivery,
-            max_latency=max_latency,
-        )
+        config = live_config(options.config(), delivery=delivery, max_latency=max_latency)
         return Live(
-            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
+            self._start(options),
             LiveProtocol(config, prompts_of(prompts)),
             target=str(self._endpoint),
-            timeout=timeout,
+            timeout=options.timeout,
             on_prompt=on_prompt,
             on_error=on_error,
         )
 
-    def annotate(
-        self,
-        upload: Upload,
-        *,
-        model: str,
-        deterministic: bool,
-        return_logits: bool,
-        window: int,
-        timeout: float | None,
-    ) -> Annotation:
+    def annotate(self, upload: Upload, options: CallOptions, *, return_logits: bool) -> Annotation:
         """Start an annotation.
 
         Raises:
-            InvalidArgument: The window is wrong.
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        config = annotation_config(
-            track_config(model=model, deterministic=deterministic, window=window, frame_count=upload.frame_count),
-            return_logits=return_logits,
-        )
-        config.source_url = upload.source_url
+        config = options.config(frame_count=upload.frame_count, source_url=upload.source_url)
         return Annotation(
-            lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
-            AnnotationProtocol(config),
+            self._start(options),
+            AnnotationProtocol(annotation_config(config, return_logits=return_logits)),
             upload.parts,
             target=str(self._endpoint),
-            timeout=timeout,
+            timeout=options.timeout,
         )
+
+    def _start(self, options: CallOptions) -> StartCall:
+        return lambda requests: self.stub.Track(requests, timeout=options.timeout, metadata=self._endpoint.metadata)
 
     def _fault(self, error: grpc.RpcError) -> MaskletError:
         failed = cast("_status.FailedCall", error)

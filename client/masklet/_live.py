@@ -63,12 +63,11 @@ class Live(Tracking):
         message.capture_time_nanoseconds = taken
         if pts_seconds is not None:
             message.pts_seconds = pts_seconds
-        with self._sender.changed:
+        with self._sender.changing():
             self._sender.changed.wait_for(lambda: self._live.has_room or self._live.is_over)
             if self._live.is_over:
                 raise FailedPrecondition("nothing more can be sent: the stream has ended, as its results will tell")
             self._live.push(part)
-            self._sender.changed.notify_all()
 
     def prompt(self, prompt: Prompt, *, frame_index: int | None = None) -> None:
         """Follow an object, or follow it better; from any thread.
@@ -80,9 +79,8 @@ class Live(Tracking):
             frame_index: The frame it is for; None: the one at the prompt's `pts_seconds`, or else the next one to be
                 tracked.
         """
-        with self._sender.changed:
+        with self._sender.changing():
             self._live.prompt(prompt, frame_index)
-            self._sender.changed.notify_all()
 
     def remove(self, object_id: int) -> None:
         """Stop following an object from the next frame to be tracked; from any thread."""
@@ -90,16 +88,14 @@ class Live(Tracking):
 
     def end(self) -> None:
         """Say that no more video will come; the loop over results ends after the last one. May be called twice."""
-        with self._sender.changed:
+        with self._sender.changing():
             self._live.end()
-            self._sender.changed.notify_all()
 
     def close(self) -> None:
         """End the call and free the server; iteration stops, and so does `send`. May be called twice."""
         super().close()
-        with self._sender.changed:  # gRPC's word that the call has ended comes later, on another thread
+        with self._sender.changing():  # gRPC's word that the call has ended comes later, on another thread
             self._live.close()
-            self._sender.changed.notify_all()
 
 
 def _part(video: Any, layout: Layout | None) -> tracking_pb2.TrackRequest:

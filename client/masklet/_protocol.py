@@ -9,20 +9,13 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn
 
 from masklet import _status, _wire
 from masklet._results import FrameResult, PromptResult, VideoInfo
 from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
-from masklet.v1 import common_pb2, tracking_pb2
-
-MemoryPolicy = Literal["sam2", "distractor_aware", "motion_aware"]
-_MEMORY_POLICIES = {
-    "sam2": tracking_pb2.MEMORY_POLICY_SAM2,
-    "distractor_aware": tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE,
-    "motion_aware": tracking_pb2.MEMORY_POLICY_MOTION_AWARE,
-}
+from masklet.v1 import tracking_pb2
 
 # A server that does not know a clip's length looks this far ahead before its first result: SAM 2.1 treats clips of
 # fewer frames differently.
@@ -173,39 +166,6 @@ class TrackProtocol:
             raise Unavailable(
                 f"the server ended the stream after {self._frames_taken} frames without saying it was done"
             )
-
-
-def track_config(
-    *,
-    model: str,
-    deterministic: bool,
-    window: int,
-    frame_count: int,
-    correction_window: int = 0,
-    timings: bool = False,
-    memory_policy: str = "sam2",
-) -> tracking_pb2.TrackConfig:
-    """The first message of a call.
-
-    Raises:
-        InvalidArgument: A window is negative or not a number, or there is no such memory policy.
-    """
-    for name, value in (("window", window), ("correction_window", correction_window)):
-        if not isinstance(value, int) or not 0 <= value < 2**32:
-            raise InvalidArgument.of(name, f"is {value!r}, must be a whole number, 0 or above")
-    if memory_policy not in _MEMORY_POLICIES:
-        policies = ", ".join(get_args(MemoryPolicy))
-        raise InvalidArgument.of("memory_policy", f"is {memory_policy!r}, must be one of {policies}")
-    return tracking_pb2.TrackConfig(
-        model=model,
-        mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
-        deterministic=deterministic,
-        window=window,
-        correction_window=correction_window,
-        frame_count=frame_count,
-        timings=timings,
-        memory_policy=_MEMORY_POLICIES[memory_policy],
-    )
 
 
 def prompts_of(prompts: Any) -> list[Prompt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
@@ -120,21 +121,18 @@ class Tracking(Stream, Iterator[FrameResult]):
         On a frame that was tracked already, and lies within the correction window, the object is corrected: the frame
         and those after it come once more, in order, with the corrected objects alone and a higher `revision`.
         """
-        with self._sender.changed:
+        with self._sender.changing():
             self._sender.protocol.add_prompt(prompt)
-            self._sender.changed.notify_all()
 
     def remove_object(self, object_id: int) -> None:
         """Stop following an object from the next frame to be tracked; from any thread."""
-        with self._sender.changed:
+        with self._sender.changing():
             self._sender.protocol.remove_object(object_id)
-            self._sender.changed.notify_all()
 
     def clear_prompts(self, object_id: int, frame_index: int) -> None:
         """Take back what was said of an object on a frame, if it was not applied yet; from any thread."""
-        with self._sender.changed:
+        with self._sender.changing():
             self._sender.protocol.clear_prompts(object_id, frame_index)
-            self._sender.changed.notify_all()
 
     def __iter__(self) -> Tracking:
         return self
@@ -149,14 +147,12 @@ class Tracking(Stream, Iterator[FrameResult]):
             raise
 
     def _next_frame(self) -> FrameResult:
-        with self._sender.changed:
+        with self._sender.changing():
             self._sender.protocol.acknowledge()
-            self._sender.changed.notify_all()
         while True:
             response = self._read()
-            with self._sender.changed:
+            with self._sender.changing():
                 event = self._sender.protocol.receive(response)
-                self._sender.changed.notify_all()
             if isinstance(event, FrameResult):
                 return event
             if event is not None:
@@ -187,13 +183,19 @@ class _Sender:
         self._parts = parts
         self._call: _Call = None
 
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """The protocol is for the caller alone within; whoever waits for something to send then looks again."""
+        with self.changed:
+            yield
+            self.changed.notify_all()
+
     def attach(self, call: _Call) -> None:
         """Learn of the call that the requests go to; they wait for it."""
         if not call.add_callback(self._close):
             self._close()
-        with self.changed:
+        with self.changing():
             self._call = call
-            self.changed.notify_all()
 
     def requests(self) -> Iterator[tracking_pb2.TrackRequest]:
         """What gRPC sends; runs on gRPC's thread, one message at a time as flow control allows."""
@@ -222,6 +224,5 @@ class _Sender:
             self.protocol.add_part(part)
 
     def _close(self) -> None:
-        with self.changed:
+        with self.changing():
             self.protocol.close()
-            self.changed.notify_all()

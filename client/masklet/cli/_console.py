@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -32,6 +33,23 @@ def fail(message: str) -> NoReturn:
     """Say in one line what went wrong, and leave with status 1."""
     err().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
     sys.exit(1)
+
+
+def object_label(object_id: int) -> Text:
+    """The object's id beside a patch of the colour it has in overlays."""
+    from masklet._drawing import colour_of
+
+    red, green, blue = colour_of(object_id)
+    return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
+
+
+def tell_written(files: Mapping[str, Path | None], *, otherwise: str) -> None:
+    """Say which files were written, by what they are; where there are none, say what else."""
+    written = {name: path for name, path in files.items() if path is not None}
+    for name, path in written.items():
+        out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
+    if not written:
+        err().print(otherwise, soft_wrap=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from masklet.errors import FailedPrecondition, MaskletError
 
 if TYPE_CHECKING:
     from masklet import Client, Live, Prompt
-    from masklet._protocol import MemoryPolicy
+    from masklet._options import MemoryPolicy
 
 DELIVERIES = ("latest", "lossless")
 

@@ -13,7 +13,7 @@ from rich import box as boxes
 from rich.table import Table
 
 import masklet
-from masklet.cli._console import err, out
+from masklet.cli._console import object_label, out, tell_written
 from masklet.cli._prompts import BackgroundOption, BoxOption, PointOption, read_prompts
 from masklet.cli._server import (
     Access,
@@ -25,7 +25,6 @@ from masklet.cli._server import (
     ServerOption,
     TokenFileOption,
 )
-from masklet.cli._track import object_label
 
 if TYPE_CHECKING:
     from masklet import Client, Prompt, Segmentation
@@ -123,9 +122,4 @@ def _write(
         masklet.cutout(image, functools.reduce(np.logical_or, masks.values())).save(cutout, format="PNG")
     if overlay is not None:
         Image.fromarray(masklet.overlay(image, masks)).save(overlay)
-    written = {"mask": mask, "cutout": cutout, "overlay": overlay}
-    for name, path in written.items():
-        if path is not None:
-            out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
-    if not any(written.values()):
-        err().print(_NO_OUTPUT, soft_wrap=True)
+    tell_written({"mask": mask, "cutout": cutout, "overlay": overlay}, otherwise=_NO_OUTPUT)

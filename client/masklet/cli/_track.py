@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich import box as boxes
 from rich.table import Table
-from rich.text import Text
 
 import masklet
 from masklet._capture import is_live
-from masklet.cli._console import Advance, err, frame_progress, out
+from masklet.cli._console import Advance, frame_progress, object_label, out, tell_written
 from masklet.cli._live import check_options, following
 from masklet.cli._outputs import Sink, json_file, mask_folder
 from masklet.cli._prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
@@ -31,8 +30,8 @@ from masklet.cli._server import (
 )
 
 if TYPE_CHECKING:
-    from masklet import FrameResult, Tracking
-    from masklet._protocol import MemoryPolicy
+    from masklet import Client, FrameResult, Prompt, Tracking
+    from masklet._options import MemoryPolicy
 
 _PANEL = "Results"
 MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
@@ -101,33 +100,12 @@ def track(
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
-    live = is_live(video)
-    if live:
-        check_options(video, overlay=overlay is not None, delivery=delivery)
-    elif delivery is not None:
-        raise typer.BadParameter(f"{video} is not live: every frame of it is tracked", param_hint="--delivery")
-    else:
-        _check_names(video, overlay)
+    _check(video, overlay, delivery)
     policy = _memory_policy(memory_policy)
-    access = Access(server, token_file, ca, cert, key, insecure)
-    with access.connect(model) as client:
-        tally = Tally()
-        tracking: contextlib.AbstractContextManager[Tracking]
-        if live:
-            tracking = following(
-                client,
-                video,
-                prompts,
-                delivery=delivery,
-                model=model or "",
-                deterministic=deterministic,
-                memory_policy=policy,
-            )
-        else:
-            tracking = client.track(
-                video, prompts, model=model or "", deterministic=deterministic, memory_policy=policy
-            )
-        with tracking as running, contextlib.ExitStack() as stack:
+    tally = Tally()
+    with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
+        call = _begin(client, video, prompts, delivery, model or "", deterministic=deterministic, memory_policy=policy)
+        with call as running, contextlib.ExitStack() as stack:
             sinks = _open_sinks(stack, running, masks, json)
             advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
             frames = _watched(running, tally, sinks, advance)
@@ -137,12 +115,7 @@ def track(
             else:
                 masklet.write_overlay_video(video, frames, overlay)
     tally.print()
-    written = {"overlay": overlay, "masks": masks, "json": json}
-    for name, path in written.items():
-        if path is not None:
-            out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
-    if not any(written.values()):
-        err().print(_NO_OUTPUT, soft_wrap=True)
+    tell_written({"overlay": overlay, "masks": masks, "json": json}, otherwise=_NO_OUTPUT)
 
 
 class Tally:
@@ -193,22 +166,23 @@ class Tally:
             console.print(f"and {self._events_untold} more of these")
 
 
-def object_label(object_id: int) -> Text:
-    """The object's id beside a patch of the colour it has in overlays."""
-    from masklet._drawing import colour_of
-
-    red, green, blue = colour_of(object_id)
-    return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
-
-
 def _memory_policy(name: str) -> MemoryPolicy:
     if name not in MEMORY_POLICIES:
         raise typer.BadParameter(f"{name} is none of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy")
     return cast("MemoryPolicy", name.replace("-", "_"))
 
 
+def _check(video: str, overlay: Path | None, delivery: str | None) -> None:
+    """Refuse wrong names and options now rather than after a server has started."""
+    if is_live(video):
+        check_options(video, overlay=overlay is not None, delivery=delivery)
+    elif delivery is not None:
+        raise typer.BadParameter(f"{video} is not live: every frame of it is tracked", param_hint="--delivery")
+    else:
+        _check_names(video, overlay)
+
+
 def _check_names(video: str, overlay: Path | None) -> None:
-    """Refuse wrong names now rather than after a server has started."""
     from masklet._overlay_video import SUFFIXES
     from masklet._video import PICTURE_SUFFIXES, video_path
 
@@ -217,6 +191,30 @@ def _check_names(video: str, overlay: Path | None) -> None:
     if overlay is not None and overlay.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"{overlay} must end in {', '.join(SUFFIXES)}", param_hint="--overlay")
     video_path(video)
+
+
+def _begin(
+    client: Client,
+    video: str,
+    prompts: list[Prompt],
+    delivery: str | None,
+    model: str,
+    *,
+    deterministic: bool,
+    memory_policy: MemoryPolicy,
+) -> contextlib.AbstractContextManager[Tracking]:
+    """Begin the call, whose frames the context manager gives."""
+    if is_live(video):
+        return following(
+            client,
+            video,
+            prompts,
+            delivery=delivery,
+            model=model,
+            deterministic=deterministic,
+            memory_policy=memory_policy,
+        )
+    return client.track(video, prompts, model=model, deterministic=deterministic, memory_policy=memory_policy)
 
 
 def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet_server.engine.memory import Memory, Prompted
 from masklet_server.engine.policies import MemoryPolicy, Policy, new_policy
 
 NUM_RECENT_MEMORIES = 6
@@ -34,47 +33,6 @@ NUM_RECENT_POINTERS = 15
 # Each costs as much attention as a recent frame, for ever; SAM 2 was trained with at most 8 prompted frames in 8.
 MAX_CONDITIONING_FRAMES = 32
 _FORMAT = "masklet-bank-1"
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """What is kept of one frame.
-
-    Attributes:
-        pointer: ``[C]``.
-        object_score: ``float32[1]``, a logit.
-        predicted_iou: ``float32[]``.
-        features: ``bfloat16[M, h, w]``, or None once no step can ask for them.
-        logits: ``float32[1, 4h, 4w]``, or None once the frame can be neither shown nor corrected.
-    """
-
-    pointer: Tensor
-    object_score: Tensor
-    predicted_iou: Tensor
-    features: Tensor | None = None
-    logits: Tensor | None = None
-
-    @property
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name."""
-        for field in dataclasses.fields(self):
-            if (tensor := getattr(self, field.name)) is not None:
-                yield field.name, tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Prompted:
-    """A prompted frame whose memory is still to be encoded: prompts may yet be added to it.
-
-    Attributes:
-        memory: Without features.
-        top: ``[C, h, w]``, the picture's features, to encode the memory from.
-        is_conditioning: False for a correction on a frame that was tracked before.
-    """
-
-    memory: Memory
-    top: Tensor
-    is_conditioning: bool
 
 
 class MemoryBank:
@@ -283,15 +241,13 @@ class MemoryBank:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held, views counted by what they show."""
-        memories = [
-            *self.conditioning.values(),
-            *self.recent.values(),
-            *(p.memory for p in list(self.prompted.values())),
-        ]
+        # Lists, because another thread may ask while a step changes the books.
+        prompted, clicks = list(self.prompted.values()), list(self.clicks.values())
+        memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in prompted)]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
-        total += sum(p.top.nbytes for p in list(self.prompted.values()))
-        total += 0 if self.policy is None else self.policy.nbytes
-        return total + sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
+        total += sum(p.top.nbytes for p in prompted)
+        total += sum(coords.nbytes + labels.nbytes for coords, labels in clicks)
+        return total if self.policy is None else total + self.policy.nbytes
 
     @property
     def correction_nbytes(self) -> int:

@@ -11,12 +11,13 @@ import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
-from masklet_server.engine.bank import Memory
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask, PictureJob, PictureOutput
-from masklet_server.engine.network import Features, Network
+from masklet_server.engine.memory import Memory
+from masklet_server.engine.network import Network
 from masklet_server.engine.picture import PictureCache, encode_picture, find_picture, segment
 from masklet_server.engine.runs import runs_of
 from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.engine.tensors import Features
 from masklet_server.masks.runs import Runs
 
 # Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.

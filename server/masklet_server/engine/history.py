@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition
-from masklet_server.engine.bank import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS, Memory, Prompted, check_room
+from masklet_server.engine.bank import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS, check_room
+from masklet_server.engine.memory import Memory, Prompted
 from masklet_server.engine.policies import MemoryPolicy, Policy
 from masklet_server.engine.shelf import Kept, Shelf
 

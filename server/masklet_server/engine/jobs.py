@@ -11,7 +11,7 @@ import numpy.typing as npt
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt, check_box, check_mask, check_points, check_within
 from masklet_server.engine.memory import ObjectMemory
-from masklet_server.engine.network import Features
+from masklet_server.engine.tensors import Features
 from masklet_server.masks.runs import Runs
 
 

@@ -1,21 +1,61 @@
-"""What a step asks of an object's memory, whichever kind it is.
+"""What is kept of one frame, and what a step asks of an object's memory, whichever kind it is.
 
 Where a method takes `reverse`, time is meant to run backwards: "before" a frame are then the frames after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from masklet_server.engine.policies import MemoryPolicy, Policy
 
-if TYPE_CHECKING:
-    from masklet_server.engine.bank import Memory, Prompted
-
 M = TypeVar("M", bound="ObjectMemory")
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What is kept of one frame.
+
+    Attributes:
+        pointer: ``[C]``.
+        object_score: ``float32[1]``, a logit.
+        predicted_iou: ``float32[]``.
+        features: ``bfloat16[M, h, w]``, or None once no step can ask for them.
+        logits: ``float32[1, 4h, 4w]``, or None once the frame can be neither shown nor corrected.
+    """
+
+    pointer: Tensor
+    object_score: Tensor
+    predicted_iou: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+
+    @property
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor with its name."""
+        for field in dataclasses.fields(self):
+            if (tensor := getattr(self, field.name)) is not None:
+                yield field.name, tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prompted:
+    """A prompted frame whose memory is still to be encoded: prompts may yet be added to it.
+
+    Attributes:
+        memory: Without features.
+        top: ``[C, h, w]``, the picture's features, to encode the memory from.
+        is_conditioning: False for a correction on a frame that was tracked before.
+    """
+
+    memory: Memory
+    top: Tensor
+    is_conditioning: bool
 
 
 class ObjectMemory(Protocol):

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.jobs import Candidate, PicturePrompt
-from masklet_server.engine.network import MASK_BIAS, MASK_SCALE, Features, Network
+from masklet_server.engine.mask_decoder import MASK_BIAS, MASK_SCALE
+from masklet_server.engine.network import Network
 from masklet_server.engine.runs import runs_of
+from masklet_server.engine.tensors import Features
 
 # SAM2ImagePredictor.predict clamps the logits that may be fed back.
 LOGITS_LIMIT = 32.0
@@ -143,22 +145,19 @@ def _segment_batch(
 ) -> list[list[Candidate]]:
     count = len(prompts)
     batch = Features.stack([picture.features])
-    logits, ious, _, _ = network.decode_candidates(
+    candidates = network.decoder.candidates(
         network.without_memory(batch.top).expand(count, -1, -1, -1),
         (batch.fine[0].expand(count, -1, -1, -1), batch.fine[1].expand(count, -1, -1, -1)),
         points=_points(network, picture, prompts),
         mask_logits=_mask_logits(network, prompts),
         multimask=multimask,
     )
-    order = ious.argsort(dim=1, descending=True)
     found = []
-    for row, ranks in enumerate(order):
-        masks = network.resize(logits[row, ranks][:, None], picture.height, picture.width)[:, 0] > 0
-        low = logits[row, ranks]
-        scores = ious[row, ranks].tolist()
-        found.append(
-            [Candidate(*parts) for parts in zip(runs_of(masks), scores, low.cpu().numpy(), ranks.tolist(), strict=True)]
-        )
+    for logits, ious in zip(candidates.logits, candidates.predicted_iou, strict=True):
+        ranks = ious.argsort(descending=True)
+        masks = network.resize(logits[ranks][:, None], picture.height, picture.width)[:, 0] > 0
+        ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
+        found.append([Candidate(*parts) for parts in ranked])
     return found
 
 
@@ -168,7 +167,7 @@ def _points(
     """Clicks and corners of each prompt (all have equally many) in pixels of the model's square."""
     if _num_points(prompts[0]) == 0:
         return None
-    rows = [network.model_points(p, height=picture.height, width=picture.width) for p in prompts]
+    rows = [network.decoder.model_points(p, height=picture.height, width=picture.width) for p in prompts]
     return torch.stack([coords for coords, _ in rows]), torch.stack([labels for _, labels in rows])
 
 

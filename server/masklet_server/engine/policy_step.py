@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masklet_server.engine.network import Decoded, FeatureBatch, Network, Past
+from masklet_server.engine.network import Network
 from masklet_server.engine.policies import Candidates, Policy
+from masklet_server.engine.tensors import Decoded, FeatureBatch, Past
 
 
 def step_by_policy(
@@ -27,14 +28,13 @@ def step_by_policy(
         What was taken, and its memories ``bfloat16[B, M, h, w]``.
     """
     features = network.with_memory(batch.top, past)
-    logits, ious, tokens, score = network.decode_candidates(
-        features, batch.fine, points=None, mask_logits=None, multimask=True
-    )
-    masks, predicted, scores = (logits > 0).cpu().numpy(), ious.cpu().numpy(), score[:, 0].tolist()
+    found = network.decoder.candidates(features, batch.fine, points=None, mask_logits=None, multimask=True)
+    masks, ious = (found.logits > 0).cpu().numpy(), found.predicted_iou.cpu().numpy()
+    scores = found.object_score[:, 0].tolist()
     best = [
-        policy.choose(frame_index, Candidates(masks[i], predicted[i], scores[i]))
+        policy.choose(frame_index, Candidates(masks[i], ious[i], scores[i]))
         for i, (policy, frame_index) in enumerate(choosing)
     ]
-    decoded = network.pick(logits, ious, tokens, score, torch.tensor(best, device=logits.device))
+    decoded = network.decoder.pick(found, torch.tensor(best, device=found.logits.device))
     memories = network.encode_memory(batch.top, decoded.logits, decoded.object_score, prompted=False)
     return decoded, memories

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import Memory, Prompted
-from masklet_server.engine.memory import ObjectMemory
-from masklet_server.engine.network import Decoded, Features, Network, Past
+from masklet_server.engine.memory import Memory, ObjectMemory, Prompted
+from masklet_server.engine.network import Network
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.policy_step import step_by_policy
+from masklet_server.engine.tensors import Decoded, Features, Past
 
 # Upstream clamps logits that are fed back, "to avoid rare numerical issues".
 FEEDBACK_LIMIT = 32.0
@@ -69,9 +69,9 @@ def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, w
         work = replace(work, reverse=bank.was_tracked_backward(index))
     if prompt.mask is not None:
         bank.clicks.pop(index, None)
-        decoded = network.decode_mask(Features.stack([work.frame]), _model_mask(network, prompt.mask))
+        decoded = network.decoder.decode_mask(Features.stack([work.frame]), _model_mask(network, prompt.mask))
     else:
-        points = network.model_points(prompt, height=height, width=width)
+        points = network.decoder.model_points(prompt, height=height, width=width)
         if prompt.keep_old_points and (old := bank.clicks.get(index)) is not None:
             points = (torch.cat([old[0], points[0]]), torch.cat([old[1], points[1]]))
         bank.clicks[index] = points
@@ -197,12 +197,12 @@ def _decode_points(network: Network, work: Work, points: tuple[Tensor, Tensor], 
         network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [work]))
     )
     logits = work.bank.last_logits(work.frame_index)
-    return network.decode(
+    return network.decoder.decode(
         features,
         batch.fine,
         points=(points[0][None], points[1][None]),
         mask_logits=None if logits is None else logits[None].clamp(-FEEDBACK_LIMIT, FEEDBACK_LIMIT),
-        multimask=network.use_multimask(initial=is_conditioning, num_points=len(points[1])),
+        multimask=network.decoder.use_multimask(initial=is_conditioning, num_points=len(points[1])),
     )
 
 

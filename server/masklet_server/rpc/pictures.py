@@ -15,8 +15,8 @@ from masklet.v1 import image_pb2
 from masklet_server.engine.jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
-from masklet_server.rpc import convert
-from masklet_server.rpc.convert import Converter
+from masklet_server.rpc import from_wire, to_wire
+from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.video.pictures import Picture
 
@@ -43,7 +43,7 @@ class PictureSegmenter:
     Args:
         engine: Segments.
         pool: For masks.
-        converter: Reads masks within the limits.
+        reader: Reads masks within the limits.
         max_prompts: In one request.
         decode_picture: Makes ``uint8[H, W, 3]`` RGB of a picture, somewhere safe.
     """
@@ -52,14 +52,14 @@ class PictureSegmenter:
         self,
         engine: PictureEngine,
         pool: MaskPool,
-        converter: Converter,
+        reader: RequestReader,
         *,
         max_prompts: int,
         decode_picture: DecodePicture,
     ) -> None:
         self._engine = engine
         self._pool = pool
-        self._converter = converter
+        self._reader = reader
         self._max_prompts = max_prompts
         self._decode_picture = decode_picture
         self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -78,7 +78,7 @@ class PictureSegmenter:
             DataLoss: The picture is damaged.
         """
         model = self._model(request.model)
-        encoding = convert.mask_encoding(request.mask_encoding, "mask_encoding")
+        encoding = from_wire.mask_encoding(request.mask_encoding, "mask_encoding")
         self._check_count(len(request.prompts))
         masks = [self._encoded_mask(prompt, i) for i, prompt in enumerate(request.prompts)]
         for i, prompt in enumerate(request.prompts):
@@ -126,7 +126,7 @@ class PictureSegmenter:
         if not prompt.HasField("mask"):
             return None
         try:
-            return self._converter.mask(prompt.mask)
+            return self._reader.mask(prompt.mask)
         except InvalidArgument as error:
             raise error.within(f"prompts[{index}]") from None
 
@@ -136,7 +136,7 @@ class PictureSegmenter:
         """The picture's pixels, None where the engine has it already, and its height and width."""
         source = request.WhichOneof("source")
         if source == "picture":
-            picture = convert.picture(request.picture, "picture")
+            picture = from_wire.picture(request.picture, "picture")
             try:
                 pixels = await self._decode_picture(picture)
             except InvalidArgument as error:
@@ -183,11 +183,11 @@ class PictureSegmenter:
         return image_pb2.SegmentResult(
             candidates=[
                 image_pb2.MaskCandidate(
-                    mask=convert.mask_to_wire(mask.encoded),
+                    mask=to_wire.mask(mask.encoded),
                     predicted_iou=candidate.predicted_iou,
-                    box=convert.box_to_wire(mask.box),
+                    box=to_wire.box(mask.box),
                     area=mask.area,
-                    logits=convert.logits_to_wire(candidate.logits) if with_logits else None,
+                    logits=to_wire.logits(candidate.logits) if with_logits else None,
                     output_index=candidate.output_index,
                 )
                 for candidate, mask in zip(candidates, prepared, strict=True)
@@ -205,6 +205,6 @@ def _check_masks(count: int, height: int, width: int) -> None:
 
 def _prompt(message: image_pb2.SegmentPrompt, index: int, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
     try:
-        return convert.segment_prompt(message, mask)
+        return from_wire.segment_prompt(message, mask)
     except InvalidArgument as error:
         raise error.within(f"prompts[{index}]") from None

@@ -13,8 +13,8 @@ from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_gr
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
-from masklet_server.rpc import convert
-from masklet_server.rpc.convert import Converter
+from masklet_server.rpc import to_wire
+from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
 from masklet_server.session import events, replies
 from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Sources
@@ -75,11 +75,11 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self._sources = sources or SandboxedSources(settings.video_limits, settings.fetch_rules)
         self._pool = MaskPool()
         self._registry = Registry.load()
-        self._converter = Converter(settings.session_limits, settings.video_limits)
+        self._reader = RequestReader(settings.session_limits, settings.video_limits)
         self._segmenter = PictureSegmenter(
             engine,
             self._pool,
-            self._converter,
+            self._reader,
             max_prompts=settings.max_objects,
             decode_picture=functools.partial(decode_picture, limits=settings.video_limits),
         )
@@ -96,7 +96,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         """Follow objects through one video; see the contract."""
 
         async def send(answer: replies.Response) -> None:
-            message = convert.response(answer)
+            message = to_wire.response(answer)
             await context.write(message)
             if message.HasField("frame_result"):
                 self._metrics.frames_sent()
@@ -118,7 +118,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     async def _events(self, requests: AsyncIterator[tracking_pb2.TrackRequest]) -> AsyncGenerator[events.Event, None]:
         async for request in requests:
-            yield self._converter.event(request)
+            yield self._reader.event(request)
 
     async def SegmentImage(  # noqa: N802
         self, request: image_pb2.SegmentImageRequest, context: Any

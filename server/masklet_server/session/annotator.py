@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from masklet.errors import (
     FailedPrecondition,
@@ -28,8 +26,10 @@ from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.passes import frame_range
 from masklet_server.session.ports import TrackingEngine
-from masklet_server.session.prompts import MAX_WAITING_MASKS, GivenPrompt
+from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.request_queue import Asked, RequestQueue
 from masklet_server.session.results import object_result, timings
+from masklet_server.session.sending import Sending
 from masklet_server.session.tracker import TrackerOptions
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.source import Frame
@@ -40,14 +40,6 @@ _PASSES = {Direction.FORWARD: (False,), Direction.BACKWARD: (True,), Direction.B
 _MENDABLE = (InvalidArgument, FailedPrecondition, NotFound, ResourceExhausted)
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A request, and whether it is to end early."""
-
-    request: events.Request
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 @dataclass
 class _Progress:
     """How far a propagation has come."""
@@ -55,36 +47,6 @@ class _Progress:
     start: int = 0
     sent: int = 0
     stopped: bool = False
-
-
-class _Sending:
-    """Sends one result while the next is made; whatever was made is sent, but for a cancellation."""
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> _Sending:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._task is None:
-            return
-        if kind is None or issubclass(kind, MaskletError):
-            await self._task
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def next(self, coroutine: Coroutine[None, None, None]) -> None:
-        """Wait for the one before, and begin this one."""
-        try:
-            if self._task is not None:
-                await self._task
-        except BaseException:
-            coroutine.close()
-            raise
-        self._task = asyncio.create_task(coroutine)
 
 
 class Annotator:
@@ -119,10 +81,7 @@ class Annotator:
         self._features = LastFeatures()
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
-        self._waiting: deque[_Asked] = deque()
-        self._under_way: _Asked | None = None
-        self._arrived = asyncio.Event()
-        self._finished = False
+        self._requests = RequestQueue(limits)
         self._send_seconds = 0.0
 
     # What the receiving task says; nothing here waits.
@@ -133,38 +92,21 @@ class Annotator:
         Raises:
             ResourceExhausted: Too many wait, or too large ones.
         """
-        most = self._limits.max_objects
-        if len(self._waiting) >= most:
-            raise ResourceExhausted(
-                f"{most} requests wait already, the most allowed (max_objects); send further ones once some are "
-                "answered, or stop_propagation to end the propagation that they wait for"
-            )
-        masks = sum(_mask_bytes(asked.request) for asked in self._waiting) + _mask_bytes(request)
-        if masks > MAX_WAITING_MASKS * self._limits.max_mask_bytes:
-            raise ResourceExhausted(
-                f"the masks of waiting prompts would take {masks} bytes, at most "
-                f"{MAX_WAITING_MASKS * self._limits.max_mask_bytes} are allowed; send COCO run-lengths, or fewer ahead"
-            )
-        self._waiting.append(_Asked(request))
-        self._arrived.set()
+        self._requests.add(request)
 
     def stop(self) -> None:
         """End the propagation under way after the frame in hand, and those that wait before they begin."""
-        for asked in self._waiting:
-            asked.stopped.set()
-        if self._under_way is not None:
-            self._under_way.stopped.set()
+        self._requests.stop()
 
     def finish(self) -> None:
         """No more requests will come, and no acknowledgements."""
         self._credits.lift()
-        self._finished = True
-        self._arrived.set()
+        self._requests.finish()
 
     def close(self) -> None:
         """Forget everything."""
         self._reset()
-        self._waiting.clear()
+        self._requests.clear()
         self._frames.close()
         self._shelf = Shelf(0)
         self._features = LastFeatures()
@@ -181,24 +123,19 @@ class Annotator:
             count = await self._frames.reach(POINTER_FRAMES)
         self._clip_length = count if count < POINTER_FRAMES else None
         while (asked := await self._next()) is not None:
-            self._under_way = asked
-            try:
-                await self._answer(asked)
-            except _MENDABLE as error:
-                await self._send(replies.Problem(error))
-            finally:
-                self._under_way = None
+            await self._answer(asked)
 
-    async def _next(self) -> _Asked | None:
+    async def _next(self) -> Asked | None:
         with self._idle.waiting("the client's next request, or its half-close"):
-            while not self._waiting:
-                if self._finished:
-                    return None
-                self._arrived.clear()
-                await self._arrived.wait()
-        return self._waiting.popleft()
+            return await self._requests.next()
 
-    async def _answer(self, asked: _Asked) -> None:
+    async def _answer(self, asked: Asked) -> None:
+        try:
+            await self._do(asked)
+        except _MENDABLE as error:
+            await self._send(replies.Problem(error))
+
+    async def _do(self, asked: Asked) -> None:
         request = asked.request
         match request:
             case events.PromptObject():
@@ -223,8 +160,8 @@ class Annotator:
 
     async def _send(self, response: replies.Response) -> None:
         """Send what answers the request under way."""
-        number = 0 if self._under_way is None else self._under_way.request.request_id
-        await self._write(replies.answering(number, response))
+        asked = self._requests.under_way
+        await self._write(replies.answering(0 if asked is None else asked.request.request_id, response))
 
     def _reset(self) -> None:
         self.objects.clear()
@@ -277,7 +214,7 @@ class Annotator:
 
     # Propagation
 
-    async def _propagate(self, asked: _Asked, request: events.Propagate) -> None:
+    async def _propagate(self, asked: Asked, request: events.Propagate) -> None:
         progress = _Progress(request.start_frame_index or 0)
         try:
             if not asked.stopped.is_set():
@@ -311,11 +248,11 @@ class Annotator:
         await self._check_frame(start, "propagate.start_frame_index")
         return start
 
-    async def _pass(self, asked: _Asked, frames: range, progress: _Progress, *, reverse: bool) -> None:
+    async def _pass(self, asked: Asked, frames: range, progress: _Progress, *, reverse: bool) -> None:
         if not frames:
             await self._settle(progress.start)
             return
-        async with _Sending() as sending:
+        async with Sending() as sending:
             for index in frames:
                 if (frame := await self._turn(asked, index)) is None:
                     return
@@ -335,7 +272,7 @@ class Annotator:
         tasks = [ObjectTask(history) for history in self.objects.values()]
         await self._ask_engine(frame, tasks, track=False, settle=True)
 
-    async def _turn(self, asked: _Asked, index: int) -> Frame | None:
+    async def _turn(self, asked: Asked, index: int) -> Frame | None:
         """Wait until the frame can be tracked; None where it is not to be, or there is none."""
         if asked.stopped.is_set():
             return None
@@ -432,10 +369,6 @@ class Annotator:
         except MaskletError as error:
             # Where it was raised refers to what is remembered, and would keep it until a garbage collection.
             raise error.with_traceback(None) from error.__cause__
-
-
-def _mask_bytes(request: events.Request) -> int:
-    return request.prompt.mask_bytes if isinstance(request, events.PromptObject) else 0
 
 
 def _unknown(object_id: int) -> NotFound:

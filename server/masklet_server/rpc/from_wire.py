@@ -1,36 +1,37 @@
-"""Between the wire and the session: protobuf messages to domain values and back. Faults name the field's path."""
+"""What a client's messages say, as values of the domain. Faults name the field's path."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet.errors import InvalidArgument
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.jobs import PicturePrompt
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
-from masklet_server.rpc.status import to_status
-from masklet_server.session import events, replies
+from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture, PictureFormat
 from masklet_server.video.source import VideoLimits
 
+_T = TypeVar("_T")
+
 _LABELS = {common_pb2.POINT_LABEL_FOREGROUND: 1, common_pb2.POINT_LABEL_BACKGROUND: 0}
-_ENCODINGS = {
+_ENCODINGS: dict[int, MaskEncoding] = {
+    common_pb2.MASK_ENCODING_UNSPECIFIED: MaskEncoding.COCO_RLE,
     common_pb2.MASK_ENCODING_COCO_RLE: MaskEncoding.COCO_RLE,
     common_pb2.MASK_ENCODING_PNG: MaskEncoding.PNG,
     common_pb2.MASK_ENCODING_NONE: MaskEncoding.NONE,
 }
-_WIRE_ENCODINGS = {encoding: number for number, encoding in _ENCODINGS.items()}
 _PICTURE_FORMATS: dict[int, PictureFormat] = {
     common_pb2.PICTURE_FORMAT_ENCODED: "encoded",
     common_pb2.PICTURE_FORMAT_RGB24: "rgb24",
@@ -60,17 +61,18 @@ _MEMORY_POLICIES: dict[int, MemoryPolicy] = {
     tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.DISTRACTOR_AWARE,
     tracking_pb2.MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.MOTION_AWARE,
 }
-_OBJECT_EVENTS = {
-    None: common_pb2.OBJECT_EVENT_UNSPECIFIED,
-    ObjectEvent.LOST: common_pb2.OBJECT_EVENT_LOST,
-    ObjectEvent.REACQUIRED: common_pb2.OBJECT_EVENT_REACQUIRED,
-    ObjectEvent.OUT_OF_VIEW: common_pb2.OBJECT_EVENT_OUT_OF_VIEW,
+# Requests that say all there is to say by their kind.
+_BARE: dict[str, Callable[[], events.Event]] = {
+    "stop_propagation": events.StopPropagation,
+    "reset": events.Reset,
+    "end_of_video": events.EndOfVideo,
+    "cancel": events.Cancel,
 }
 # Stands in for a prompt's mask while that is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
 
-class Converter:
+class RequestReader:
     """Reads a client's messages within the server's limits.
 
     Args:
@@ -113,14 +115,12 @@ class Converter:
                 return events.RemoveObject(request.remove_object.object_id)
             case "clear_prompts":
                 return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
-            case "propagate" | "stop_propagation" | "reset":
-                return _on_request(request)
+            case "propagate":
+                return _propagate(request.propagate)
             case "ack":
                 return events.Ack(request.ack.sequence)
-            case "end_of_video":
-                return events.EndOfVideo()
-            case "cancel":
-                return events.Cancel()
+            case "stop_propagation" | "reset" | "end_of_video" | "cancel":
+                return _BARE[kind]()
         raise InvalidArgument.of("request", "is empty, or of a kind that this server does not know")
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
@@ -171,11 +171,7 @@ def mask_encoding(number: int, field: str) -> MaskEncoding:
     Raises:
         InvalidArgument: No such encoding.
     """
-    if number == common_pb2.MASK_ENCODING_UNSPECIFIED:
-        return MaskEncoding.COCO_RLE
-    if number not in _ENCODINGS:
-        raise InvalidArgument.of(field, f"is {number}, which is no MaskEncoding")
-    return _ENCODINGS[common_pb2.MaskEncoding.ValueType(number)]
+    return _one_of(_ENCODINGS, number, field, "MaskEncoding")
 
 
 def picture(message: common_pb2.Picture, field: str) -> Picture:
@@ -199,20 +195,6 @@ def picture(message: common_pb2.Picture, field: str) -> Picture:
         raise error.within(field) from None
 
 
-def _packet(message: tracking_pb2.Packet) -> Packet:
-    try:
-        return Packet(
-            data=message.data,
-            codec=message.codec,
-            extradata=message.extradata,
-            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
-            capture_time_nanoseconds=message.capture_time_nanoseconds,
-            is_fragment=message.is_fragment,
-        )
-    except InvalidArgument as error:
-        raise error.within("packet") from None
-
-
 def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
     """A prompt for a single picture.
 
@@ -233,69 +215,6 @@ def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_]
     )
 
 
-def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
-    """What the session says."""
-    match answer:
-        case replies.Opened():
-            return tracking_pb2.TrackResponse(session=_session_info(answer))
-        case replies.Described():
-            return tracking_pb2.TrackResponse(video_info=_video_info(answer))
-        case replies.PromptResult():
-            return tracking_pb2.TrackResponse(
-                prompt_result=tracking_pb2.PromptResult(
-                    sequence=answer.sequence, frame_index=answer.frame_index, object=_object_result(answer.object)
-                )
-            )
-        case replies.FrameResult():
-            return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
-        case replies.PropagationDone():
-            return tracking_pb2.TrackResponse(
-                propagation_done=tracking_pb2.PropagationDone(
-                    start_frame_index=answer.start_frame_index,
-                    frame_count=answer.frame_count,
-                    stopped=answer.stopped,
-                )
-            )
-        case replies.Problem():
-            return problem(answer.error)
-        case replies.PacketsTaken():
-            return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
-        case replies.Applied():
-            return tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
-        case replies.Answer():
-            message = response(answer.response)
-            message.request_id = answer.request_id
-            return message
-        case replies.Done():
-            return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
-
-
-def problem(error: MaskletError) -> tracking_pb2.TrackResponse:
-    """An error after which the stream goes on."""
-    return tracking_pb2.TrackResponse(error=to_status(error))
-
-
-def mask_to_wire(mask: EncodedMask) -> common_pb2.Mask:
-    """An encoded mask."""
-    return common_pb2.Mask(
-        encoding=_WIRE_ENCODINGS[mask.encoding], height=mask.height, width=mask.width, data=mask.data
-    )
-
-
-def box_to_wire(box: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
-    """A box, None where the mask is empty."""
-    if box is None:
-        return None
-    x0, y0, x1, y1 = box
-    return common_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1)
-
-
-def logits_to_wire(logits: npt.NDArray[np.float32]) -> common_pb2.Logits:
-    """``float32[h, w]``, little endian, row by row."""
-    height, width = logits.shape
-    return common_pb2.Logits(height=height, width=width, data=logits.astype("<f4").tobytes())
-
-
 def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
     return events.Configure(
         model=message.model,
@@ -303,52 +222,49 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         deterministic=message.deterministic,
         window=message.window,
         frame_count=message.frame_count,
-        delivery=_delivery(message.delivery),
+        delivery=_one_of(_DELIVERIES, message.delivery, "config.delivery", "Delivery"),
         max_latency_seconds=message.max_latency_seconds,
         live=message.live,
         source_url=message.source_url,
-        propagation=_propagation(message.propagation),
+        propagation=_one_of(_PROPAGATIONS, message.propagation, "config.propagation", "Propagation"),
         return_logits=message.return_logits,
         timings=message.timings,
-        memory_policy=_memory_policy(message.memory_policy),
+        memory_policy=_one_of(_MEMORY_POLICIES, message.memory_policy, "config.memory_policy", "MemoryPolicy"),
         correction_window=message.correction_window,
     )
 
 
-def _memory_policy(number: int) -> MemoryPolicy:
-    if number not in _MEMORY_POLICIES:
-        raise InvalidArgument.of("config.memory_policy", f"is {number}, which is no MemoryPolicy")
-    return _MEMORY_POLICIES[number]
-
-
-def _delivery(number: int) -> events.Delivery:
-    if number not in _DELIVERIES:
-        raise InvalidArgument.of("config.delivery", f"is {number}, which is no Delivery")
-    return _DELIVERIES[number]
-
-
-def _propagation(number: int) -> events.Propagation:
-    if number not in _PROPAGATIONS:
-        raise InvalidArgument.of("config.propagation", f"is {number}, which is no Propagation")
-    return _PROPAGATIONS[number]
-
-
-def _on_request(request: tracking_pb2.TrackRequest) -> events.Event:
-    if request.HasField("propagate"):
-        return _propagate(request.propagate)
-    return events.Reset() if request.HasField("reset") else events.StopPropagation()
-
-
 def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unreadable:
-    if message.direction not in _DIRECTIONS:
-        return events.Unreadable(
-            InvalidArgument.of("propagate.direction", f"is {message.direction}, which is no Direction")
-        )
+    try:
+        direction = _one_of(_DIRECTIONS, message.direction, "propagate.direction", "Direction")
+    except InvalidArgument as error:
+        return events.Unreadable(error)
     return events.Propagate(
         start_frame_index=message.start_frame_index if message.HasField("start_frame_index") else None,
         max_frames=message.max_frames if message.HasField("max_frames") else None,
-        direction=_DIRECTIONS[message.direction],
+        direction=direction,
     )
+
+
+def _packet(message: tracking_pb2.Packet) -> Packet:
+    try:
+        return Packet(
+            data=message.data,
+            codec=message.codec,
+            extradata=message.extradata,
+            pts_seconds=message.pts_seconds if message.HasField("pts_seconds") else None,
+            capture_time_nanoseconds=message.capture_time_nanoseconds,
+            is_fragment=message.is_fragment,
+        )
+    except InvalidArgument as error:
+        raise error.within("packet") from None
+
+
+def _one_of(values: Mapping[int, _T], number: int, field: str, enum: str) -> _T:
+    """What a protobuf enum's number stands for."""
+    if number not in values:
+        raise InvalidArgument.of(field, f"is {number}, which is no {enum}")
+    return values[number]
 
 
 def _points(
@@ -380,58 +296,3 @@ def _logits(message: common_pb2.Logits) -> npt.NDArray[np.float32]:
             f"has {len(message.data)} bytes, {message.height}x{message.width} float32 have {expected}",
         )
     return np.frombuffer(message.data, "<f4").reshape(message.height, message.width).astype(np.float32)
-
-
-def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
-    return tracking_pb2.SessionInfo(
-        session_id=opened.session_id,
-        model=opened.model,
-        window=opened.window,
-        max_objects=opened.max_objects,
-        idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
-    )
-
-
-def _video_info(described: replies.Described) -> tracking_pb2.VideoInfo:
-    info = described.info
-    return tracking_pb2.VideoInfo(
-        height=info.height,
-        width=info.width,
-        frame_rate=info.frame_rate,
-        duration_seconds=info.duration_seconds,
-        frame_count=info.frame_count,
-        container=info.container,
-        codec=info.codec,
-        rotation_degrees=info.rotation_degrees,
-    )
-
-
-def _object_result(result: replies.ObjectResult) -> common_pb2.ObjectResult:
-    return common_pb2.ObjectResult(
-        object_id=result.object_id,
-        mask=mask_to_wire(result.mask),
-        box=box_to_wire(result.box),
-        area=result.area,
-        predicted_iou=result.predicted_iou,
-        object_score=result.object_score,
-        visible=result.visible,
-        logits=None if result.logits is None else logits_to_wire(result.logits),
-        event=_OBJECT_EVENTS[result.event],
-    )
-
-
-def _frame_result(result: replies.FrameResult) -> tracking_pb2.FrameResult:
-    return tracking_pb2.FrameResult(
-        sequence=result.sequence,
-        frame_index=result.frame_index,
-        pts=result.pts,
-        time_base_numerator=result.time_base.numerator,
-        time_base_denominator=result.time_base.denominator,
-        pts_nanoseconds=result.pts_nanoseconds,
-        revision=result.revision,
-        objects=[_object_result(one) for one in result.objects],
-        skipped_frame_indices=result.skipped,
-        capture_time_nanoseconds=result.capture_time_nanoseconds,
-        latency_seconds=result.latency_seconds,
-        timings=None if result.timings is None else tracking_pb2.Timings(**dataclasses.asdict(result.timings)),
-    )

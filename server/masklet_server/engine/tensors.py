@@ -1,0 +1,113 @@
+"""What goes into the network and what comes out of it: tensors with names.
+
+Shapes: B objects, C the model's width (256), M the width of a memory (64), h = w the side of the feature map, 4h the
+side of low-resolution logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the image encoder makes of one frame.
+
+    Attributes:
+        top: ``[C, h, w]``, what memory attention and the mask decoder look at.
+        fine: ``[C/8, 4h, 4w]`` and ``[C/4, 2h, 2w]``, the mask decoder's high-resolution inputs.
+    """
+
+    top: Tensor
+    fine: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.top.nbytes + sum(level.nbytes for level in self.fine)
+
+    def clone(self) -> Features:
+        """The same in memory of its own."""
+        return Features(self.top.clone(), (self.fine[0].clone(), self.fine[1].clone()))
+
+    @staticmethod
+    def stack(features: Sequence[Features]) -> FeatureBatch:
+        """Several frames' features as one batch."""
+        if len(features) == 1:
+            only = features[0]
+            return FeatureBatch(only.top[None], (only.fine[0][None], only.fine[1][None]))
+        fine = (torch.stack([f.fine[0] for f in features]), torch.stack([f.fine[1] for f in features]))
+        return FeatureBatch(torch.stack([f.top for f in features]), fine)
+
+    def __repr__(self) -> str:
+        return (
+            f"Features(top={list(self.top.shape)}, fine={[list(f.shape) for f in self.fine]}, dtype={self.top.dtype})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch:
+    """Features with a leading dimension: `top` is ``[B, C, h, w]``."""
+
+    top: Tensor
+    fine: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What B objects remember: equally much each.
+
+    Attributes:
+        memories: ``bfloat16[B, N, M, h, w]``.
+        ages: ``int64[B, N]``: 0 for a conditioning frame, else how many frames ago.
+        pointers: ``[B, P, C]``.
+        distances: ``float32[B, P]``: how many frames ago, over the greatest distance that the model looks back.
+    """
+
+    memories: Tensor
+    ages: Tensor
+    pointers: Tensor
+    distances: Tensor
+
+    def one_by_one(self) -> Iterator[Past]:
+        """Each object's alone."""
+        parts = (torch.split(part, 1) for part in (self.memories, self.ages, self.pointers, self.distances))
+        return (Past(*one) for one in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateBatch:
+    """The K masks, one or three, that the mask decoder proposes for each of B objects.
+
+    Attributes:
+        logits: ``float32[B, K, 4h, 4w]``.
+        predicted_iou: ``float32[B, K]``.
+        tokens: ``[B, K, C]``, or ``[B, 1, C]`` where all candidates have one: what pointers are made of.
+        object_score: ``float32[B, 1]``, a logit.
+    """
+
+    logits: Tensor
+    predicted_iou: Tensor
+    tokens: Tensor
+    object_score: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What the mask decoder says of B objects.
+
+    Attributes:
+        logits: ``float32[B, 1, 4h, 4w]``.
+        predicted_iou: ``float32[B]``.
+        pointer: ``[B, C]``.
+        object_score: ``float32[B, 1]``, a logit.
+    """
+
+    logits: Tensor
+    predicted_iou: Tensor
+    pointer: Tensor
+    object_score: Tensor

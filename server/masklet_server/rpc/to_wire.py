@@ -1,0 +1,139 @@
+"""What a session says, as messages for the client."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet.v1 import common_pb2, tracking_pb2
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding
+from masklet_server.rpc.status import to_status
+from masklet_server.session import replies
+from masklet_server.session.visibility import ObjectEvent
+
+_ENCODINGS = {
+    MaskEncoding.COCO_RLE: common_pb2.MASK_ENCODING_COCO_RLE,
+    MaskEncoding.PNG: common_pb2.MASK_ENCODING_PNG,
+    MaskEncoding.NONE: common_pb2.MASK_ENCODING_NONE,
+}
+_OBJECT_EVENTS = {
+    None: common_pb2.OBJECT_EVENT_UNSPECIFIED,
+    ObjectEvent.LOST: common_pb2.OBJECT_EVENT_LOST,
+    ObjectEvent.REACQUIRED: common_pb2.OBJECT_EVENT_REACQUIRED,
+    ObjectEvent.OUT_OF_VIEW: common_pb2.OBJECT_EVENT_OUT_OF_VIEW,
+}
+
+
+def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
+    """What the session says."""
+    match answer:
+        case replies.Opened():
+            return tracking_pb2.TrackResponse(session=_session_info(answer))
+        case replies.Described():
+            return tracking_pb2.TrackResponse(video_info=_video_info(answer))
+        case replies.PromptResult():
+            return tracking_pb2.TrackResponse(
+                prompt_result=tracking_pb2.PromptResult(
+                    sequence=answer.sequence, frame_index=answer.frame_index, object=_object_result(answer.object)
+                )
+            )
+        case replies.FrameResult():
+            return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
+        case replies.PropagationDone():
+            return tracking_pb2.TrackResponse(
+                propagation_done=tracking_pb2.PropagationDone(
+                    start_frame_index=answer.start_frame_index,
+                    frame_count=answer.frame_count,
+                    stopped=answer.stopped,
+                )
+            )
+        case replies.Problem():
+            return tracking_pb2.TrackResponse(error=to_status(answer.error))
+        case replies.PacketsTaken():
+            return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
+        case replies.Applied():
+            return tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
+        case replies.Answer():
+            message = response(answer.response)
+            message.request_id = answer.request_id
+            return message
+        case replies.Done():
+            return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
+
+
+def mask(encoded: EncodedMask) -> common_pb2.Mask:
+    """A mask, as it was encoded."""
+    return common_pb2.Mask(
+        encoding=_ENCODINGS[encoded.encoding], height=encoded.height, width=encoded.width, data=encoded.data
+    )
+
+
+def box(corners: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
+    """A box as x0, y0, x1, y1; None where the mask is empty."""
+    if corners is None:
+        return None
+    x0, y0, x1, y1 = corners
+    return common_pb2.Box(x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def logits(values: npt.NDArray[np.float32]) -> common_pb2.Logits:
+    """``float32[h, w]``, little endian, row by row."""
+    height, width = values.shape
+    return common_pb2.Logits(height=height, width=width, data=values.astype("<f4").tobytes())
+
+
+def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
+    return tracking_pb2.SessionInfo(
+        session_id=opened.session_id,
+        model=opened.model,
+        window=opened.window,
+        max_objects=opened.max_objects,
+        idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
+    )
+
+
+def _video_info(described: replies.Described) -> tracking_pb2.VideoInfo:
+    info = described.info
+    return tracking_pb2.VideoInfo(
+        height=info.height,
+        width=info.width,
+        frame_rate=info.frame_rate,
+        duration_seconds=info.duration_seconds,
+        frame_count=info.frame_count,
+        container=info.container,
+        codec=info.codec,
+        rotation_degrees=info.rotation_degrees,
+    )
+
+
+def _object_result(result: replies.ObjectResult) -> common_pb2.ObjectResult:
+    return common_pb2.ObjectResult(
+        object_id=result.object_id,
+        mask=mask(result.mask),
+        box=box(result.box),
+        area=result.area,
+        predicted_iou=result.predicted_iou,
+        object_score=result.object_score,
+        visible=result.visible,
+        logits=None if result.logits is None else logits(result.logits),
+        event=_OBJECT_EVENTS[result.event],
+    )
+
+
+def _frame_result(result: replies.FrameResult) -> tracking_pb2.FrameResult:
+    return tracking_pb2.FrameResult(
+        sequence=result.sequence,
+        frame_index=result.frame_index,
+        pts=result.pts,
+        time_base_numerator=result.time_base.numerator,
+        time_base_denominator=result.time_base.denominator,
+        pts_nanoseconds=result.pts_nanoseconds,
+        revision=result.revision,
+        objects=[_object_result(one) for one in result.objects],
+        skipped_frame_indices=result.skipped,
+        capture_time_nanoseconds=result.capture_time_nanoseconds,
+        latency_seconds=result.latency_seconds,
+        timings=None if result.timings is None else tracking_pb2.Timings(**dataclasses.asdict(result.timings)),
+    )
