@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,10 +67,18 @@ class Worker:
         self._free = self._slots
         return self._write(pixels)
 
-    def send_frame(self, frame: ShownFrame, slot: int, seconds: float) -> None:
-        """Tell of a frame whose pixels are in a slot, and how long it took to make."""
+    def send_frame(self, frame: ShownFrame, slot: int, seconds: float, *, checksum: int = 0) -> None:
+        """Tell of a frame whose pixels are in a slot, how long it took to make, and by what it is known again."""
         width, height = frame.picture.size
-        self.channel.send("frame", slot=slot, pts=frame.pts, height=height, width=width, decode_seconds=seconds)
+        self.channel.send(
+            "frame",
+            slot=slot,
+            pts=frame.pts,
+            height=height,
+            width=width,
+            decode_seconds=seconds,
+            checksum=checksum,
+        )
 
     def _write(self, pixels: bytes) -> int:
         if len(pixels) > self._slot_bytes:
@@ -113,11 +122,11 @@ class FrameSender:
         self._worker = worker
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
-        self._pending: deque[tuple[ShownFrame, float, Future[tuple[bytes, float]]]] = deque()
+        self._pending: deque[tuple[ShownFrame, float, Future[tuple[bytes, int, float]]]] = deque()
 
     def add(self, frame: ShownFrame, seconds: float) -> None:
         """Take the next frame, which took so long to decode; sends the oldest ones once every thread has work."""
-        self._pending.append((frame, seconds, self._pool.submit(_shrink_timed, frame, self._worker.image_size)))
+        self._pending.append((frame, seconds, self._pool.submit(_shrink_checked, frame, self._worker.image_size)))
         while len(self._pending) > self._threads:
             self._send_oldest()
 
@@ -128,8 +137,14 @@ class FrameSender:
 
     def _send_oldest(self) -> None:
         frame, seconds, shrunk = self._pending.popleft()
-        pixels, shrink_seconds = shrunk.result()
-        self._worker.send_frame(frame, self._worker.put(pixels), seconds + shrink_seconds)
+        pixels, checksum, shrink_seconds = shrunk.result()
+        self._worker.send_frame(frame, self._worker.put(pixels), seconds + shrink_seconds, checksum=checksum)
+
+
+def _shrink_checked(frame: ShownFrame, image_size: int) -> tuple[bytes, int, float]:
+    start = time.perf_counter()
+    pixels = shrink(frame.picture, image_size)
+    return pixels, zlib.crc32(pixels), time.perf_counter() - start
 
 
 def _shrink_timed(frame: ShownFrame, image_size: int) -> tuple[bytes, float]:
@@ -137,8 +152,8 @@ def _shrink_timed(frame: ShownFrame, image_size: int) -> tuple[bytes, float]:
     return shrink(frame.picture, image_size), time.perf_counter() - start
 
 
-def decode_clip(worker: Worker, spool_fd: int) -> None:
-    """Send every frame of the clip that arrives in the spool."""
+def decode_clip(worker: Worker, spool_fd: int, again: Message | None) -> None:
+    """Send every frame of the clip that arrives in the spool, or those from one on of what has arrived."""
     threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     sender = FrameSender(worker, threads)
     watch = Stopwatch()
@@ -149,14 +164,24 @@ def decode_clip(worker: Worker, spool_fd: int) -> None:
             worker.pump()
 
     worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
-    clip = Clip(worker.spool, worker.limits, threads)
+    if again is not None:
+        worker.spool.arrived, worker.spool.complete = again["size"], True
+    clip = Clip(worker.spool, worker.limits, threads, seeks=again is not None)
+    frames = clip.frames() if again is None else _frames_again(clip, again)
     try:
-        for index, (frame, seconds) in enumerate(watch.timed(clip.frames())):
+        for index, (frame, seconds) in enumerate(watch.timed(frames)):
             if index == 0:
                 _send_info(worker, clip, frame)
             sender.add(frame, seconds)
     finally:
         sender.flush()
+
+
+def _frames_again(clip: Clip, again: Message) -> Iterator[ShownFrame]:
+    if again["seek"] is None:
+        return clip.frames(skip=again["skip"])
+    clip.seek(again["seek"])
+    return clip.frames(since=again["since"])
 
 
 def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
@@ -295,7 +320,7 @@ def serve(channel: Channel, memory_fd: int, spool_fd: int) -> None:
     worker = Worker(channel, setup, memory)
     try:
         if setup["mode"] == "clip":
-            decode_clip(worker, spool_fd)
+            decode_clip(worker, spool_fd, setup.get("again"))
         elif setup["mode"] in ("pictures", "live pictures"):
             decode_pictures(worker, live=setup["mode"] == "live pictures")
         elif setup["mode"] == "packets":
