@@ -50,7 +50,7 @@ def test_a_window_of_nothing_keeps_nothing() -> None:
     assert len(kept_frames(3, window=0)) == 0
 
 
-def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
+async def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
     kept = KeptFrames(3, 10**9)
     for step, (index, skipped) in enumerate([(0, ()), (4, (1, 2, 3)), (5, ()), (9, (6, 7, 8))]):
         kept.add(taken(index, step, skipped), None, [])
@@ -59,12 +59,12 @@ def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
     second = kept.find(4)
     assert second is not None
     assert (second.first_index, second.index) == (1, 4)
-    third = kept.after(second)
+    third = await kept.after(second)
     assert third is not None
     assert third.index == 5
     last = kept.find(9)
     assert last is not None
-    assert kept.after(last) is None
+    assert await kept.after(last) is None
     refusal = kept.refusal(0)
     assert refusal is not None
     assert "frames 1 to 9 can" in refusal.message

@@ -24,11 +24,12 @@ from masklet_server.session.idle import IdleWatch
 from masklet_server.session.intake import VideoIntake
 from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.options import TrackerOptions
 from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.replies import Response, Send
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.session.tracker import Tracker, TrackerOptions
+from masklet_server.session.tracker import Tracker
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.source import VideoInfo
 
@@ -147,6 +148,7 @@ class Session:
             kept=self._kept,
             ledger=self._credits,
             idle=self._idle,
+            limits=limits,
             send=self._send,
         )
 
@@ -389,7 +391,7 @@ class Session:
         """Track all frames as they arrive; how many there were."""
         frames = self._feed(source)
         async with frames.running():
-            await self._tracker.run(frames)
+            await self._tracker.run(frames, None if self._config.live else self._video.clip)
         await self._report(self._book.close(frames.frame_count))
         if frames.broken_promise():
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])
