@@ -15,7 +15,7 @@ what was said of it on later frames.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +24,8 @@ from masklet.errors import InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameOutput, ObjectOutput, ObjectTask
+from masklet_server.engine.trail import Trail
+from masklet_server.masks.pool import MaskPool
 from masklet_server.session.followed import Followed, Found, Outcome, check_prompted_frames
 from masklet_server.session.kept import KeptFrame, KeptFrames
 from masklet_server.session.prompts import GivenPrompt, PromptBook
@@ -71,6 +73,7 @@ class Corrections:
         book: Where corrections wait.
         kept: The frames that can be corrected.
         engine: Does the work.
+        pool: For what would hold up the event loop.
         stride: Frames from one state on an object's trail to the next.
         send: Takes what is wrong with a correction.
     """
@@ -82,6 +85,7 @@ class Corrections:
         kept: KeptFrames,
         *,
         engine: CorrectionEngine,
+        pool: MaskPool,
         stride: int,
         send: Send,
     ) -> None:
@@ -89,6 +93,7 @@ class Corrections:
         self._book = book
         self._kept = kept
         self._engine = engine
+        self._pool = pool
         self._stride = stride
         self._send = send
         self._answers: list[FrameOutput] = []
@@ -208,12 +213,14 @@ class Corrections:
                 continue
             if self._is_ready(object_id, index) or self._start(object_id, index) != frame.index:
                 continue
-            state = await asyncio.to_thread(followed.trail.get, followed.trail.before(index))
-            bank = await asyncio.to_thread(self._engine.load_bank, state)
+            bank = await self._pool.run(functools.partial(self._bring_back, followed.trail, index))
             if bank.last_frame == frame.taken.step:
                 # It is corrected once more; after the first time tracking has gone on.
                 await self._ask(frame, [ObjectTask(bank)], track=False, settle=True)
             self._returning[object_id] = _Return(followed, bank, index)
+
+    def _bring_back(self, trail: Trail, frame_index: int) -> MemoryBank:
+        return self._engine.load_bank(trail.get(trail.before(frame_index)))
 
     def _take(self, frame: KeptFrame) -> list[GivenPrompt]:
         """The frame's corrections, but for those of objects that only the next sweep can bring back to it."""
@@ -243,7 +250,7 @@ class Corrections:
             bank.correction_window = self._kept.reach(frame)
         output = await self._ask(frame, [ObjectTask(bank) for bank in (*swept, *returning)], track=True)
         for followed in self._swept.values():
-            await followed.leave_trail(stride=self._stride)
+            await followed.leave_trail(self._pool, stride=self._stride)
         return dict(zip(ids, output.objects, strict=False))
 
     async def _correct(self, frame: KeptFrame, corrections: Sequence[tuple[GivenPrompt, Followed]]) -> list[Found]:
@@ -264,7 +271,7 @@ class Corrections:
                 followed.prompted_frames.add(frame.index)
             followed.bank.rewind(frame.taken.step)
             frame.corrected.add(object_id)
-            await followed.leave_trail()
+            await followed.leave_trail(self._pool)
             self._returning.pop(object_id, None)
         self._swept.update(joining)
         return prompted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ from masklet.errors import ResourceExhausted
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
 from masklet_server.engine.jobs import FrameOutput, ObjectOutput
 from masklet_server.engine.trail import Trail
+from masklet_server.masks.pool import MaskPool
 from masklet_server.session.frames import TakenFrame
 from masklet_server.session.visibility import Visibility
 
@@ -34,7 +35,7 @@ class Followed:
     trail: Trail | None = None
     lost_trail: ResourceExhausted | None = None
 
-    async def leave_trail(self, *, stride: int = 0) -> None:
+    async def leave_trail(self, pool: MaskPool, *, stride: int = 0) -> None:
         """The memory is as it will stay on its last frame: put it away, if that was not done for `stride` frames.
 
         Where there is no room the object has no trail from then on, and goes on without.
@@ -42,10 +43,10 @@ class Followed:
         last = self.bank.last_frame
         if self.trail is None or last is None:
             return
-        if self.trail.last is not None and last < self.trail.last + stride:
+        if self.trail.last is not None and self.trail.last <= last < self.trail.last + stride:
             return
         try:
-            await asyncio.to_thread(self.trail.put, self.bank)
+            await pool.run(functools.partial(self.trail.put, self.bank))
         except ResourceExhausted as error:
             self.trail, self.lost_trail = None, error.with_traceback(None)
             self.bank.keeps_prompts = False

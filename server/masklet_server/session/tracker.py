@@ -82,7 +82,9 @@ class Tracker:
         self._size: tuple[int, int] | None = None
         self._shelf = Shelf(limits.max_history_bytes)
         self._stride = limits.correction_window
-        self._corrections = Corrections(self.objects, book, kept, engine=self, stride=self._stride, send=send)
+        self._corrections = Corrections(
+            self.objects, book, kept, engine=self, pool=pool, stride=self._stride, send=send
+        )
         self._send_seconds = 0.0
 
     def remove(self, object_id: int) -> bool:
@@ -205,7 +207,7 @@ class Tracker:
         outcome = await self._ask_engine(taken, entries, clip_length)
         for followed in self.objects.values():
             is_prompted = frame.index in followed.prompted_frames
-            await followed.leave_trail(stride=0 if is_prompted else self._stride)
+            await followed.leave_trail(self._pool, stride=0 if is_prompted else self._stride)
         self._kept.add(taken, clip_length, [followed.bank for followed in self.objects.values()])
         return outcome
 
