@@ -150,3 +150,11 @@ def test_what_is_forgotten_is_told() -> None:
         times.check(39 * 10**6)
     assert [v.field for v in caught.value.violations] == ["prompt.pts_seconds"]
     timetable(10, 40, most=3).check(0)
+
+
+def test_all_times_are_remembered_where_that_is_wanted() -> None:
+    times = Timetable(2)
+    for index in range(100):
+        times.add(index, index * 40 * 10**6, forget=False)
+    times.check(-1)
+    assert [times.nearest(time * 10**6) for time in (-1, 59, 61, 60, 3960)] == [0, 1, 2, 1, 99]
