@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from masklet_server.engine.jobs import FrameJob
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
-from tests.fakes import FakeClip
+from tests.fakes import FakeBank, FakeClip
 from tests.session_support import Talk, click, ids, talk, video
 from tests.test_session_corrections import PICTURE, ack, at, finish, known_corrections, lines, prompted, violations
 
@@ -62,8 +65,14 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
         assert [(job.frame_index, job.track) for job in jobs[:4]] == [(6, True), (7, True), (8, True), (8, False)]
         assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in jobs)
         assert clip_of(client).reading == 0
+        # Its memory is as bounded as before: the last frames can be corrected, and no more is held for it.
+        (bank, _) = [followed.bank for followed in client.session._tracker.objects.values()]
+        assert cast("FakeBank", bank).correctable == {17, 18, 19}
+        client.say(events.ClearPrompts(1, 8))
+        await client.until(lambda: client.problems)
+        assert "object 1 on frame 8 was applied already" in client.problems[0]
         await finish(client)
-        assert client.problems == []
+        assert len(client.problems) == 1
 
 
 async def test_the_first_frame_can_be_corrected_whatever_the_window() -> None:
@@ -415,3 +424,42 @@ async def test_pictures_are_not_spooled() -> None:
         await client.until(lambda: client.problems)
         assert "frames 13 to 15 can. Of a clip that is sent as a file" in client.problems[0]
         await finish(client)
+
+
+# Whatever is said
+
+
+def has_answered(client: Talk, seen: int) -> bool:
+    """Whether there are more responses than that, and none will follow."""
+    return len(client.responses) > seen and not client.session._tracker._corrections.are_due
+
+
+async def all_that_is_sent(window: int, said: list[tuple[str, int, int]]) -> list[tuple[int, int, int, bytes]]:
+    """Of a session with such a window, what was sent; each is said when those before it are done."""
+    async with narrow(events.Configure(correction_window=window), correction_window=max(window, STRIDE)) as client:
+        client.say(click(1), click(2, 4), click(1, 6), *video(14))
+        await client.frames(14)
+        for what, object_id, frame_index in said:
+            seen = len(client.responses)
+            client.say(events.RemoveObject(object_id) if what == "remove" else click(object_id, frame_index))
+            if what == "click":
+                await client.until(functools.partial(has_answered, client, seen))
+            await client.quiet()
+        await finish(client)
+        return [
+            (result.frame_index, result.revision, one.object_id, one.mask.data)
+            for result in client.all(replies.FrameResult)
+            for one in result.objects
+        ]
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
+@given(
+    st.integers(1, 6),
+    st.lists(
+        st.tuples(st.sampled_from(["click", "click", "click", "remove"]), st.integers(1, 3), st.integers(0, 13)),
+        max_size=6,
+    ),
+)
+def test_the_window_changes_nothing_of_what_is_sent(window: int, said: list[tuple[str, int, int]]) -> None:
+    assert asyncio.run(all_that_is_sent(window, said)) == asyncio.run(all_that_is_sent(14, said))

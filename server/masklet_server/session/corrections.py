@@ -270,7 +270,8 @@ class Corrections:
             if not followed.bank.was_tracked(frame.taken.step):
                 followed.prompted_frames.add(frame.index)
             followed.bank.rewind(frame.taken.step)
-            frame.corrected.add(object_id)
+            in_reach = {index for index in followed.corrected_frames if self._kept.refusal(index) is None}
+            followed.corrected_frames = {*in_reach, frame.index}
             await followed.leave_trail(self._pool)
             self._returning.pop(object_id, None)
         self._swept.update(joining)

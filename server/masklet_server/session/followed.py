@@ -22,6 +22,7 @@ class Followed:
     Attributes:
         bank: Its memory.
         prompted_frames: Indices of its conditioning frames; none until its first one is tracked.
+        corrected_frames: Indices of frames on which it was corrected, as far as these can still be.
         is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not name yet.
         visibility: Whether it is seen, as first results go out.
         trail: Of a clip: what its memory was like along the way, so that any frame can be corrected.
@@ -30,6 +31,7 @@ class Followed:
 
     bank: MemoryBank
     prompted_frames: set[int] = field(default_factory=set)
+    corrected_frames: set[int] = field(default_factory=set)
     is_prompted_now: bool = False
     visibility: Visibility = field(default_factory=Visibility)
     trail: Trail | None = None

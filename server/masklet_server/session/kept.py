@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,13 +23,11 @@ class KeptFrame:
         taken: The frame, with its pixels.
         clip_length: As when it was tracked.
         revision: How often it was sent again.
-        corrected: Ids of the objects that were corrected here.
     """
 
     taken: TakenFrame
     clip_length: int | None
     revision: int = 0
-    corrected: set[int] = field(default_factory=set)
 
     @property
     def index(self) -> int:

@@ -92,11 +92,9 @@ class Tracker:
         return self.objects.pop(object_id, None) is not None
 
     def was_prompted(self, object_id: int, frame_index: int) -> bool:
-        """Whether a prompt for the object was applied on the frame; of corrections, as long as the frame is kept."""
+        """Whether a prompt for the object was applied on the frame; of corrections, as long as more could be."""
         followed = self.objects.get(object_id)
-        kept = self._kept.find(frame_index)
-        corrected = kept is not None and kept.index == frame_index and object_id in kept.corrected
-        return followed is not None and (corrected or frame_index in followed.prompted_frames)
+        return followed is not None and frame_index in followed.prompted_frames | followed.corrected_frames
 
     def clear(self) -> None:
         """Let go of all memories and frames."""
