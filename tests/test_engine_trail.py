@@ -30,7 +30,7 @@ def test_from_each_state_on_the_masks_are_the_same(policy: MemoryPolicy) -> None
     for index in range(14):
         masks.append(step(bank, index))
         if index % 5 == 0:
-            trail.put(bank)
+            trail.put(bank, is_needed=index == 0)
     assert len(trail) == 3
     assert trail.last == 10
     assert [trail.before(index) for index in (0, 4, 5, 9, 13)] == [0, 0, 5, 5, 10]
@@ -47,14 +47,14 @@ def test_a_state_takes_the_place_of_those_after_it() -> None:
     trail = Trail(shelf)
     for index in range(9):
         step(bank, index)
-        trail.put(bank)
+        trail.put(bank, is_needed=True)
     size = shelf.size
     bank.rewind(4)
-    trail.put(bank)
+    trail.put(bank, is_needed=True)
     assert (len(trail), trail.last) == (5, 4)
     for index in range(5, 9):
         step(bank, index)
-        trail.put(bank)
+        trail.put(bank, is_needed=False)
     gc.collect()
     assert shelf.size == size, "space is used again"
     trail.clear()
@@ -65,13 +65,22 @@ def test_nothing_of_it_is_in_memory_and_its_space_is_bounded() -> None:
     bank = MemoryBank("nano")
     step(bank, 0)
     probe = Shelf(10**9)
-    Trail(probe).put(bank)
-    shelf = Shelf(probe.size)
+    Trail(probe).put(bank, is_needed=True)
+    shelf = Shelf(3 * probe.size)
     trail = Trail(shelf)
-    trail.put(bank)
+    trail.put(bank, is_needed=True)
     trail.get(0)
-    assert all(kept.is_away for kept, _ in trail._states.values())
-    step(bank, 1)
+    assert all(piece.is_away for state in trail._states.values() for piece in state.pieces)
+    for index in range(1, 12):
+        step(bank, index)
+        trail.put(bank, is_needed=index == 8)
+        assert shelf.size <= shelf.max_bytes
+        assert trail.last == index, "the others make room"
+        assert trail.before(0) == 0
+    assert trail.before(8) == 8
+    step(bank, 12)
+    trail.put(bank, is_needed=True)
+    step(bank, 13)
     with pytest.raises(ResourceExhausted, match="max_history_bytes"):
-        trail.put(bank)
-    assert len(trail) == 1
+        trail.put(bank, is_needed=False)
+    assert len(trail) == 3

@@ -38,9 +38,13 @@ class Followed:
     lost_trail: ResourceExhausted | None = None
 
     async def leave_trail(self, pool: MaskPool, *, stride: int = 0) -> None:
-        """The memory is as it will stay on its last frame: put it away, if that was not done for `stride` frames.
+        """The memory is as it will stay on its last frame: put it away.
 
         Where there is no room the object has no trail from then on, and goes on without.
+
+        Args:
+            pool: For the writing.
+            stride: Nothing is done if it was put away on one of so many frames before; 0: it was prompted there.
         """
         last = self.bank.last_frame
         if self.trail is None or last is None:
@@ -48,7 +52,7 @@ class Followed:
         if self.trail.last is not None and self.trail.last <= last < self.trail.last + stride:
             return
         try:
-            await pool.run(functools.partial(self.trail.put, self.bank))
+            await pool.run(functools.partial(self.trail.put, self.bank, is_needed=not stride))
         except ResourceExhausted as error:
             self.trail, self.lost_trail = None, error.with_traceback(None)
             self.bank.keeps_prompts = False
