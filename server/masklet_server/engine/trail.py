@@ -76,12 +76,12 @@ class Trail:
         self._states[frame_index] = _State(pieces, len(data), is_needed)
 
     def _put_away(self, piece: Kept) -> None:
-        while not piece.is_away:
-            try:
-                piece.put_away()
-            except ResourceExhausted:
-                if not self._thin_out():
-                    raise
+        try:
+            piece.put_away()
+        except ResourceExhausted:
+            if not self._thin_out():
+                raise
+            self._put_away(piece)
 
     def _thin_out(self) -> bool:
         """Forget every other state that is not needed; whether there was one."""
