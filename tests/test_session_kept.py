@@ -152,6 +152,15 @@ def test_what_is_forgotten_is_told() -> None:
     timetable(10, 40, most=3).check(0)
 
 
+@pytest.mark.parametrize(("time", "nearest"), [(10**300, 1), (-(10**300), 0), (1, 1), (-2, 0), (0, 1), (-1, 0)])
+def test_times_may_lie_as_far_apart_as_they_can(time: int, nearest: int) -> None:
+    times = Timetable(10)
+    times.add(0, -(2**63))
+    times.add(1, 2**63 - 1)
+    times.is_complete = True
+    assert times.nearest(time) == nearest
+
+
 def test_all_times_are_remembered_where_that_is_wanted() -> None:
     times = Timetable(2)
     for index in range(100):

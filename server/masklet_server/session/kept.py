@@ -204,7 +204,10 @@ class Timetable:
         is_ahead = pts_nanoseconds > last and not self.is_complete
         if is_ahead and (upcoming is None or abs(upcoming - pts_nanoseconds) < pts_nanoseconds - last):
             return None
-        distances = np.abs(np.frombuffer(self._times, np.int64) - pts_nanoseconds)
+        times = np.frombuffer(self._times, np.int64)
+        time = np.int64(min(max(pts_nanoseconds, int(times.min())), int(times.max())))
+        # What overflows as a signed number is right as an unsigned one.
+        distances = np.where(times > time, times - time, time - times).view(np.uint64)
         return self._indices[int(distances.argmin())]  # the first of the smallest ones
 
     def check(self, pts_nanoseconds: int) -> None:
