@@ -116,6 +116,10 @@ class InstantEngine:
         """An empty one, which stays so."""
         return MemoryBank(model, correction_window=correction_window)
 
+    def load_bank(self, model: str, data: bytes) -> MemoryBank:
+        """A memory that was dumped."""
+        return MemoryBank.load(data, model=model)
+
     def new_history(self, model: str, shelf: Shelf) -> History:
         """Likewise."""
         return History(model, shelf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
@@ -50,11 +51,13 @@ class FakeBank:
         frames: Those it was tracked on, in order; after going back only those before.
         corrected: Of these, those that were corrected and not tracked again since.
         correctable: Of these, those of which it still holds what a correction takes.
+        keeps_prompts: As of a real one.
     """
 
     def __init__(self, number: int, correction_window: int = 0) -> None:
         self.number = number
         self.correction_window = correction_window
+        self.keeps_prompts = False
         self.prompts: list[Prompt] = []
         self.frames: list[int] = []
         self.corrected: set[int] = set()
@@ -92,6 +95,21 @@ class FakeBank:
     def keep(self, correction_window: int) -> None:
         self.correction_window = correction_window
         self.correctable = {i for i in self.correctable if i > self.frames[-1] - correction_window}
+
+    @property
+    def last_frame(self) -> int | None:
+        return self.frames[-1] if self.frames else None
+
+    def learn_prompts(self, later: FakeBank) -> None:
+        assert self.keeps_prompts
+        assert later.keeps_prompts
+        self.prompts = list(later.prompts)
+
+    def copy(self) -> FakeBank:
+        return FakeEngine.loaded(self.dump())
+
+    def dump(self) -> bytes:
+        return pickle.dumps(self)
 
     @property
     def correction_nbytes(self) -> int:
@@ -158,6 +176,16 @@ class FakeEngine:
         self.policies.append(memory_policy)
         self.banks.append(FakeBank(len(self.banks), correction_window))
         return cast("MemoryBank", self.banks[-1])
+
+    def load_bank(self, model: str, data: bytes) -> MemoryBank:
+        assert model in self.models
+        return cast("MemoryBank", self.loaded(data))
+
+    @staticmethod
+    def loaded(data: bytes) -> FakeBank:
+        bank = pickle.loads(data)
+        assert isinstance(bank, FakeBank)
+        return bank
 
     def new_history(self, model: str, shelf: Shelf) -> History:
         assert model in self.models
@@ -305,11 +333,59 @@ class FakeSource:
 
 
 class FakeClip(FakeSource):
-    """Takes chunks."""
+    """Takes chunks.
+
+    Attributes:
+        readings: Of each time that it was read again, the frames that were taken.
+        reading: How many of them are not over.
+        changed: A frame that is not the same when it is read again.
+    """
+
+    def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.readings: list[list[int]] = []
+        self.reading = 0
+        self.changed: int | None = None
+        self._given: list[Frame] = []
 
     async def feed(self, chunk: bytes) -> None:
         for value in chunk:
             await self.put(value)
+
+    async def next_frame(self) -> Frame | None:
+        if (frame := await super().next_frame()) is not None:
+            self._given.append(frame)
+        return frame
+
+    def again(self, frame_index: int) -> FakeReading:
+        return FakeReading(self, self._given, frame_index)
+
+
+class FakeReading:
+    """A clip's frames once more."""
+
+    def __init__(self, clip: FakeClip, given: Sequence[Frame], frame_index: int) -> None:
+        self._clip = clip
+        self._given = given
+        self._next = frame_index
+        self._taken: list[int] = []
+
+    async def __aenter__(self) -> FakeReading:
+        self._clip.readings.append(self._taken)
+        self._clip.reading += 1
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._clip.reading -= 1
+
+    async def next_frame(self) -> Frame:
+        await asyncio.sleep(0)
+        if self._next == self._clip.changed:
+            raise DataLoss(f"frame {self._next} is not the same")
+        frame = self._given[self._next]
+        self._taken.append(self._next)
+        self._next += 1
+        return frame
 
 
 class FakePictures(FakeSource):

@@ -38,9 +38,10 @@ class Talk:
         limits: SessionLimits,
         engine: FakeEngine | None = None,
         pool: MaskPool | None = None,
+        sources: FakeSources | None = None,
     ) -> None:
         self.engine = engine or FakeEngine()
-        self.sources = FakeSources()
+        self.sources = sources or FakeSources()
         self.pool = pool or MaskPool(1)
         self.responses: list[replies.Response] = []
         self.reading = asyncio.Event()
@@ -110,10 +111,15 @@ class Talk:
 
 @contextlib.asynccontextmanager
 async def talk(
-    config: events.Configure | None = None, *, engine: FakeEngine | None = None, **limits: float
+    config: events.Configure | None = None,
+    *,
+    engine: FakeEngine | None = None,
+    sources: FakeSources | None = None,
+    **limits: float,
 ) -> AsyncIterator[Talk]:
     """A session that is ended with the block, whatever its state."""
-    client = Talk(config or events.Configure(), SessionLimits(**limits), engine)  # type: ignore[arg-type]
+    held = SessionLimits(**limits)  # type: ignore[arg-type]
+    client = Talk(config or events.Configure(), held, engine, sources=sources)
     try:
         yield client
     finally:

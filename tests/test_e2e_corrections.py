@@ -152,7 +152,8 @@ def test_a_time_names_a_frame(client: masklet.Client) -> None:
 
 def test_what_can_not_be_corrected_is_told_and_the_call_goes_on(client: masklet.Client) -> None:
     errors: list[masklet.MaskletError] = []
-    with client.track(lossless(8), prompt("box"), window=2, correction_window=2, on_error=errors.append) as tracking:
+    pictures = list(frames()[:8])
+    with client.track(pictures, prompt("box"), window=2, correction_window=2, on_error=errors.append) as tracking:
         for frame in tracking:
             if frame.frame_index == 5 and frame.revision == 0:
                 tracking.clear_prompts(1, 0)
@@ -163,11 +164,11 @@ def test_what_can_not_be_corrected_is_told_and_the_call_goes_on(client: masklet.
     assert (last.frame_index, set(last.objects)) == (7, {1})
     assert [type(error) for error in errors] == [masklet.FailedPrecondition, masklet.InvalidArgument]
     assert [v.field for v in errors[1].violations] == ["prompt.frame_index"]
-    assert "can. A clip can be sent with PROPAGATION_ON_REQUEST" in errors[1].message
+    assert "can. Of a clip that is sent as a file" in errors[1].message
 
 
 def test_without_a_handler_the_error_is_raised(client: masklet.Client) -> None:
-    with client.track(lossless(6), prompt("box"), window=1, correction_window=1) as tracking:
+    with client.track(list(frames()[:6]), prompt("box"), window=1, correction_window=1) as tracking:
         for _ in range(4):
             next(tracking)
         tracking.add_prompt(click(1, 0, center(0)))

@@ -118,11 +118,39 @@ def test_a_dump_of_another_model_is_refused() -> None:
         MemoryBank.load(tracked(1).dump(), model="sam2.1-tiny")
 
 
-def test_a_prompted_bank_cannot_be_dumped_before_its_step() -> None:
-    bank = MemoryBank("nano")
-    apply_prompt(small_network(), Work(bank, features(0), 0), click(), height=HEIGHT, width=WIDTH)
-    with pytest.raises(FailedPrecondition, match=r"\[0\] are prompted and not tracked"):
-        bank.dump()
+@pytest.mark.parametrize("frame_index", [0, 3])
+def test_a_prompt_that_waits_for_its_step_is_dumped_too(frame_index: int) -> None:
+    bank = tracked(frame_index + 1, correction_window=2) if frame_index else MemoryBank("nano")
+    work = Work(bank, features(frame_index), frame_index)
+    apply_prompt(small_network(), work, click(), height=HEIGHT, width=WIDTH)
+    bank.rewind(frame_index)
+    loaded = MemoryBank.load(bank.dump(), model="nano")
+    assert loaded.nbytes == bank.nbytes
+    assert [one.is_conditioning for one in loaded.prompted.values()] == [frame_index == 0]
+    start = frame_index + 1
+    for ours, theirs in zip(go_on(bank, start, start + 3), go_on(loaded, start, start + 3), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not bank.prompted
+
+
+def test_prompts_are_kept_for_good_where_that_is_wanted() -> None:
+    bank, plain = MemoryBank("nano"), MemoryBank("nano")
+    bank.keeps_prompts = True
+    for index in range(20):
+        for one in (bank, plain):
+            run_frames(small_network(), [job(one, index, [click()] if index in (0, 2) else [])])
+    later = MemoryBank.load(bank.copy().dump(), model="nano")
+    assert later.keeps_prompts
+    for one in (bank, later):
+        assert list(one.clicks) == [0, 2]
+        assert [i for i, memory in one.conditioning.items() if memory.logits is not None] == [0, 2]
+    assert plain.clicks == {}
+    assert bank.nbytes > plain.nbytes
+    assert bank.correction_nbytes == 0, "no window has to do with it"
+    plain.learn_prompts(later)
+    assert list(plain.clicks) == [0, 2]
+    assert plain.conditioning == later.conditioning
+    assert plain.conditioning is not later.conditioning
 
 
 def test_frames_cannot_be_skipped_or_repeated() -> None:

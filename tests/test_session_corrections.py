@@ -308,14 +308,14 @@ async def test_a_prompt_for_a_removed_object_starts_it_anew() -> None:
 
 
 async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() -> None:
-    async with talk(events.Configure(correction_window=3)) as client:
-        client.say(click(1), *video(10))
+    async with talk(events.Configure(live=True, correction_window=3)) as client:
+        client.say(click(1), *[PICTURE] * 10, events.EndOfVideo())
         await client.frames(10)
         client.say(click(1, 6))
         await client.until(lambda: client.problems)
         assert violations(client) == [["prompt.frame_index"]]
         assert "is 6, which was tracked too long ago to be corrected; frames 7 to 9 can" in client.problems[0]
-        assert "PROPAGATION_ON_REQUEST" in client.problems[0]
+        assert "sent as a file, or with PROPAGATION_ON_REQUEST, every frame can be" in client.problems[0]
         client.say(click(1, 7))
         await client.frames(13)
         await finish(client)
@@ -323,8 +323,8 @@ async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() 
 
 
 async def test_the_server_bounds_the_window() -> None:
-    async with talk(events.Configure(correction_window=50), correction_window=2) as client:
-        client.say(click(1), *video(6))
+    async with talk(events.Configure(live=True, correction_window=50), correction_window=2) as client:
+        client.say(click(1), *[PICTURE] * 6, events.EndOfVideo())
         await client.frames(6)
         client.say(click(1, 3))
         await client.until(lambda: client.problems)
@@ -658,8 +658,8 @@ async def test_without_corrections_a_time_is_at_the_latest_the_next_frame() -> N
 
 
 async def test_a_time_before_all_that_can_be_corrected() -> None:
-    async with talk(events.Configure(correction_window=3)) as client:
-        client.say(click(1), *video(8))
+    async with talk(events.Configure(live=True, correction_window=3)) as client:
+        client.say(click(1), *[PICTURE] * 8, events.EndOfVideo())
         await client.frames(8)
         client.say(at(0.1))
         await client.until(lambda: client.problems)

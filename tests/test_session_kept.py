@@ -50,7 +50,7 @@ def test_a_window_of_nothing_keeps_nothing() -> None:
     assert len(kept_frames(3, window=0)) == 0
 
 
-def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
+async def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
     kept = KeptFrames(3, 10**9)
     for step, (index, skipped) in enumerate([(0, ()), (4, (1, 2, 3)), (5, ()), (9, (6, 7, 8))]):
         kept.add(taken(index, step, skipped), None, [])
@@ -59,12 +59,12 @@ def test_a_skipped_frames_prompts_are_the_next_ones() -> None:
     second = kept.find(4)
     assert second is not None
     assert (second.first_index, second.index) == (1, 4)
-    third = kept.after(second)
+    third = await kept.after(second)
     assert third is not None
     assert third.index == 5
     last = kept.find(9)
     assert last is not None
-    assert kept.after(last) is None
+    assert await kept.after(last) is None
     refusal = kept.refusal(0)
     assert refusal is not None
     assert "frames 1 to 9 can" in refusal.message
@@ -150,3 +150,20 @@ def test_what_is_forgotten_is_told() -> None:
         times.check(39 * 10**6)
     assert [v.field for v in caught.value.violations] == ["prompt.pts_seconds"]
     timetable(10, 40, most=3).check(0)
+
+
+@pytest.mark.parametrize(("time", "nearest"), [(10**300, 1), (-(10**300), 0), (1, 1), (-2, 0), (0, 1), (-1, 0)])
+def test_times_may_lie_as_far_apart_as_they_can(time: int, nearest: int) -> None:
+    times = Timetable(10)
+    times.add(0, -(2**63))
+    times.add(1, 2**63 - 1)
+    times.is_complete = True
+    assert times.nearest(time) == nearest
+
+
+def test_all_times_are_remembered_where_that_is_wanted() -> None:
+    times = Timetable(2)
+    for index in range(100):
+        times.add(index, index * 40 * 10**6, forget=False)
+    times.check(-1)
+    assert [times.nearest(time * 10**6) for time in (-1, 59, 61, 60, 3960)] == [0, 1, 2, 1, 99]

@@ -124,7 +124,7 @@ class Client(RuleBasedStateMachine):
         given = click(object_id, frame_index)
         self._say(events.PromptObject(given.prompt, on_next_frame))
 
-    @rule(object_id=OBJECTS, back=st.integers(1, 6))
+    @rule(object_id=OBJECTS, back=st.integers(1, 20))
     def correct(self, object_id: int, back: int) -> None:
         tracked = [result.frame_index for result in self.talk.all(replies.FrameResult)]
         self._say(click(object_id, max([0, *tracked]) - min(back, max([0, *tracked]))))

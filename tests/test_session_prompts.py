@@ -219,10 +219,11 @@ async def test_late_prompts_are_corrections_and_come_in_order_for_each_object() 
     for given_prompt in (a, b, c, d):
         book.add(given_prompt)
     assert book.corrected.is_set()
-    assert book.late_frames() == [4, 5]
+    assert book.late_frames() == {1: 4, 2: 5}
+    assert book.take_late(4, 5, {7}) == []
     assert book.take_late(3, 3) == [], "what came before goes first"
     assert book.take_late(4, 5) == [a, b], "and what came after it waits with it"
-    assert book.late_frames() == [3]
+    assert book.late_frames() == {1: 3}
     assert book.take_late(3, 5) == [c, d]
     assert not book.corrected.is_set()
     assert len(book) == 0

@@ -85,9 +85,9 @@ class Client(BaseClient):
                 "distractor_aware": frames that tell the object from look-alikes are kept longer. "motion_aware": masks
                 that fit the object's motion are preferred, and only good frames are remembered.
             window: Frames that the server may be ahead of this loop; 0 for as many as it allows.
-            correction_window: Of the last frames tracked, how many can still be corrected; 0 for as many as the server
-                allows. Naming it says that the loop will: the server then waits for it before it ends, so that the
-                last frames can be corrected, too.
+            correction_window: Of the last frames tracked, how many are kept ready to be corrected (of a file all can
+                be, but earlier ones take longer); 0 for as many as the server allows. Naming it says that the loop
+                will: the server then waits for it before it ends, so that the last frames can be corrected, too.
             timeout: Seconds for the whole video; None for no limit.
             timings: Each result says where its frame's time went, in `FrameResult.timings`.
             on_prompt: Called on this thread with what the model makes of each prompt, before its frame comes.

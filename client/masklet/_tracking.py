@@ -118,8 +118,9 @@ class Tracking(Stream, Iterator[FrameResult]):
     def add_prompt(self, prompt: Prompt) -> None:
         """Prompt while the video runs; from any thread.
 
-        On a frame that was tracked already, and lies within the correction window, the object is corrected: the frame
-        and those after it come once more, in order, with the corrected objects alone and a higher `revision`.
+        On a frame that was tracked already (of other videos than files: within the correction window) the object is
+        corrected: the frame and those after it come once more, in order, with the corrected objects alone and a higher
+        `revision`.
         """
         with self._sender.changing():
             self._sender.protocol.add_prompt(prompt)

@@ -123,7 +123,7 @@ class Settings(BaseModel):
     correction_window: Count = _setting(
         _SESSION.correction_window,
         "Limits for a session",
-        "How many of the last tracked frames can still be corrected; 0: none.",
+        "How many of the last tracked frames are kept ready to be corrected; 0: no corrections.",
     )
     correction_bytes: Bytes = _setting(
         _SESSION.correction_bytes,
@@ -141,7 +141,7 @@ class Settings(BaseModel):
     max_history_bytes: Bytes = _setting(
         _SESSION.max_history_bytes,
         "Limits for a session",
-        "Propagation on request: temporary file of what is remembered of objects.",
+        "Temporary file of what is remembered of objects, for corrections of a file and propagation on request.",
     )
 
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(

@@ -67,9 +67,8 @@ class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagati
     PROPAGATION_AUTOMATIC: _Propagation.ValueType  # 1
     """Each frame as it arrives, once.
 
-    A prompt on a frame within the correction window that was tracked already corrects the object there, and the object
-    is tracked again from there to the last frame tracked. A prompt for an object that is not followed begins it on that
-    frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
+    A prompt on a frame that was tracked already corrects the object there, and the object is tracked again from there to
+    the last frame tracked. A prompt for an object that is not followed begins it on that frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
     corrected objects alone and a `revision` of one more than before; each takes its place in the window. Until
     then new frames wait, or with DELIVERY_LATEST are skipped. Masks are those that SAM 2 gives when it
     propagates after each prompt: a correction counts as one of the last frames' memories, not as a prompted frame;
@@ -77,8 +76,13 @@ class _PropagationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Propagati
     before it was tracked shows there, and changes no other frame (to change those, remove the object and prompt it anew).
     Several corrections are applied in the order in which they come, where possible on one way to the last frame.
 
-    A frame outside of the window is refused with an `error` on prompt.frame_index, which names the frames that can be
-    corrected.
+    Any frame of a file (`video_chunk`s or a `source_url`, without `live`, with DELIVERY_LOSSLESS) can be corrected. Before
+    the correction window it takes longer: the frames are decoded again, and the object is first tracked to the frame
+    from one some frames before it, as the first time and without results. Where the same pixels can't be had again, as of
+    a damaged file, the correction is refused with an `error` of DATA_LOSS (or the session ends so, if the object is on
+    its way to the last frame by then); where the server has no room for the object's earlier memory any longer, of
+    RESOURCE_EXHAUSTED. Of anything else but a file a frame outside of the window is refused with an `error` on
+    prompt.frame_index, which names the frames that can be corrected.
     """
     PROPAGATION_ON_REQUEST: _Propagation.ValueType  # 2
     """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
@@ -110,9 +114,8 @@ PROPAGATION_UNSPECIFIED: Propagation.ValueType  # 0
 PROPAGATION_AUTOMATIC: Propagation.ValueType  # 1
 """Each frame as it arrives, once.
 
-A prompt on a frame within the correction window that was tracked already corrects the object there, and the object
-is tracked again from there to the last frame tracked. A prompt for an object that is not followed begins it on that
-frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
+A prompt on a frame that was tracked already corrects the object there, and the object is tracked again from there to
+the last frame tracked. A prompt for an object that is not followed begins it on that frame. The client gets a `prompt_result`, then the frame and those after it once more, in order, with the
 corrected objects alone and a `revision` of one more than before; each takes its place in the window. Until
 then new frames wait, or with DELIVERY_LATEST are skipped. Masks are those that SAM 2 gives when it
 propagates after each prompt: a correction counts as one of the last frames' memories, not as a prompted frame;
@@ -120,8 +123,13 @@ tracking again from an earlier frame takes back corrections on later ones; and o
 before it was tracked shows there, and changes no other frame (to change those, remove the object and prompt it anew).
 Several corrections are applied in the order in which they come, where possible on one way to the last frame.
 
-A frame outside of the window is refused with an `error` on prompt.frame_index, which names the frames that can be
-corrected.
+Any frame of a file (`video_chunk`s or a `source_url`, without `live`, with DELIVERY_LOSSLESS) can be corrected. Before
+the correction window it takes longer: the frames are decoded again, and the object is first tracked to the frame
+from one some frames before it, as the first time and without results. Where the same pixels can't be had again, as of
+a damaged file, the correction is refused with an `error` of DATA_LOSS (or the session ends so, if the object is on
+its way to the last frame by then); where the server has no room for the object's earlier memory any longer, of
+RESOURCE_EXHAUSTED. Of anything else but a file a frame outside of the window is refused with an `error` on
+prompt.frame_index, which names the frames that can be corrected.
 """
 PROPAGATION_ON_REQUEST: Propagation.ValueType  # 2
 """When `propagate` asks, in either direction, as often as wanted: SAM 2's own way of working, for annotation. The
@@ -338,10 +346,10 @@ class TrackConfig(_message.Message):
     propagation: Global___Propagation.ValueType
     """When frames are tracked."""
     correction_window: _builtins.int
-    """Frames back from the last one tracked on which prompts are still taken as corrections. 0: the server's default,
-    which is also the most; fewer where the memory for them does not suffice, as with many objects. A client that sets it
-    has the last word: `done` is sent only when it has acknowledged all results, or half-closed, so that the last
-    frames can be corrected, too.
+    """Frames back from the last one tracked that are kept ready to be corrected; of other videos than files no earlier one
+    can be. 0: the server's default, which is also the most; fewer where the memory for them does not suffice, as with
+    many objects. A client that sets it has the last word: `done` is sent only when it has acknowledged all results, or
+    half-closed, so that the last frames can be corrected, too.
     """
     memory_policy: Global___MemoryPolicy.ValueType
     """What an object's memory keeps; with PROPAGATION_ON_REQUEST only SAM 2's own."""

@@ -44,6 +44,10 @@ class MemoryBank:
         model: Name of the model that makes its memories; a dump loads only for the same model.
         correction_window: How many of the last tracked frames can still be corrected.
         memory_policy: Which tracked frames are remembered; another one than SAM 2's holds their memories itself.
+
+    Attributes:
+        keeps_prompts: All that was ever said of the object stays: clicks, and the logits of conditioning frames. So
+            frames can be corrected once the bank is brought back to them; see `masklet_server.engine.trail`.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class MemoryBank:
         self.memory_policy = memory_policy
         self.policy: Policy[Any] | None = new_policy(memory_policy)
         self.correction_window = correction_window
+        self.keeps_prompts = False
         self.first_frame: int | None = None
         self.last_frame: int | None = None
         self.conditioning: dict[int, Memory] = {}
@@ -109,14 +114,15 @@ class MemoryBank:
         oldest_logits = frame_index - self.correction_window
         for index in [i for i in self.recent if i <= oldest_pointer]:
             del self.recent[index]
-        for memories, keep_features in ((self.recent, False), (self.conditioning, True)):
+        for memories, is_conditioning in ((self.recent, False), (self.conditioning, True)):
+            keep_logits = is_conditioning and self.keeps_prompts
             for index, memory in memories.items():
                 memories[index] = dataclasses.replace(
                     memory,
-                    features=memory.features if keep_features or index > oldest_features else None,
-                    logits=memory.logits if index > oldest_logits else None,
+                    features=memory.features if is_conditioning or index > oldest_features else None,
+                    logits=memory.logits if keep_logits or index > oldest_logits else None,
                 )
-        for index in [i for i in self.clicks if i <= oldest_logits]:
+        for index in [i for i in self.clicks if i <= oldest_logits and not self.keeps_prompts]:
             del self.clicks[index]
         if self.policy is not None:
             self.policy.forget(frame_index, self.correction_window)
@@ -139,6 +145,13 @@ class MemoryBank:
         self.last_frame = frame_index
         if self.policy is not None:
             self.policy.rewind(frame_index)
+
+    def learn_prompts(self, later: MemoryBank) -> None:
+        """Take over what was said of the object by the time of a later state: what rewinding from there would keep.
+
+        Both must keep their prompts.
+        """
+        self.conditioning, self.clicks = dict(later.conditioning), dict(later.clicks)
 
     def check_correctable(self, frame_index: int) -> None:
         """Make sure that everything a correction on the frame needs is still here.
@@ -259,6 +272,7 @@ class MemoryBank:
     def copy(self) -> MemoryBank:
         """A bank that shares the tensors (which nothing changes in place) and not the books."""
         twin = MemoryBank(self.model, correction_window=self.correction_window, memory_policy=self.memory_policy)
+        twin.keeps_prompts = self.keeps_prompts
         twin.restore(self)
         return twin
 
@@ -270,21 +284,19 @@ class MemoryBank:
         self.policy = None if other.policy is None else other.policy.copy()
 
     def dump(self) -> bytes:
-        """The bank as a safetensors file; of a frame that was prompted and not tracked since, nothing may be pending.
-
-        Raises:
-            FailedPrecondition: A prompt has not been followed by a step yet.
-        """
-        if self.prompted:
-            raise FailedPrecondition(
-                f"frames {sorted(self.prompted)} are prompted and not tracked yet; dump after the step"
-            )
+        """The bank as a safetensors file, with prompts that wait for the next step."""
+        prompted = {index: prompted.memory for index, prompted in self.prompted.items()}
         tensors = {
             f"{kind}.{index}.{name}": tensor.contiguous().cpu()
-            for kind, memories in (("conditioning", self.conditioning), ("recent", self.recent))
+            for kind, memories in (
+                ("conditioning", self.conditioning),
+                ("recent", self.recent),
+                ("prompted", prompted),
+            )
             for index, memory in memories.items()
             for name, tensor in memory.tensors
         }
+        tensors |= {f"top.{index}.top": one.top.contiguous().cpu() for index, one in self.prompted.items()}
         for index, (coords, labels) in self.clicks.items():
             tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
         if self.policy is not None:
@@ -296,6 +308,8 @@ class MemoryBank:
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
             "conditioning": list(self.conditioning),  # in the order of prompting, which safetensors would sort
+            "prompted": [[index, one.is_conditioning] for index, one in self.prompted.items()],
+            "keeps_prompts": self.keeps_prompts,
             "policy": None if self.policy is None else self.policy.to_json(),
         }
         # One entry, because safetensors writes several in an order that changes from run to run.
@@ -328,6 +342,11 @@ class MemoryBank:
             kind, index, name = key.split(".")
             parts.setdefault((kind, int(index)), {})[name] = tensor.to(device)
         bank.conditioning = {i: Memory(**parts["conditioning", i]) for i in state["conditioning"]}
+        bank.prompted = {
+            i: Prompted(Memory(**parts["prompted", i]), parts["top", i]["top"], is_conditioning)
+            for i, is_conditioning in state.get("prompted", [])
+        }
+        bank.keeps_prompts = state.get("keeps_prompts", False)
         bank.recent = {i: Memory(**part) for (kind, i), part in sorted(parts.items()) if kind == "recent"}
         bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in parts.items() if kind == "clicks"}
         if bank.policy is not None:

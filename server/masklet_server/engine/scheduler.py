@@ -151,6 +151,17 @@ class Engine:
         self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
 
+    def load_bank(self, model: str, data: bytes) -> MemoryBank:
+        """A memory that was dumped by `MemoryBank.dump`; freed when its last reference goes.
+
+        Raises:
+            NotFound: The model is not loaded.
+            InvalidArgument: These are not a bank's bytes, or it belongs to another model.
+        """
+        bank = MemoryBank.load(data, model=model, device=self.network(model).device)
+        self._banks.add(weakref.ref(bank, self._banks.discard))
+        return bank
+
     def new_history(self, model: str, shelf: Shelf) -> History:
         """An empty memory for one object that is tracked on request; freed when its last reference goes.
 

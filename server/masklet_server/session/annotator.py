@@ -24,13 +24,13 @@ from masklet_server.session.events import Direction
 from masklet_server.session.frames import POINTER_FRAMES
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.options import TrackerOptions
 from masklet_server.session.passes import frame_range
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.request_queue import Asked, RequestQueue
 from masklet_server.session.results import object_result, timings
 from masklet_server.session.sending import Sending
-from masklet_server.session.tracker import TrackerOptions
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.source import Frame
 

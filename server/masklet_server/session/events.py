@@ -62,8 +62,8 @@ class Configure:
         return_logits: Results carry logits, too.
         timings: Frame results say where their time went.
         memory_policy: What the objects' memories keep.
-        correction_window: Of the last frames, how many can still be prompted; 0 for the server's limit. A client that
-            says it has the last word: the session ends once all its results are acknowledged.
+        correction_window: Of the last frames, how many are kept to be corrected; 0 for the server's limit. A client
+            that says it has the last word: the session ends once all its results are acknowledged.
 
     Raises:
         InvalidArgument: The latency is no time, or the options contradict one another.

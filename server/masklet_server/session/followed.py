@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
 from masklet_server.engine.jobs import FrameOutput, ObjectOutput
+from masklet_server.engine.trail import Trail
+from masklet_server.masks.pool import MaskPool
 from masklet_server.session.frames import TakenFrame
 from masklet_server.session.visibility import Visibility
 
@@ -19,14 +22,40 @@ class Followed:
     Attributes:
         bank: Its memory.
         prompted_frames: Indices of its conditioning frames; none until its first one is tracked.
+        corrected_frames: Indices of frames on which it was corrected, as far as these can still be.
         is_prompted_now: The frame under way has prompts for it, which `prompted_frames` does not name yet.
         visibility: Whether it is seen, as first results go out.
+        trail: Of a clip: what its memory was like along the way, so that any frame can be corrected.
+        lost_trail: Why there is no trail any longer.
     """
 
     bank: MemoryBank
     prompted_frames: set[int] = field(default_factory=set)
+    corrected_frames: set[int] = field(default_factory=set)
     is_prompted_now: bool = False
     visibility: Visibility = field(default_factory=Visibility)
+    trail: Trail | None = None
+    lost_trail: ResourceExhausted | None = None
+
+    async def leave_trail(self, pool: MaskPool, *, stride: int = 0) -> None:
+        """The memory is as it will stay on its last frame: put it away.
+
+        Where there is no room the object has no trail from then on, and goes on without.
+
+        Args:
+            pool: For the writing.
+            stride: Nothing is done if it was put away on one of so many frames before; 0: it was prompted there.
+        """
+        last = self.bank.last_frame
+        if self.trail is None or last is None:
+            return
+        if self.trail.last is not None and self.trail.last <= last < self.trail.last + stride:
+            return
+        try:
+            await pool.run(functools.partial(self.trail.put, self.bank, is_needed=not stride))
+        except ResourceExhausted as error:
+            self.trail, self.lost_trail = None, error.with_traceback(None)
+            self.bank.keeps_prompts = False
 
 
 # One of them by its id.

@@ -23,6 +23,7 @@ class VideoIntake:
         source: The source, once it is made.
         pictures: The same, if the video comes as pictures.
         packets: The same, if it comes as packets.
+        clip: The same, if it is a file.
         is_fetching: The server fetches the video itself, and has begun.
         is_complete: All of the video was fed.
 
@@ -54,7 +55,7 @@ class VideoIntake:
         self.pictures: PictureInput | None = None
         self.packets: PacketInput | None = None
         self.is_fetching = self.is_complete = False
-        self._clip: ClipInput | None = None
+        self.clip: ClipInput | None = None
         self._config = config
         self._sources = sources
         self._image_size = image_size
@@ -79,11 +80,11 @@ class VideoIntake:
         """
         self._check_kind("video_chunk")
         self._machine.step(Step.VIDEO)
-        if self._clip is None:
-            self._clip = self._sources.clip(self._image_size)
-            await self._open(self._clip)
+        if self.clip is None:
+            self.clip = self._sources.clip(self._image_size)
+            await self._open(self.clip)
         with self._idle.waiting("the decoder to take more video"):
-            await self._clip.feed(chunk)
+            await self.clip.feed(chunk)
 
     async def on_picture(self, picture: Picture) -> None:
         """Take the next picture; see `on_chunk`."""
@@ -134,7 +135,7 @@ class VideoIntake:
         self.source.set_result(source)
 
     async def _fetch(self, download: Download) -> None:
-        clip = self._sources.clip(self._image_size)
+        self.clip = clip = self._sources.clip(self._image_size)
         self._machine.step(Step.VIDEO)
         await self._open(clip)
         async with contextlib.aclosing(download.chunks()) as chunks:

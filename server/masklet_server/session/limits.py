@@ -20,12 +20,14 @@ class SessionLimits:
             propagation: people think.
         max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
             not say itself.
-        correction_window: Of the last frames, how many can still be prompted; 0: none that was tracked.
+        correction_window: Of the last frames, how many are kept so that they can still be prompted; 0: none that was
+            tracked can be. Of a file so many frames lie between two states of an object's memory that are put away.
         correction_bytes: What these frames' pixels, and what memory banks hold for their sake, may take; where it does
             not suffice, fewer frames can be corrected.
         max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
         max_stored_frame_bytes: Of the temporary file with all frames of a video whose client asks for each propagation.
-        max_history_bytes: Of the temporary file with what such a session remembers of its objects.
+        max_history_bytes: Of the temporary file with what such a session, or one with a video file, remembers of its
+            objects.
         max_message_bytes: Of one gRPC message, which has to hold all results of a frame.
     """
 

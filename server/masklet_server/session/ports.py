@@ -31,6 +31,9 @@ class TrackingEngine(Protocol):
     ) -> MemoryBank:
         """An empty memory for one object; freed when its last reference goes."""
 
+    def load_bank(self, model: str, data: bytes) -> MemoryBank:
+        """A memory that was dumped; takes milliseconds, so not on the event loop."""
+
     def new_history(self, model: str, shelf: Shelf) -> History:
         """An empty memory for one object that is tracked on request."""
 
@@ -60,11 +63,27 @@ class Source(Protocol):
         """Say that nothing more will be fed."""
 
 
+class EarlierInput(Protocol):
+    """Frames that a source has given already; see `masklet_server.video.again.ClipAgain`."""
+
+    async def __aenter__(self) -> EarlierInput:
+        """Start decoding."""
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Kill the decoder."""
+
+    async def next_frame(self) -> Frame:
+        """Wait for the next frame; it must be one that was given before. DataLoss where it is not the same any more."""
+
+
 class ClipInput(Source, Protocol):
     """A source that takes a video file's bytes."""
 
     async def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
+
+    def again(self, frame_index: int) -> EarlierInput:
+        """The frames once more, from one on that was given already."""
 
 
 class PictureInput(Source, Protocol):

@@ -217,7 +217,7 @@ class PromptBook:
             upcoming: The time of the frame after it, or None where that is not known.
             last: None will come after it.
         """
-        self._times.add(frame_index, pts_nanoseconds)
+        self._times.add(frame_index, pts_nanoseconds, forget=self._kept.earlier is None)
         self._times.is_complete = last
         timed, self._timed = self._timed, []
         for given in timed:
@@ -242,20 +242,27 @@ class PromptBook:
 
     # Corrections
 
-    def late_frames(self) -> list[int]:
-        """The frame of each object's first correction that waits."""
+    def late_frames(self) -> dict[int, int]:
+        """By object, the frame of its first correction that waits."""
         first: dict[int, int] = {}
         for given in self._late:
             first.setdefault(given.object_id, given.frame_index)
-        return list(first.values())
+        return first
 
-    def take_late(self, first: int, last: int) -> list[GivenPrompt]:
-        """Each object's first corrections, as far as they are for the frames from `first` to `last`, in order."""
+    def take_late(self, first: int, last: int, object_ids: Collection[int] | None = None) -> list[GivenPrompt]:
+        """Each object's first corrections, as far as they are for the frames from `first` to `last`, in order.
+
+        Args:
+            first: A frame.
+            last: A later one, or the same.
+            object_ids: The objects asked for; None: all.
+        """
         taken: list[GivenPrompt] = []
         left: list[GivenPrompt] = []
         for given in self._late:
             comes_after_another = any(other.object_id == given.object_id for other in left)
             fits = first <= given.frame_index <= last and not comes_after_another
+            fits = fits and (object_ids is None or given.object_id in object_ids)
             (taken if fits else left).append(given)
         self._late = left
         if not left:

@@ -18,17 +18,18 @@ from masklet_server.session import events, replies
 from masklet_server.session.annotator import Annotator
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event
-from masklet_server.session.followed import check_prompted_frames
 from masklet_server.session.frames import FrameFeed, LatestFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.intake import VideoIntake
 from masklet_server.session.kept import KeptFrames
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.options import TrackerOptions
 from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
-from masklet_server.session.prompts import GivenPrompt, PromptBook
+from masklet_server.session.prompting import Prompting
+from masklet_server.session.prompts import PromptBook
 from masklet_server.session.replies import Response, Send
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.session.tracker import Tracker, TrackerOptions
+from masklet_server.session.tracker import Tracker
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.source import VideoInfo
 
@@ -147,8 +148,10 @@ class Session:
             kept=self._kept,
             ledger=self._credits,
             idle=self._idle,
+            limits=limits,
             send=self._send,
         )
+        self._prompting = Prompting(self._book, self._tracker, pool)
 
     @property
     def state(self) -> State:
@@ -280,12 +283,9 @@ class Session:
                     self._credits.ack(event.sequence)
                 case _ if self._annotator is not None:
                     self._on_request(self._annotator, event)
-                case events.PromptObject():
-                    await self._on_prompt(event)
-                case events.RemoveObject():
-                    self._on_remove(event.object_id)
-                case events.ClearPrompts():
-                    self._on_clear(event.object_id, event.frame_index)
+                case events.PromptObject() | events.RemoveObject() | events.ClearPrompts():
+                    self._machine.step(_STEPS[type(event)])
+                    await self._prompting.take(event)
                 case events.Propagate() | events.StopPropagation() | events.Reset():
                     name = _STEPS[type(event)].value
                     raise FailedPrecondition(f"{name} needs config.propagation = PROPAGATION_ON_REQUEST")
@@ -310,43 +310,6 @@ class Session:
                 | events.Unreadable()
             ):
                 annotator.ask(event)
-
-    async def _on_prompt(self, event: events.PromptObject) -> None:
-        self._machine.step(Step.PROMPT)
-        given = event.prompt
-        if given.mask is not None:
-            await self._pool.run(given.check_mask)
-        if event.on_next_frame:
-            given = given.on_frame(self._book.next_frame)
-        self._check_conditioning(given)
-        self._book.add(given, self._tracker.objects)
-
-    def _check_conditioning(self, given: GivenPrompt) -> None:
-        timed = given.pts_nanoseconds is not None
-        if not timed and given.frame_index < self._book.next_frame:
-            return  # a correction
-        followed = self._tracker.objects.get(given.object_id)
-        prompted = 0 if followed is None else len(followed.prompted_frames) + followed.is_prompted_now
-        waiting = self._book.frames_of(given.object_id) | (set() if timed else {given.frame_index})
-        times = self._book.times_of(given.object_id) + timed
-        check_prompted_frames(given.object_id, prompted + len(waiting) + times)
-
-    def _on_remove(self, object_id: int) -> None:
-        self._machine.step(Step.REMOVE_OBJECT)
-        waiting = self._book.drop(object_id)
-        if not self._tracker.remove(object_id) and not waiting:
-            raise NotFound(f"object {object_id} is not followed, and no prompt for it waits")
-
-    def _on_clear(self, object_id: int, frame_index: int) -> None:
-        self._machine.step(Step.CLEAR_PROMPTS)
-        if self._book.drop(object_id, frame_index):
-            return
-        if self._tracker.was_prompted(object_id, frame_index):
-            raise FailedPrecondition(
-                f"the prompt for object {object_id} on frame {frame_index} was applied already: correct the object by "
-                "another prompt, or remove it and prompt it anew; with PROPAGATION_ON_REQUEST prompts can be taken back"
-            )
-        raise NotFound(f"no prompt for object {object_id} on frame {frame_index} waits")
 
     # Tracking
 
@@ -389,7 +352,7 @@ class Session:
         """Track all frames as they arrive; how many there were."""
         frames = self._feed(source)
         async with frames.running():
-            await self._tracker.run(frames)
+            await self._tracker.run(frames, None if self._config.live else self._video.clip)
         await self._report(self._book.close(frames.frame_count))
         if frames.broken_promise():
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])

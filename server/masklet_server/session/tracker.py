@@ -12,16 +12,19 @@ from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.masks.encoding import MaskEncoding
+from masklet_server.engine.shelf import Shelf
+from masklet_server.engine.trail import Trail
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.corrections import Corrections
 from masklet_server.session.credits import Credits
+from masklet_server.session.earlier import EarlierFrames
 from masklet_server.session.followed import Followed, Outcome
 from masklet_server.session.frames import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.kept import KeptFrame, KeptFrames
-from masklet_server.session.ports import TrackingEngine
+from masklet_server.session.limits import SessionLimits
+from masklet_server.session.options import TrackerOptions
+from masklet_server.session.ports import ClipInput, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.replies import FrameResult, ObjectResult, Problem, PromptResult, Send
 from masklet_server.session.results import object_result, timings
@@ -41,34 +44,6 @@ class _Entry:
     def is_idle(self) -> bool:
         """New, and nothing says where it is."""
         return not self.prompts and not self.followed.prompted_frames
-
-
-@dataclass(frozen=True)
-class TrackerOptions:
-    """What holds for all frames of one session.
-
-    Attributes:
-        stream: The session's id.
-        model: A loaded model.
-        mask_encoding: Of the results.
-        deterministic: Never batched with other streams.
-        latest: Frames go on coming whether or not the client takes results, so that its silence must be noticed by
-            itself.
-        return_logits: Results carry logits, too.
-        timings: Results say where their time went.
-        memory_policy: What the objects' memories keep.
-        waits_for_acks: After the last frame, wait for corrections until all results are acknowledged.
-    """
-
-    stream: str
-    model: str
-    mask_encoding: MaskEncoding
-    deterministic: bool
-    latest: bool = False
-    return_logits: bool = False
-    timings: bool = False
-    memory_policy: MemoryPolicy = MemoryPolicy.SAM2
-    waits_for_acks: bool = False
 
 
 class Tracker:
@@ -92,6 +67,7 @@ class Tracker:
         kept: KeptFrames,
         ledger: Credits,
         idle: IdleWatch,
+        limits: SessionLimits,
         send: Send,
     ) -> None:
         self.objects: dict[int, Followed] = {}
@@ -104,14 +80,10 @@ class Tracker:
         self._idle = idle
         self._send = send
         self._size: tuple[int, int] | None = None
+        self._shelf = Shelf(limits.max_history_bytes)
+        self._stride = limits.correction_window
         self._corrections = Corrections(
-            self.objects,
-            book,
-            kept,
-            ask=self._ask_again,
-            decode=self._decode,
-            new_bank=self._new_bank,
-            send=send,
+            self.objects, book, kept, engine=self, pool=pool, stride=self._stride, send=send
         )
         self._send_seconds = 0.0
 
@@ -120,24 +92,29 @@ class Tracker:
         return self.objects.pop(object_id, None) is not None
 
     def was_prompted(self, object_id: int, frame_index: int) -> bool:
-        """Whether a prompt for the object was applied on the frame; of corrections, as long as the frame is kept."""
+        """Whether a prompt for the object was applied on the frame; of corrections, as long as more could be."""
         followed = self.objects.get(object_id)
-        kept = self._kept.find(frame_index)
-        corrected = kept is not None and kept.index == frame_index and object_id in kept.corrected
-        return followed is not None and (corrected or frame_index in followed.prompted_frames)
+        return followed is not None and frame_index in followed.prompted_frames | followed.corrected_frames
 
     def clear(self) -> None:
         """Let go of all memories and frames."""
         self.objects.clear()
         self._corrections.clear()
         self._kept.clear()
+        self._shelf = Shelf(0)
 
-    async def run(self, frames: FrameFeed) -> None:
+    async def run(self, frames: FrameFeed, clip: ClipInput | None = None) -> None:
         """Track every frame to the end of the video and send all results.
+
+        Args:
+            frames: All of them.
+            clip: Where they come from, if they can be had again.
 
         Raises:
             MaskletError: Whatever the source or the engine raise.
         """
+        if clip is not None and self._kept.window:
+            self._kept.earlier = EarlierFrames(clip, self._idle)
         sending: asyncio.Task[None] | None = None
         try:
             while await self._has_work(frames):
@@ -159,6 +136,7 @@ class Tracker:
             if sending is not None:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
+            await self._corrections.end()
 
     async def _has_work(self, frames: FrameFeed) -> bool:
         """Wait for a frame or a correction; False where neither will come."""
@@ -225,6 +203,9 @@ class Tracker:
         entries = await self._decode_prompts(entries, prompts)
         self._kept.make_room([followed.bank for followed in self.objects.values()])
         outcome = await self._ask_engine(taken, entries, clip_length)
+        for followed in self.objects.values():
+            is_prompted = frame.index in followed.prompted_frames
+            await followed.leave_trail(self._pool, stride=0 if is_prompted else self._stride)
         self._kept.add(taken, clip_length, [followed.bank for followed in self.objects.values()])
         return outcome
 
@@ -252,7 +233,7 @@ class Tracker:
     def _line_up(self, prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         for given in prompts:
             if given.object_id not in self.objects:
-                self.objects[given.object_id] = Followed(self._new_bank())
+                self.objects[given.object_id] = self.new_followed()
             self.objects[given.object_id].is_prompted_now = True
         return [_Entry(object_id, self.objects[object_id]) for object_id in sorted(self.objects)]
 
@@ -260,12 +241,13 @@ class Tracker:
         """Give each entry its prompts; those whose mask is broken are answered with an error."""
         decoded: dict[int, list[Prompt]] = {}
         for given in prompts:
-            prompt = await self._decode(given)
+            prompt = await self.decode(given)
             if prompt is not None:
                 decoded.setdefault(given.object_id, []).append(prompt)
         return self._without_idle([replace(e, prompts=tuple(decoded.get(e.object_id, ()))) for e in entries])
 
-    async def _decode(self, given: GivenPrompt) -> Prompt | None:
+    async def decode(self, given: GivenPrompt) -> Prompt | None:
+        """See `CorrectionEngine`."""
         if given.mask is None:
             return given.prompt
         try:
@@ -280,6 +262,18 @@ class Tracker:
             if entry.is_idle and self.objects.get(entry.object_id) is entry.followed:
                 del self.objects[entry.object_id]
         return [entry for entry in entries if not entry.is_idle]
+
+    def new_followed(self) -> Followed:
+        """A new object."""
+        bank = self._new_bank()
+        if self._kept.earlier is None:
+            return Followed(bank)
+        bank.keeps_prompts = True
+        return Followed(bank, trail=Trail(self._shelf))
+
+    def load_bank(self, data: bytes) -> MemoryBank:
+        """See `CorrectionEngine`."""
+        return self._engine.load_bank(self._options.model, data)
 
     def _new_bank(self) -> MemoryBank:
         return self._engine.new_bank(
@@ -308,9 +302,13 @@ class Tracker:
             return Outcome(taken, prompted, objects, [entry.followed.visibility for entry in entries], [output])
         return Outcome(taken)
 
-    async def _ask_again(self, kept: KeptFrame, tasks: Sequence[ObjectTask], track: bool) -> FrameOutput:
+    async def ask_again(
+        self, kept: KeptFrame, tasks: Sequence[ObjectTask], *, track: bool, settle: bool = False
+    ) -> FrameOutput:
+        """See `CorrectionEngine`."""
+        job = self._job(kept.taken, tasks, kept.clip_length)
         with self._idle.busy():
-            return await self._engine.track(replace(self._job(kept.taken, tasks, kept.clip_length), track=track))
+            return await self._engine.track(replace(job, track=track, settle=settle))
 
     def _job(self, taken: TakenFrame, tasks: Sequence[ObjectTask], clip_length: int | None) -> FrameJob:
         frame = taken.frame

@@ -9,6 +9,8 @@ What is decided here:
   SAM 2's loaders and by annotation tools.
 - Damaged packets are skipped as long as frames follow. After the last frame that can be had of a file that was cut off
   or whose container breaks down, DataLoss is raised, so that a part is never taken for the whole.
+- Where a clip is read for the second time, from a frame on, nothing is trusted to lead to that very frame: who asked
+  for it holds every frame against what it was the first time (`again`).
 """
 
 from __future__ import annotations
@@ -67,17 +69,25 @@ class ShownFrame:
 class Clip:
     """An open video file whose header was found acceptable.
 
+    Args:
+        file: Its bytes.
+        limits: A `VideoLimits`.
+        threads: To decode with.
+        seeks: `seek` will be called, so that the container's index is wanted.
+
     Raises:
         Refusal: The file is no video, is not allowed, or is beyond the limits.
     """
 
-    def __init__(self, file: ArrivingFile, limits: dict[str, Any], *, image_size: int, threads: int) -> None:
+    def __init__(
+        self, file: ArrivingFile, limits: dict[str, Any], *, image_size: int, threads: int, seeks: bool = False
+    ) -> None:
         self._file = file
         self._resizer = FrameResizer(image_size)
         self._limits = limits
         if not file.wait_for_start():
             raise Refusal("InvalidArgument", "is empty: no byte of video was sent", "video_chunk")
-        self._container = _open(file, limits)
+        self._container = _open(file, limits, seeks=seeks)
         self._stream = _best_stream(self._container)
         self._check_header()
         self._configure(threads)
@@ -142,15 +152,32 @@ class Clip:
             "codec": self._stream.codec_context.codec.canonical_name,
         }
 
-    def frames(self) -> Iterator[ShownFrame]:
+    def seek(self, pts: int) -> None:
+        """Go on at a key frame before that time, in units of `time_base`, as far as the container knows of one.
+
+        Raises:
+            Refusal: The container can't be searched.
+        """
+        try:
+            self._container.seek(pts, stream=self._stream)
+        except av.FFmpegError as error:
+            raise Refusal("DataLoss", f"the container cannot be searched: {error.strerror}") from error
+
+    def frames(self, *, skip: int = 0, since: int | None = None) -> Iterator[ShownFrame]:
         """Every frame in order.
+
+        Args:
+            skip: Leave out so many first.
+            since: Leave out those before that time, in units of `time_base`.
 
         Raises:
             Refusal: The video goes beyond the limits, changes its size, or ends before its end.
         """
         count, pixels, size = 0, 0, (0, 0)
         first_pts = 0
-        for pts, frame in self._timed():
+        for position, (pts, frame) in enumerate(self._timed()):
+            if position < skip or (since is not None and pts < since):
+                continue
             shown = show(pts, frame, self._resizer)
             if count == 0:
                 first_pts, size = pts, (shown.height, shown.width)
@@ -282,10 +309,8 @@ def max_coded_pixels(limits: dict[str, Any]) -> int:
     return int(min(2**31 - 1, limits["max_frame_pixels"] + 2 * _BLOCK * limits["max_side"]))
 
 
-def _open(file: ArrivingFile, limits: dict[str, Any]) -> av.container.InputContainer:
+def _open(file: ArrivingFile, limits: dict[str, Any], *, seeks: bool) -> av.container.InputContainer:
     options = {
-        # Or an MP4 is searched to its end for further indices before its first frame. Nothing here ever seeks by index.
-        "fflags": "+ignidx",
         "format_whitelist": ",".join(CONTAINERS),
         # No protocol has this name: the file is the only thing that FFmpeg reads.
         "protocol_whitelist": "none",
@@ -293,6 +318,9 @@ def _open(file: ArrivingFile, limits: dict[str, Any]) -> av.container.InputConta
         "max_pixels": str(max_coded_pixels(limits)),
         "threads": "1",
     }
+    if not seeks:
+        # Or an MP4 is searched to its end for further indices before its first frame.
+        options["fflags"] = "+ignidx"
     try:
         return av.open(file, "r", options=options, metadata_errors="replace")
     except av.ArgumentError as error:

@@ -150,6 +150,7 @@ class SandboxedSource(FrameSource):
             pixels = self._decoder.pixels.copy(int(message["slot"]), size, size)
             pts, height, width = int(message["pts"]), int(message["height"]), int(message["width"])
             decode_seconds = float(message["decode_seconds"])
+            checksum = int(message["checksum"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._failed(_nonsense(message)) from error
         arrival = self._arrival_of(self._taken, pts)
@@ -163,6 +164,7 @@ class SandboxedSource(FrameSource):
             arrival.arrived_seconds,
             arrival.capture_time_nanoseconds,
             decode_seconds,
+            checksum,
         )
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:

@@ -2,7 +2,9 @@
 
 To the process:
 
-- ``setup``: `mode`, `image_size`, `slots`, `slot_bytes`, `limits`; first and once.
+- ``setup``: `mode`, `image_size`, `slots`, `slot_bytes`, `limits`; first and once. Of a clip that is read once more
+  `again`: `size`, the bytes that there are; `seek`, where to look for a key frame, and `since`, the time of the first
+  frame wanted, or, where `seek` is null, `skip`, the frames before it.
 - ``arrived``: `size` bytes of the upload are in the spool by now.
 - ``end``: nothing more will come.
 - ``free``: the oldest slot in use was copied.
@@ -13,7 +15,8 @@ To the process:
 From the process:
 
 - ``info``: the fields of `VideoInfo`, and `time_base`; once, before the first frame.
-- ``frame``: `slot`, `pts`, `height`, `width`; but for single pictures, `decode_seconds`. Slots are used in turn.
+- ``frame``: `slot`, `pts`, `height`, `width`; but for single pictures, `decode_seconds`; of clips, `checksum` (CRC-32
+  of the pixels). Slots are used in turn.
 - ``taken``: `index`; the packet was decoded. The `pts` of frames that packets give are the indices of these.
 - ``end``: no more frames.
 - ``error``: `kind` (a class of masklet.errors), `message`, `field` (or "").

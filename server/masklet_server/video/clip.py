@@ -8,8 +8,11 @@ import tempfile
 from typing import IO
 
 from masklet.errors import FailedPrecondition, ResourceExhausted
+from masklet_server.video import _wire
 from masklet_server.video._stream import SandboxedSource
+from masklet_server.video.again import ClipAgain, FirstPass
 from masklet_server.video.sandbox import DecoderProcess
+from masklet_server.video.source import Frame, VideoLimits
 
 
 class Spool:
@@ -62,7 +65,11 @@ class ClipSource(SandboxedSource):
     end does when it is complete. See `_clip` for what is decided about frames, and `formats` for what is allowed.
     """
 
-    _spool: Spool | None = None
+    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
+        """See `SandboxedSource`."""
+        super().__init__(image_size, limits, frames_ahead=frames_ahead)
+        self._spool: Spool | None = None
+        self._first_pass = FirstPass()
 
     async def _start(self) -> DecoderProcess:
         self._spool = Spool(self._limits.max_upload_bytes)
@@ -93,6 +100,19 @@ class ClipSource(SandboxedSource):
         assert self._spool is not None
         await self._spool.append(chunk)
         await self._decoder.send("arrived", size=self._spool.size)
+
+    def again(self, frame_index: int) -> ClipAgain:
+        """The frames from that one on once more, the very same; it must have been taken before.
+
+        To be entered while this source is.
+        """
+        assert self._spool is not None
+        return ClipAgain(self._spool, self._first_pass, frame_index, self._image_size, self._limits)
+
+    def _frame_of(self, message: _wire.Message) -> Frame:
+        frame = super()._frame_of(message)
+        self._first_pass.add(frame)
+        return frame
 
     def _on_taken(self) -> None:
         self._decoder.write("free")

@@ -14,6 +14,7 @@ import mmap
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -123,7 +124,9 @@ def error_of_death(returncode: int, limits: VideoLimits) -> MaskletError:
     )
 
 
-def setup_fields(mode: Mode, image_size: int, pixels: SharedPixels, limits: VideoLimits) -> dict[str, Any]:
+def setup_fields(
+    mode: Mode, image_size: int, pixels: SharedPixels, limits: VideoLimits, again: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The first message to a process."""
     if limits.decoder_memory_bytes < _TIGHT_MEMORY_BYTES:
         raise ValueError(
@@ -135,6 +138,7 @@ def setup_fields(mode: Mode, image_size: int, pixels: SharedPixels, limits: Vide
         "slots": pixels.slots,
         "slot_bytes": pixels.slot_bytes,
         "limits": dataclasses.asdict(limits),
+        **({} if again is None else {"again": again}),
     }
 
 
@@ -154,12 +158,19 @@ class DecoderProcess:
 
     @classmethod
     async def start(
-        cls, mode: Mode, *, image_size: int, slots: int, limits: VideoLimits, spool_fd: int | None = None
+        cls,
+        mode: Mode,
+        *,
+        image_size: int,
+        slots: int,
+        limits: VideoLimits,
+        spool_fd: int | None = None,
+        again: Mapping[str, Any] | None = None,
     ) -> DecoderProcess:
         """Start a process; it is ready some tenths of a second later, but may be written to at once."""
         pixels = SharedPixels(slots, image_size * image_size * 3)
         try:
-            setup = setup_fields(mode, image_size, pixels, limits)
+            setup = setup_fields(mode, image_size, pixels, limits, again)
             passed = [pixels.fd] if spool_fd is None else [pixels.fd, spool_fd]
             process = await asyncio.create_subprocess_exec(
                 *command(pixels.fd, -1 if spool_fd is None else spool_fd),

@@ -84,6 +84,7 @@ class Frame:
         arrived_seconds: When its data arrived, of a clip when it was decoded, by `time.monotonic`.
         capture_time_nanoseconds: What the client said of it; 0 where it said nothing.
         decode_seconds: What reading, decoding and resizing it took.
+        checksum: CRC-32 of the pixels, if it comes from a clip.
     """
 
     index: int
@@ -95,6 +96,7 @@ class Frame:
     arrived_seconds: float = 0.0
     capture_time_nanoseconds: int = 0
     decode_seconds: float = 0.0
+    checksum: int = 0
 
     @property
     def pts_nanoseconds(self) -> int:

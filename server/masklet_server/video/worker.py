@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -65,10 +66,16 @@ class Worker:
         self._free = self._slots
         return self._write(pixels)
 
-    def send_frame(self, frame: ShownFrame, slot: int, seconds: float) -> None:
-        """Tell of a frame whose pixels are in a slot, and how long it took to make."""
+    def send_frame(self, frame: ShownFrame, slot: int, seconds: float, *, checksum: int = 0) -> None:
+        """Tell of a frame whose pixels are in a slot, how long it took to make, and by what it is known again."""
         self.channel.send(
-            "frame", slot=slot, pts=frame.pts, height=frame.height, width=frame.width, decode_seconds=seconds
+            "frame",
+            slot=slot,
+            pts=frame.pts,
+            height=frame.height,
+            width=frame.width,
+            decode_seconds=seconds,
+            checksum=checksum,
         )
 
     def _write(self, pixels: bytes) -> int:
@@ -106,8 +113,8 @@ class Stopwatch:
             yield frame, time.perf_counter() - self._paused - start
 
 
-def decode_clip(worker: Worker, spool_fd: int) -> None:
-    """Send every frame of the clip that arrives in the spool."""
+def decode_clip(worker: Worker, spool_fd: int, again: Message | None) -> None:
+    """Send every frame of the clip that arrives in the spool, or those from one on of what has arrived."""
     watch = Stopwatch()
 
     def wait_for_bytes() -> None:
@@ -115,12 +122,22 @@ def decode_clip(worker: Worker, spool_fd: int) -> None:
             worker.pump()
 
     worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
+    if again is not None:
+        worker.spool.arrived, worker.spool.complete = again["size"], True
     threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
-    clip = Clip(worker.spool, worker.limits, image_size=worker.image_size, threads=threads)
-    for index, (frame, seconds) in enumerate(watch.timed(clip.frames())):
+    clip = Clip(worker.spool, worker.limits, image_size=worker.image_size, threads=threads, seeks=again is not None)
+    frames = clip.frames() if again is None else _frames_again(clip, again)
+    for index, (frame, seconds) in enumerate(watch.timed(frames)):
         if index == 0:
             _send_info(worker, clip, frame)
-        worker.send_frame(frame, worker.put(frame.pixels), seconds)
+        worker.send_frame(frame, worker.put(frame.pixels), seconds, checksum=zlib.crc32(frame.pixels))
+
+
+def _frames_again(clip: Clip, again: Message) -> Iterator[ShownFrame]:
+    if again["seek"] is None:
+        return clip.frames(skip=again["skip"])
+    clip.seek(again["seek"])
+    return clip.frames(since=again["since"])
 
 
 def _send_info(worker: Worker, clip: Clip, first: ShownFrame) -> None:
@@ -265,7 +282,7 @@ def serve(channel: Channel, memory_fd: int, spool_fd: int) -> None:
     worker = Worker(channel, setup, memory)
     try:
         if setup["mode"] == "clip":
-            decode_clip(worker, spool_fd)
+            decode_clip(worker, spool_fd, setup.get("again"))
         elif setup["mode"] in ("pictures", "live pictures"):
             decode_pictures(worker, live=setup["mode"] == "live pictures")
         elif setup["mode"] == "packets":
