@@ -45,6 +45,7 @@ class KeptFrames:
 
     Attributes:
         earlier: The frames before them, where these can be had again: of a spooled clip.
+        nbytes: Of the frames' pixels.
 
     Args:
         window: How many at most; 0: none.
@@ -55,17 +56,13 @@ class KeptFrames:
         self.window = window
         self._max_bytes = max_bytes
         self.earlier: EarlierFrames | None = None
+        self.nbytes = 0
         self._frames: deque[KeptFrame] = deque()
         self._last_step = -1
         self._last_dropped = -1
 
     def __len__(self) -> int:
         return len(self._frames)
-
-    @property
-    def nbytes(self) -> int:
-        """Of the frames' pixels."""
-        return sum(kept.taken.frame.pixels.nbytes for kept in self._frames)
 
     def make_room(self, banks: Collection[MemoryBank]) -> None:
         """The next frame is about to be tracked: have the banks keep what correcting it, too, will take."""
@@ -77,6 +74,7 @@ class KeptFrames:
         if not self.window:
             return
         self._frames.append(KeptFrame(taken, clip_length))
+        self.nbytes += taken.frame.pixels.nbytes
         self._last_step = taken.step
         if len(self) > self.window:
             self._drop()
@@ -155,9 +153,11 @@ class KeptFrames:
     def clear(self) -> None:
         """Let all of them go."""
         self._frames.clear()
+        self.nbytes = 0
 
     def _drop(self) -> None:
         dropped = self._frames.popleft()
+        self.nbytes -= dropped.taken.frame.pixels.nbytes
         self._last_dropped = dropped.index
         if self.earlier is not None:
             self.earlier.note(dropped.index, dropped.revision, dropped.clip_length)
