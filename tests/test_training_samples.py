@@ -74,6 +74,18 @@ def test_objects_leave_and_come_back(cache: Cache) -> None:
     assert any(flags[-1] and not all(flags) for flags in there)
 
 
+@pytest.mark.parametrize("kind", list(SceneKind))
+def test_objects_are_away_as_often_as_asked(cache: Cache, kind: SceneKind) -> None:
+    recipes = [ClipRecipe(64, 8, {kind: 1}, absence=part) for part in (0.0, 1.0)]
+    never, always = ([ClipDataset(cache, one, (7, 1), 64).clip(index) for index in range(24)] for one in recipes)
+    for frames, mask in always:
+        assert frames.shape == (8, 64, 64, 3)
+        assert mask[0].any()
+        assert not mask[1:].any(axis=(1, 2)).all(), "away on some frame"
+    assert sum(mask[-1].any() for _, mask in always) >= 3, "some come back"
+    assert np.mean([mask.any(axis=(1, 2)).mean() for _, mask in never]) > 0.8
+
+
 def test_a_cache_without_pictures_is_good_for_procedural_clips(tmp_path: Path) -> None:
     bare = small_cache(tmp_path, images=False)
     frames, mask = dataset(bare, frames=1).clip(0)

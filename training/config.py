@@ -58,6 +58,7 @@ class Stage(_Part):
         warmup: Steps until the peak.
         pace: Of motion; see `ClipRecipe`.
         mix: Of scenes.
+        absence: Part of the clips whose object is away for some frames; see `ClipRecipe`.
         prompts: Of prompts.
         losses: How masks are judged.
         correct: Part of the steps with a click where the prediction is wrong, on the first frame or a later one.
@@ -73,6 +74,7 @@ class Stage(_Part):
     warmup: int = Field(default=100, ge=0)
     pace: float = Field(default=1.0, ge=0)
     mix: dict[SceneKind, float] = Field(default_factory=lambda: dict(DEFAULT_MIX))
+    absence: float = Field(default=0.0, ge=0, le=1)
     prompts: PromptMix = PromptMix()
     losses: Losses = Losses()
     correct: float = Field(default=0.3, ge=0, le=1)

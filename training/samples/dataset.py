@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from training.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.effects import Effects
 from training.samples.procedural import Generator
-from training.samples.scenes import BACKDROP_NUMBER, SceneKind, SceneMaker
+from training.samples.scenes import BACKDROP_NUMBER, Scene, SceneKind, SceneMaker
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8[B, T, S, S, 3], bool[B, T, S, S]
 
@@ -38,6 +38,8 @@ class ClipRecipe:
         mix: How often each kind of scene comes; kinds that the cache has nothing for are left out.
         pace: Of all motion; 1 is that of ordinary video at some 10 frames a second.
         least_area: Of the object in the first frame, as a part of the frame.
+        absence: Part of the clips in which the object is away for some frames, beside those in which a scene's own
+            motion hides it. What is seen meanwhile is the scene without it, look-alikes and all, or another scene.
     """
 
     size: int
@@ -45,6 +47,7 @@ class ClipRecipe:
     mix: Mapping[SceneKind, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     pace: float = 1.0
     least_area: float = 0.003
+    absence: float = 0.0
 
 
 class ClipDataset(Dataset[Batch]):
@@ -94,14 +97,28 @@ class ClipDataset(Dataset[Batch]):
         if target is None:
             return None
         effects = Effects.draw(rng)
+        away, elsewhere = self._absence(rng, scene, target, kind)
         frames = np.empty((recipe.frames, recipe.size, recipe.size, 3), np.uint8)
         mask = np.empty((recipe.frames, recipe.size, recipe.size), np.bool_)
         for i, t in enumerate(order):
-            frame, ids = (first_frame, first_ids) if i == 0 else scene.render(recipe.size, t)
-            frames[i], mask[i] = effects.apply(rng, frame, i), ids == target
+            seen = elsewhere if i in away else scene
+            frame, ids = (first_frame, first_ids) if i == 0 else seen.render(recipe.size, t)
+            frames[i], mask[i] = effects.apply(rng, frame, i), (ids == target) & (seen is scene)
         if rng.random() < 0.5:
             frames, mask = frames[:, :, ::-1].copy(), mask[:, :, ::-1].copy()
         return frames, mask
+
+    def _absence(self, rng: Generator, scene: Scene, target: int, kind: SceneKind) -> tuple[range, Scene]:
+        """When the object is away, and what is seen then."""
+        length = self._recipe.frames
+        if length < 3 or not self._recipe.absence or rng.random() >= self._recipe.absence:
+            return range(0), scene
+        start = int(rng.integers(1, length))
+        away = range(start, start + int(rng.integers(1, length)))
+        sprite = target - BACKDROP_NUMBER - 1
+        if sprite >= 0 and rng.random() < 0.7:
+            return away, replace(scene, sprites=scene.sprites[:sprite] + scene.sprites[sprite + 1 :])
+        return away, self._maker.draw(rng, kind)
 
     def _target(self, rng: Generator, ids: Pixels, kind: SceneKind) -> int | None:
         areas = np.bincount(ids.ravel(), minlength=BACKDROP_NUMBER + 1)
