@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -13,6 +16,30 @@ from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("ACTIVE", "1000")),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, ("PASSIVE", None)),
+        ({"GOMP_SPINCOUNT": "7"}, (None, "7")),
+    ],
+)
+def test_threads_wait_as_told_or_else_for_microseconds(
+    given: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    program = """
+import os, sys
+import masklet_server.engine
+assert "torch" not in sys.modules, "too late"
+print(repr((os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))))
+"""
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=kept | given, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert said.stdout.strip() == repr(expected)
 
 
 def test_cpu_is_always_there() -> None:

@@ -2,7 +2,10 @@
 
 import os
 
-# torch's OpenMP threads spin while they wait for each other. On a CPU that is shared with decoders and other streams, a
-# thread that lost its core is then waited for by burning the other cores, and steps are slower and stall at times. Read
-# once, when torch is loaded, which the modules of this package do.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# How torch's OpenMP threads wait for each other, some hundred times a frame. Where they sleep at once, a small model
+# takes twice as long; where they spin for long, on a CPU shared with decoders and other streams, a thread that lost its
+# core is waited for by burning the others. So they spin for some ten microseconds. "ACTIVE" is for libgomp alone to
+# spin no less when more threads than cores have ever computed. Read once, when torch is loaded, which the modules of
+# this package do.
+if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+    os.environ.update(OMP_WAIT_POLICY="ACTIVE", GOMP_SPINCOUNT="1000")

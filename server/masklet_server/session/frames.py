@@ -121,9 +121,11 @@ class FrameFeed:
             await self._pull()
 
     def take(self) -> TakenFrame:
-        """The frame that is to be tracked next; `ready` must have said that there is one."""
+        """The frame that is to be tracked next; `ready` must have said that there is one. The one after it is drawn."""
         frame = self._ahead.popleft()
         self.taken += 1
+        if not self._ahead:
+            self._begin()
         return TakenFrame(frame, self.taken - 1)
 
     async def next(self) -> Frame | None:
@@ -150,11 +152,17 @@ class FrameFeed:
 
     async def _pull(self) -> None:
         """Have one more frame ahead, or know that there is none; goes on where a cancelled call has left off."""
-        if self._drawing is None and not self._ended:
-            self._drawing = asyncio.create_task(self._draw())
+        self._begin()
         if self._drawing is not None:
             await asyncio.shield(self._drawing)
             self._drawing = None
+
+    def _begin(self) -> None:
+        """See to it that a frame is drawn, unless there is none, or drawing has failed, which `_pull` tells."""
+        if self._drawing is not None and self._drawing.done() and self._drawing.exception() is None:
+            self._drawing = None
+        if self._drawing is None and not self._ended:
+            self._drawing = asyncio.create_task(self._draw())
 
     async def _draw(self) -> None:
         frame = await self._source.next_frame()

@@ -169,6 +169,9 @@ class Tracker:
             del waiting
 
     async def _take_credit(self, frames: FrameFeed) -> None:
+        if self._credits.available:
+            await self._credits.take()
+            return
         waits = f"an ack, because the window of {self._credits.window} frame results is full"
         if self._options.latest:
             await self._idle.patiently(self._credits.take(), waits)
