@@ -16,6 +16,7 @@ What is decided here:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +41,7 @@ from masklet_server.video._pixels import FrameResizer, check_size, orientation, 
 from masklet_server.video._wire import Refusal
 from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
 
+_MAX_THREADS = 4
 _FALLBACK_RATE = Fraction(30)
 # Decoders round sizes up to whole blocks before they hold them against `max_pixels`.
 _BLOCK = 128
@@ -302,6 +304,11 @@ def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
 
 def _because(damage: str) -> str:
     return f": {damage}" if damage else ""
+
+
+def decoder_threads() -> int:
+    """Of one stream: half of the cores at most. On few cores more would only take turns with the engine's."""
+    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0)) // 2))
 
 
 def max_coded_pixels(limits: dict[str, Any]) -> int:

@@ -11,7 +11,6 @@ What is decided here:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -19,12 +18,10 @@ import av
 import av.video.codeccontext
 from av.codec.context import ThreadType
 
-from masklet_server.video._clip import ShownFrame, max_coded_pixels, show
+from masklet_server.video._clip import ShownFrame, decoder_threads, max_coded_pixels, show
 from masklet_server.video._pixels import FrameResizer, check_size
 from masklet_server.video._wire import Refusal
 from masklet_server.video.formats import PACKET_DECODERS
-
-_MAX_THREADS = 4
 
 
 class PacketDecoder:
@@ -55,7 +52,7 @@ class PacketDecoder:
             self._context.extradata = extradata
         self._context.options = {"max_pixels": str(max_coded_pixels(limits))}
         self._context.thread_type = ThreadType.SLICE
-        self._context.thread_count = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._context.thread_count = decoder_threads()
         try:
             self._context.open()
         except av.FFmpegError as error:

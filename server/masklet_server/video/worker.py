@@ -16,13 +16,11 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from masklet_server.video._arriving import ArrivingFile
-from masklet_server.video._clip import Clip, ShownFrame
+from masklet_server.video._clip import Clip, ShownFrame, decoder_threads
 from masklet_server.video._confine import confine
 from masklet_server.video._packets import PacketDecoder
 from masklet_server.video._pixels import check_size, from_bytes, shrink
 from masklet_server.video._wire import Channel, Message, Refusal
-
-_MAX_THREADS = 4
 
 
 class Worker:
@@ -124,8 +122,8 @@ def decode_clip(worker: Worker, spool_fd: int, again: Message | None) -> None:
     worker.spool = ArrivingFile(spool_fd, wait_for_bytes)
     if again is not None:
         worker.spool.arrived, worker.spool.complete = again["size"], True
-    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
-    clip = Clip(worker.spool, worker.limits, image_size=worker.image_size, threads=threads, seeks=again is not None)
+    size, threads = worker.image_size, decoder_threads()
+    clip = Clip(worker.spool, worker.limits, image_size=size, threads=threads, seeks=again is not None)
     frames = clip.frames() if again is None else _frames_again(clip, again)
     for index, (frame, seconds) in enumerate(watch.timed(frames)):
         if index == 0:
