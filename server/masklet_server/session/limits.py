@@ -35,7 +35,7 @@ class SessionLimits:
     window: int = 64
     idle_timeout_seconds: float = 60.0
     annotation_idle_timeout_seconds: float = 900.0
-    max_latency_seconds: float = 0.05
+    max_latency_seconds: float = 0.02
     correction_window: int = 64
     correction_bytes: int = 256 * 1024**2
     max_mask_bytes: int = 16 * 1024**2
