@@ -97,7 +97,10 @@ class Setting:
 
 
 class InstantEngine:
-    """Answers every job at once, with one and the same mask: what is left is the cost of all the rest."""
+    """Answers every job at once, with one and the same mask: what is left is the cost of all the rest.
+
+    Finding the mask's runs, which the engine does, counts among the rest: a client's mask begins there.
+    """
 
     default_model = "instant"
 
@@ -108,7 +111,7 @@ class InstantEngine:
         mask = np.zeros((height, width), np.uint8)
         for i in range(40):  # an outline with as many turns as that of an animal
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
-        self._output = ObjectOutput(Runs.of(mask.astype(bool)), 0.9, 5.0)
+        self._mask = mask.astype(bool)
 
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
@@ -126,9 +129,10 @@ class InstantEngine:
 
     async def track(self, job: FrameJob) -> FrameOutput:
         """The mask for every object and prompt."""
-        return FrameOutput(
-            [self._output for _ in job.tasks], [[self._output for _ in task.prompts] for task in job.tasks]
-        )
+        return FrameOutput([self._look() for _ in job.tasks], [[self._look() for _ in t.prompts] for t in job.tasks])
+
+    def _look(self) -> ObjectOutput:
+        return ObjectOutput(Runs.of(self._mask), 0.9, 5.0)
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Not asked for here."""

@@ -75,12 +75,13 @@ def test_a_ball_that_rolls_out_of_the_picture_is_out_of_view(client: masklet.Cli
 
 async def test_live_streams_and_asyncio_have_both(nano_server: str) -> None:
     async with masklet.AsyncClient(nano_server) as client:
-        track = client.track(clip(LEAVING), prompt(LEAVING), memory_policy="motion_aware")
+        pictures = LEAVING.clip(FRAMES[LEAVING], HEIGHT, WIDTH)
+        track = client.track(iter(pictures), prompt(LEAVING), memory_policy="motion_aware")
         tracked = [frame async for frame in track]
         async with client.live(prompt(LEAVING), delivery="lossless", memory_policy="motion_aware") as live:
 
             async def film() -> None:
-                for picture in LEAVING.clip(FRAMES[LEAVING], HEIGHT, WIDTH):
+                for picture in pictures:
                     await live.send(picture)
                 live.end()
 

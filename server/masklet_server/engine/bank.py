@@ -347,8 +347,9 @@ class MemoryBank:
             for i, is_conditioning in state.get("prompted", [])
         }
         bank.keeps_prompts = state.get("keeps_prompts", False)
-        bank.recent = {i: Memory(**part) for (kind, i), part in sorted(parts.items()) if kind == "recent"}
-        bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in parts.items() if kind == "clicks"}
+        in_order = sorted(parts.items())  # safetensors' own is another one each time
+        bank.recent = {i: Memory(**part) for (kind, i), part in in_order if kind == "recent"}
+        bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in in_order if kind == "clicks"}
         if bank.policy is not None:
             kept = {i: part["features"] for (kind, i), part in parts.items() if kind == "policy"}
             bank.policy.load(policy, kept)
