@@ -148,8 +148,8 @@ def image_of(frame: av.VideoFrame) -> Image.Image:
 
 def resized(frame: av.VideoFrame, image_size: int) -> Image.Image:
     """The frame at the model's size, as swscale makes it."""
-    flags = Interpolation.BICUBIC | 0x2000 | 0x4000  # SWS_FULL_CHR_H_INT and _INP
-    return Image.fromarray(frame.to_ndarray(format="rgb24", width=image_size, height=image_size, interpolation=flags))
+    bicubic = Interpolation.BICUBIC
+    return Image.fromarray(frame.to_ndarray(format="rgb24", width=image_size, height=image_size, interpolation=bicubic))
 
 
 def difference(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:

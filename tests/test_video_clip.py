@@ -74,7 +74,7 @@ async def test_the_example() -> None:
     assert last.pts_nanoseconds == 131 * 40_000_000
     theirs = reference(BUNNY.read_bytes())[-1]
     assert np.array_equal(last.pixels, np.asarray(resized(theirs, 64)))
-    assert difference(last.pixels, shrunk(image_of(theirs), 64)) < 1.5
+    assert difference(last.pixels, shrunk(image_of(theirs), 64)) < 3
 
 
 @pytest.mark.parametrize(("size", "most"), [

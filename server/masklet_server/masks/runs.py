@@ -31,9 +31,17 @@ class Runs:
     def of(cls, mask: npt.NDArray[np.bool_]) -> Runs:
         """The runs of ``bool[H, W]``."""
         height, width = mask.shape
+        columns = np.flatnonzero(mask.any(axis=0))
+        if not len(columns):
+            return cls(height, width, np.array([height * width]))
+        # Only columns with something in them: large temporary arrays cost more than what is done with them.
+        left, right = int(columns[0]), int(columns[-1]) + 1
         # OpenCV transposes several times faster than NumPy copies to Fortran order.
-        down = cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).ravel()
-        return cls.between(np.flatnonzero(down[1:] != down[:-1]) + 1, bool(down[0]), height, width)
+        down = cv2.transpose(np.ascontiguousarray(mask[:, left:right]).view(np.uint8)).ravel()
+        begin, end = [left * height] if down[0] else [], [right * height] if down[-1] else []
+        edges = np.concatenate((begin, np.flatnonzero(down[1:] != down[:-1]) + left * height + 1, end)).astype(np.int64)
+        inner = edges[(edges > 0) & (edges < height * width)]
+        return cls.between(inner, bool(down[0]) and left == 0, height, width)
 
     @classmethod
     def between(cls, edges: npt.NDArray[np.int64], is_foreground: bool, height: int, width: int) -> Runs:

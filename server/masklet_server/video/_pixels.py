@@ -26,9 +26,6 @@ _Transpose = Image.Transpose
 
 _TURNED = (_Transpose.ROTATE_90, _Transpose.ROTATE_270, _Transpose.TRANSPOSE, _Transpose.TRANSVERSE)
 
-# SWS_FULL_CHR_H_INT and _INP, which PyAV has no names for; without them two neighbours share a colour.
-_BICUBIC_FULL_COLOUR = Interpolation.BICUBIC | 0x2000 | 0x4000
-
 # A display matrix [a b; c d] sends x, y to a x + c y, b x + d y: Pillow's name of that, and the clockwise turn in it.
 _ORIENTATIONS: dict[tuple[int, ...], tuple[Image.Transpose | None, int]] = {
     (1, 0, 0, 1): (None, 0),
@@ -60,7 +57,7 @@ class FrameResizer:
     swscale converts with the matrix and range that the stream names, and with BT.601 and limited range where it names
     none, whatever the size: what ``ffmpeg``, OpenCV and decord do, and so what most pictures that SAM 2 was trained on
     went through. It resizes in the same pass by its bicubic filter, as it does for decord, SAM 2's own reader of
-    videos; here every pixel gets a colour of its own.
+    videos.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -74,7 +71,7 @@ class FrameResizer:
             flat = flatten(_plane(frame.reformat(format="rgba", threads=1), "RGBA"))
             picture = flat.resize((size, size))
         else:
-            small = self._swscale.reformat(frame, size, size, "rgb24", interpolation=_BICUBIC_FULL_COLOUR, threads=1)
+            small = self._swscale.reformat(frame, size, size, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
             if transpose is None and small.planes[0].line_size == 3 * size:
                 return bytes(small.planes[0])
             picture = _plane(small, "RGB")
