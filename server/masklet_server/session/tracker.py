@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask
@@ -28,6 +28,7 @@ from masklet_server.session.ports import ClipInput, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.replies import FrameResult, ObjectResult, Problem, PromptResult, Send
 from masklet_server.session.results import object_result, timings
+from masklet_server.session.sending import Sending
 from masklet_server.session.visibility import Sighting, Visibility
 from masklet_server.video.source import Frame
 
@@ -115,27 +116,17 @@ class Tracker:
         """
         if clip is not None and self._kept.window:
             self._kept.earlier = EarlierFrames(clip, self._idle)
-        sending: asyncio.Task[None] | None = None
         try:
-            while await self._has_work(frames):
-                await self._take_credit(frames)
-                outcome = await self._work(frames)
-                if outcome is None:
-                    self._credits.give_back()
-                    continue
-                if sending is not None:
-                    await sending
-                sending = asyncio.create_task(self._emit(outcome))
-            if sending is not None:
-                await sending
-        except MaskletError:
-            if sending is not None:
-                await sending  # a fault further on does not take back what was tracked before it
-            raise
+            # A fault further on does not take back what was tracked before it.
+            async with Sending() as sending:
+                while await self._has_work(frames):
+                    await self._take_credit(frames)
+                    outcome = await self._work(frames)
+                    if outcome is None:
+                        self._credits.give_back()
+                    else:
+                        await sending.next(self._emit(outcome))
         finally:
-            if sending is not None:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
             await self._corrections.end()
 
     async def _has_work(self, frames: FrameFeed) -> bool:
