@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -230,8 +232,28 @@ async def test_memory_limit() -> None:
     assert (await decode_clip(data)).error is None
 
 
+def repeated(path: Path, times: int) -> bytes:
+    """The clip's packets so many times in a row, not encoded anew."""
+    with tempfile.NamedTemporaryFile() as file, av.open(file.name, "w", format="matroska") as output:
+        with av.open(str(path)) as clip:
+            video = clip.streams.video[0]
+            stream = output.add_stream_from_template(video)
+            packets = [packet for packet in clip.demux(video) if packet.size]
+        length = max(packet.pts or 0 for packet in packets) + (packets[0].duration or 0)
+        for turn in range(times):
+            for packet in packets:
+                copy = av.Packet(bytes(packet))
+                copy.stream, copy.time_base, copy.is_keyframe = stream, packet.time_base, packet.is_keyframe
+                copy.pts = (packet.pts or 0) + turn * length
+                copy.dts = (packet.dts or 0) + turn * length
+                output.mux(copy)
+        output.close()
+        return Path(file.name).read_bytes()
+
+
 async def test_processor_limit() -> None:
-    outcome = await decode_clip(BUNNY.read_bytes(), image_size=1024, limits=VideoLimits(decoder_cpu_seconds=1))
+    clip = repeated(BUNNY, 20)  # many times what a second is enough for
+    outcome = await decode_clip(clip, image_size=512, limits=VideoLimits(decoder_cpu_seconds=1))
     assert isinstance(outcome.error, ResourceExhausted)
     assert "decoder_cpu_seconds" in outcome.error.message
     assert len(outcome.frames) > 0
