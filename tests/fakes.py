@@ -29,6 +29,7 @@ from masklet_server.engine.jobs import (
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.engine.shelf import Shelf
 from masklet_server.masks.runs import Runs
+from masklet_server.video.latest import LatestQueue
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame, VideoInfo
@@ -324,7 +325,12 @@ class FakeSource:
         frame = await self._frames.get()
         if frame is None:
             self._frames.put_nowait(None)
-        elif frame.pixels[0, 0, 0] == BROKEN:
+            return None
+        return self._whole(frame)
+
+    @staticmethod
+    def _whole(frame: Frame) -> Frame:
+        if frame.pixels[0, 0, 0] == BROKEN:
             raise DataLoss("a frame is broken")
         return frame
 
@@ -395,6 +401,42 @@ class FakePictures(FakeSource):
         await self.put(picture.data[0], picture.pts_seconds)
 
 
+class FakeLatestPictures(FakePictures):
+    """Takes pictures, and gives the latest of them when it is asked for one.
+
+    Attributes:
+        fed: Pictures that were fed.
+    """
+
+    def __init__(self, image_size: int, *, max_latency_seconds: float, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.fed = 0
+        self.queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds)
+
+    @property
+    def has_waiting(self) -> bool:
+        self._sort()
+        return len(self.queue) > 0
+
+    async def feed(self, picture: Picture) -> None:
+        await super().feed(picture)
+        self.fed += 1
+
+    async def _next(self) -> Frame | None:
+        if self.has_waiting:
+            return self._whole(self.queue.pop())
+        return await super()._next()
+
+    def _sort(self) -> None:
+        """Let what was fed wait with the rest; the end of the video stays where it is."""
+        while not self._frames.empty():
+            frame = self._frames.get_nowait()
+            if frame is None:
+                self._frames.put_nowait(None)
+                return
+            self.queue.push(frame, frame.arrived_seconds, frame.pixels.nbytes)
+
+
 class FakePackets(FakeSource):
     """Takes packets."""
 
@@ -436,6 +478,11 @@ class FakeSources:
 
     def pictures(self, image_size: int, *, live: bool = False) -> FakePictures:
         source = FakePictures(image_size, frames_ahead=4, start=self.start)
+        self.made.append(source)
+        return source
+
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> FakeLatestPictures:
+        source = FakeLatestPictures(image_size, max_latency_seconds=max_latency_seconds, start=self.start)
         self.made.append(source)
         return source
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import pytest
 
 from masklet.errors import DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.session import events, frames, replies
+from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
-from masklet_server.session.frames import LatestFeed
-from masklet_server.session.idle import IdleWatch
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
 from masklet_server.video.source import Frame
-from tests.fakes import BROKEN, FakePictures
+from tests.fakes import BROKEN, FakeLatestPictures
 from tests.session_support import Talk, click, ids, talk
 
 PICTURE = events.NextPicture(Picture("encoded", b"\x01"))
@@ -136,13 +135,18 @@ async def test_a_prompt_for_the_next_frame() -> None:
 # The latest frames alone
 
 
+async def fed(client: Talk, count: int) -> None:
+    """Wait until that many pictures have reached the source."""
+    await client.until(lambda: client.sources.made and cast("FakeLatestPictures", client.source).fed == count)
+
+
 async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
     async with talk(LATEST) as client:
         client.engine.open_gate.clear()
         client.say(click(), PICTURE)
         await client.until(lambda: client.engine.running)
         client.say(*[PICTURE] * 20)
-        await client.taken(21)
+        await fed(client, 21)
         await asyncio.sleep(0.05)
         client.engine.open_gate.set()
         results = await client.frames(2)
@@ -165,7 +169,7 @@ async def test_a_slow_tracker_never_keeps_the_client_from_being_read() -> None:
         client.engine.open_gate.clear()
         client.say(click(), *[PICTURE] * 300, events.RemoveObject(7))
         await client.until(lambda: client.problems)
-        assert client.source.taken == 300
+        await fed(client, 300)
         await asyncio.sleep(0.05)
         client.engine.open_gate.set()
         await client.frames(1)
@@ -180,7 +184,7 @@ async def test_a_prompt_for_a_skipped_frame_is_applied_on_the_next_one() -> None
         client.say(click(1), click(2, 3), click(3, 5), PICTURE)
         await client.until(lambda: client.engine.running)
         client.say(*[PICTURE] * 9)
-        await client.taken(10)
+        await fed(client, 10)
         await asyncio.sleep(0.05)
         client.engine.open_gate.set()
         results = await client.frames(2)
@@ -220,59 +224,6 @@ async def test_a_fault_comes_after_the_frames_before_it() -> None:
         with pytest.raises(DataLoss):
             await client.end()
         assert [result.frame_index for result in client.all(replies.FrameResult)][-1] == 1
-
-
-# The feed itself
-
-
-async def latest(count: int, *, max_latency: float, clock: list[float]) -> tuple[LatestFeed, FakePictures]:
-    source = FakePictures(16)
-    for index in range(count):
-        pixels = np.zeros((16, 16, 3), np.uint8)
-        await source._frames.put(Frame(index, 0, Fraction(1), pixels, 48, 64, arrived_seconds=float(index)))
-    feed = LatestFeed(source, IdleWatch(60), max_latency_seconds=max_latency, clock=lambda: clock[0])
-    return feed, source
-
-
-async def settle() -> None:
-    for _ in range(200):
-        await asyncio.sleep(0)
-
-
-async def test_the_oldest_that_is_fresh_enough_comes_first() -> None:
-    clock = [0.0]
-    feed, _ = await latest(10, max_latency=3.0, clock=clock)
-    async with feed.running():
-        await settle()
-        clock[0] = 9.0
-        taken = feed.take()
-        assert (taken.frame.index, taken.step, taken.skipped) == (6, 0, (0, 1, 2, 3, 4, 5))
-        clock[0] = 10.0
-        taken = feed.take()
-        assert (taken.frame.index, taken.step, taken.skipped) == (7, 1, ())
-        clock[0] = 100.0
-        taken = feed.take()
-        assert (taken.frame.index, taken.step, taken.skipped) == (9, 2, (8,)), "the newest, however late"
-        assert (feed.taken, feed.frame_count) == (3, 10)
-
-
-async def test_waiting_frames_are_bounded_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "MAX_WAITING_BYTES", 5 * 16 * 16 * 3)
-    feed, source = await latest(100, max_latency=1e6, clock=[0.0])
-    async with feed.running():
-        await settle()
-        assert source.taken == 100
-        assert len(feed._ahead) == 5
-        assert feed.take().skipped == tuple(range(95))
-
-
-async def test_the_pump_ends_with_its_block() -> None:
-    feed, _ = await latest(1, max_latency=1.0, clock=[0.0])
-    before = asyncio.all_tasks()
-    async with feed.running():
-        await settle()
-        assert asyncio.all_tasks() > before
-    assert asyncio.all_tasks() == before
 
 
 # Videos that the server fetches

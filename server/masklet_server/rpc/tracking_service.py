@@ -17,12 +17,13 @@ from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
 from masklet_server.session import events, replies
-from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Sources
+from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Sources
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
 from masklet_server.video.clip import ClipSource
 from masklet_server.video.fetch import Fetch, FetchRules
+from masklet_server.video.latest import LatestPictureSource
 from masklet_server.video.packets import PacketSource
 from masklet_server.video.pictures import PictureSource
 from masklet_server.video.single import decode_picture
@@ -46,6 +47,10 @@ class SandboxedSources:
     def pictures(self, image_size: int, *, live: bool) -> PictureInput:
         """For a series of pictures."""
         return PictureSource(image_size, self._limits, live=live)
+
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestInput:
+        """For a live series of pictures of which only the latest are wanted."""
+        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds)
 
     def packets(self, image_size: int) -> PacketInput:
         """For a codec's packets."""

@@ -1,15 +1,13 @@
-"""Frames of a source: with a look ahead as far as SAM 2.1 needs one, and of a live source perhaps only the latest."""
+"""Frames of a source, with a look ahead as far as SAM 2.1 needs one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from masklet.errors import MaskletError
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import Source
 from masklet_server.video.source import Frame
@@ -17,9 +15,6 @@ from masklet_server.video.source import Frame
 # SAM 2.1 encodes the age of an object's pointers relative to min(frames in the clip, 16): the length of a shorter clip
 # must be known before its first object is tracked. `max_obj_ptrs_in_encoder` in its configurations.
 POINTER_FRAMES = 16
-
-# Pixels, at the model's size, of frames that wait to be tracked or skipped; at least two frames whatever their size.
-MAX_WAITING_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,96 +169,3 @@ class FrameFeed:
 
     def _arrived(self, frame: Frame) -> None:
         self._ahead.append(frame)
-
-
-class LatestFeed(FrameFeed):
-    """Takes frames from a live source as fast as they come, and hands out those that have not waited too long.
-
-    A frame that has waited too long is skipped once there is a newer one; so the newest frame is always handed out, and
-    one that is slow to arrive is not lost. A frame may also be skipped because too many wait for the memory they take.
-
-    Args:
-        source: Entered already.
-        idle: Told of every decoded frame.
-        max_latency_seconds: Since a frame's data arrived.
-        clock: What `Frame.arrived_seconds` is told by.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        idle: IdleWatch,
-        *,
-        max_latency_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(source, idle, live=True)
-        self._max_latency = max_latency_seconds
-        self._clock = clock
-        self._skipped: list[int] = []
-        self._seen = 0
-        self._failure: MaskletError | None = None
-        self._changed = asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Frames are taken from the source within."""
-        pump = asyncio.create_task(self._pump())
-        try:
-            yield
-        finally:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-
-    @property
-    def frame_count(self) -> int:
-        """See `FrameFeed.frame_count`; counts skipped frames, too."""
-        return self._seen
-
-    async def ready(self) -> bool:
-        """Wait for a frame to `take`; False after the last one.
-
-        Raises:
-            MaskletError: The source failed, after the last frame that could be had.
-        """
-        while not self._ahead:
-            if self._failure is not None:
-                raise self._failure
-            if self._ended:
-                return False
-            self._changed.clear()
-            await self._changed.wait()
-        return True
-
-    def take(self) -> TakenFrame:
-        """The oldest frame that has not waited too long, or else the newest one."""
-        self._skip_stale()
-        skipped, self._skipped = tuple(self._skipped), []
-        frame = self._ahead.popleft()
-        self.taken += 1
-        return TakenFrame(frame, self.taken - 1, skipped)
-
-    async def _pump(self) -> None:
-        try:
-            while not self._ended:
-                await self._draw()
-        except MaskletError as error:
-            self._failure = error
-        finally:
-            self._changed.set()
-
-    def _arrived(self, frame: Frame) -> None:
-        super()._arrived(frame)
-        self._seen += 1
-        self._skip_stale()
-        while len(self._ahead) > max(2, MAX_WAITING_BYTES // frame.pixels.nbytes):
-            self._skip()
-        self._changed.set()
-
-    def _skip_stale(self) -> None:
-        oldest = self._clock() - self._max_latency
-        while len(self._ahead) > 1 and self._ahead[0].arrived_seconds < oldest:
-            self._skip()
-
-    def _skip(self) -> None:
-        self._skipped.append(self._ahead.popleft().index)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from masklet.errors import InvalidArgument
 from masklet_server.session import events
 from masklet_server.session.idle import IdleWatch
-from masklet_server.session.ports import ClipInput, Download, PacketInput, PictureInput, Source, Sources
+from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Source, Sources
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
@@ -22,6 +22,7 @@ class VideoIntake:
     Attributes:
         source: The source, once it is made.
         pictures: The same, if the video comes as pictures.
+        latest: The same, if only the latest of them are wanted.
         packets: The same, if it comes as packets.
         clip: The same, if it is a file.
         is_fetching: The server fetches the video itself, and has begun.
@@ -31,6 +32,7 @@ class VideoIntake:
         config: Says what the video is like.
         sources: Makes the source.
         image_size: Side of the model's square in pixels.
+        max_latency_seconds: How long a frame may wait, where only the latest ones are wanted; else None.
         machine: Says what may come when.
         idle: Told of what is awaited.
         begin: Begins a task that ends with the session.
@@ -46,6 +48,7 @@ class VideoIntake:
         sources: Sources,
         image_size: int,
         *,
+        max_latency_seconds: float | None = None,
         machine: StateMachine,
         idle: IdleWatch,
         begin: Callable[[Coroutine[None, None, None], str], object],
@@ -53,12 +56,14 @@ class VideoIntake:
     ) -> None:
         self.source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
         self.pictures: PictureInput | None = None
+        self.latest: LatestInput | None = None
         self.packets: PacketInput | None = None
         self.is_fetching = self.is_complete = False
         self.clip: ClipInput | None = None
         self._config = config
         self._sources = sources
         self._image_size = image_size
+        self._max_latency = max_latency_seconds
         self._machine = machine
         self._idle = idle
         self._begin = begin
@@ -91,7 +96,7 @@ class VideoIntake:
         self._check_kind("frame")
         self._machine.step(Step.VIDEO)
         if self.pictures is None:
-            self.pictures = self._sources.pictures(self._image_size, live=self._config.live)
+            self.pictures = self._new_pictures()
             await self._open(self.pictures)
         with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
             await self.pictures.feed(picture)
@@ -129,6 +134,12 @@ class VideoIntake:
         if self._kind not in ("", kind):
             raise InvalidArgument.of(kind, f"excludes {self._kind}, which this stream's video came by so far")
         self._kind = kind
+
+    def _new_pictures(self) -> PictureInput:
+        if self._max_latency is None:
+            return self._sources.pictures(self._image_size, live=self._config.live)
+        self.latest = self._sources.latest_pictures(self._image_size, max_latency_seconds=self._max_latency)
+        return self.latest
 
     async def _open(self, source: Source) -> None:
         await self._held.enter_async_context(source)

@@ -93,6 +93,14 @@ class PictureInput(Source, Protocol):
         """Take the next picture; waits while enough of them are decoded ahead."""
 
 
+class LatestInput(PictureInput, Protocol):
+    """A source that takes pictures, and gives frames of those that are the latest when it is asked for one."""
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether there is a picture that was not asked for."""
+
+
 class PacketInput(Source, Protocol):
     """A source that takes packets."""
 
@@ -118,6 +126,9 @@ class Sources(Protocol):
 
     def pictures(self, image_size: int, *, live: bool) -> PictureInput:
         """For a series of pictures; of a live one they may differ in size, and no limit on clips holds."""
+
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestInput:
+        """For a live series of pictures of which those that wait longer are not wanted."""
 
     def packets(self, image_size: int) -> PacketInput:
         """For a codec's packets."""

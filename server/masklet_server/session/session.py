@@ -18,10 +18,11 @@ from masklet_server.session import events, replies
 from masklet_server.session.annotator import Annotator
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event
-from masklet_server.session.frames import FrameFeed, LatestFeed
+from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.intake import VideoIntake
 from masklet_server.session.kept import KeptFrames
+from masklet_server.session.latest import LatestFeed, PacedFeed
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.options import TrackerOptions
 from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
@@ -104,10 +105,13 @@ class Session:
         window = min(config.correction_window or limits.correction_window, limits.correction_window)
         self._kept = KeptFrames(window, limits.correction_bytes)
         self._book = PromptBook(limits, self._kept)
+        self._latest = config.delivery is events.Delivery.LATEST
+        self._max_latency = config.max_latency_seconds or limits.max_latency_seconds
         self._video = VideoIntake(
             config,
             sources,
             engine.models[self.model].image_size,
+            max_latency_seconds=self._max_latency if self._latest else None,
             machine=self._machine,
             idle=self._idle,
             begin=self._begin,
@@ -115,7 +119,6 @@ class Session:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._task_ended = asyncio.Event()
-        self._latest = config.delivery is events.Delivery.LATEST
         options = TrackerOptions(
             stream=self.id,
             model=self.model,
@@ -363,9 +366,10 @@ class Session:
             await self._send(replies.PacketsTaken(await source.packets_taken()))
 
     def _feed(self, source: Source) -> FrameFeed:
+        if self._video.latest is not None:
+            return PacedFeed(self._video.latest, self._idle, max_latency_seconds=self._max_latency)
         if self._latest:
-            seconds = self._config.max_latency_seconds or self._limits.max_latency_seconds
-            return LatestFeed(source, self._idle, max_latency_seconds=seconds)
+            return LatestFeed(source, self._idle, max_latency_seconds=self._max_latency)
         packets, pictures = self._video.packets is not None, self._video.pictures is not None
         return FrameFeed(
             source,

@@ -21,6 +21,7 @@ Source = TypeVar("Source", bound="SandboxedSource")
 class Arrival:
     """What is known of a frame beside its pixels; the attributes are those of `Frame`."""
 
+    index: int
     pts: int
     arrived_seconds: float
     capture_time_nanoseconds: int = 0
@@ -155,7 +156,7 @@ class SandboxedSource(FrameSource):
             raise self._failed(_nonsense(message)) from error
         arrival = self._arrival_of(self._taken, pts)
         return Frame(
-            self._taken,
+            arrival.index,
             arrival.pts,
             self._time_base,
             pixels,
@@ -174,7 +175,7 @@ class SandboxedSource(FrameSource):
             index: Of the frame.
             pts: What the process says.
         """
-        return Arrival(pts, time.monotonic())
+        return Arrival(index, pts, time.monotonic())
 
     async def _receive(self, *expected: str) -> _wire.Message:
         """The next message; the last word is repeated for ever."""

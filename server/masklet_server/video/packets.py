@@ -168,7 +168,7 @@ class PacketSource(SandboxedSource):
         if known is None:
             return super()._arrival_of(index, round(index * NANOSECONDS / DEFAULT_RATE))
         seconds = index / DEFAULT_RATE if known.pts_seconds is None else known.pts_seconds
-        return Arrival(round(seconds * NANOSECONDS), known.arrived_seconds, known.capture_time_nanoseconds)
+        return Arrival(index, round(seconds * NANOSECONDS), known.arrived_seconds, known.capture_time_nanoseconds)
 
     def _on_taken(self) -> None:
         self._decoder.write("free")

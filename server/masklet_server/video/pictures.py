@@ -123,17 +123,24 @@ class PictureSource(SandboxedSource):
             FailedPrecondition: After `end`.
             ResourceExhausted: More pictures, or a longer time, than the limits allow.
         """
-        if self._ended:
-            raise FailedPrecondition("frame: the video was ended; nothing may follow end_of_video")
-        pts = self._pts_of(picture)
-        self._check_limits(pts)
-        arrived = time.monotonic()
+        arrival = self._admit(picture)
         await self._credits.acquire()
         if self._over:
             self._credits.release()
             return
+        self._arrivals.append(arrival)
+        await self._send_picture(picture, arrival)
+
+    def _admit(self, picture: Picture) -> Arrival:
+        """Number a picture, or refuse it; see `feed`."""
+        if self._ended:
+            raise FailedPrecondition("frame: the video was ended; nothing may follow end_of_video")
+        pts = self._pts_of(picture)
+        self._check_limits(pts)
         index, self._fed = self._fed, self._fed + 1
-        self._arrivals.append(Arrival(pts, arrived, picture.capture_time_nanoseconds))
+        return Arrival(index, pts, time.monotonic(), picture.capture_time_nanoseconds)
+
+    async def _send_picture(self, picture: Picture, arrival: Arrival) -> None:
         await self._decoder.send(
             "picture",
             picture.data,
@@ -141,8 +148,8 @@ class PictureSource(SandboxedSource):
             height=picture.height,
             width=picture.width,
             size=len(picture.data),
-            index=index,
-            pts=pts,
+            index=arrival.index,
+            pts=arrival.pts,
         )
 
     def _pts_of(self, picture: Picture) -> int:
