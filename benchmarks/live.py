@@ -1,10 +1,10 @@
 """How live streams are served: `python -m benchmarks.live --seconds 20`.
 
 Frames of the example clip are sent at 10, 30 and 60 a second to a server in a process of its own, with each delivery,
-as JPEG pictures (as most cameras send them), raw RGB pictures, or packets of H.264. Printed are the time from capture to
-result (median and 99th percentile, by the sender's clock, a stream's first second left out), the same 99th percentile
-in frames' times of the server, how many frames were skipped, how far the sender fell behind its own pace (lossless
-delivery makes it wait), and by how much the server grew from a quarter of the run to its end.
+as JPEG pictures (as most cameras send them), raw RGB pictures, or packets of H.264. Printed are the time from capture
+to result (median and 99th percentile, by the sender's clock, a stream's first second left out), the same 99th
+percentile in frames' times of the server, how many frames were skipped, how far the sender fell behind its own pace
+(lossless delivery makes it wait), and by how much the server grew from a quarter of the run to its end.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.bank import MAX_CONDITIONING_FRAMES, MemoryBank
 from masklet_server.engine.execute import run_frames
 from masklet_server.engine.history import History
-from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectTask
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
 from masklet_server.engine.network import Network
 from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.step import Work, track
@@ -231,18 +231,20 @@ def test_clicks_on_the_frame_looked_at_last_cost_no_encoder(monkeypatch: pytest.
         return encode(self, pictures)
 
     monkeypatch.setattr(Network, "encode_pixels", counted)
-    last, memory = LastFeatures(), history()
-    clicked = replace(job(memory, 3, [click(0, 3)]), track=False, last_features=last)
+    last, memory = RecentFeatures(), history()
+    clicked = replace(job(memory, 3, [click(0, 3)]), track=False, recent=last)
     run_frames(small_network(), [clicked])
     run_frames(small_network(), [clicked, job(MemoryBank("nano"), 0, [click()])])
     assert encoded == [1, 1], "the second time that of the other stream"
     known = last.get(3)
     assert known is not None
-    assert torch.equal(known.top, features(3).top)
+    assert torch.equal(known.features.top, features(3).top)
     next_frame = replace(clicked, frame_index=4, pixels=pixels(4))
     run_frames(small_network(), [next_frame, job(MemoryBank("nano"), 0, [click()])])
     assert encoded[-1] == 2
     assert last.get(3) is None
     beside = last.get(4)
     assert beside is not None
-    assert beside.top.untyped_storage().nbytes() == beside.top.nbytes, "nothing of the other stream's is kept"
+    assert beside.features.top.untyped_storage().nbytes() == beside.features.top.nbytes, (
+        "nothing of the other stream's is kept"
+    )

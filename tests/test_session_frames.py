@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -11,7 +12,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.pictures import Picture
-from tests.fakes import BROKEN, FakeClip
+from tests.fakes import BROKEN, FakeClip, FakeEngine
 from tests.session_support import click, ids, talk, video
 
 
@@ -169,3 +170,52 @@ async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | 
         await subject.next()
         frame = await subject.peek()
         assert (None if frame is None else frame.index) == seen
+
+
+# Frames that are there before they are wanted
+
+
+async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
+    source = FakeClip(16)
+    await source.feed(bytes(9))
+    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    async with frame_feed.running():
+        assert await frame_feed.ready()
+        assert frame_feed.take().frame.index == 0
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert source.taken == 4
+        assert [frame.index for frame in frame_feed.upcoming] == [1, 2, 3]
+        assert frame_feed.take().frame.index == 1
+        assert [frame.index for frame in frame_feed.upcoming] == [2, 3], "as far as they are there"
+
+
+async def test_a_slow_source_keeps_nobody_waiting_for_more_than_the_next_frame() -> None:
+    source = FakeClip(16)
+    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    async with frame_feed.running():
+        for index in range(5):
+            await source.feed(bytes(1))
+            assert await asyncio.wait_for(frame_feed.ready(), 10)
+            assert frame_feed.take().frame.index == index
+            assert frame_feed.upcoming == []
+        await source.end()
+        assert not await asyncio.wait_for(frame_feed.ready(), 10)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool) -> None:
+    engine = FakeEngine()
+    engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=4)
+    async with talk(events.Configure(deterministic=deterministic), engine=engine) as client:
+        client.say(click(), events.VideoChunk(bytes(range(20))), events.EndOfVideo())
+        await client.end()
+    told = [[int(pixels[0, 0, 0]) for pixels in job.upcoming] for job in engine.jobs]
+    assert len(told) == 20
+    if deterministic:
+        assert told == [[]] * 20
+    else:
+        assert told[0] == [1, 2, 3, 4]
+        assert all(following == list(range(i + 1, i + 1 + len(following))) for i, following in enumerate(told))
+        assert sum(map(len, told)) > 40
+    assert len({id(job.recent) for job in engine.jobs}) == 1

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
-from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectOutput, ObjectTask, PictureJob, PictureOutput
+from masklet_server.engine.jobs import (
+    EncodedFrame,
+    FrameJob,
+    FrameOutput,
+    ObjectOutput,
+    ObjectTask,
+    PictureJob,
+    PictureOutput,
+)
 from masklet_server.engine.memory import Memory
 from masklet_server.engine.network import Network
 from masklet_server.engine.picture import PictureCache, encode_picture, find_picture, segment
@@ -53,11 +63,10 @@ def run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObser
 
 
 def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[FrameOutput]:
-    start = time.perf_counter()
-    frames = _encode(network, jobs)
-    encoded = time.perf_counter()
+    frames = _encode(network, jobs, observer)
+    begun = time.perf_counter()
     works = [
-        [Work(task.bank, frame, job.frame_index, job.clip_length, job.reverse) for task in job.tasks]
+        [Work(task.bank, frame.features, job.frame_index, job.clip_length, job.reverse) for task in job.tasks]
         for job, frame in zip(jobs, frames, strict=True)
     ]
     for job in jobs:
@@ -77,11 +86,13 @@ def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObse
         )
         for job, job_prompted in zip(jobs, prompted, strict=True)
     ]
-    encode_seconds, step_seconds = encoded - start, time.perf_counter() - encoded
+    step_seconds = time.perf_counter() - begun
     if observer is not None:
-        observer.on_encode(len(jobs), encode_seconds)
         observer.on_step(sum(len(job.tasks) for job in jobs), step_seconds)
-    return [FrameOutput(*outputs, encode_seconds=encode_seconds, step_seconds=step_seconds) for outputs in shown]
+    return [
+        FrameOutput(*outputs, encode_seconds=frame.seconds, step_seconds=step_seconds)
+        for outputs, frame in zip(shown, frames, strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -109,19 +120,37 @@ def run_picture(
     return PictureOutput(image_id, picture.height, picture.width, results)
 
 
-def _encode(network: Network, jobs: Sequence[FrameJob]) -> list[Features]:
-    known = [None if job.last_features is None else job.last_features.get(job.frame_index) for job in jobs]
-    unknown = [job for job, features in zip(jobs, known, strict=True) if features is None]
-    encoded: list[Features] = []
-    for start in range(0, len(unknown), MAX_ENCODE_BATCH):
-        pixels = np.stack([job.pixels for job in unknown[start : start + MAX_ENCODE_BATCH]])
-        encoded += network.encode_pixels(torch.from_numpy(pixels))
-    for job, features in zip(unknown, encoded, strict=True):
-        if job.last_features is not None:
+def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[EncodedFrame]:
+    """The features of each job's frame; those of a stream that runs alone are encoded some frames ahead."""
+    known = [None if job.recent is None else job.recent.get(job.frame_index) for job in jobs]
+    unknown = [job for job, encoded in zip(jobs, known, strict=True) if encoded is None]
+    if not unknown:
+        return [encoded for encoded in known if encoded is not None]
+    start = time.perf_counter()
+    ahead = jobs[0].upcoming[: MAX_ENCODE_BATCH - 1] if len(jobs) == 1 and jobs[0].recent is not None else ()
+    features = _encode_pixels(network, [*(job.pixels for job in unknown), *ahead])
+    seconds = time.perf_counter() - start
+    if observer is not None:
+        observer.on_encode(len(features), seconds)
+    fresh = [EncodedFrame(each, seconds / (1 + len(ahead))) for each in features]
+    for job, encoded in zip(unknown, fresh, strict=False):
+        if job.recent is not None:
             # Its own copy: a view would keep the features of all streams in the batch.
-            job.last_features.put(job.frame_index, features.clone() if len(unknown) > 1 else features)
-    fresh = iter(encoded)
-    return [next(fresh) if features is None else features for features in known]
+            kept = encoded if len(unknown) == 1 else replace(encoded, features=encoded.features.clone())
+            job.recent.put(job.frame_index, kept)
+    for steps, encoded in enumerate(fresh[len(unknown) :], start=1):
+        assert jobs[0].recent is not None
+        jobs[0].recent.put(jobs[0].frame_index + steps, encoded)
+    made = iter(fresh)
+    return [next(made) if encoded is None else encoded for encoded in known]
+
+
+def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Features]:
+    features: list[Features] = []
+    for start in range(0, len(pictures), MAX_ENCODE_BATCH):
+        batch = np.stack(pictures[start : start + MAX_ENCODE_BATCH])
+        features += network.encode_pixels(torch.from_numpy(batch))
+    return features
 
 
 def _prompt(network: Network, work: Work, task: ObjectTask, job: FrameJob) -> list[Memory]:

@@ -32,23 +32,42 @@ class ObjectTask:
     clear: bool = False
 
 
-class LastFeatures:
-    """The features of the frame that one stream looked at last, so that the next click on it costs no encoder.
+@dataclass(frozen=True, eq=False)
+class EncodedFrame:
+    """What the image encoder made of a frame.
 
-    Only the engine's thread uses what is in it.
+    Attributes:
+        features: Its.
+        seconds: The encoder's time, shared with the frames of the stream that were encoded with it.
     """
 
-    def __init__(self) -> None:
-        self._frame_index = -1
-        self._features: Features | None = None
+    features: Features
+    seconds: float
 
-    def get(self, frame_index: int) -> Features | None:
-        """The frame's, if it was the last one."""
-        return self._features if frame_index == self._frame_index else None
 
-    def put(self, frame_index: int, features: Features) -> None:
-        """Keep these in place of those before."""
-        self._frame_index, self._features = frame_index, features
+class RecentFeatures:
+    """The features of the frames that one stream had encoded last: for the next click on one, and the frames to come.
+
+    Only the engine's thread uses what is in it.
+
+    Args:
+        capacity: Frames.
+    """
+
+    def __init__(self, capacity: int = 1) -> None:
+        self._capacity = capacity
+        self._frames: dict[int, EncodedFrame] = {}
+
+    def get(self, frame_index: int) -> EncodedFrame | None:
+        """The frame's, if it is among them."""
+        return self._frames.get(frame_index)
+
+    def put(self, frame_index: int, encoded: EncodedFrame) -> None:
+        """Keep these in place of the oldest."""
+        self._frames.pop(frame_index, None)
+        self._frames[frame_index] = encoded
+        while len(self._frames) > self._capacity:
+            del self._frames[next(iter(self._frames))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +88,8 @@ class FrameJob:
         track: False: apply the prompts and leave tracking the frame to another job.
         settle: First of all, encode the memories of prompts that wait for the next step, on whichever frame.
         reverse: Time runs backwards. Of a `History` only.
-        last_features: Looked into before the picture is encoded.
+        recent: Looked into before the picture is encoded; holds it afterwards.
+        upcoming: Pictures of the frames after it, which go into `recent` if they are encoded with it.
         return_logits: The outputs carry logits, too.
     """
 
@@ -85,7 +105,8 @@ class FrameJob:
     track: bool = True
     settle: bool = False
     reverse: bool = False
-    last_features: LastFeatures | None = None
+    recent: RecentFeatures | None = None
+    upcoming: Sequence[npt.NDArray[np.uint8]] = ()
     return_logits: bool = False
 
 
@@ -124,7 +145,8 @@ class FrameOutput:
         objects: One for each task, in the same order; none where nothing was to be tracked.
         prompts: For each task, one output for each of its prompts, in the same order, after that of clearing.
         queue_seconds: From the job's arrival to the start of its batch.
-        encode_seconds: Of the image encoder, for all frames that ran with it.
+        encode_seconds: Of the image encoder, for the frames of all streams that ran with it; of frames of one stream
+            that did, each one's share.
         step_seconds: Of all else up to the masks at the video's size, for all objects that ran with it.
     """
 
@@ -251,6 +273,7 @@ class LoadedModel:
         device: "cpu" or "cuda:0".
         device_name: The device's own name.
         parameter_count: Of all weights.
+        encode_ahead: Frames of one stream that are best encoded in one pass.
     """
 
     name: str
@@ -260,3 +283,4 @@ class LoadedModel:
     device: str
     device_name: str
     parameter_count: int
+    encode_ahead: int = 1

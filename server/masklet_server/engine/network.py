@@ -35,6 +35,11 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 # sam2's `fill_hole_area` of the video predictor; upstream skips it where its CUDA extension was not built.
 FILL_HOLE_AREA = 8 if importlib.util.find_spec("sam2._C") else 0
 
+# Several small pictures in one pass of the encoder keep a CPU's cores busier; beyond so many pixels one does. GPUs have
+# not been measured.
+_PIXELS_A_PASS = 4 * 384 * 384
+_MOST_AHEAD = 4
+
 # What the functions below take for granted; true of every SAM 2 and SAM 2.1 configuration that Meta published.
 _ASSUMED: dict[str, object] = {
     "use_high_res_features_in_sam": True,
@@ -61,6 +66,7 @@ class Network:
         image_size: S, in pixels.
         grid_size: h = w.
         logits_size: 4h = 4w.
+        encode_ahead: Frames of one stream that are best encoded in one pass.
         max_pointers: Frames, the one at hand among them, that object pointers reach back at most.
         parameter_count: Number of weights.
 
@@ -84,6 +90,8 @@ class Network:
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size
+        fitting = _PIXELS_A_PASS // self.image_size**2 if device.type == "cpu" else 1
+        self.encode_ahead = max(1, min(_MOST_AHEAD, fitting))
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
         exact = dtype == torch.float32
         kernel = self._kernel(model)

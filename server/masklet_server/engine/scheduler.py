@@ -304,4 +304,5 @@ def _describe(name: str, network: Network) -> LoadedModel:
         device=str(network.device),
         device_name=device_name(network.device),
         parameter_count=network.parameter_count,
+        encode_ahead=network.encode_ahead,
     )

@@ -15,7 +15,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet_server.engine.history import History
-from masklet_server.engine.jobs import FrameJob, FrameOutput, LastFeatures, ObjectTask
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
 from masklet_server.engine.shelf import Shelf
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
@@ -78,7 +78,7 @@ class Annotator:
         self._limits = limits
         self._write = send
         self._shelf = Shelf(limits.max_history_bytes)
-        self._features = LastFeatures()
+        self._features = RecentFeatures()
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
         self._requests = RequestQueue(limits)
@@ -109,7 +109,7 @@ class Annotator:
         self._requests.clear()
         self._frames.close()
         self._shelf = Shelf(0)
-        self._features = LastFeatures()
+        self._features = RecentFeatures()
 
     # What is done about it.
 
@@ -360,7 +360,7 @@ class Annotator:
             track=track,
             settle=settle,
             reverse=reverse,
-            last_features=self._features,
+            recent=self._features,
             return_logits=self._options.return_logits,
         )
         try:

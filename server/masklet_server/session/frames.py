@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class FrameFeed:
         live: The video has no known end, and nothing is looked for ahead.
         is_file: The source is fed whatever becomes of its frames, so that waiting for one more is always safe.
         most_ahead: Frames that `draw` takes from the source, at most.
+        look_ahead: Frames to have beyond the one that was taken last, as far as they come by themselves.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FrameFeed:
         live: bool = False,
         is_file: bool = False,
         most_ahead: int = 0,
+        look_ahead: int = 1,
     ) -> None:
         self.taken = 0
         self._source = source
@@ -64,9 +67,11 @@ class FrameFeed:
         self._live = live
         self._is_file = is_file
         self._most_ahead = most_ahead
+        self._look_ahead = look_ahead
         self._ahead: deque[Frame] = deque()
         self._ended = False
         self._drawing: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -115,11 +120,16 @@ class FrameFeed:
         while len(self._ahead) < self._most_ahead and not self._ended:
             await self._pull()
 
+    @property
+    def upcoming(self) -> list[Frame]:
+        """Frames after the one taken last that are there already and will be taken next."""
+        return list(itertools.islice(self._ahead, self._look_ahead))
+
     def take(self) -> TakenFrame:
-        """The frame that is to be tracked next; `ready` must have said that there is one. The one after it is drawn."""
+        """The frame that is to be tracked next; `ready` must have said that there is one. Those after it are drawn."""
         frame = self._ahead.popleft()
         self.taken += 1
-        if not self._ahead:
+        if len(self._ahead) < self._look_ahead:
             self._begin()
         return TakenFrame(frame, self.taken - 1)
 
@@ -147,17 +157,28 @@ class FrameFeed:
 
     async def _pull(self) -> None:
         """Have one more frame ahead, or know that there is none; goes on where a cancelled call has left off."""
-        self._begin()
-        if self._drawing is not None:
-            await asyncio.shield(self._drawing)
-            self._drawing = None
+        count = len(self._ahead)
+        while len(self._ahead) == count and not self._ended:
+            self._changed.clear()
+            self._begin()
+            if self._drawing is not None and self._drawing.done():
+                self._drawing.result()  # tells why there is no frame
+            await self._changed.wait()
 
     def _begin(self) -> None:
-        """See to it that a frame is drawn, unless there is none, or drawing has failed, which `_pull` tells."""
+        """See to it that frames are drawn, unless there are none, or drawing has failed, which `_pull` tells."""
         if self._drawing is not None and self._drawing.done() and self._drawing.exception() is None:
             self._drawing = None
         if self._drawing is None and not self._ended:
-            self._drawing = asyncio.create_task(self._draw())
+            self._drawing = asyncio.create_task(self._draw_ahead())
+
+    async def _draw_ahead(self) -> None:
+        try:
+            await self._draw()
+            while len(self._ahead) < self._look_ahead and not self._ended:
+                await self._draw()
+        finally:
+            self._changed.set()
 
     async def _draw(self) -> None:
         frame = await self._source.next_frame()
@@ -169,3 +190,4 @@ class FrameFeed:
 
     def _arrived(self, frame: Frame) -> None:
         self._ahead.append(frame)
+        self._changed.set()

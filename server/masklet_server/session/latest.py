@@ -16,6 +16,8 @@ from masklet_server.video.latest import LatestQueue
 from masklet_server.video.source import Frame
 
 _REMEMBERED = 5  # frames whose times tell when the next one will be wanted
+# A decoded frame is good for so long, whatever its age: or the tracker of a busy server would wait for ever.
+_GOOD_SECONDS = 0.02
 
 
 class LatestFeed(FrameFeed):
@@ -44,7 +46,6 @@ class LatestFeed(FrameFeed):
         self._seen = 0
         self._next_index = 0
         self._failure: MaskletError | None = None
-        self._changed = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -144,7 +145,7 @@ class PacedFeed(LatestFeed):
         self._pictures = source
         self._asked = asyncio.Event()
         self._is_awaited = False  # the tracker has nothing else to do
-        self._is_renewed = False  # the frame ahead was decoded while the tracker waited: there is none later
+        self._made_at = 0.0
         self._taken_at: float | None = None
         self._due = 0.0
         self._busy: deque[float] = deque(maxlen=_REMEMBERED)
@@ -160,13 +161,15 @@ class PacedFeed(LatestFeed):
         self._on_back()
         self._is_awaited = True
         self._asked.set()
-        return await super().ready()
+        try:
+            return await super().ready()
+        finally:
+            self._is_awaited = False
 
     def take(self) -> TakenFrame:
         """See `LatestFeed.take`."""
         self._on_back()
         taken = super().take()
-        self._is_awaited = self._is_renewed = False
         self._taken_at = self._clock()
         self._due = self._taken_at + min(self._busy, default=0.0) - max(self._making, default=0.0)
         self._asked.set()
@@ -180,7 +183,8 @@ class PacedFeed(LatestFeed):
 
     @property
     def _is_outdated(self) -> bool:
-        return not self._is_renewed and self._queue.is_late and self._pictures.has_waiting
+        is_good = self._clock() <= self._made_at + _GOOD_SECONDS
+        return not is_good and self._queue.is_late and self._pictures.has_waiting
 
     async def _until_wanted(self) -> None:
         while not self._is_wanted:
@@ -197,5 +201,5 @@ class PacedFeed(LatestFeed):
 
     def _arrived(self, frame: Frame) -> None:
         self._making.append(frame.decode_seconds)
-        self._is_renewed = self._is_awaited
+        self._made_at = self._clock()
         super()._arrived(frame)

@@ -8,10 +8,13 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask
+from masklet_server.engine.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
 from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.trail import Trail
 from masklet_server.masks.pool import MaskPool
@@ -81,6 +84,7 @@ class Tracker:
         self._idle = idle
         self._send = send
         self._size: tuple[int, int] | None = None
+        self._recent = RecentFeatures(engine.models[options.model].encode_ahead)
         self._shelf = Shelf(limits.max_history_bytes)
         self._stride = limits.correction_window
         self._corrections = Corrections(
@@ -102,6 +106,7 @@ class Tracker:
         self.objects.clear()
         self._corrections.clear()
         self._kept.clear()
+        self._recent = RecentFeatures()
         self._shelf = Shelf(0)
 
     async def run(self, frames: FrameFeed, clip: ClipInput | None = None) -> None:
@@ -196,7 +201,8 @@ class Tracker:
         entries = self._line_up(prompts)
         entries = await self._decode_prompts(entries, prompts)
         self._kept.make_room([followed.bank for followed in self.objects.values()])
-        outcome = await self._ask_engine(taken, entries, clip_length)
+        upcoming = () if self._options.deterministic else tuple(frame.pixels for frame in frames.upcoming)
+        outcome = await self._ask_engine(taken, entries, clip_length, upcoming)
         for followed in self.objects.values():
             is_prompted = frame.index in followed.prompted_frames
             await followed.leave_trail(self._pool, stride=0 if is_prompted else self._stride)
@@ -274,10 +280,17 @@ class Tracker:
             self._options.model, correction_window=self._kept.window, memory_policy=self._options.memory_policy
         )
 
-    async def _ask_engine(self, taken: TakenFrame, entries: list[_Entry], clip_length: int | None) -> Outcome:
+    async def _ask_engine(
+        self,
+        taken: TakenFrame,
+        entries: list[_Entry],
+        clip_length: int | None,
+        upcoming: Sequence[npt.NDArray[np.uint8]],
+    ) -> Outcome:
         sifted = False
         while entries:
             job = self._job(taken, [ObjectTask(e.followed.bank, e.prompts) for e in entries], clip_length)
+            job = replace(job, upcoming=upcoming)
             try:
                 with self._idle.busy():
                     output = await self._engine.track(job)
@@ -316,6 +329,7 @@ class Tracker:
             tasks=tasks,
             clip_length=clip_length,
             deterministic=self._options.deterministic,
+            recent=self._recent,
             return_logits=self._options.return_logits,
         )
 
