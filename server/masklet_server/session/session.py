@@ -378,7 +378,7 @@ class Session:
             live=self._config.live or packets,
             is_file=not pictures and not packets,
             most_ahead=self._credits.window if pictures else 0,
-            look_ahead=self._engine.models[self.model].encode_ahead,
+            look_ahead=max(1, self._engine.models[self.model].encode_ahead - 1),
         )
 
     async def _report(self, errors: Sequence[MaskletError]) -> None:

@@ -84,7 +84,8 @@ class Tracker:
         self._idle = idle
         self._send = send
         self._size: tuple[int, int] | None = None
-        self._recent = RecentFeatures(engine.models[options.model].encode_ahead)
+        self._encode_ahead = 1 if options.deterministic else engine.models[options.model].encode_ahead
+        self._recent = RecentFeatures(self._encode_ahead)
         self._shelf = Shelf(limits.max_history_bytes)
         self._stride = limits.correction_window
         self._corrections = Corrections(
@@ -201,7 +202,7 @@ class Tracker:
         entries = self._line_up(prompts)
         entries = await self._decode_prompts(entries, prompts)
         self._kept.make_room([followed.bank for followed in self.objects.values()])
-        upcoming = () if self._options.deterministic else tuple(frame.pixels for frame in frames.upcoming)
+        upcoming = [frame.pixels for frame in frames.upcoming[: self._encode_ahead - 1]]
         outcome = await self._ask_engine(taken, entries, clip_length, upcoming)
         for followed in self.objects.values():
             is_prompted = frame.index in followed.prompted_frames
