@@ -39,8 +39,22 @@ def decode_rle(rle: Rle) -> npt.NDArray[np.bool_]:
     runs = _runs(rle["counts"].encode("ascii", "replace"))
     if runs.min(initial=0) < 0 or runs.max(initial=0) > height * width or runs.sum() != height * width:
         raise InvalidArgument.of("rle", f"the runs do not make a mask of {width}x{height} pixels")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return _mask(runs, height, width)
+
+
+def _mask(runs: npt.NDArray[np.int64], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """The mask ``bool[H, W]`` of runs; only columns with foreground are turned from columns to rows, which is slow."""
+    mask = np.zeros((height, width), np.bool_)
+    painted = runs[: len(runs) // 2 * 2]
+    if not len(painted):
+        return mask
+    left, end = int(painted[0]) // height, int(painted.sum())
+    right = -(-end // height)
+    lengths = np.append(painted, right * height - end)
+    lengths[0] -= left * height
+    down = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    mask[:, left:right] = down.reshape(right - left, height).T
+    return mask
 
 
 def _runs(counts: bytes) -> npt.NDArray[np.int64]:
