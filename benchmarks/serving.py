@@ -65,6 +65,7 @@ from masklet_server.rpc.pictures import PictureEngine
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
+from masklet_server.video import forkserver
 
 FULL_HD = (1920, 1080)
 
@@ -192,9 +193,9 @@ async def serve(connection: Connection, engine: PictureEngine, measure: Callable
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Of this process, and of its children that have ended: the decoders."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
+    """Of this process, and of the decoders that have ended, with the process that forks them."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime, forkserver.processor_seconds()
 
 
 def client_side(connection: Connection, address: str, video: Path, frames: int) -> None:

@@ -25,6 +25,7 @@ from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.embedded import EmbeddedServer
 from tests import clips
 from tests.e2e_support import NUM_FRAMES, WIDTH, engine_alone, h264, lossless, prompt
+from tests.processes import decoders, settle
 
 Requests = Callable[[], list[tracking_pb2.TrackRequest]]
 END = tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo())
@@ -250,27 +251,8 @@ def test_ten_thousand_objects(nano_server: str) -> None:
     assert all(len(frame.objects) <= 8 for frame in frames)
 
 
-def decoders() -> int:
-    """Decoding processes on this machine that were started by this one."""
-    count = 0
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            status = (entry / "stat").read_text().rpartition(")")[2].split()
-            running = status[0] != "Z" and int(status[1]) == os.getpid()
-            count += running and b"masklet_server.video.worker" in (entry / "cmdline").read_bytes()
-    return count
-
-
-def settle(goal: int, seconds: float = 15) -> None:
-    """Wait for the number of decoders to come down."""
-    deadline = time.monotonic() + seconds
-    while decoders() > goal and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert decoders() <= goal
-
-
 async def test_a_client_that_vanishes_mid_upload_leaves_nothing(nano_server: str) -> None:
-    before = decoders()
+    before = len(decoders())
     with neighbour(nano_server):
         async with grpc.aio.insecure_channel(nano_server) as channel:
             call = tracking_pb2_grpc.TrackingServiceStub(channel).Track()
@@ -284,7 +266,7 @@ async def test_a_client_that_vanishes_mid_upload_leaves_nothing(nano_server: str
 
 
 async def test_a_client_that_stops_reading_is_given_a_window_and_no_more(nano_server: str) -> None:
-    before = decoders()
+    before = len(decoders())
     with neighbour(nano_server):
         async with grpc.aio.insecure_channel(nano_server) as channel:
             call = tracking_pb2_grpc.TrackingServiceStub(channel).Track()

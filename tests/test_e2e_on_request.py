@@ -23,6 +23,7 @@ from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.models.build import build_reference
 from masklet_server.models.registry import Registry
 from tests.e2e_support import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless, small
+from tests.processes import decoders
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
@@ -216,13 +217,9 @@ def _deleted() -> int:
     return sum(os.path.realpath(entry).endswith("(deleted)") for entry in Path("/proc/self/fd").iterdir())
 
 
-def _children() -> int:
-    return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
 def test_cancelling_frees_files_and_processes_within_a_second() -> None:
     with EmbeddedServer(device="cpu", dtype="float32") as address:
-        files, children = _deleted(), _children()
+        files, children = _deleted(), len(decoders())
         with Call(address) as call:
             call.send_clip()
             call.prompt(click(1, 0))
@@ -230,18 +227,18 @@ def test_cancelling_frees_files_and_processes_within_a_second() -> None:
             call.until("frame_result")
             assert _deleted() >= files + 2, "the frames, and what is remembered"
         left = time.monotonic()
-        while (_deleted(), _children()) != (files, children):
-            assert time.monotonic() - left < 1, (_deleted(), files, _children(), children)
+        while (_deleted(), len(decoders())) != (files, children):
+            assert time.monotonic() - left < 1, (_deleted(), files, len(decoders()), children)
             time.sleep(0.02)
 
 
 def test_the_decoder_goes_before_the_session_does() -> None:
     with EmbeddedServer(device="cpu", dtype="float32") as address, Call(address) as call:
-        files, children = _deleted(), _children()
+        files, children = _deleted(), len(decoders())
         call.send_clip()
         for _ in range(2):
             call.until("video_info")
-        assert (_deleted(), _children()) == (files + 1, children), "the frames alone are left"
+        assert (_deleted(), len(decoders())) == (files + 1, children), "the frames alone are left"
         assert call.prompt(click(1, NUM_FRAMES - 1)).area > 0
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -26,6 +25,7 @@ from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
 from tests.fakes import BROKEN, HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, FakeSources, fake_mask
+from tests.processes import decoders
 from tests.rpc_support import details_of, status_of
 
 Request = tracking_pb2.TrackRequest
@@ -186,22 +186,14 @@ async def test_a_real_clip_goes_through_the_sandbox() -> None:
 
 async def test_a_client_that_vanishes_in_mid_upload_takes_its_decoder_along() -> None:
     async with house(real_video=True) as h:
-        before = child_processes()
+        before = decoders()
         call = h.stub.Track(timeout=PATIENCE)
         await call.write(config())
         await call.write(Request(video_chunk=mp4(12)[:2000]))
-        await h.until(lambda: child_processes() - before)
+        await h.until(lambda: decoders() - before)
         call.cancel()
         await h.until(lambda: h.sample("sessions") == 0)
-        assert child_processes() == before
-
-
-def child_processes() -> set[str]:
-    found: set[str] = set()
-    for children in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread has just ended
-            found.update(children.read_text().split())
-    return found
+        assert decoders() == before
 
 
 async def test_a_thing_that_is_no_video_is_data_loss_and_counted() -> None:

@@ -284,8 +284,8 @@ async def test_flipped_bits() -> None:
 
 
 def wait_for_death(pid: int) -> None:
-    """Until it is a zombie."""
-    while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+    """Until nothing of it is left."""
+    while not is_gone(pid):
         time.sleep(0.01)
 
 

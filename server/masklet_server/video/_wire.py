@@ -31,6 +31,8 @@ from typing import IO, Any
 
 Message = dict[str, Any]
 
+FORK = b"fork"  # what the fork server is told
+
 
 class Refusal(Exception):  # noqa: N818 - it is a verdict on the input, not a fault of the program
     """What the decoding process says instead of raising one of masklet.errors, which it does not import.

@@ -1,8 +1,8 @@
 """The server's side of the decoding processes: start one, talk with it, read its frames, and be rid of it.
 
-A process gets three things: its standard pipes (`_wire`), a block of shared memory for pixels, and for clips a
-read-only descriptor of the upload. It sees none of the server's environment, and confines itself (`_confine`) before it
-looks at any input. What it says is not trusted.
+A process is forked by the fork server (`forkserver`) and gets three things: its standard pipes (`_wire`), a block of
+shared memory for pixels, and for clips a read-only descriptor of the upload. It sees none of the server's environment,
+and confines itself (`_confine`) before it looks at any input. What it says is not trusted.
 """
 
 from __future__ import annotations
@@ -10,43 +10,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import fcntl
+import functools
 import mmap
 import os
 import signal
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from masklet.errors import BY_CODE, DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
-from masklet_server.video import _wire
+from masklet_server.video import _wire, forkserver
 from masklet_server.video.source import VideoLimits
 
 Mode = Literal["clip", "pictures", "live pictures", "packets", "single"]
 
 _KINDS = {cls.__name__: cls for cls in BY_CODE.values()}
-_PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
 _PIPE_BYTES = 1024**2
 _TIGHT_MEMORY_BYTES = 512 * 1024**2
-
-
-def command(memory_fd: int, spool_fd: int) -> list[str]:
-    """The command line of a decoding process; without the site module, since `environment` says where packages are."""
-    return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker", str(memory_fd), str(spool_fd)]
-
-
-def environment() -> dict[str, str]:
-    """The whole environment of a decoding process: what Python needs to start, none of the server's own."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {
-        **passed,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONSAFEPATH": "1",
-        "LC_ALL": "C.UTF-8",
-        "MALLOC_ARENA_MAX": "2",  # each thread's arena would count against the address space
-    }
 
 
 class SharedPixels:
@@ -145,16 +128,14 @@ def setup_fields(
 class DecoderProcess:
     """One decoding process of an asynchronous source. Made by `start`, ended by `kill` and `reaped`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pixels: SharedPixels, limits: VideoLimits) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
+    def __init__(self, pipes: _Pipes, process_id: int, pixels: SharedPixels, limits: VideoLimits) -> None:
+        self.pid = process_id
+        self.pixels = pixels
+        self._pipes = pipes
+        self._handle = forkserver.open_handle(process_id)
         self._limits = limits
         self._reading = False
         self._reaper: asyncio.Task[int] | None = None
-        self.pixels = pixels
 
     @classmethod
     async def start(
@@ -167,59 +148,48 @@ class DecoderProcess:
         spool_fd: int | None = None,
         again: Mapping[str, Any] | None = None,
     ) -> DecoderProcess:
-        """Start a process; it is ready some tenths of a second later, but may be written to at once."""
+        """Start a process."""
         pixels = SharedPixels(slots, image_size * image_size * 3)
+        pipes = None
         try:
             setup = setup_fields(mode, image_size, pixels, limits, again)
-            passed = [pixels.fd] if spool_fd is None else [pixels.fd, spool_fd]
-            process = await asyncio.create_subprocess_exec(
-                *command(pixels.fd, -1 if spool_fd is None else spool_fd),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=environment(),
-                cwd="/",
-                pass_fds=passed,
-                start_new_session=True,  # a Ctrl-C is for the server, which may want to finish its streams
-            )
+            pipes = await _Pipes.connect(forkserver.fork(pixels.fd, spool_fd))
+            pid = forkserver.process_id(await pipes.words.readline())
         except BaseException:
+            if pipes is not None:
+                pipes.close()
             pixels.close()
             raise
         pixels.close_fd()
-        started = cls(process, pixels, limits)
+        started = cls(pipes, pid, pixels, limits)
         started._widen_pipe()
-        started._stdin.write(_wire.encode("setup", **setup))
+        started.write("setup", **setup)
         return started
 
     def _widen_pipe(self) -> None:
         """Raw pictures are megabytes; a pipe holds 64 KiB. Where that can't be changed it is slower.
 
-        An unprivileged server may be refused, and some versions of asyncio use a socket rather than a pipe.
+        An unprivileged server may be refused.
         """
-        pipe = self._stdin.get_extra_info("pipe")
+        pipe = self._pipes.stdin.get_extra_info("pipe")
         try:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
             return
 
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
     def write(self, message_type: str, payload: bytes = b"", **fields: Any) -> None:
         """Put a message on its way without waiting; nothing happens if the process has ended: `receive` says why."""
-        if self._stdin.is_closing():
+        if self._pipes.stdin.is_closing():
             return
-        self._stdin.write(_wire.encode(message_type, **fields))
+        self._pipes.stdin.write(_wire.encode(message_type, **fields))
         if payload:
-            self._stdin.write(payload)
+            self._pipes.stdin.write(payload)
 
     async def send(self, message_type: str, payload: bytes = b"", **fields: Any) -> None:
         """`write`, and wait while the process is behind with reading."""
         self.write(message_type, payload, **fields)
         try:
-            await self._stdin.drain()
+            await self._pipes.stdin.drain()
         except ConnectionError:
             return  # It has ended: `receive` will say why.
 
@@ -231,7 +201,7 @@ class DecoderProcess:
         """
         self._reading = True
         try:
-            line = await self._stdout.readline()
+            line = await self._pipes.stdout.readline()
             if not line.endswith(b"\n"):
                 raise error_of_death(await self.reaped(), self._limits)
             message = _wire.decode(line)
@@ -245,9 +215,9 @@ class DecoderProcess:
 
     def kill(self) -> None:
         """End the process and free what it shares, at once and without waiting; may be called twice."""
-        self._stdin.close()
-        if self._process.returncode is None:
-            self._process.kill()
+        self._pipes.stdin.close()
+        if self._reaper is None or not self._reaper.done():
+            forkserver.kill(self.pid, self._handle)
         self.pixels.close()
 
     async def reaped(self) -> int:
@@ -257,7 +227,43 @@ class DecoderProcess:
         return await asyncio.shield(self._reaper)
 
     async def _reap(self) -> int:
-        # asyncio waits for the pipe as well, and never gets to its end if unread messages have filled its buffer.
-        while not self._reading and await self._stdout.read(_PIPE_BYTES):
-            pass
-        return await self._process.wait()
+        try:
+            return forkserver.exit_code(await self._pipes.words.readline())
+        finally:
+            self._pipes.close()
+            if self._handle >= 0:
+                os.close(self._handle)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pipes:
+    """The pipes to a process, for an event loop."""
+
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+    words: asyncio.StreamReader
+    transports: tuple[asyncio.BaseTransport, ...]
+
+    @classmethod
+    async def connect(cls, forked: forkserver.Forked) -> _Pipes:
+        loop = asyncio.get_running_loop()
+        stdout, words = asyncio.StreamReader(), asyncio.StreamReader()
+        transports: list[asyncio.BaseTransport] = []
+        try:
+            for reader, pipe in ((stdout, forked.stdout), (words, forked.words)):
+                transport, _ = await loop.connect_read_pipe(
+                    functools.partial(asyncio.StreamReaderProtocol, reader), pipe
+                )
+                transports.append(transport)
+            writing, flow_control = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, forked.stdin)
+        except BaseException:
+            for each in transports:
+                each.close()
+            forked.close()
+            raise
+        stdin = asyncio.StreamWriter(writing, flow_control, None, loop)
+        return cls(stdin, stdout, words, (*transports, writing))
+
+    def close(self) -> None:
+        for transport in self.transports:
+            transport.close()

@@ -7,25 +7,20 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import io
+import os
 import select
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from masklet.errors import MaskletError, ResourceExhausted
-from masklet_server.video import _wire
+from masklet_server.video import _wire, forkserver
 from masklet_server.video.pictures import Picture
-from masklet_server.video.sandbox import (
-    SharedPixels,
-    command,
-    environment,
-    error_of,
-    error_of_death,
-    setup_fields,
-)
+from masklet_server.video.sandbox import SharedPixels, error_of, error_of_death, setup_fields
 from masklet_server.video.source import VideoLimits
 
 _MAX_PROCESSES = 4
@@ -59,33 +54,26 @@ class _Process:
         self._pixels = SharedPixels(1, limits.max_frame_pixels * 3)
         self._left = _PICTURES_PER_PROCESS
         try:
-            self._process = subprocess.Popen(
-                command(self._pixels.fd, -1),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment(),
-                cwd="/",
-                start_new_session=True,
-                pass_fds=[self._pixels.fd],
-            )
+            self._forked = forkserver.fork(self._pixels.fd)
         except BaseException:
             self._pixels.close()
             raise
         self._pixels.close_fd()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        try:
+            self.pid = forkserver.process_id(self._forked.words.readline())
+        except MaskletError:
+            self._forked.close()
+            self._pixels.close()
+            raise
+        self._handle = forkserver.open_handle(self.pid)
+        self._exit_code: int | None = None
+        self._stdin, self._stdout = io.BufferedWriter(self._forked.stdin), io.BufferedReader(self._forked.stdout)
         self._channel = _wire.Channel(self._stdout, self._stdin)
         self._channel.send("setup", **setup_fields("single", 0, self._pixels, self._limits))
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def usable(self) -> bool:
-        return self._left > 0 and self._process.poll() is None
+        return self._left > 0 and self._exit_code is None and not _readable(self._forked.words, 0)
 
     def decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
         self._left -= 1
@@ -106,7 +94,7 @@ class _Process:
         except MaskletError:
             raise
         except (BrokenPipeError, EOFError) as error:
-            raise error_of_death(self._process.wait(), self._limits) from error
+            raise error_of_death(self._ended(), self._limits) from error
         except Exception:
             self.close()  # out of step: the next answer would be taken for another picture's
             raise
@@ -116,20 +104,35 @@ class _Process:
 
     def _wait(self) -> None:
         timeout = self._limits.first_frame_timeout_seconds
-        poll = select.poll()
-        poll.register(self._stdout, select.POLLIN)
-        if not poll.poll(timeout * 1000):
+        if not _readable(self._stdout, timeout):
             self.close()
             raise ResourceExhausted(f"the picture was not decoded within first_frame_timeout_seconds = {timeout:g}")
 
     def close(self) -> None:
         """Kill and reap; may be called twice."""
-        self._process.kill()
-        self._process.wait()
+        if self._exit_code is None:
+            forkserver.kill(self.pid, self._handle)
+            self._ended()
         self._stdout.close()
         with contextlib.suppress(BrokenPipeError):  # bytes that it no longer wanted
             self._stdin.close()
         self._pixels.close()
+
+    def _ended(self) -> int:
+        """Wait for the end; how it was."""
+        if self._exit_code is None:
+            self._exit_code = forkserver.exit_code(self._forked.words.readline())
+            self._forked.words.close()
+            if self._handle >= 0:
+                os.close(self._handle)
+        return self._exit_code
+
+
+def _readable(pipe: IO[bytes], seconds: float) -> bool:
+    """Whether there is something to read, or the end, within that time."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 class _Pool:

@@ -1,6 +1,6 @@
-"""The decoding process: ``python -m masklet_server.video.worker MEMORY_FD SPOOL_FD``; started by `sandbox`.
+"""The decoding process, forked by `_forkserver`.
 
-Knows neither torch nor grpc nor NumPy, so that it starts fast and has little to give away.
+Knows neither torch nor grpc nor NumPy, so that it has little to give away.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import sys
 import time
 import zlib
 from collections import deque
@@ -299,9 +298,8 @@ def serve(channel: Channel, memory_fd: int, spool_fd: int) -> None:
         raise
 
 
-def main() -> NoReturn:
+def run(memory_fd: int, spool_fd: int) -> NoReturn:
     """Take over stdin and stdout as the channel, serve, and leave without waiting for decoder threads."""
-    memory_fd, spool_fd = (int(argument) for argument in sys.argv[1:3])
     channel = Channel(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):  # nothing that a library prints gets among the messages
@@ -314,7 +312,3 @@ def main() -> NoReturn:
     except Exception:  # noqa: BLE001 - reported to the parent by now
         status = 1
     os._exit(status)
-
-
-if __name__ == "__main__":
-    main()

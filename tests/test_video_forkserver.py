@@ -1,0 +1,87 @@
+"""The process that decoding processes are forked from: started once, again when it has died, and gone with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from masklet.errors import Internal
+from masklet_server.video import forkserver
+from masklet_server.video.clip import ClipSource
+from masklet_server.video.source import VideoLimits
+from tests.clips import decode_clip, make_clip
+from tests.processes import decoders
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> None:
+    servers = []
+    for _ in range(2):
+        async with ClipSource(32, VideoLimits()) as one, ClipSource(32, VideoLimits()) as other:
+            assert parent_of(one.pid) == parent_of(other.pid)
+            assert {one.pid, other.pid} <= decoders()
+            servers.append(parent_of(one.pid))
+    assert servers[0] == servers[1]
+    os.kill(servers[0], signal.SIGKILL)
+    outcome = await decode_clip(make_clip(frames=3))
+    assert (outcome.error, len(outcome.frames)) == (None, 3)
+    async with ClipSource(32, VideoLimits()) as source:
+        assert parent_of(source.pid) not in servers
+
+
+async def test_what_it_forked_dies_with_it() -> None:
+    async with ClipSource(32, VideoLimits()) as source:
+        await source.feed(make_clip())
+        await source.info()
+        pid = source.pid
+        os.kill(parent_of(pid), signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while pid in decoders() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        assert pid not in decoders()
+
+
+async def test_processor_time_of_what_has_ended_is_known() -> None:
+    before = forkserver.processor_seconds()
+    assert (await decode_clip(make_clip(frames=200, size=(640, 480)))).error is None
+    assert 0.01 < forkserver.processor_seconds() - before < 60
+
+
+def test_lines_about_processes() -> None:
+    assert forkserver.process_id(b"17\n") == 17
+    with pytest.raises(Internal, match="has died"):
+        forkserver.process_id(b"")
+    assert forkserver.exit_code(b"-9 1000000 0.25\n") == -9
+    assert forkserver.exit_code(b"") == -signal.SIGKILL
+
+
+def test_it_imports_no_more_than_decoding_takes_and_ends_with_its_socket() -> None:
+    program = """
+import sys
+from masklet_server.video import forkserver
+forkserver.start()
+print(forkserver._server._process.pid)
+import os
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # whether someone reaps orphans is up to the machine
+        time.sleep(0.02)
+    assert time.monotonic() < deadline
+    program = "import sys, masklet_server.video._forkserver; print({'torch', 'grpc', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
