@@ -34,7 +34,7 @@ def upstream(network: SAM2Base, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def test_hiera_is_exact_to_the_bit() -> None:
     original = model("sam2.1-tiny")
-    encoder = FastImageEncoder(copy.deepcopy(original), fused, exact=True)
+    encoder = FastImageEncoder(copy.deepcopy(original), lambda **_: fused, exact=True)
 
     with torch.inference_mode():
         found = encoder(picture())
@@ -47,7 +47,7 @@ def test_hiera_is_exact_to_the_bit() -> None:
 @pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
 def test_the_short_way_is_the_same_up_to_rounding(name: str, kernel: Kernel) -> None:
     original = model(name)
-    encoder = FastImageEncoder(copy.deepcopy(original), kernel, exact=False)
+    encoder = FastImageEncoder(copy.deepcopy(original), lambda **_: kernel, exact=False)
 
     with torch.inference_mode():
         found = encoder(picture(2))
@@ -62,4 +62,4 @@ def test_another_pyramid_is_refused() -> None:
     original.image_encoder.neck.fpn_top_down_levels = [1, 2, 3]
 
     with pytest.raises(InvalidArgument, match="fpn_top_down_levels"):
-        FastImageEncoder(original, fused, exact=True)
+        FastImageEncoder(original, lambda **_: fused, exact=True)

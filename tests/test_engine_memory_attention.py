@@ -48,7 +48,7 @@ def test_both_arrangements_agree(
     attention = module(model)
     current, position, memory, memory_position, spatial = inputs(channels, batch, memories, pointers)
     exact = ExactMemoryAttention(attention)
-    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=kernel)
+    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=fused)
 
     with torch.inference_mode():
         expected = exact(current, position, memory, memory_position, spatial)
@@ -62,7 +62,7 @@ def test_both_arrangements_agree(
 def test_the_memory_matters_to_the_comparison() -> None:
     attention = module("nano")
     current, position, memory, memory_position, spatial = inputs(128, 1, 2, 4)
-    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused)
+    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused)
 
     with torch.inference_mode():
         one = fast(current, position, memory, memory_position, spatial)
@@ -76,4 +76,4 @@ def test_another_configuration_is_refused() -> None:
     attention.layers[0].pos_enc_at_attn = True
 
     with pytest.raises(InvalidArgument, match="pos_enc_at_attn=True"):
-        FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused)
+        FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused)

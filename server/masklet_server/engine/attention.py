@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,14 @@ from torch import Tensor
 
 # ``[B, n, Q, D]``, ``[B, n, K, D]`` and ``[B, n, K, V]`` with V <= D to ``[B, n, Q, V]``; D ** -0.5 is the scale.
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class KernelChoice(Protocol):
+    """Chooses a kernel for attention of a shape; see `quickest_kernel`."""
+
+    def __call__(self, *, queries: int, keys: int, dim: int, width: int) -> Kernel:
+        """The kernel."""
+
 
 # Queries whose scores are written down at a time: 512 x 28,736 x 2 bytes is 28 MB, which a large cache still holds.
 _BLOCK = 512

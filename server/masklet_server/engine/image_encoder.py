@@ -17,7 +17,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel
+from masklet_server.engine.attention import Kernel, KernelChoice
 from masklet_server.models.trunk import MobileNetV2Trunk
 
 # Levels of the trunk, finest first: two for the mask decoder's high-resolution inputs, the one that is attended to, and
@@ -30,14 +30,14 @@ class FastImageEncoder(nn.Module):
 
     Args:
         model: With weights in float32 on the CPU. Its trunk is taken over and changed; the other weights are copied.
-        kernel: Computes the attention of tokens to all others.
+        choose: Says what computes the attention of tokens to all others.
         exact: Do the arithmetic of sam2 operation by operation. Not said of nano's trunk, whose batch norms are folded.
 
     Raises:
         InvalidArgument: The configuration asks for something that this does not do.
     """
 
-    def __init__(self, model: SAM2Base, kernel: Kernel, *, exact: bool) -> None:
+    def __init__(self, model: SAM2Base, choose: KernelChoice, *, exact: bool) -> None:
         super().__init__()
         encoder: Any = model.image_encoder
         neck: FpnNeck = encoder.neck
@@ -55,20 +55,23 @@ class FastImageEncoder(nn.Module):
         if isinstance(self.trunk, MobileNetV2Trunk):
             self.trunk.fold_norms()
         elif isinstance(self.trunk, Hiera):
-            self._adapt_hiera(self.trunk, model.image_size, kernel)
+            self._adapt_hiera(self.trunk, model.image_size, choose)
         hidden, top, middle, finest = (conv.conv for conv in neck.convs)
         self.hidden, self.top = hidden, top
         join = nn.Sequential if exact else _chained
         self.fine0 = join(finest, model.sam_mask_decoder.conv_s0)
         self.fine1 = join(middle, model.sam_mask_decoder.conv_s1)
 
-    def _adapt_hiera(self, trunk: Any, image_size: int, kernel: Kernel) -> None:
+    def _adapt_hiera(self, trunk: Any, image_size: int, choose: KernelChoice) -> None:
         side = image_size // 4  # of the finest level
         position: Tensor = trunk._get_pos_embed((side, side))  # noqa: SLF001 - made anew for every picture
         self.register_buffer("position", position.detach())
         trunk._get_pos_embed = lambda _size: self.position  # noqa: SLF001
+        tokens = (image_size // 16) ** 2  # of the level that has blocks without windows
         for block in trunk.blocks:
             if block.window_size == 0:
+                dim = block.dim_out // block.attn.num_heads
+                kernel = choose(queries=tokens, keys=tokens, dim=dim, width=dim)
                 block.attn = _GlobalAttention(block.attn, kernel)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:

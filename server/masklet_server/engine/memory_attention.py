@@ -19,7 +19,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel
+from masklet_server.engine.attention import Kernel, blocked
 
 # What the functions below take for granted of a layer; true of every configuration that Meta published.
 _ASSUMED = {
@@ -78,18 +78,26 @@ class FastMemoryAttention:
         grid_size: Side of the feature map; queries and each memory have its square of tokens.
         device: Where to compute.
         dtype: Of weights and activations.
-        kernel: Computes the attention.
+        kernel: Computes the attention to the memory.
+        own_kernel: Computes that of the features to themselves.
 
     Raises:
         InvalidArgument: The configuration asks for something that this does not do.
     """
 
     def __init__(
-        self, module: MemoryAttention, grid_size: int, *, device: torch.device, dtype: torch.dtype, kernel: Kernel
+        self,
+        module: MemoryAttention,
+        grid_size: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        kernel: Kernel,
+        own_kernel: Kernel,
     ) -> None:
         if not module.pos_enc_at_input or not module.batch_first:
             raise _unsupported("pos_enc_at_input or batch_first being false")
-        self._layers = [_Layer(layer, grid_size, device, dtype, kernel) for layer in module.layers]
+        self._layers = [_Layer(layer, grid_size, device, dtype, kernel, own_kernel) for layer in module.layers]
         self._norm = _norm(module.norm, device, dtype)
 
     def __call__(
@@ -106,7 +114,13 @@ class FastMemoryAttention:
 
 class _Layer:
     def __init__(
-        self, layer: MemoryAttentionLayer, grid_size: int, device: torch.device, dtype: torch.dtype, kernel: Kernel
+        self,
+        layer: MemoryAttentionLayer,
+        grid_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        kernel: Kernel,
+        own_kernel: Kernel,
     ) -> None:
         for name, wanted in _ASSUMED.items():
             if (actual := getattr(layer, name)) != wanted:
@@ -115,8 +129,9 @@ class _Layer:
         for attention in (own, cross):
             if not isinstance(attention, RoPEAttention) or attention.num_heads != 1:
                 raise _unsupported("anything but RoPEAttention with one head")
-        self._kernel = kernel
+        self._kernel, self._own_kernel = kernel, own_kernel
         self._cos, self._sin = _rotation(own, grid_size, device, dtype)
+        self._cos_down, self._sin_down = (part.mT.contiguous()[:, None] for part in (self._cos, self._sin))
         self._own = _linear(
             [own.q_proj, _turned(own.q_proj), own.k_proj, _turned(own.k_proj), own.v_proj], device, dtype
         )
@@ -136,23 +151,36 @@ class _Layer:
     def _attend_to_itself(self, x: Tensor) -> Tensor:
         width = self._cos.shape[-1]
         q, q_turned, k, k_turned, v = self._own(x).split(width, dim=-1)
-        return self._attention(self._rotated(q, q_turned), self._rotated(k, k_turned), v)
+        return self._attention(self._own_kernel, self._rotated(q, q_turned), self._rotated(k, k_turned), v)
 
     def _attend_to_memory(self, x: Tensor, keys: Tensor, memory: Tensor, spatial: int) -> Tensor:
         width = self._cos.shape[-1]
         q, q_turned = self._queries(x).split(width, dim=-1)
+        k = self._keys_in_columns(keys, spatial) if self._kernel is blocked else self._keys_in_rows(keys, spatial)
+        return self._attention(self._kernel, self._rotated(q, q_turned), k, memory)
+
+    def _keys_in_rows(self, keys: Tensor, spatial: int) -> Tensor:
+        width = self._cos.shape[-1]
         projected = self._keys(keys)
         # Memories lie on the grid one after the other; pointers have no place on it and are not rotated.
         maps = projected[:, :spatial].unflatten(1, (-1, len(self._cos)))
         rotated = self._rotated(maps[..., :width], maps[..., width:]).flatten(1, 2)
-        k = torch.cat([rotated, projected[:, spatial:, :width]], dim=1)
-        return self._attention(self._rotated(q, q_turned), k, memory)
+        return torch.cat([rotated, projected[:, spatial:, :width]], dim=1)
+
+    def _keys_in_columns(self, keys: Tensor, spatial: int) -> Tensor:
+        """The same, laid out as `blocked` multiplies by them, or oneDNN would turn them for every block of queries."""
+        width = self._cos.shape[-1]
+        projected = torch.matmul(self._keys.weight, keys.mT).add_(self._keys.bias[:, None])
+        maps = projected[..., :spatial].view(*projected.shape[:2], -1, len(self._cos))
+        maps[:, :width].mul_(self._cos_down).addcmul_(maps[:, width:], self._sin_down)
+        return projected[:, :width].mT
 
     def _rotated(self, x: Tensor, turned: Tensor) -> Tensor:
         return torch.addcmul(x * self._cos, turned, self._sin)
 
-    def _attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self._kernel(q[:, None], k[:, None], v[:, None])[:, 0]
+    @staticmethod
+    def _attention(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return kernel(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
 def _rotation(

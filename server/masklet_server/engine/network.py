@@ -10,6 +10,7 @@ h = w = S / 16 the side of the feature map, 4h the side of low-resolution logits
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import torch
@@ -20,7 +21,7 @@ from sam2.utils.misc import fill_holes_in_mask_scores
 from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel, quickest_kernel
+from masklet_server.engine.attention import KernelChoice, quickest_kernel
 from masklet_server.engine.channels_last import lay_out_channels_last
 from masklet_server.engine.graphs import Function, GraphCache
 from masklet_server.engine.image_encoder import FastImageEncoder
@@ -94,13 +95,11 @@ class Network:
         self.encode_ahead = max(1, min(_MOST_AHEAD, fitting))
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
         exact = dtype == torch.float32
-        kernel = self._kernel(model)
+        choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
         # These two are made of the weights in float32, before the model's are rounded to the dtype.
-        encoder = FastImageEncoder(model, kernel, exact=exact).to(device=device, dtype=dtype)
+        encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
         self._attend: MemoryAttending = (
-            ExactMemoryAttention(model.memory_attention)
-            if exact
-            else FastMemoryAttention(model.memory_attention, self.grid_size, device=device, dtype=dtype, kernel=kernel)
+            ExactMemoryAttention(model.memory_attention) if exact else self._fast_attention(model, choose)
         )
         if not exact:
             lay_out_channels_last(model.memory_encoder)
@@ -115,19 +114,17 @@ class Network:
         self._feature_position = self._position(model.image_encoder.neck.position_encoding)
         self._memory_position = self._position(model.memory_encoder.position_encoding)
 
-    def _kernel(self, model: SAM2Base) -> Kernel:
-        """The quickest way to compute attention of this model's shapes here."""
-        tokens = self.grid_size * self.grid_size
-        return quickest_kernel(
-            self.device,
-            self.dtype,
-            queries=tokens,
-            keys=model.num_maskmem * tokens,
-            dim=model.hidden_dim,
-            width=model.mem_dim,
+    def _fast_attention(self, model: SAM2Base, choose: KernelChoice) -> FastMemoryAttention:
+        tokens, dim = self.grid_size * self.grid_size, model.hidden_dim
+        return FastMemoryAttention(
+            model.memory_attention,
+            self.grid_size,
+            device=self.device,
+            dtype=self.dtype,
+            kernel=choose(queries=tokens, keys=model.num_maskmem * tokens, dim=dim, width=model.mem_dim),
+            own_kernel=choose(queries=tokens, keys=tokens, dim=dim, width=dim),
         )
 
-    @torch.inference_mode()
     def _position(self, encoding: nn.Module) -> Tensor:
         """The position encoding ``[1, h * w, C or M]`` of a feature map or of a memory, which is always the same."""
         grid = torch.empty(1, 1, self.grid_size, self.grid_size, device=self.device)
