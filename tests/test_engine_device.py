@@ -42,6 +42,26 @@ print(repr((os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
     assert said.stdout.strip() == repr(expected)
 
 
+@pytest.mark.parametrize(("given", "is_kept"), [({}, True), ({"MALLOC_PERTURB_": "0"}, False)])
+def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_how(given: dict[str, str], is_kept: bool) -> None:
+    program = """
+import masklet_server.engine
+import resource, torch
+def fill():
+    torch.empty(16 * 2**20).fill_(1)  # 64 MiB
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=kept | given, capture_output=True, text=True, check=True, timeout=60
+    )
+    # Of 16,384 pages, or 32 where the kernel gives large ones.
+    assert (int(said.stdout) < 20) is is_kept
+
+
 def test_cpu_is_always_there() -> None:
     assert pick_device("cpu") == CPU
     assert device.device_name(CPU)

@@ -48,7 +48,7 @@ def test_both_arrangements_agree(
     attention = module(model)
     current, position, memory, memory_position, spatial = inputs(channels, batch, memories, pointers)
     exact = ExactMemoryAttention(attention)
-    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=fused)
+    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=kernel)
 
     with torch.inference_mode():
         expected = exact(current, position, memory, memory_position, spatial)
