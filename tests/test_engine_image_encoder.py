@@ -32,8 +32,9 @@ def upstream(network: SAM2Base, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return top, fine0, fine1
 
 
-def test_hiera_is_exact_to_the_bit() -> None:
-    original = model("sam2.1-tiny")
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
+def test_it_can_be_exact_to_the_bit(name: str) -> None:
+    original = model(name)
     encoder = FastImageEncoder(copy.deepcopy(original), lambda **_: fused, exact=True)
 
     with torch.inference_mode():

@@ -31,7 +31,7 @@ class FastImageEncoder(nn.Module):
     Args:
         model: With weights in float32 on the CPU. Its trunk is taken over and changed; the other weights are copied.
         choose: Says what computes the attention of tokens to all others.
-        exact: Do the arithmetic of sam2 operation by operation. Not said of nano's trunk, whose batch norms are folded.
+        exact: Do the arithmetic of sam2, and of nano's trunk as it was trained, operation by operation.
 
     Raises:
         InvalidArgument: The configuration asks for something that this does not do.
@@ -53,7 +53,8 @@ class FastImageEncoder(nn.Module):
                 )
         self.trunk = encoder.trunk
         if isinstance(self.trunk, MobileNetV2Trunk):
-            self.trunk.fold_norms()
+            if not exact:
+                self.trunk.fold_norms()
         elif isinstance(self.trunk, Hiera):
             self._adapt_hiera(self.trunk, model.image_size, choose)
         hidden, top, middle, finest = (conv.conv for conv in neck.convs)

@@ -133,6 +133,8 @@ class Network:
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
         scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        if self.dtype == torch.float32:
+            scaled = scaled.contiguous()  # convolutions round by how numbers lie in memory; this is upstream's way
         # In place: at 1024 a copy is 12 MB, and these three would take as long as a layer of the network.
         return self.encode_normalized(scaled.sub_(self._mean).div_(self._std))
 
