@@ -113,3 +113,21 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind() -> None:
             tracking.close()
             reading.join()
         settle(before, seconds=1)
+
+
+@pytest.mark.parametrize("policy", ["sam2", "distractor_aware", "motion_aware"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_memory_policy_leaves_a_trail_and_is_brought_back_from_it(policy: Any, dtype: str) -> None:
+    with (
+        EmbeddedServer(device="cpu", dtype=dtype, correction_window=2) as address,
+        masklet.Client(address) as client,
+        client.track(lossless(LENGTH), prompt("box"), memory_policy=policy, correction_window=2) as tracking,
+    ):
+        results = []
+        for frame in tracking:
+            results.append(frame)
+            if (frame.frame_index, frame.revision) == (LENGTH - 1, 0):
+                tracking.add_prompt(click(1, 5, center(0, 5)))
+    assert [r.frame_index for r in results if r.revision == 0] == list(range(LENGTH))
+    assert [r.frame_index for r in results if r.revision == 1] == list(range(5, LENGTH))
+    assert all(r.objects[1].area > 0 for r in results)

@@ -300,7 +300,7 @@ class MemoryBank:
         for index, (coords, labels) in self.clicks.items():
             tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
         if self.policy is not None:
-            tensors |= {f"policy.{index}.features": tensor.cpu() for index, tensor in self.policy.tensors}
+            tensors |= {f"policy.{index}.features": tensor.contiguous().cpu() for index, tensor in self.policy.tensors}
         state = {
             "format": _FORMAT,
             "model": self.model,
