@@ -125,6 +125,7 @@ class Network:
             own_kernel=choose(queries=tokens, keys=tokens, dim=dim, width=dim),
         )
 
+    @torch.inference_mode()
     def _position(self, encoding: nn.Module) -> Tensor:
         """The position encoding ``[1, h * w, C or M]`` of a feature map or of a memory, which is always the same."""
         grid = torch.empty(1, 1, self.grid_size, self.grid_size, device=self.device)

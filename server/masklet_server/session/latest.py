@@ -124,13 +124,7 @@ class PacedFeed(LatestFeed):
     On a server that can't keep up, pictures that nobody sees would take its processors' time. When a frame is taken,
     the times of the last ones tell when the next one will be; the picture that is the latest shortly before is decoded.
     Where that has become too old all the same, because the next frame was wanted later than was to be expected, one
-    more is decoded while the tracker waits.
-
-    Args:
-        source: Entered already.
-        idle: Told of every decoded frame.
-        max_latency_seconds: How long a frame may wait, from when its data arrived.
-        clock: What `Frame.arrived_seconds` is told by.
+    more is decoded while the tracker waits. Its arguments are those of `LatestFeed`.
     """
 
     def __init__(

@@ -58,21 +58,25 @@ class ForkServer:
         message, descriptors, _, _ = socket.recv_fds(self._requests, len(FORK), _MAX_DESCRIPTORS)
         if not message:
             return False
-        incoming, outgoing, words, *rest = descriptors
-        process_id = os.fork()
+        try:
+            incoming, outgoing, words, memory, *spool = descriptors
+            process_id = os.fork()
+        except (OSError, ValueError):  # too many processes or files; the closed pipe says so, and other streams go on
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return True
         if process_id == 0:
             selector.close()
-            self._become_decoder(incoming, outgoing, [words], *rest)
+            self._become_decoder(incoming, outgoing, [words], memory, *spool)
         self._running[process_id] = words
         _say(words, f"{process_id}\n")
-        for descriptor in (incoming, outgoing, *rest):
+        for descriptor in (incoming, outgoing, memory, *spool):
             os.close(descriptor)
         return True
 
     def _become_decoder(
         self, incoming: int, outgoing: int, others: list[int], memory: int, spool: int = -1
     ) -> NoReturn:
-        status = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -85,7 +89,7 @@ class ForkServer:
                 os.close(descriptor)
             worker.run(memory, spool)
         finally:
-            os._exit(status)
+            os._exit(1)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -118,7 +118,7 @@ class _Server:
         with self._lock:
             try:
                 socket.send_fds(self._ensure(), [FORK], descriptors)
-            except (BrokenPipeError, ConnectionError):
+            except ConnectionError:
                 self._close()
                 socket.send_fds(self._ensure(), [FORK], descriptors)
 

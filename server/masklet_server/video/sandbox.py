@@ -134,7 +134,6 @@ class DecoderProcess:
         self._pipes = pipes
         self._handle = forkserver.open_handle(process_id)
         self._limits = limits
-        self._reading = False
         self._reaper: asyncio.Task[int] | None = None
 
     @classmethod
@@ -199,7 +198,6 @@ class DecoderProcess:
         Raises:
             MaskletError: The process refused its input, died, or sent nonsense.
         """
-        self._reading = True
         try:
             line = await self._pipes.stdout.readline()
             if not line.endswith(b"\n"):
@@ -207,8 +205,6 @@ class DecoderProcess:
             message = _wire.decode(line)
         except ValueError as error:
             raise DataLoss("the decoding process sent something that is no message") from error
-        finally:
-            self._reading = False
         if message["type"] == "error":
             raise error_of(message)
         return message
