@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ import pytest
 
 from masklet.errors import Internal
 from masklet_server.video import forkserver
+from masklet_server.video._forkserver import ForkServer
+from masklet_server.video._wire import FORK
 from masklet_server.video.clip import ClipSource
 from masklet_server.video.source import VideoLimits
 from tests.clips import decode_clip, make_clip
@@ -79,9 +83,12 @@ def test_it_imports_no_more_than_decoding_takes_and_ends_with_its_socket() -> No
     program = """
 import sys
 from masklet_server.video import forkserver
+from masklet_server.video._forkserver import ForkServer
+from masklet_server.video._wire import FORK
 forkserver.start()
 print(forkserver._server._process.pid)
 import os
+import selectors
 os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
@@ -93,3 +100,20 @@ os._exit(0)
     program = "import sys, masklet_server.video._forkserver; print({'torch', 'grpc', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_fork_that_fails_costs_nobody_else_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    with ours, theirs, selectors.DefaultSelector() as selector, os.fdopen(reading, "rb") as words:
+        server = ForkServer(theirs)
+        for sent in ([writing] * 4, [writing]):  # the second as if the server had no room for more files
+            socket.send_fds(ours, [FORK], sent)
+            assert server._fork(selector), "it goes on"
+        os.close(writing)
+        with pytest.raises(Internal):
+            forkserver.process_id(words.readline())
