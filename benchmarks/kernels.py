@@ -1,4 +1,4 @@
-"""The two ways to attend at the shapes of models, and what the device could do: `python -m benchmarks.kernels`."""
+"""The ways to attend at the shapes of models, and what the device could do: `python -m benchmarks.kernels`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from masklet_server.engine.attention import blocked, fused
+from masklet_server.engine.attention import Kernel, blocked, fused, takes_keys_in_columns, unshifted
 from masklet_server.engine.device import DTYPES, device_name, pick_device
 
 # Heads, queries, keys, width of queries and keys, width of values.
@@ -55,11 +55,16 @@ def main(
     side = 4096
     a, b = some(side, side), some(side, side)
     peak = 2 * side**3 / milliseconds(lambda: a @ b, where, rounds) / 1e6  # GFLOP/s
-    table = Table("attention", "GFLOP", "at the peak", "fused", "blocked")
+    kernels: dict[str, Kernel] = {"fused": fused, "blocked": blocked, "unshifted": unshifted}
+    table = Table("attention", "GFLOP", "at the peak", *kernels)
     for name, (heads, queries, keys, width, narrow) in SHAPES.items():
         q, k, v = some(1, heads, queries, width), some(1, heads, keys, width), some(1, heads, keys, narrow)
         work = 2 * heads * queries * keys * (width + narrow) / 1e9
-        times = [milliseconds(partial(kernel, q, k, v), where, rounds) for kernel in (fused, blocked)]
+        columns = k.mT.contiguous().mT
+        times = [
+            milliseconds(partial(kernel, q, columns if takes_keys_in_columns(kernel) else k, v), where, rounds)
+            for kernel in kernels.values()
+        ]
         table.add_row(name, f"{work:.1f}", f"{work / peak * 1000:.1f} ms", *(f"{ms:.1f} ms" for ms in times))
     console = Console()
     console.print(table)

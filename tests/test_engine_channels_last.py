@@ -15,6 +15,26 @@ from masklet_server.models.registry import Registry
 from tests.engine_support import features, small_network
 
 
+@pytest.mark.parametrize("channels", [4, 7, 8, 32])
+def test_norms_of_few_channels_and_of_many(channels: int) -> None:
+    original = LayerNorm2d(channels)
+    random = torch.Generator().manual_seed(channels)
+    with torch.no_grad():
+        for weight in original.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=random))
+    ours = torch.nn.Sequential(copy.deepcopy(original))
+    lay_out_channels_last(ours)
+    maps = torch.randn(2, channels, 5, 3, generator=random).contiguous(memory_format=torch.channels_last)
+    before = maps.clone()
+
+    with torch.inference_mode():
+        found = ours(maps)
+
+    torch.testing.assert_close(found, original(maps), rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(maps, before)
+
+
 @pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
 def test_the_memory_encoder_is_the_same_up_to_rounding(name: str) -> None:
     model = build_model(Registry.load().get(name), image_size=64, seed=None if name == "nano" else 5)
@@ -32,10 +52,11 @@ def test_the_memory_encoder_is_the_same_up_to_rounding(name: str) -> None:
     torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
-def test_objects_attend_in_a_batch_as_they_do_alone() -> None:
+@pytest.mark.parametrize("frames", [(0, 1, 2), (0, 0, 1), (0, 0, 0)], ids=str)
+def test_objects_attend_in_a_batch_as_they_do_alone(frames: tuple[int, ...]) -> None:
     network = small_network()
     random = torch.Generator().manual_seed(0)
-    tops = torch.stack([features(i).top for i in range(3)])
+    tops = torch.stack([features(i).top for i in frames])
     grid = (network.grid_size, network.grid_size)
     past = Past(
         memories=torch.randn(3, 2, network.model.mem_dim, *grid, generator=random).bfloat16(),

@@ -10,7 +10,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel, blocked, fused
+from masklet_server.engine.attention import Kernel, blocked, fused, unshifted
 from masklet_server.engine.image_encoder import FastImageEncoder
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -44,7 +44,7 @@ def test_it_can_be_exact_to_the_bit(name: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kernel", [fused, blocked])
+@pytest.mark.parametrize("kernel", [fused, blocked, unshifted])
 @pytest.mark.parametrize("name", ["sam2.1-tiny", "nano"])
 def test_the_short_way_is_the_same_up_to_rounding(name: str, kernel: Kernel) -> None:
     original = model(name)

@@ -8,7 +8,7 @@ from sam2.modeling.memory_attention import MemoryAttention
 from torch import Tensor
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel, blocked, fused
+from masklet_server.engine.attention import Kernel, blocked, fused, unshifted
 from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -39,7 +39,7 @@ def inputs(channels: int, batch: int, memories: int, pointers: int) -> tuple[Ten
     )
 
 
-@pytest.mark.parametrize("kernel", [fused, blocked])
+@pytest.mark.parametrize("kernel", [fused, blocked, unshifted])
 @pytest.mark.parametrize(("batch", "memories", "pointers"), [(1, 1, 0), (1, 1, 4), (2, 7, 12)])
 @pytest.mark.parametrize(("model", "channels"), [("sam2.1-tiny", 256), ("nano", 128)])
 def test_both_arrangements_agree(
@@ -47,12 +47,14 @@ def test_both_arrangements_agree(
 ) -> None:
     attention = module(model)
     current, position, memory, memory_position, spatial = inputs(channels, batch, memories, pointers)
-    exact = ExactMemoryAttention(attention)
-    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=kernel)
+    exact = ExactMemoryAttention(attention, position)
+    fast = FastMemoryAttention(
+        attention, position, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=kernel
+    )
 
     with torch.inference_mode():
-        expected = exact(current, position, memory, memory_position, spatial)
-        found = fast(current, position, memory, memory_position, spatial)
+        expected = exact(exact.start(current), memory, memory_position, spatial)
+        found = fast(fast.start(current), memory, memory_position, spatial)
 
     assert (expected.std(dim=1) > 0.01).all(), "nothing to compare"
     # Upstream rotates in float32, whatever the dtype.
@@ -62,11 +64,13 @@ def test_both_arrangements_agree(
 def test_the_memory_matters_to_the_comparison() -> None:
     attention = module("nano")
     current, position, memory, memory_position, spatial = inputs(128, 1, 2, 4)
-    fast = FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused)
+    fast = FastMemoryAttention(
+        attention, position, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused
+    )
 
     with torch.inference_mode():
-        one = fast(current, position, memory, memory_position, spatial)
-        other = fast(current, position, memory.roll(1, dims=1), memory_position, spatial)
+        one = fast(fast.start(current), memory, memory_position, spatial)
+        other = fast(fast.start(current), memory.roll(1, dims=1), memory_position, spatial)
 
     assert (one - other).abs().max() > 0.01
 
@@ -76,4 +80,6 @@ def test_another_configuration_is_refused() -> None:
     attention.layers[0].pos_enc_at_attn = True
 
     with pytest.raises(InvalidArgument, match="pos_enc_at_attn=True"):
-        FastMemoryAttention(attention, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused)
+        FastMemoryAttention(
+            attention, torch.zeros(1, 1, 128), GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, do_pool
 from sam2.modeling.backbones.image_encoder import FpnNeck
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import Kernel, KernelChoice
+from masklet_server.engine.linear import fuse_linears
 from masklet_server.models.trunk import MobileNetV2Trunk
 
 # Levels of the trunk, finest first: two for the mask decoder's high-resolution inputs, the one that is attended to, and
@@ -57,6 +59,8 @@ class FastImageEncoder(nn.Module):
                 self.trunk.fold_norms()
         elif isinstance(self.trunk, Hiera):
             self._adapt_hiera(self.trunk, model.image_size, choose)
+            if not exact:
+                fuse_linears(self.trunk)
         hidden, top, middle, finest = (conv.conv for conv in neck.convs)
         self.hidden, self.top = hidden, top
         join = nn.Sequential if exact else _chained
@@ -70,6 +74,8 @@ class FastImageEncoder(nn.Module):
         trunk._get_pos_embed = lambda _size: self.position  # noqa: SLF001
         tokens = (image_size // 16) ** 2  # of the level that has blocks without windows
         for block in trunk.blocks:
+            if block.q_stride == (2, 2):
+                block.pool = block.attn.q_pool = _HalvingPool()
             if block.window_size == 0:
                 dim = block.dim_out // block.attn.num_heads
                 kernel = choose(queries=tokens, keys=tokens, dim=dim, width=dim)
@@ -102,6 +108,16 @@ class _GlobalAttention(nn.Module):
         attended = self._kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
         return projected
+
+
+class _HalvingPool(nn.Module):
+    """`MaxPool2d` of 2 x 2 pixels; torch's own writes down where each maximum was, in 8 bytes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]``."""
+        height, width = (side // 2 * 2 for side in x.shape[-2:])
+        rows = torch.maximum(x[..., :height:2, :width], x[..., 1:height:2, :width])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 def _chained(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:

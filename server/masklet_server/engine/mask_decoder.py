@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet_server.engine.tensors import CandidateBatch, Decoded, FeatureBatch
 
@@ -54,7 +54,15 @@ class MaskDecoder:
         self._dtype = dtype
         with torch.inference_mode():
             self._dense_position = model.sam_prompt_encoder.get_dense_pe().to(dtype)
-            self._no_prompt = self._embedded(self._no_points(1), None)
+            sparse, dense = self._embedded(self._no_points(1), None)
+            if dtype != torch.float32:
+                # As the features lie to which they are added; upstream would copy the position for every call.
+                self._dense_position, dense = (
+                    part.contiguous(memory_format=torch.channels_last) for part in (self._dense_position, dense)
+                )
+                transformer = model.sam_mask_decoder.transformer
+                model.sam_mask_decoder.transformer = _WithPosition(transformer, self._dense_position)
+            self._no_prompt = sparse, dense
 
     def decode(
         self,
@@ -174,3 +182,17 @@ class MaskDecoder:
     def _absent_aware(self, pointer: Tensor, present: Tensor) -> Tensor:
         """The learnt no-object pointer in place of those of absent objects."""
         return torch.where(present, pointer, self._model.no_obj_ptr.to(pointer.dtype))
+
+
+class _WithPosition(nn.Module):
+    """`TwoWayTransformer` with the position encoding that it is always given."""
+
+    def __init__(self, transformer: nn.Module, position: Tensor) -> None:
+        super().__init__()
+        self._transformer = transformer
+        self._position = position
+
+    def forward(self, image_embedding: Tensor, _image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TwoWayTransformer.forward`."""
+        found: tuple[Tensor, Tensor] = self._transformer(image_embedding, self._position, point_embedding)
+        return found

@@ -13,13 +13,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
-from masklet_server.engine.attention import Kernel, blocked
+from masklet_server.engine.attention import Kernel, takes_keys_in_columns
+from masklet_server.engine.linear import Activation, FusedLinear
 
 # What the functions below take for granted of a layer; true of every configuration that Meta published.
 _ASSUMED = {
@@ -33,14 +33,14 @@ _ASSUMED = {
 class MemoryAttending(Protocol):
     """What both arrangements are to the network."""
 
-    def __call__(
-        self, current: Tensor, position: Tensor, memory: Tensor, memory_position: Tensor, spatial: int
-    ) -> Tensor:
+    def start(self, current: Tensor) -> Tensor:
+        """The part of the work that is the same for all objects of a frame: ``[B, h * w, C]`` to as many."""
+
+    def __call__(self, started: Tensor, memory: Tensor, memory_position: Tensor, spatial: int) -> Tensor:
         """Features that have attended to themselves and to the memory.
 
         Args:
-            current: ``[B, h * w, C]``.
-            position: Its position encoding, ``[1, h * w, C]``.
+            started: What `start` made of them, ``[B, h * w, C]``.
             memory: ``[B, K, M]``: whole memories, then pointers' tokens.
             memory_position: Its position encoding, ``[B, K, M]``.
             spatial: Tokens at the start of `memory` that are of memories, a multiple of h * w.
@@ -51,18 +51,26 @@ class MemoryAttending(Protocol):
 
 
 class ExactMemoryAttention:
-    """sam2's own module, operation by operation: for float32, where masks are to be Meta's to the bit."""
+    """sam2's own module, operation by operation: for float32, where masks are to be Meta's to the bit.
 
-    def __init__(self, module: MemoryAttention) -> None:
+    Args:
+        module: On its device.
+        position: Position encoding of the features, ``[1, h * w, C]``.
+    """
+
+    def __init__(self, module: MemoryAttention, position: Tensor) -> None:
         self._module = module
+        self._position = position
 
-    def __call__(
-        self, current: Tensor, position: Tensor, memory: Tensor, memory_position: Tensor, spatial: int
-    ) -> Tensor:
+    def start(self, current: Tensor) -> Tensor:
+        """See `MemoryAttending`; nothing is done ahead here."""
+        return current
+
+    def __call__(self, started: Tensor, memory: Tensor, memory_position: Tensor, spatial: int) -> Tensor:
         """See `MemoryAttending`."""
         attended: Tensor = self._module(
-            curr=current.transpose(0, 1),
-            curr_pos=position.expand(len(current), -1, -1).transpose(0, 1),
+            curr=started.transpose(0, 1),
+            curr_pos=self._position.expand(len(started), -1, -1).transpose(0, 1),
             memory=memory.transpose(0, 1),
             memory_pos=memory_position.transpose(0, 1),
             num_obj_ptr_tokens=memory.shape[1] - spatial,
@@ -75,6 +83,7 @@ class FastMemoryAttention:
 
     Args:
         module: With weights in float32, which are copied.
+        position: Position encoding of the features, ``[1, h * w, C]``.
         grid_size: Side of the feature map; queries and each memory have its square of tokens.
         device: Where to compute.
         dtype: Of weights and activations.
@@ -88,6 +97,7 @@ class FastMemoryAttention:
     def __init__(
         self,
         module: MemoryAttention,
+        position: Tensor,
         grid_size: int,
         *,
         device: torch.device,
@@ -99,15 +109,22 @@ class FastMemoryAttention:
             raise _unsupported("pos_enc_at_input or batch_first being false")
         self._layers = [_Layer(layer, grid_size, device, dtype, kernel, own_kernel) for layer in module.layers]
         self._norm = _norm(module.norm, device, dtype)
+        self._in_columns = takes_keys_in_columns(kernel)
+        self._position = 0.1 * position.to(device, dtype)
 
-    def __call__(
-        self, current: Tensor, position: Tensor, memory: Tensor, memory_position: Tensor, spatial: int
-    ) -> Tensor:
+    def start(self, current: Tensor) -> Tensor:
+        """See `MemoryAttending`: the first layer's features attend to themselves before they know of any object."""
+        return self._layers[0].attend_to_itself(current + self._position)
+
+    def __call__(self, started: Tensor, memory: Tensor, memory_position: Tensor, spatial: int) -> Tensor:
         """See `MemoryAttending`."""
-        x = current + 0.1 * position
+        x = started
         keys = memory + memory_position
-        for layer in self._layers:
-            x = layer(x, keys, memory, spatial)
+        if self._in_columns:
+            # With a row of ones, by which the bias of the keys is added in the product, without a pass of its own.
+            keys = torch.cat([keys.mT, keys.new_ones(len(keys), 1, keys.shape[1])], dim=1)
+        for number, layer in enumerate(self._layers):
+            x = layer.attend_to_memory(x if number == 0 else layer.attend_to_itself(x), keys, memory, spatial)
         attended: Tensor = self._norm(x)
         return attended
 
@@ -138,26 +155,36 @@ class _Layer:
         self._own_out = _linear([own.out_proj], device, dtype)
         self._queries = _linear([cross.q_proj, _turned(cross.q_proj)], device, dtype)
         self._keys = _linear([cross.k_proj, _turned(cross.k_proj)], device, dtype)
+        self._keys_and_bias = torch.cat([self._keys.weight, self._keys.bias[:, None]], dim=1)
         self._cross_out = _linear([_chained(cross.v_proj, cross.out_proj)], device, dtype)
-        self._wide, self._narrow = _linear([layer.linear1], device, dtype), _linear([layer.linear2], device, dtype)
+        self._wide = _linear([layer.linear1], device, dtype, "relu")
+        self._narrow = _linear([layer.linear2], device, dtype)
         self._norms = [_norm(norm, device, dtype) for norm in (layer.norm1, layer.norm2, layer.norm3)]
 
-    def __call__(self, x: Tensor, keys: Tensor, memory: Tensor, spatial: int) -> Tensor:
-        x = x + self._own_out(self._attend_to_itself(self._norms[0](x)))
-        x = x + self._cross_out(self._attend_to_memory(self._norms[1](x), keys, memory, spatial))
-        widened: Tensor = self._narrow(F.relu(self._wide(self._norms[2](x)), inplace=True))
+    def attend_to_itself(self, x: Tensor) -> Tensor:
+        """``[B, h * w, C]`` to as many: the first of a layer's three steps."""
+        width = self._cos.shape[-1]
+        q, q_turned, k, k_turned, v = self._own(self._norms[0](x)).split(width, dim=-1)
+        found = self._attention(self._own_kernel, self._rotated(q, q_turned), self._rotated(k, k_turned), v)
+        projected: Tensor = self._own_out(found)
+        return x + projected
+
+    def attend_to_memory(self, x: Tensor, keys: Tensor, memory: Tensor, spatial: int) -> Tensor:
+        """``[B, h * w, C]`` to as many: the other two.
+
+        Args:
+            x: From `attend_to_itself`.
+            keys: ``[B, K, M]``, or ``[B, M + 1, K]`` with a row of ones for a kernel that takes keys in columns.
+            memory: ``[B, K, M]``.
+            spatial: How many of the keys are rotated.
+        """
+        width = self._cos.shape[-1]
+        q, q_turned = self._queries(self._norms[1](x)).split(width, dim=-1)
+        in_columns = takes_keys_in_columns(self._kernel)
+        k = self._keys_in_columns(keys, spatial) if in_columns else self._keys_in_rows(keys, spatial)
+        x = x + self._cross_out(self._attention(self._kernel, self._rotated(q, q_turned), k, memory))
+        widened: Tensor = self._narrow(self._wide(self._norms[2](x)))
         return x + widened
-
-    def _attend_to_itself(self, x: Tensor) -> Tensor:
-        width = self._cos.shape[-1]
-        q, q_turned, k, k_turned, v = self._own(x).split(width, dim=-1)
-        return self._attention(self._own_kernel, self._rotated(q, q_turned), self._rotated(k, k_turned), v)
-
-    def _attend_to_memory(self, x: Tensor, keys: Tensor, memory: Tensor, spatial: int) -> Tensor:
-        width = self._cos.shape[-1]
-        q, q_turned = self._queries(x).split(width, dim=-1)
-        k = self._keys_in_columns(keys, spatial) if self._kernel is blocked else self._keys_in_rows(keys, spatial)
-        return self._attention(self._kernel, self._rotated(q, q_turned), k, memory)
 
     def _keys_in_rows(self, keys: Tensor, spatial: int) -> Tensor:
         width = self._cos.shape[-1]
@@ -168,9 +195,9 @@ class _Layer:
         return torch.cat([rotated, projected[:, spatial:, :width]], dim=1)
 
     def _keys_in_columns(self, keys: Tensor, spatial: int) -> Tensor:
-        """The same, laid out as `blocked` multiplies by them, or oneDNN would turn them for every block of queries."""
+        """The same, laid out as a product of matrices takes them, or oneDNN would turn them for every block."""
         width = self._cos.shape[-1]
-        projected = torch.matmul(self._keys.weight, keys.mT).add_(self._keys.bias[:, None])
+        projected = torch.matmul(self._keys_and_bias, keys)
         maps = projected[..., :spatial].view(*projected.shape[:2], -1, len(self._cos))
         maps[:, :width].mul_(self._cos_down).addcmul_(maps[:, width:], self._sin_down)
         return projected[:, :width].mT
@@ -214,12 +241,14 @@ def _chained(first: nn.Linear, second: nn.Linear) -> nn.Linear:
     return one
 
 
-def _linear(parts: list[nn.Linear], device: torch.device, dtype: torch.dtype) -> nn.Linear:
+def _linear(
+    parts: list[nn.Linear], device: torch.device, dtype: torch.dtype, activation: Activation = "none"
+) -> FusedLinear:
     """Layers with one input as one layer, their outputs side by side."""
     joined = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
     joined.weight = nn.Parameter(torch.cat([part.weight.detach().double() for part in parts]), requires_grad=False)
     joined.bias = nn.Parameter(torch.cat([part.bias.detach().double() for part in parts]), requires_grad=False)
-    return joined.to(device, dtype)
+    return FusedLinear(joined.to(device, dtype).requires_grad_(requires_grad=False), activation)
 
 
 def _norm(norm: nn.LayerNorm, device: torch.device, dtype: torch.dtype) -> nn.LayerNorm:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from masklet_server.engine.attention import KernelChoice, quickest_kernel
 from masklet_server.engine.channels_last import lay_out_channels_last
 from masklet_server.engine.graphs import Function, GraphCache
 from masklet_server.engine.image_encoder import FastImageEncoder
+from masklet_server.engine.linear import fuse_linears
 from masklet_server.engine.mask_decoder import MaskDecoder
 from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
 from masklet_server.engine.tensors import Decoded, FeatureBatch, Features, Past
@@ -98,12 +100,16 @@ class Network:
         choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
         # These two are made of the weights in float32, before the model's are rounded to the dtype.
         encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
+        position = self._position(model.image_encoder.neck.position_encoding)
         self._attend: MemoryAttending = (
-            ExactMemoryAttention(model.memory_attention) if exact else self._fast_attention(model, choose)
+            ExactMemoryAttention(model.memory_attention, position)
+            if exact
+            else self._fast_attention(model, position, choose)
         )
         if not exact:
-            lay_out_channels_last(model.memory_encoder)
-            lay_out_channels_last(model.sam_mask_decoder)
+            for part in (model.memory_encoder, model.sam_mask_decoder):
+                lay_out_channels_last(part)
+                fuse_linears(part)
         self.model = model.to(device=device, dtype=dtype).eval()
         self.decoder = MaskDecoder(self.model, device, dtype)
         record = graphs and device.type == "cuda"
@@ -111,13 +117,13 @@ class Network:
         self._step: Function = GraphCache(self._step_once) if record else self._step_once
         self._mean = torch.tensor(PIXEL_MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD, device=device).view(3, 1, 1)
-        self._feature_position = self._position(model.image_encoder.neck.position_encoding)
         self._memory_position = self._position(model.memory_encoder.position_encoding)
 
-    def _fast_attention(self, model: SAM2Base, choose: KernelChoice) -> FastMemoryAttention:
+    def _fast_attention(self, model: SAM2Base, position: Tensor, choose: KernelChoice) -> FastMemoryAttention:
         tokens, dim = self.grid_size * self.grid_size, model.hidden_dim
         return FastMemoryAttention(
             model.memory_attention,
+            position,
             self.grid_size,
             device=self.device,
             dtype=self.dtype,
@@ -189,15 +195,21 @@ class Network:
             ``[B, C, h, w]``.
         """
         if self.device.type == "cpu" and len(top) > 1:
-            # One object's keys stay in the cache while they are attended to; those of many do not.
-            alone = zip(torch.split(top, 1), past.one_by_one(), strict=True)
-            attended = torch.cat([self._attended(*one) for one in alone])
+            attended = torch.cat(list(self._attended_one_by_one(top, past)))
         else:
-            attended = self._attended(top, past)
+            attended = self._attended(self._attend.start(_tokens(top)), past)
         # A view: what follows rounds as upstream does only if the numbers lie in memory as upstream's do.
         return attended.transpose(1, 2).reshape(top.shape)
 
-    def _attended(self, top: Tensor, past: Past) -> Tensor:
+    def _attended_one_by_one(self, top: Tensor, past: Past) -> Iterator[Tensor]:
+        """On a CPU one object's keys stay in the cache while they are attended to; those of many do not."""
+        started, before = None, None
+        for one, its_past in zip(torch.split(top, 1), past.one_by_one(), strict=True):
+            if started is None or before is None or not torch.equal(one, before):  # objects of one frame come together
+                started, before = self._attend.start(_tokens(one)), one
+            yield self._attended(started, its_past)
+
+    def _attended(self, started: Tensor, past: Past) -> Tensor:
         width = past.memories.shape[2]
         # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
@@ -205,8 +217,7 @@ class Network:
         position = (self._memory_position + temporal).flatten(1, 2)
         pointer_tokens, pointer_position = self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
         return self._attend(
-            _tokens(top),
-            self._feature_position,
+            started,
             memory=torch.cat([tokens, pointer_tokens], dim=1),
             memory_position=torch.cat([position, pointer_position], dim=1),
             spatial=tokens.shape[1],

@@ -1,0 +1,70 @@
+"""Linear layers in one pass give what torch's own give in several."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sam2.modeling.sam2_utils import MLP
+from torch import Tensor, nn
+
+from masklet_server.engine import linear
+from masklet_server.engine.linear import Activation, FusedLinear, fuse_linears
+
+ACTIVATIONS = {"none": nn.Identity(), "relu": nn.ReLU(), "gelu": nn.GELU()}
+
+
+def some(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def layer(inputs: int, outputs: int, dtype: torch.dtype = torch.bfloat16) -> nn.Linear:
+    made = nn.Linear(inputs, outputs, dtype=dtype).requires_grad_(requires_grad=False)
+    made.weight.copy_(some(outputs, inputs, dtype=dtype) / inputs**0.5)
+    made.bias.copy_(some(outputs, dtype=dtype))
+    return made
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(16,), (5, 16), (2, 3, 4, 16), (0, 16)], ids=str)
+@torch.inference_mode()
+def test_it_is_the_layer_and_its_activation(activation: Activation, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    x, original = some(*shape, dtype=dtype), layer(16, 24, dtype)
+
+    found = FusedLinear(original, activation)(x)
+
+    exact = ACTIVATIONS[activation](original.double()(x.double()))
+    assert found.shape == (*shape[:-1], 24)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=1e-2)
+
+
+@torch.inference_mode()
+def test_rows_may_lie_anywhere_in_memory() -> None:
+    x, fused = some(3, 16, 7), FusedLinear(layer(16, 24))
+
+    torch.testing.assert_close(fused(x.mT), fused(x.mT.contiguous()), rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_it_does_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, fused = some(5, 16), FusedLinear(layer(16, 24), "gelu")
+    found = fused(x)
+    monkeypatch.setattr(linear, "_onednn_is_there", lambda: False)
+
+    torch.testing.assert_close(fused(x), found, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(("activation", "sigmoid"), [(nn.ReLU, False), (nn.GELU, True), (nn.SiLU, False)])
+@torch.inference_mode()
+def test_all_layers_within_a_module_are_replaced(activation: type[nn.Module], sigmoid: bool) -> None:
+    mlp = MLP(16, 24, 8, 3, activation=activation, sigmoid_output=sigmoid).double()
+    module = nn.Sequential(nn.Sequential(layer(16, 16, torch.float64), nn.Tanh()), mlp)
+    x = some(5, 16, dtype=torch.float64)
+    expected, weights = module(x), {name: weight.data_ptr() for name, weight in module.named_parameters()}
+
+    fuse_linears(module)
+
+    torch.testing.assert_close(module(x), expected)
+    assert {weight.data_ptr() for weight in module.parameters()} == set(weights.values())
+    assert not any(isinstance(part, nn.Linear) for part in module.modules())
