@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import Kernel, blocked, fused, unshifted
 from masklet_server.engine.image_encoder import FastImageEncoder
+from masklet_server.engine.onednn import FusedConv
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 
@@ -64,3 +65,18 @@ def test_another_pyramid_is_refused() -> None:
 
     with pytest.raises(InvalidArgument, match="fpn_top_down_levels"):
         FastImageEncoder(original, lambda **_: fused, exact=True)
+
+
+def test_nanos_trunk_is_clamped_within_its_convolutions() -> None:
+    original = model("nano")
+    encoder = FastImageEncoder(copy.deepcopy(original), lambda **_: fused, exact=False)
+    assert (
+        sum(isinstance(part, FusedConv) for part in encoder.modules()) == 1 + 17 + 16
+    )  # the first block widens nothing
+    assert not any(isinstance(part, nn.ReLU6) for part in encoder.modules())
+
+    with torch.inference_mode():
+        found = encoder.to(torch.bfloat16)(picture(2).bfloat16())
+
+    for ours, theirs in zip(found, upstream(original, picture(2)), strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=0.1, atol=0.05 * theirs.abs().max().item())

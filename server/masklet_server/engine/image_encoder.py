@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import Kernel, KernelChoice
-from masklet_server.engine.linear import fuse_linears
+from masklet_server.engine.onednn import FusedConv, fuse_linears
 from masklet_server.models.trunk import MobileNetV2Trunk
 
 # Levels of the trunk, finest first: two for the mask decoder's high-resolution inputs, the one that is attended to, and
@@ -56,7 +56,7 @@ class FastImageEncoder(nn.Module):
         self.trunk = encoder.trunk
         if isinstance(self.trunk, MobileNetV2Trunk):
             if not exact:
-                self.trunk.fold_norms()
+                self._adapt_mobilenet(self.trunk)
         elif isinstance(self.trunk, Hiera):
             self._adapt_hiera(self.trunk, model.image_size, choose)
             if not exact:
@@ -66,6 +66,14 @@ class FastImageEncoder(nn.Module):
         join = nn.Sequential if exact else _chained
         self.fine0 = join(finest, model.sam_mask_decoder.conv_s0)
         self.fine1 = join(middle, model.sam_mask_decoder.conv_s1)
+
+    def _adapt_mobilenet(self, trunk: MobileNetV2Trunk) -> None:
+        trunk.fold_norms()
+        for part in (trunk, *trunk.blocks):
+            for name in ("stem", "expand", "depthwise"):
+                if isinstance(conv := getattr(part, name, None), nn.Conv2d):
+                    setattr(part, name, FusedConv(conv))
+            part.activation = nn.Identity()
 
     def _adapt_hiera(self, trunk: Any, image_size: int, choose: KernelChoice) -> None:
         side = image_size // 4  # of the finest level

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.attention import Kernel, takes_keys_in_columns
-from masklet_server.engine.linear import Activation, FusedLinear
+from masklet_server.engine.onednn import Activation, FusedLinear
 
 # What the functions below take for granted of a layer; true of every configuration that Meta published.
 _ASSUMED = {

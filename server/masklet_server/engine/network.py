@@ -26,9 +26,9 @@ from masklet_server.engine.attention import KernelChoice, quickest_kernel
 from masklet_server.engine.channels_last import lay_out_channels_last
 from masklet_server.engine.graphs import Function, GraphCache
 from masklet_server.engine.image_encoder import FastImageEncoder
-from masklet_server.engine.linear import fuse_linears
 from masklet_server.engine.mask_decoder import MaskDecoder
 from masklet_server.engine.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
+from masklet_server.engine.onednn import fuse_linears
 from masklet_server.engine.tensors import Decoded, FeatureBatch, Features, Past
 
 # ImageNet's, as in sam2.utils.misc.load_video_frames.

@@ -54,12 +54,13 @@ class InvertedResidual(nn.Module):
         self.expand = ConvNorm(in_channels, hidden, 1) if expansion > 1 else None
         self.depthwise = ConvNorm(hidden, hidden, 3, stride=stride, groups=hidden)
         self.project = ConvNorm(hidden, out_channels, 1)
+        self.activation = nn.ReLU6(inplace=True)
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
-        y: torch.Tensor = x if self.expand is None else nn.functional.relu6(self.expand(x), inplace=True)
-        y = nn.functional.relu6(self.depthwise(y), inplace=True)
+        y: torch.Tensor = x if self.expand is None else self.activation(self.expand(x))
+        y = self.activation(self.depthwise(y))
         y = self.project(y)
         return x + y if self.has_shortcut else y
 
@@ -77,6 +78,7 @@ class MobileNetV2Trunk(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = ConvNorm(3, _STEM_CHANNELS, 3, stride=2)
+        self.activation = nn.ReLU6(inplace=True)
         self.blocks = nn.ModuleList(_blocks())
         ends = torch.tensor([stage.blocks for stage in _STAGES]).cumsum(0) - 1
         self._taps = frozenset(end for stage, end in zip(_STAGES, ends.tolist(), strict=True) if stage.tapped)
@@ -109,7 +111,7 @@ class MobileNetV2Trunk(nn.Module):
             ``float[B, 320, S/32, S/32]``.
         """
         features = []
-        x = nn.functional.relu6(self.stem(x), inplace=True)
+        x = self.activation(self.stem(x))
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self._taps:

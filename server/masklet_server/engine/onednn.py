@@ -1,8 +1,9 @@
-"""Linear layers to whose outcome a CPU adds bias and activation while it multiplies.
+"""Layers to whose outcome a CPU adds bias and activation while it multiplies.
 
 `torch.addmm` in bfloat16 first copies the bias into every row of the outcome, and an activation is another pass over
 it: together they take longer than the product of matrices, because SAM 2's layers are many rows of few numbers. oneDNN
-does all three at once, by a function that torch keeps for its own compiler (`torch._inductor.mkldnn_lowerings`).
+does all of it at once, by functions that torch keeps for its own compiler (`torch._inductor.mkldnn_lowerings`). Where
+they are not there, and in another dtype, torch's own layers do the same.
 """
 
 from __future__ import annotations
@@ -55,6 +56,32 @@ class FusedLinear(nn.Module):
             return joined
         activated: Tensor = _ACTIVATIONS[self._activation](F.linear(x, self.weight, self.bias))
         return activated
+
+
+class FusedConv(nn.Module):
+    """A convolution with its weights and bias, and ReLU6 after it.
+
+    Args:
+        original: With numbers for padding, not a mode.
+    """
+
+    def __init__(self, original: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = original.weight, original.bias
+        self._stride, self._dilation, self._groups = original.stride, original.dilation, original.groups
+        assert not isinstance(original.padding, str)
+        self._padding = original.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, in, H, W]`` to ``[B, out, H', W']``."""
+        sizes = (self._padding, self._stride, self._dilation, self._groups)
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and _onednn_is_there():
+            joined: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
+                x, self.weight, self.bias, *sizes, "hardtanh", [0.0, 6.0], ""
+            )
+            return joined
+        padding, stride, dilation, groups = sizes
+        return F.relu6(F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups), inplace=True)
 
 
 def _fused_mlp(mlp: MLP) -> nn.Module | None:

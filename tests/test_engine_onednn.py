@@ -1,14 +1,15 @@
-"""Linear layers in one pass give what torch's own give in several."""
+"""Layers in one pass give what torch's own give in several."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
-from masklet_server.engine import linear
-from masklet_server.engine.linear import Activation, FusedLinear, fuse_linears
+from masklet_server.engine import onednn
+from masklet_server.engine.onednn import Activation, FusedConv, FusedLinear, fuse_linears
 
 ACTIVATIONS = {"none": nn.Identity(), "relu": nn.ReLU(), "gelu": nn.GELU()}
 
@@ -50,7 +51,7 @@ def test_rows_may_lie_anywhere_in_memory() -> None:
 def test_it_does_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     x, fused = some(5, 16), FusedLinear(layer(16, 24), "gelu")
     found = fused(x)
-    monkeypatch.setattr(linear, "_onednn_is_there", lambda: False)
+    monkeypatch.setattr(onednn, "_onednn_is_there", lambda: False)
 
     torch.testing.assert_close(fused(x), found, rtol=2e-2, atol=2e-2)
 
@@ -68,3 +69,26 @@ def test_all_layers_within_a_module_are_replaced(activation: type[nn.Module], si
     torch.testing.assert_close(module(x), expected)
     assert {weight.data_ptr() for weight in module.parameters()} == set(weights.values())
     assert not any(isinstance(part, nn.Linear) for part in module.modules())
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (3, 2, 1), (3, 1, 16), (3, 2, 16)])
+@torch.inference_mode()
+def test_it_is_the_convolution_and_relu6(
+    kernel: int, stride: int, groups: int, dtype: torch.dtype, onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = nn.Conv2d(16, 16, kernel, stride, padding=kernel // 2, groups=groups, dtype=dtype)
+    original.weight.copy_(some(*original.weight.shape, dtype=dtype))
+    assert original.bias is not None
+    original.bias.copy_(some(16, dtype=dtype))
+    x = some(2, 16, 9, 12, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    if not onednn:
+        monkeypatch.setattr("masklet_server.engine.onednn._onednn_is_there", lambda: False)
+
+    found = FusedConv(original)(x)
+
+    expected = F.relu6(original(x))
+    assert expected.min() == 0
+    assert expected.max() == 6
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
