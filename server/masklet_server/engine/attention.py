@@ -31,7 +31,7 @@ class KernelChoice(Protocol):
 # Queries whose scores are written down at a time: 512 x 28,736 x 2 bytes is 28 MB, which a large cache still holds.
 _BLOCK = 512
 # Scores that are written down at a time where keys come in blocks: 8 MB in bfloat16, half of which two cores' own
-# caches hold. Half as many measured the same, four times as many a tenth slower.
+# caches hold. Half as many and twice as many took up to a tenth longer.
 _SCORES = 1 << 22
 # Sums of exponentials that can be trusted: none of them was too large for its number or, where it matters, too small.
 _LEAST, _GREATEST = 1e-20, 1e30
