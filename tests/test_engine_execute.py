@@ -11,8 +11,10 @@ import torch
 
 from masklet_server.engine.bank import MemoryBank
 from masklet_server.engine.execute import run_frames
+from masklet_server.engine.history import History
 from masklet_server.engine.jobs import EncodedFrame, FrameJob, FrameOutput, RecentFeatures
 from masklet_server.engine.network import Network
+from masklet_server.engine.shelf import Shelf
 from masklet_server.engine.tensors import Features
 from tests.engine_support import click, features, job, pixels, small_network
 
@@ -61,6 +63,20 @@ def test_a_pass_takes_the_frames_that_are_known_and_masks_stay_the_same(
     assert all(output.encode_seconds > 0 for output in outputs)
     shares = {output.encode_seconds for output in outputs}
     assert len(shares) == len(expected), "a pass's time is shared among its frames"
+
+
+def test_backward_the_frames_before_are_encoded_ahead(passes: list[int]) -> None:
+    network, recent = small_network(), RecentFeatures(3)
+    history = History("", Shelf(max_bytes=2**20))
+    run_frames(network, [replace(job(history, 5, [click()]), track=False, recent=recent)])
+    for index in (5, 4, 3, 2):
+        upcoming = [] if index in recent else [pixels(i) for i in range(index - 1, index - 3, -1)]
+        run_frames(network, [replace(job(history, index), reverse=True, recent=recent, upcoming=upcoming)])
+    assert passes == [1, 3]
+    found = recent.get(3)
+    assert found is not None
+    (expected,) = network.encode_pixels(torch.from_numpy(pixels(3)[None]))
+    torch.testing.assert_close(found.features.top, expected.top, rtol=1e-3, atol=1e-5)
 
 
 def test_nothing_is_encoded_ahead_where_it_would_be_forgotten_or_streams_share_the_pass(passes: list[int]) -> None:

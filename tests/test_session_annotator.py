@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet.prompts import Prompt
+from masklet_server.engine.jobs import EncodedFrame
 from masklet_server.engine.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
@@ -28,7 +30,8 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.state import State
 from masklet_server.video.packets import Packet
 from masklet_server.video.pictures import Picture
-from tests.fakes import BROKEN, HEIGHT, WIDTH, fake_mask
+from tests.engine_support import features
+from tests.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine, fake_mask
 from tests.session_support import Talk, click, ids, talk, video
 
 ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)
@@ -162,6 +165,40 @@ async def test_objects_are_tracked_together_in_order_of_their_ids() -> None:
         await propagated(client)
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[4, 9]] * 3
         assert [len(job.tasks) for job in client.engine.jobs] == [1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("deterministic", "encode_ahead"), [(False, 3), (True, 3), (False, 1)])
+async def test_the_engine_is_told_of_the_frames_that_follow_in_the_pass(deterministic: bool, encode_ahead: int) -> None:
+    engine = FakeEngine()
+    engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=encode_ahead)
+    configure = dataclasses.replace(ON_REQUEST, deterministic=deterministic)
+    async with talk(configure, engine=engine) as client:
+        client.say(events.VideoChunk(bytes(range(6))), events.EndOfVideo(), click(1, 3))
+        await answers(client, 1)
+        client.say(Propagate(direction=Direction.BOTH))
+        await propagated(client)
+    told = [(job.frame_index, [int(pixels[0, 0, 0]) for pixels in job.upcoming]) for job in engine.jobs]
+    if deterministic or encode_ahead == 1:
+        assert not any(upcoming for _, upcoming in told)
+    else:
+        forward, backward = [(3, [4, 5]), (4, [5]), (5, [])], [(3, [2, 1]), (2, [1, 0]), (1, [0]), (0, [])]
+        assert told == [(3, []), *forward, *backward]
+    assert len({id(job.recent) for job in engine.jobs}) == 1
+
+
+async def test_what_is_encoded_already_is_not_read_again() -> None:
+    engine = FakeEngine()
+    engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=3)
+    async with talk(ON_REQUEST, engine=engine) as client:
+        client.say(*video(6), click(1, 0))
+        await answers(client, 1)
+        recent = engine.jobs[0].recent
+        assert recent is not None
+        for index in (0, 1):
+            recent.put(index, EncodedFrame(features(index), 0.0))
+        client.say(Propagate())
+        await propagated(client)
+    assert [len(job.upcoming) for job in engine.jobs] == [0, 0, 0, 2, 2, 1, 0]
 
 
 async def test_short_clips_are_known_to_be_short() -> None:

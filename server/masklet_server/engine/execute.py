@@ -140,7 +140,7 @@ def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver
             job.recent.put(job.frame_index, kept)
     for steps, encoded in enumerate(fresh[len(unknown) :], start=1):
         assert jobs[0].recent is not None
-        jobs[0].recent.put(jobs[0].frame_index + steps, encoded)
+        jobs[0].recent.put(jobs[0].frame_index + (-steps if jobs[0].reverse else steps), encoded)
     made = iter(fresh)
     return [next(made) if encoded is None else encoded for encoded in known]
 

@@ -48,7 +48,8 @@ class EncodedFrame:
 class RecentFeatures:
     """The features of the frames that one stream had encoded last: for the next click on one, and the frames to come.
 
-    Only the engine's thread uses what is in it.
+    Only the engine's thread uses what is in it. Whoever asks for a stream's jobs may look between two of them which
+    frames are there.
 
     Args:
         capacity: Frames.
@@ -57,6 +58,9 @@ class RecentFeatures:
     def __init__(self, capacity: int = 1) -> None:
         self._capacity = capacity
         self._frames: dict[int, EncodedFrame] = {}
+
+    def __contains__(self, frame_index: int) -> bool:
+        return frame_index in self._frames
 
     def get(self, frame_index: int) -> EncodedFrame | None:
         """The frame's, if it is among them."""
@@ -89,7 +93,8 @@ class FrameJob:
         settle: First of all, encode the memories of prompts that wait for the next step, on whichever frame.
         reverse: Time runs backwards. Of a `History` only.
         recent: Looked into before the picture is encoded; holds it afterwards.
-        upcoming: Pictures of the frames after it, which go into `recent` if they are encoded with it.
+        upcoming: Pictures of the frames after it, or before it if time runs backwards, which go into `recent` if they
+            are encoded with it.
         return_logits: The outputs carry logits, too.
     """
 

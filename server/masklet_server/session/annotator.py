@@ -7,6 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -78,7 +81,8 @@ class Annotator:
         self._limits = limits
         self._write = send
         self._shelf = Shelf(limits.max_history_bytes)
-        self._features = RecentFeatures()
+        self._encode_ahead = 1 if options.deterministic else engine.models[options.model].encode_ahead
+        self._features = RecentFeatures(self._encode_ahead)
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
         self._requests = RequestQueue(limits)
@@ -259,12 +263,20 @@ class Annotator:
                 object_ids = sorted(self.objects)
                 tasks = [ObjectTask(self.objects[object_id]) for object_id in object_ids]
                 try:
-                    output = await self._ask_engine(frame, tasks, reverse=reverse)
+                    upcoming = await self._upcoming(frames[frames.index(index) + 1 :], index)
+                    output = await self._ask_engine(frame, tasks, reverse=reverse, upcoming=upcoming)
                 except BaseException:
                     self._credits.give_back()
                     raise
                 await sending.next(self._emit(frame, object_ids, output))
                 progress.sent += 1
+
+    async def _upcoming(self, frames: range, index: int) -> list[npt.NDArray[np.uint8]]:
+        """Pictures of a pass's next frames that can be encoded together with this one's, as far as they are there."""
+        if index in self._features:
+            return []
+        known = [i for i in frames[: self._encode_ahead - 1] if i < len(self._frames)]
+        return [frame.pixels for i in known if (frame := await self._frames.frame(i)) is not None]
 
     async def _settle(self, frame_index: int) -> None:
         """Upstream makes memories of prompts also where it then tracks nothing."""
@@ -346,6 +358,7 @@ class Annotator:
         track: bool = True,
         settle: bool = False,
         reverse: bool = False,
+        upcoming: Sequence[npt.NDArray[np.uint8]] = (),
     ) -> FrameOutput:
         job = FrameJob(
             model=self._options.model,
@@ -361,6 +374,7 @@ class Annotator:
             settle=settle,
             reverse=reverse,
             recent=self._features,
+            upcoming=upcoming,
             return_logits=self._options.return_logits,
         )
         try:
