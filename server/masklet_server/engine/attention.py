@@ -35,7 +35,7 @@ _BLOCK = 512
 _SCORES = 1 << 22
 # Sums of exponentials that can be trusted: none of them was too large for its number or, where it matters, too small.
 _LEAST, _GREATEST = 1e-20, 1e30
-# Shapes at which the two are timed: a quarter of the work of SAM 2.1's cross attention at 1024, as far as there is one.
+# Shapes at which they are timed: a quarter of the work of SAM 2.1's cross attention at 1024, as far as there is one.
 _MOST_TIMED_QUERIES = 1024
 
 
@@ -56,7 +56,7 @@ def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scores = q.new_empty(rows, keys)
     for batch in range(q.shape[0]):
         for head in range(q.shape[1]):
-            transposed, values = k[batch, head].mT, v[batch, head]
+            transposed, values = k[batch, head].mT.contiguous(), v[batch, head]
             for start in range(0, queries, rows):
                 block = q[batch, head, start : start + rows]
                 here = scores[: len(block)]
@@ -80,7 +80,8 @@ def unshifted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     counted[..., width] = 1
     for batch in range(q.shape[0]):
         for head in range(q.shape[1]):
-            sums = _sums_of_exponentials(scaled[batch, head], k[batch, head].mT, counted[batch, head], width)
+            transposed = k[batch, head].mT.contiguous()
+            sums = _sums_of_exponentials(scaled[batch, head], transposed, counted[batch, head], width)
             if sums is None:
                 return blocked(q, k, v)
             torch.div(sums[:, :width], sums[:, width, None], out=out[batch, head])
@@ -110,7 +111,7 @@ def _can_be_trusted(sums: Tensor) -> bool:
 
 
 def takes_keys_in_columns(kernel: Kernel) -> bool:
-    """Whether a kernel is quicker where each key's numbers lie in a column of memory, not in a row."""
+    """Whether a kernel lays the keys out in columns of memory first, unless they lie in columns already."""
     return kernel is not fused
 
 
