@@ -66,6 +66,24 @@ def test_a_stream_that_has_ended_is_not_waited_for_for_ever() -> None:
     assert queue.take() == ["a1"]
 
 
+def test_who_leaves_while_take_lingers_does_not_end_it() -> None:
+    queue: FairQueue[str] = FairQueue(max_weight=8, linger_seconds=0.5)
+    queue.put(Entry("a0", "a", "frame"))
+    queue.put(Entry("b0", "b", "frame"))
+    assert queue.take() == ["a0", "b0"]
+    queue.put(Entry("a1", "a", "frame"))  # take lingers for b
+    taken: list[list[str]] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take()))
+    thread.start()
+    time.sleep(0.05)
+    assert queue.drop(lambda entry: True) == ["a1"], "the test came too late"
+    thread.join(timeout=1)
+    assert taken == [], "an empty batch is the end of the engine's thread"
+    queue.put(Entry("c0", "c", "frame"))
+    thread.join(timeout=10)
+    assert taken == [["c0"]]
+
+
 def test_closing_wakes_the_taker_and_returns_what_waited() -> None:
     queue: FairQueue[str] = FairQueue(max_weight=8)
     taken: list[list[str]] = []

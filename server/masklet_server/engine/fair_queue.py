@@ -62,12 +62,16 @@ class FairQueue(Generic[T]):
     def take(self) -> list[T]:
         """Wait for jobs that can run together, one a stream at most, longest-waiting stream first. Empty: closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._streams or self._closed)
-            self._changed.wait_for(
-                lambda: self._last_batch <= self._streams.keys() or self._closed, self.linger_seconds
-            )
-            if not self._streams:
-                return []
+            while True:
+                self._changed.wait_for(lambda: self._streams or self._closed)
+                self._changed.wait_for(
+                    lambda: self._last_batch <= self._streams.keys() or self._closed, self.linger_seconds
+                )
+                if self._streams:
+                    break
+                if self._closed:
+                    return []
+                # Else all that waited was dropped meanwhile: whoever asked for it has left.
             batch = self._pop_batch()
             self._last_batch = frozenset(entry.stream for entry in batch)
             return [entry.job for entry in batch]
