@@ -71,20 +71,20 @@ def test_all_layers_within_a_module_are_replaced(activation: type[nn.Module], si
     assert not any(isinstance(part, nn.Linear) for part in module.modules())
 
 
-@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(("kernel", "stride", "groups"), [(1, 1, 1), (3, 2, 1), (3, 1, 16), (3, 2, 16)])
 @torch.inference_mode()
 def test_it_is_the_convolution_and_relu6(
-    kernel: int, stride: int, groups: int, dtype: torch.dtype, onednn: bool, monkeypatch: pytest.MonkeyPatch
+    kernel: int, stride: int, groups: int, dtype: torch.dtype, is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = nn.Conv2d(16, 16, kernel, stride, padding=kernel // 2, groups=groups, dtype=dtype)
     original.weight.copy_(some(*original.weight.shape, dtype=dtype))
     assert original.bias is not None
     original.bias.copy_(some(16, dtype=dtype))
     x = some(2, 16, 9, 12, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    if not onednn:
-        monkeypatch.setattr("masklet_server.engine.onednn._onednn_is_there", lambda: False)
+    if not is_there:
+        monkeypatch.setattr(onednn, "_onednn_is_there", lambda: False)
 
     found = FusedConv(original)(x)
 

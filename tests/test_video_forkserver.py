@@ -83,12 +83,9 @@ def test_it_imports_no_more_than_decoding_takes_and_ends_with_its_socket() -> No
     program = """
 import sys
 from masklet_server.video import forkserver
-from masklet_server.video._forkserver import ForkServer
-from masklet_server.video._wire import FORK
 forkserver.start()
 print(forkserver._server._process.pid)
 import os
-import selectors
 os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

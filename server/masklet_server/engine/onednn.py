@@ -48,7 +48,7 @@ class FusedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` to ``[..., out]``."""
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and _onednn_is_there():
+        if _suits_onednn(x):
             # The last word is for GELU: its exact form, as torch's own.
             joined: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
                 x, self.weight, self.bias, self._activation, [], "none"
@@ -75,7 +75,7 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, in, H, W]`` to ``[B, out, H', W']``."""
         sizes = (self._padding, self._stride, self._dilation, self._groups)
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and _onednn_is_there():
+        if _suits_onednn(x):
             joined: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
                 x, self.weight, self.bias, *sizes, "hardtanh", [0.0, 6.0], ""
             )
@@ -97,6 +97,10 @@ def _fused_mlp(mlp: MLP) -> nn.Module | None:
     *hidden, last = mlp.layers
     fused = [*(FusedLinear(layer, activation) for layer in hidden), FusedLinear(last)]
     return nn.Sequential(*fused, *([nn.Sigmoid()] if mlp.sigmoid_output else []))
+
+
+def _suits_onednn(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and _onednn_is_there()
 
 
 @functools.cache
