@@ -52,11 +52,12 @@ def test_the_memory_encoder_is_the_same_up_to_rounding(name: str) -> None:
     torch.testing.assert_close(found, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("frames", [(0, 1, 2), (0, 0, 1), (0, 0, 0)], ids=str)
-def test_objects_attend_in_a_batch_as_they_do_alone(frames: tuple[int, ...]) -> None:
-    network = small_network()
+def test_objects_attend_in_a_batch_as_they_do_alone(frames: tuple[int, ...], dtype: torch.dtype) -> None:
+    network = small_network(dtype)
     random = torch.Generator().manual_seed(0)
-    tops = torch.stack([features(i).top for i in frames])
+    tops = torch.stack([features(i).top for i in frames]).to(dtype)
     grid = (network.grid_size, network.grid_size)
     past = Past(
         memories=torch.randn(3, 2, network.model.mem_dim, *grid, generator=random).bfloat16(),

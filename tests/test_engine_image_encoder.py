@@ -70,9 +70,8 @@ def test_another_pyramid_is_refused() -> None:
 def test_nanos_trunk_is_clamped_within_its_convolutions() -> None:
     original = model("nano")
     encoder = FastImageEncoder(copy.deepcopy(original), lambda **_: fused, exact=False)
-    assert (
-        sum(isinstance(part, FusedConv) for part in encoder.modules()) == 1 + 17 + 16
-    )  # the first block widens nothing
+    fused_convolutions = sum(isinstance(part, FusedConv) for part in encoder.modules())
+    assert fused_convolutions == 1 + 17 + 16, "the first block widens nothing"
     assert not any(isinstance(part, nn.ReLU6) for part in encoder.modules())
 
     with torch.inference_mode():
