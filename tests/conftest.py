@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Iterator
 
 import pytest
@@ -23,3 +24,9 @@ def client(nano_server: str) -> Iterator[masklet.Client]:
     """A client of that server."""
     with masklet.Client(nano_server) as connected:
         yield connected
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Have a run that cannot end say where it stands, and fail: a thread that is never done keeps the interpreter."""
+    faulthandler.dump_traceback_later(60, exit=True)

@@ -155,8 +155,9 @@ class FakeServer(TrackingServiceServicer):
         self.sessions: list[Session] = []
         self.pictures: list[image_pb2.SegmentImageRequest] = []
         self.metadata: dict[str, Any] = {}
+        self._threads = ThreadPoolExecutor(8)
         self._server = grpc.server(
-            ThreadPoolExecutor(8),
+            self._threads,
             options=[("grpc.max_receive_message_length", 32 * 1024**2), ("grpc.so_reuseport", 0)],
         )
         add_TrackingServiceServicer_to_server(self, self._server)
@@ -178,6 +179,7 @@ class FakeServer(TrackingServiceServicer):
 
     def stop(self) -> None:
         self._server.stop(None).wait()
+        self._threads.shutdown()  # a call that does not end shows here, not when the interpreter waits for it at exit
 
     def GetServerInfo(self, request: Any, context: Any) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
         self._maybe_fail(context)
@@ -231,7 +233,8 @@ class FakeServer(TrackingServiceServicer):
     def Track(self, request_iterator: Iterator[tracking_pb2.TrackRequest], context: Any) -> Iterator[Any]:  # noqa: N802
         session = Session(metadata=dict(context.invocation_metadata()))
         self.sessions.append(session)
-        context.add_callback(session.ended.set)
+        if not context.add_callback(session.ended.set):  # the client was gone before this began
+            session.ended.set()
         inbox: queue.Queue[None] = queue.Queue()
         threading.Thread(target=_read, args=(request_iterator, session, inbox), daemon=True).start()
         if _wait(lambda: bool(session.messages), inbox, session) and session.config.propagation:
