@@ -9,6 +9,7 @@ all are timed once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -70,11 +71,11 @@ def unshifted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Exponentials of the scores as they are, a block of keys at a time; `blocked` where one of them is too large.
 
     softmax(s) = exp(s) / sum(exp(s)) whatever is taken from s first; what is taken only keeps numbers in their range,
-    which in bfloat16 ends at e^88.
+    which in bfloat16 ends at e^88. exp(s) = 2^(s log2(e)), because torch computes powers of two quicker.
     """
     width = v.shape[-1]
     out = q.new_empty(*q.shape[:-1], width)
-    scaled = q * q.shape[-1] ** -0.5
+    scaled = q * (q.shape[-1] ** -0.5 * math.log2(math.e))
     # A column of ones among the values sums up the exponentials; sixteen columns are what matrix units take at least.
     counted = F.pad(v, (0, 16 - width % 16))
     counted[..., width] = 1
@@ -89,7 +90,7 @@ def unshifted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _sums_of_exponentials(q: Tensor, keys: Tensor, values: Tensor, counter: int) -> Tensor | None:
-    """exp(q k) v, ``float32[Q, V]``, or None if column `counter` of it, the sum of exp(q k), is beyond trust."""
+    """2^(q k) v, ``float32[Q, V]``, or None if column `counter` of it, the sum of 2^(q k), is beyond trust."""
     queries, total = len(q), keys.shape[1]
     columns = min(total, max(1, _SCORES // queries))
     room = q.new_empty(queries * columns)
@@ -97,7 +98,7 @@ def _sums_of_exponentials(q: Tensor, keys: Tensor, values: Tensor, counter: int)
     for start in range(0, total, columns):
         block = keys[:, start : start + columns]
         scores = room[: queries * block.shape[1]].view(queries, -1)
-        torch.mm(q, block, out=scores).exp_()
+        torch.mm(q, block, out=scores).exp2_()
         sums += torch.mm(scores, values[start : start + columns])
         if start == 0 and not _can_be_trusted(sums[:, counter]):  # then the rest need not be computed
             return None
