@@ -156,7 +156,7 @@ def davis(folder: Path, cache: Path) -> Path:
     """Three frames of a procedural clip, laid out as DAVIS is."""
     from training.cache import Cache
 
-    frames, mask = ClipDataset(Cache.open(cache), ClipRecipe(size=96, frames=3), (3,), 8).clip(0)
+    frames, (mask,) = ClipDataset(Cache.open(cache), ClipRecipe(size=96, frames=3), (3,), 8).clip(0)
     pictures, annotations = folder / "JPEGImages" / "clip", folder / "Annotations" / "clip"
     pictures.mkdir(parents=True)
     annotations.mkdir(parents=True)

@@ -99,6 +99,25 @@ def test_gradients_of_the_last_frame_reach_every_part(model: SAM2Base) -> None:
     model.zero_grad()
 
 
+def test_objects_of_a_clip_are_predicted_as_if_alone(model: SAM2Base) -> None:
+    frames, truth = clip()
+    several, known = prompt(PromptKind.points), truth.repeat_interleave(2, 0)
+    assert several.coords is not None
+    assert several.labels is not None
+    coords = several.coords.repeat_interleave(2, 0)
+    coords[1::2] += 5
+    joint = replace(several, coords=coords, labels=several.labels.repeat_interleave(2, 0))
+    with torch.no_grad():
+        outputs = ClipForward(model, frames, joint, objects=2).run(np.random.default_rng(0), known, ClipPlan())
+        for n in range(2):
+            single = replace(several, coords=coords[n::2])
+            alone = ClipForward(model, frames, single).run(np.random.default_rng(0), truth, ClipPlan())
+            for one, other in zip(outputs, alone, strict=True):
+                torch.testing.assert_close(one.logits[n::2], other.logits, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(one.presence[n::2], other.presence, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(outputs[0].logits[0], outputs[0].logits[1], atol=1e-2)
+
+
 def test_lost_memories_change_what_follows(model: SAM2Base) -> None:
     with torch.no_grad():
         kept = run(model, PromptKind.box, ClipPlan())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -45,6 +46,19 @@ def test_groups_hold_every_parameter_once() -> None:
     assert (matrices["rate"], others["rate"], trunk["rate"]) == (1, 1, 0.15)
     assert others["weight_decay"] == 0
     assert {id(p) for p in trunk["params"]} == {id(p) for p in model.image_encoder.trunk.parameters()}
+
+
+def test_a_trunk_of_rate_zero_has_no_gradients() -> None:
+    model = new_model("masklet-nano.yaml", 64, 0)
+    parameter_groups(model, config(trunk_rate=0))
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {name for name, _ in model.named_parameters() if not name.startswith("image_encoder.trunk.")}
+
+
+def test_only_one_object_may_be_away() -> None:
+    assert Stage.model_validate({**STAGE.model_dump(), "objects": 3}).objects == 3
+    with pytest.raises(ValidationError, match="objects must be 1"):
+        Stage.model_validate({**STAGE.model_dump(), "objects": 3, "absence": 0.5})
 
 
 def test_start_weights(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def dataset(cache: Cache, *, frames: int = 4, mix: Mapping[SceneKind, float] | N
 @pytest.mark.parametrize("kind", list(SceneKind))
 def test_clips_of_each_kind(cache: Cache, kind: SceneKind) -> None:
     clips = [dataset(cache, mix={kind: 1}).clip(index) for index in range(12)]
-    for frames, mask in clips:
+    for frames, (mask,) in clips:
         assert frames.shape == (4, 64, 64, 3)
         assert frames.dtype == np.uint8
         assert mask.shape == (4, 64, 64)
         assert mask.dtype == np.bool_
         assert mask[0].mean() >= 0.003  # a prompt has something to point at
-    moved = [not np.array_equal(mask[0], mask[-1]) for _, mask in clips]
+    moved = [not np.array_equal(mask[0], mask[-1]) for _, (mask,) in clips]
     assert sum(moved) >= 10
     assert len({frames.tobytes() for frames, _ in clips}) == 12
 
@@ -68,7 +68,7 @@ def test_a_clip_is_a_function_of_seed_and_number(cache: Cache) -> None:
 
 
 def test_objects_leave_and_come_back(cache: Cache) -> None:
-    masks = [dataset(cache, frames=8).clip(index)[1] for index in range(64)]
+    masks = [dataset(cache, frames=8).clip(index)[1][0] for index in range(64)]
     there = [[bool(frame.any()) for frame in mask] for mask in masks]
     assert any(not all(flags) for flags in there)
     assert any(flags[-1] and not all(flags) for flags in there)
@@ -78,12 +78,27 @@ def test_objects_leave_and_come_back(cache: Cache) -> None:
 def test_objects_are_away_as_often_as_asked(cache: Cache, kind: SceneKind) -> None:
     recipes = [ClipRecipe(64, 8, {kind: 1}, absence=part) for part in (0.0, 1.0)]
     never, always = ([ClipDataset(cache, one, (7, 1), 64).clip(index) for index in range(24)] for one in recipes)
-    for frames, mask in always:
+    for frames, (mask,) in always:
         assert frames.shape == (8, 64, 64, 3)
         assert mask[0].any()
         assert not mask[1:].any(axis=(1, 2)).all(), "away on some frame"
-    assert sum(mask[-1].any() for _, mask in always) >= 3, "some come back"
-    assert np.mean([mask.any(axis=(1, 2)).mean() for _, mask in never]) > 0.8
+    assert sum(mask[-1].any() for _, (mask,) in always) >= 3, "some come back"
+    assert np.mean([mask.any(axis=(1, 2)).mean() for _, (mask,) in never]) > 0.8
+
+
+@pytest.mark.parametrize("kind", list(SceneKind))
+def test_several_objects_of_a_clip(cache: Cache, kind: SceneKind) -> None:
+    recipe = ClipRecipe(size=64, frames=3, mix={kind: 1}, objects=3)
+    clips = [ClipDataset(cache, recipe, (7, 1), 64).clip(index) for index in range(24)]
+    different = []
+    for frames, masks in clips:
+        assert frames.shape == (3, 64, 64, 3)
+        assert masks.shape == (3, 3, 64, 64)
+        assert masks[:, 0].any(axis=(1, 2)).all(), "each is there in the first frame"
+        one, other = masks[0], masks[1]
+        assert np.array_equal(one, other) or not (one & other).any(), "objects do not share pixels"
+        different.append(len({mask.tobytes() for mask in masks}))
+    assert max(different) > 1
 
 
 def test_a_cache_without_pictures_is_good_for_procedural_clips(tmp_path: Path) -> None:
@@ -103,6 +118,7 @@ def test_batches_are_the_same_with_workers_and_from_the_middle(cache: Cache) -> 
     assert len(later) == 1
     for (frames, mask), (other_frames, other_mask) in zip([*alone, alone[3]], [*shared, later[0]], strict=True):
         assert frames.shape == (16, 4, 64, 64, 3)
+        assert mask.shape == (16, 1, 4, 64, 64)
         assert torch.equal(frames, other_frames)
         assert torch.equal(mask, other_mask)
 

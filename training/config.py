@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import TrainingError
 from training.samples.dataset import DEFAULT_MIX
@@ -58,7 +58,8 @@ class Stage(_Part):
         warmup: Steps until the peak.
         pace: Of motion; see `ClipRecipe`.
         mix: Of scenes.
-        absence: Part of the clips whose object is away for some frames; see `ClipRecipe`.
+        objects: Of a clip that are followed, each by itself, from the same features.
+        absence: Part of the clips whose object is away for some frames; see `ClipRecipe`. Only with one object.
         prompts: Of prompts.
         losses: How masks are judged.
         correct: Part of the steps with a click where the prediction is wrong, on the first frame or a later one.
@@ -74,11 +75,18 @@ class Stage(_Part):
     warmup: int = Field(default=100, ge=0)
     pace: float = Field(default=1.0, ge=0)
     mix: dict[SceneKind, float] = Field(default_factory=lambda: dict(DEFAULT_MIX))
+    objects: int = Field(default=1, ge=1)
     absence: float = Field(default=0.0, ge=0, le=1)
     prompts: PromptMix = PromptMix()
     losses: Losses = Losses()
     correct: float = Field(default=0.3, ge=0, le=1)
     memory_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_object_may_be_away(self) -> Stage:
+        if self.absence and self.objects > 1:
+            raise ValueError("objects must be 1 where absence is not 0")
+        return self
 
 
 class TrainConfig(_Part):
@@ -90,7 +98,8 @@ class TrainConfig(_Part):
         out: Where checkpoint and logs go.
         init: Weights to start from (safetensors) in place of the trunk's alone; empty for none.
         seed: Of everything random.
-        trunk_rate: Learning rate of the trunk, as a part of that of the rest.
+        trunk_rate: Learning rate of the trunk, as a part of that of the rest; 0 leaves it as it is, which saves its
+            gradients.
         weight_decay: Of weights with more than one dimension, the trunk's aside.
         clip_gradient: Norm at which gradients are cut.
         ema: Decay of the averaged weights, which are what is exported.

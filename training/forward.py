@@ -63,14 +63,20 @@ class ClipPlan:
 
 
 class ClipForward:
-    """One clip on its way through the model.
+    """Clips on their way through the model.
+
+    Args:
+        model: The model.
+        frames: ``uint8[B, T, S, S, 3]``.
+        prompt: For ``B * objects`` objects, those of a clip side by side.
+        objects: Of each clip; they share its features.
 
     Attributes:
         outputs: What has been predicted so far; nothing for a frame whose mask is given.
     """
 
-    def __init__(self, model: SAM2Base, frames: torch.Tensor, prompt: Prompt) -> None:
-        self._model, self._prompt = model, prompt
+    def __init__(self, model: SAM2Base, frames: torch.Tensor, prompt: Prompt, objects: int = 1) -> None:
+        self._model, self._prompt, self._objects = model, prompt, objects
         self._length = frames.shape[1]
         features = model.forward_image(normalised(frames))
         self._features = [level.unflatten(0, frames.shape[:2]) for level in features["backbone_fpn"]]
@@ -83,7 +89,7 @@ class ClipForward:
 
         Args:
             rng: Chooses clicks.
-            truth: ``bool[B, T, S, S]`` on the CPU, for corrections.
+            truth: ``bool[B * objects, T, S, S]`` on the CPU, for corrections.
             plan: What is corrected and what forgotten.
         """
         for t in range(self._length):
@@ -117,8 +123,11 @@ class ClipForward:
         earlier: torch.Tensor | None = None,
         remember: bool = True,
     ) -> dict[str, Any]:
-        levels = [level[:, t] for level in self._features][-self._model.num_feature_levels :]
-        positions = [level[:, t] for level in self._positions][-self._model.num_feature_levels :]
+        used = slice(-self._model.num_feature_levels, None)
+        levels, positions = (
+            [level[:, t].repeat_interleave(self._objects, 0) for level in every[used]]
+            for every in (self._features, self._positions)
+        )
         mask = self._prompt.mask if t == 0 else None
         with _decoded(self._model) as said:
             output: dict[str, Any] = self._model.track_step(

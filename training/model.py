@@ -75,6 +75,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if name.startswith(_TRUNK):
+            parameter.requires_grad_(config.trunk_rate > 0)
             trunk.append(parameter)
         else:
             (matrices if parameter.ndim > 1 else others).append(parameter)

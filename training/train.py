@@ -136,7 +136,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> bool:
         """Train from the current step of a stage on; False if stopped before its end."""
-        recipe = ClipRecipe(stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence)
+        recipe = ClipRecipe(stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence, objects=stage.objects)
         seed = (self._config.seed, self._place.stage)
         dataset = ClipDataset(self._cache, recipe, seed, stage.steps * stage.batch)
         loader = batches(
@@ -169,14 +169,15 @@ class Trainer:
         return True
 
     def _step(self, stage: Stage, batch: Batch, window: Window) -> None:
-        frames, truth = batch
+        frames, truth = batch[0], batch[1].flatten(0, 1)
         rng = np.random.default_rng((self._config.seed, self._place.stage, self._place.step, 1))
         prompt = draw_prompt(rng, truth[:, 0].numpy(), self._usable(stage))
         plan = ClipPlan.draw(rng, stage.frames, prompt.kind, correct=stage.correct, memory_dropout=stage.memory_dropout)
         frames = frames.to(self._device, non_blocking=True)
         known = truth.to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            outputs = ClipForward(self._model, frames, prompt.to(self._device)).run(rng, truth, plan)
+            clips = ClipForward(self._model, frames, prompt.to(self._device), stage.objects)
+            outputs = clips.run(rng, truth, plan)
         judged = [(output, judge(output, known[:, output.frame], stage.losses)) for output in outputs]
         loss = torch.stack([judgement.loss for _, judgement in judged]).mean()
         norm = self._descend(loss, rate_at(stage, self._place.step))

@@ -20,11 +20,11 @@ from training.samples.scenes import SceneKind
 
 
 def sheet(dataset: ClipDataset, rows: int) -> Pixels:
-    """A picture of clips: one a row, the object tinted."""
+    """A picture of clips: one a row, the objects tinted."""
     lines = []
     for index in range(rows):
-        frames, mask = dataset.clip(index)
-        tinted = frames.copy()
+        frames, masks = dataset.clip(index)
+        tinted, mask = frames.copy(), masks.any(axis=0)
         tinted[mask] = tinted[mask] // 2 + np.array([0, 127, 0], np.uint8)
         lines.append(np.concatenate(list(tinted), axis=1))
     return np.concatenate(lines, axis=0)

@@ -16,9 +16,9 @@ from training.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.effects import Effects
 from training.samples.procedural import Generator
-from training.samples.scenes import BACKDROP_NUMBER, Scene, SceneKind, SceneMaker
+from training.samples.scenes import SPRITE_NUMBER, Scene, SceneKind, SceneMaker
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # uint8[B, T, S, S, 3], bool[B, T, S, S]
+Batch = tuple[torch.Tensor, torch.Tensor]  # uint8[B, T, S, S, 3], bool[B, N, T, S, S]
 
 DEFAULT_MIX: Mapping[SceneKind, float] = {
     SceneKind.procedural: 0.25,
@@ -40,6 +40,8 @@ class ClipRecipe:
         least_area: Of the object in the first frame, as a part of the frame.
         absence: Part of the clips in which the object is away for some frames, beside those in which a scene's own
             motion hides it. What is seen meanwhile is the scene without it, look-alikes and all, or another scene.
+        objects: How many of a clip's objects are followed, each by itself; a clip with fewer has some of them twice.
+            Only without absence, which is one object's.
     """
 
     size: int
@@ -48,6 +50,7 @@ class ClipRecipe:
     pace: float = 1.0
     least_area: float = 0.003
     absence: float = 0.0
+    objects: int = 1
 
 
 class ClipDataset(Dataset[Batch]):
@@ -59,7 +62,7 @@ class ClipDataset(Dataset[Batch]):
 
     def __init__(self, cache: Cache, recipe: ClipRecipe, seed: tuple[int, ...], length: int) -> None:
         self._recipe, self._seed, self._length = recipe, seed, length
-        self._maker = SceneMaker(cache, recipe.size, recipe.frames, recipe.pace)
+        self._maker = SceneMaker(cache, recipe.size, recipe.frames, recipe.pace, recipe.objects)
         empty = {
             SceneKind.cutouts: not len(cache.cutouts),
             SceneKind.pictures: not cache.labelled,
@@ -74,11 +77,11 @@ class ClipDataset(Dataset[Batch]):
         return self._length
 
     def __getitem__(self, index: int) -> Batch:
-        frames, mask = self.clip(index)
-        return torch.from_numpy(frames), torch.from_numpy(mask)
+        frames, masks = self.clip(index)
+        return torch.from_numpy(frames), torch.from_numpy(masks)
 
     def clip(self, index: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-        """``uint8[T, S, S, 3]``, RGB, and ``bool[T, S, S]`` of the object, which is there in the first frame."""
+        """``uint8[T, S, S, 3]``, RGB, and ``bool[N, T, S, S]`` of objects, all of which are there in the first frame."""
         rng = np.random.default_rng((*self._seed, index))
         for _ in range(_TRIES):
             clip = self._try(rng)
@@ -93,20 +96,21 @@ class ClipDataset(Dataset[Batch]):
         scene = self._maker.draw(rng, kind)
         order = range(recipe.frames) if rng.random() < 0.5 else range(recipe.frames - 1, -1, -1)
         first_frame, first_ids = scene.render(recipe.size, order[0])
-        target = self._target(rng, first_ids, kind)
-        if target is None:
+        targets = self._targets(rng, first_ids, kind)
+        if targets is None:
             return None
         effects = Effects.draw(rng)
-        away, elsewhere = self._absence(rng, scene, target, kind)
+        away, elsewhere = self._absence(rng, scene, int(targets[0]), kind)
         frames = np.empty((recipe.frames, recipe.size, recipe.size, 3), np.uint8)
-        mask = np.empty((recipe.frames, recipe.size, recipe.size), np.bool_)
+        masks = np.empty((recipe.objects, recipe.frames, recipe.size, recipe.size), np.bool_)
         for i, t in enumerate(order):
             seen = elsewhere if i in away else scene
             frame, ids = (first_frame, first_ids) if i == 0 else seen.render(recipe.size, t)
-            frames[i], mask[i] = effects.apply(rng, frame, i), (ids == target) & (seen is scene)
+            frames[i] = effects.apply(rng, frame, i)
+            masks[:, i] = (ids == targets[:, None, None]) & (seen is scene)
         if rng.random() < 0.5:
-            frames, mask = frames[:, :, ::-1].copy(), mask[:, :, ::-1].copy()
-        return frames, mask
+            frames, masks = frames[:, :, ::-1].copy(), masks[..., ::-1].copy()
+        return frames, masks
 
     def _absence(self, rng: Generator, scene: Scene, target: int, kind: SceneKind) -> tuple[range, Scene]:
         """When the object is away, and what is seen then."""
@@ -115,18 +119,19 @@ class ClipDataset(Dataset[Batch]):
             return range(0), scene
         start = int(rng.integers(1, length))
         away = range(start, start + int(rng.integers(1, length)))
-        sprite = target - BACKDROP_NUMBER - 1
+        sprite = target - SPRITE_NUMBER
         if sprite >= 0 and rng.random() < 0.7:
             return away, replace(scene, sprites=scene.sprites[:sprite] + scene.sprites[sprite + 1 :])
         return away, self._maker.draw(rng, kind)
 
-    def _target(self, rng: Generator, ids: Pixels, kind: SceneKind) -> int | None:
-        areas = np.bincount(ids.ravel(), minlength=BACKDROP_NUMBER + 1)
+    def _targets(self, rng: Generator, ids: Pixels, kind: SceneKind) -> npt.NDArray[np.int64] | None:
+        """Numbers of the objects to follow, or None if no object is large enough."""
+        areas = np.bincount(ids.ravel(), minlength=SPRITE_NUMBER)
         areas[0] = 0
-        if kind is SceneKind.pictures:
-            areas[BACKDROP_NUMBER + 1 :] = 0
+        if kind is SceneKind.pictures and self._recipe.objects == 1:
+            areas[SPRITE_NUMBER:] = 0
         large = np.flatnonzero(areas >= self._recipe.least_area * ids.size)
-        return int(rng.choice(large)) if len(large) else None
+        return np.resize(rng.permutation(large), self._recipe.objects) if len(large) else None
 
 
 def batches(

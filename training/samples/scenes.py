@@ -14,7 +14,7 @@ from training.samples.motion import Limbs, Matrix, Path, Warp, affine
 from training.samples.procedural import Generator
 from training.samples.sprites import Sprite, pixels_of, recoloured, shrunk
 
-BACKDROP_NUMBER = 1  # of the object that belongs to the backdrop; sprites follow
+SPRITE_NUMBER = 9  # of the first sprite; lower ones are those of objects that belong to the backdrop
 
 
 class SceneKind(str, Enum):
@@ -31,14 +31,14 @@ class Backdrop:
 
     Attributes:
         pixels: ``uint8[H, W, 3]``.
-        mask: ``uint8[H, W]``, 1 where its object is, or None if it has none.
+        labels: ``uint8[H, W]``, the numbers of its objects, 0 for none; None if it has no objects.
         base: From its pixels to the frame's unit square.
         tilt: Perspective that grows with time, in x and y.
         warp: How it bends, if it does.
     """
 
     pixels: Pixels
-    mask: Pixels | None
+    labels: Pixels | None
     base: Matrix
     tilt: tuple[float, float] = (0, 0)
     warp: Warp | None = None
@@ -49,10 +49,11 @@ class Backdrop:
         tilted[2, :2] = np.array(self.tilt) * t
         matrix = pixels_of(size) @ tilted @ camera @ self.base
         frame = self._seen(self.pixels, matrix, size, t, cv2.BORDER_REPLICATE)
-        if self.mask is None:
-            return frame, np.zeros((size, size), np.uint8)
-        cover = self._seen(self.mask * np.uint8(255), matrix, size, t, cv2.BORDER_CONSTANT)
-        return frame, np.where(cover > 127, BACKDROP_NUMBER, 0).astype(np.uint8)
+        ids = np.zeros((size, size), np.uint8)
+        for number in range(1, 1 if self.labels is None else int(self.labels.max()) + 1):
+            alone = (self.labels == number).astype(np.uint8) * np.uint8(255)
+            ids[self._seen(alone, matrix, size, t, cv2.BORDER_CONSTANT) > 127] = number
+        return frame, ids
 
     def _seen(self, pixels: Pixels, matrix: Matrix, size: int, t: int, border: int) -> Pixels:
         seen = cv2.warpPerspective(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
@@ -81,7 +82,7 @@ class Scene:
         """One moment: ``uint8[size, size, 3]`` and ``uint8[size, size]`` of objects' numbers, 0 for none."""
         camera = self.camera.at(t)
         frame, ids = self.backdrop.draw(size, t, camera)
-        for number, sprite in enumerate(self.sprites, BACKDROP_NUMBER + 1):
+        for number, sprite in enumerate(self.sprites, SPRITE_NUMBER):
             sprite.paste(frame, ids, number, t, camera)
         return frame, ids
 
@@ -95,12 +96,14 @@ class SceneMaker:
         size: Side of the frame in pixels.
         length: Frames.
         pace: 1 for the motion of ordinary video at some 10 frames a second.
+        objects: Of a picture that are marked, at most.
     """
 
     cache: Cache
     size: int
     length: int
     pace: float = 1.0
+    objects: int = 1
 
     def draw(self, rng: Generator, kind: SceneKind) -> Scene:
         """One scene of a kind."""
@@ -136,12 +139,12 @@ class SceneMaker:
         return Backdrop(recoloured(rng, pixels, 0.7), None, base)
 
     def _living_picture(self, rng: Generator) -> Backdrop:
-        """A picture with the object that is in it, which takes some part of the frame."""
+        """A picture with objects that are in it, of which one takes some part of the frame."""
         entry = _weighted(rng, self.cache.labelled)
         pixels = self.cache.pictures[entry.picture]
-        mask = (self.cache.labels[entry.labels] == rng.choice(entry.ids)).astype(np.uint8)
-        height, width = mask.shape
-        left, top, box_width, box_height = cv2.boundingRect(mask)
+        labels = _numbered(rng, self.cache.labels[entry.labels], entry.ids, min(self.objects, SPRITE_NUMBER - 1))
+        height, width = labels.shape
+        left, top, box_width, box_height = cv2.boundingRect((labels == 1).astype(np.uint8))
         part = np.exp(rng.uniform(np.log(0.2), np.log(0.95)))
         least = 1 / min(width, height)  # at which the picture fills the frame
         zoom = max(least, min(part / max(box_width, box_height), 5 * least))
@@ -152,7 +155,7 @@ class SceneMaker:
         warp = Warp.draw(rng, rng.uniform(0.005, 0.02)) if rng.random() < 0.4 and self.length > 1 else None
         tilt = rng.normal(0, 0.015 * self.pace, 2)
         base = affine(scale=zoom) @ affine(move=(-x, -y))
-        return Backdrop(recoloured(rng, pixels, 0.5), mask, base, (tilt[0], tilt[1]), warp)
+        return Backdrop(recoloured(rng, pixels, 0.5), labels, base, (tilt[0], tilt[1]), warp)
 
     def _sprite(self, rng: Generator, real: float) -> Sprite:
         """Something that moves: a cut-out in `real` of the cases, else a textured shape or figure."""
@@ -228,3 +231,13 @@ def _any(rng: Generator, pack: Pack) -> Pixels:
 def _weighted(rng: Generator, entries: Sequence[Labelled]) -> Labelled:
     weights = np.array([entry.weight for entry in entries])
     return entries[int(rng.choice(len(entries), p=weights / weights.sum()))]
+
+
+def _numbered(rng: Generator, labels: Pixels, ids: Sequence[int], most: int) -> Pixels:
+    """Some objects of a label map, numbered from 1 on in random order; 0 for all else."""
+    first = int(rng.choice(ids))
+    others = [one for one in ids if one != first]
+    chosen = [first, *(rng.permutation(others)[: most - 1] if most > 1 else ())]
+    table = np.zeros(256, np.uint8)
+    table[chosen] = np.arange(1, len(chosen) + 1)
+    return table[labels]
