@@ -230,3 +230,19 @@ async def test_a_closed_engine_refuses(engine: Engine) -> None:
     await engine.close()
     with pytest.raises(Unavailable, match="shutting down"):
         await engine.track(job(bank, 0, [click()]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nobody_waits_for_an_engine_that_has_broken_down() -> None:
+    observer = mock.Mock()
+    observer.on_queue.side_effect = RuntimeError("no job's fault")
+    engine = Engine({"nano": small_network()}, observer=observer)
+    jobs = [asyncio.ensure_future(engine.segment(PictureJob("nano", name, [], image_id="none"))) for name in "ab"]
+    await asyncio.sleep(0)  # both wait in the queue
+    engine.start()
+    for waiting in jobs:  # the one at hand, and the one behind it
+        with pytest.raises(Unavailable, match="must be started anew"):
+            await asyncio.wait_for(waiting, 10)
+    with pytest.raises(Unavailable, match="must be started anew"):
+        await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+    await engine.close()

@@ -80,6 +80,7 @@ class Engine:
         self._queue: FairQueue[_AnyTicket] = FairQueue(MAX_BATCH_OBJECTS)
         # No WeakSet, which can't be listed on one thread while another adds to it.
         self._banks: set[weakref.ref[ObjectMemory]] = set()
+        self._why_closed = "the server is shutting down"
         self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
 
     @classmethod
@@ -121,9 +122,7 @@ class Engine:
 
     async def close(self) -> None:
         """Finish the batch at hand and refuse everything that waits."""
-        for ticket in self._queue.close():
-            if ticket.future.set_running_or_notify_cancel():
-                ticket.future.set_exception(Unavailable("the server is shutting down"))
+        self._refuse()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
@@ -215,7 +214,14 @@ class Engine:
         try:
             self._queue.put(entry)
         except RuntimeError as error:
-            raise Unavailable("the server is shutting down") from error
+            raise Unavailable(self._why_closed) from error
+
+    def _refuse(self, at_hand: Sequence[_AnyTicket] = ()) -> None:
+        """Take no more jobs, and refuse those that wait, and those at hand that have no answer yet."""
+        unanswered = [ticket for ticket in at_hand if ticket.future.running()]
+        waiting = [t for t in self._queue.close() if t.future.set_running_or_notify_cancel()]
+        for ticket in (*unanswered, *waiting):
+            ticket.future.set_exception(Unavailable(self._why_closed))
 
     def _run(self) -> None:
         """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
@@ -228,6 +234,16 @@ class Engine:
     def _run_batch(self, batch: Sequence[_AnyTicket]) -> bool:
         """Answer a batch; False for the empty one that says that the queue is closed."""
         wanted = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
+        try:
+            self._answer_batch(wanted)
+        except BaseException:
+            # No job can do this. Should anything else, nobody is to wait for what will never come.
+            self._why_closed = "the engine of this server has broken down; the server must be started anew"
+            self._refuse(wanted)
+            raise
+        return bool(batch)
+
+    def _answer_batch(self, wanted: Sequence[_AnyTicket]) -> None:
         start = time.perf_counter()
         if self.observer is not None:
             for ticket in wanted:
@@ -237,7 +253,6 @@ class Engine:
         for ticket in wanted:
             if isinstance(ticket.job, PictureJob):
                 self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
-        return bool(batch)
 
     def _answer_frames(self, tickets: Sequence[_Ticket[FrameJob, FrameOutput]], start: float) -> None:
         """One batch for all; if that fails, each alone, so that only those at fault get the error."""
