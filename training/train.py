@@ -136,7 +136,9 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> bool:
         """Train from the current step of a stage on; False if stopped before its end."""
-        recipe = ClipRecipe(stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence, objects=stage.objects)
+        recipe = ClipRecipe(
+            stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence, objects=stage.objects
+        )
         seed = (self._config.seed, self._place.stage)
         dataset = ClipDataset(self._cache, recipe, seed, stage.steps * stage.batch)
         loader = batches(

@@ -81,7 +81,7 @@ class ClipDataset(Dataset[Batch]):
         return torch.from_numpy(frames), torch.from_numpy(masks)
 
     def clip(self, index: int) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-        """``uint8[T, S, S, 3]``, RGB, and ``bool[N, T, S, S]`` of objects, all of which are there in the first frame."""
+        """``uint8[T, S, S, 3]``, RGB, and ``bool[N, T, S, S]`` of objects that are all there in the first frame."""
         rng = np.random.default_rng((*self._seed, index))
         for _ in range(_TRIES):
             clip = self._try(rng)

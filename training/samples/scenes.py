@@ -50,7 +50,9 @@ class Backdrop:
         matrix = pixels_of(size) @ tilted @ camera @ self.base
         frame = self._seen(self.pixels, matrix, size, t, cv2.BORDER_REPLICATE)
         ids = np.zeros((size, size), np.uint8)
-        for number in range(1, 1 if self.labels is None else int(self.labels.max()) + 1):
+        if self.labels is None:
+            return frame, ids
+        for number in range(1, int(self.labels.max()) + 1):
             alone = (self.labels == number).astype(np.uint8) * np.uint8(255)
             ids[self._seen(alone, matrix, size, t, cv2.BORDER_CONSTANT) > 127] = number
         return frame, ids
