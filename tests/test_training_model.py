@@ -55,6 +55,15 @@ def test_a_trunk_of_rate_zero_has_no_gradients() -> None:
     assert learning == {name for name, _ in model.named_parameters() if not name.startswith("image_encoder.trunk.")}
 
 
+def test_first_blocks_of_the_trunk_can_be_left_alone() -> None:
+    model = new_model("masklet-nano.yaml", 64, 0)
+    parameter_groups(model, config(frozen_blocks=2))
+    trunk = model.image_encoder.trunk
+    alone = {id(p) for part in (trunk.stem, trunk.blocks[0], trunk.blocks[1]) for p in part.parameters()}
+    assert {id(p) for p in model.parameters() if not p.requires_grad} == alone
+    assert len(trunk.blocks) > 12  # block 1 is not taken for blocks 10 and up
+
+
 def test_only_one_object_may_be_away() -> None:
     assert Stage.model_validate({**STAGE.model_dump(), "objects": 3}).objects == 3
     with pytest.raises(ValidationError, match="objects must be 1"):

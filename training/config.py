@@ -100,6 +100,8 @@ class TrainConfig(_Part):
         seed: Of everything random.
         trunk_rate: Learning rate of the trunk, as a part of that of the rest; 0 leaves it as it is, which saves its
             gradients.
+        frozen_blocks: First blocks of the trunk that are left as they are in any case, and its stem with them: those of
+            the largest features, whose gradients cost most and which change least.
         weight_decay: Of weights with more than one dimension, the trunk's aside.
         clip_gradient: Norm at which gradients are cut.
         ema: Decay of the averaged weights, which are what is exported.
@@ -114,6 +116,7 @@ class TrainConfig(_Part):
     init: str = ""
     seed: int = 0
     trunk_rate: float = Field(default=0.15, ge=0)
+    frozen_blocks: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.05, ge=0)
     clip_gradient: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)

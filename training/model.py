@@ -73,9 +73,11 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     trunk: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    blocks = [f"{_TRUNK}blocks.{i}." for i in range(config.frozen_blocks)]
+    frozen = (f"{_TRUNK}stem.", *blocks) if blocks else ()
     for name, parameter in model.named_parameters():
         if name.startswith(_TRUNK):
-            parameter.requires_grad_(config.trunk_rate > 0)
+            parameter.requires_grad_(config.trunk_rate > 0 and not name.startswith(frozen))
             trunk.append(parameter)
         else:
             (matrices if parameter.ndim > 1 else others).append(parameter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -71,4 +72,12 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         server = Server(service, settings, metrics)
         stack.push_async_callback(server.stop)
         await server.start()
+        watch = asyncio.create_task(_watch(engine, server))
+        stack.callback(watch.cancel)
         yield RunningServer(server, engine.models)
+
+
+async def _watch(engine: Engine, server: Server) -> None:
+    """Let the health say so if the engine breaks down, for whoever starts servers anew."""
+    await asyncio.wrap_future(engine.broken)
+    await server.not_serving()

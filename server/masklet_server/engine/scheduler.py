@@ -61,6 +61,9 @@ class Engine:
         networks: By name; the first is the default. All on one device.
         picture_cache_bytes: For the features of pictures that may be asked for again.
         observer: Told of what goes on.
+
+    Attributes:
+        broken: Done once the thread has ended by a failure that was no job's; nothing is answered from then on.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Engine:
         if not networks:
             raise InvalidArgument.of("models", "at least one model is needed")
         self.observer = observer
+        self.broken: Future[None] = Future()
         self.default_model = next(iter(networks))
         self.models = {name: _describe(name, network) for name, network in networks.items()}
         self._networks = dict(networks)
@@ -240,6 +244,8 @@ class Engine:
             # No job can do this. Should anything else, nobody is to wait for what will never come.
             self._why_closed = "the engine of this server has broken down; the server must be started anew"
             self._refuse(wanted)
+            if self.broken.set_running_or_notify_cancel():
+                self.broken.set_result(None)
             raise
         return bool(batch)
 

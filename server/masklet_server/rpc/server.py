@@ -97,11 +97,15 @@ class Server:
         if self._stopped:
             return
         self._stopped = True
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.not_serving()
         await self._admission.drain(self._settings.grace_seconds if grace is None else grace)
         await self._server.stop(_CLOSE_SECONDS)
         if self._health_server is not None:
             await self._health_server.stop(0)
+
+    async def not_serving(self) -> None:
+        """Say so to whoever asks for the server's health."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def cut(self) -> None:
         """End the patience of a `stop` that is waiting."""
