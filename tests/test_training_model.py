@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
+import training
 from masklet_server.models.trunk import MobileNetV2Trunk
 from training import checkpoint
 from training.checkpoint import RunState
@@ -140,10 +141,13 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nano.yaml", "nano-cuda.yaml", "nano-refine.yaml", "nano-long.yaml"])
-def test_the_recipes_that_ship_are_valid(name: str) -> None:
-    recipe = read_config(Path(__file__).parent.parent / "training" / name)
-    assert recipe.stages[-1].size == 384
+RECIPES = sorted(Path(training.__file__).parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_the_recipes_that_ship_are_valid(path: Path) -> None:
+    recipe = read_config(path)
+    assert recipe.stages[-1].size == (448 if path.stem == "nano-448" else 384)
     assert all(stage.prompts.mask == 0 for stage in recipe.stages if stage.frames == 1), "nothing to be learnt there"
 
 
