@@ -31,6 +31,13 @@ HIDDEN = range(14, 17)
 Mask = npt.NDArray[np.bool_]
 
 
+@pytest.fixture(autouse=True)
+def low_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nano thinks little of its masks at a third of the size it was trained at; frames are to be kept all the same."""
+    for bar in ("MEMORY_IOU", "STABLE_IOU"):
+        monkeypatch.setattr(MotionAware, bar, 0.05)
+
+
 def bank_of(policy: MemoryPolicy, *, correction_window: int = 0) -> MemoryBank:
     return MemoryBank("nano", correction_window=correction_window, memory_policy=policy)
 
