@@ -97,7 +97,7 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
 
     def candidates(*args: Any, **options: Any) -> CandidateBatch:
         found = original(*args, **options)
-        # As a model says it that was trained with absent objects, which nano's placeholder weights were not.
+        # As a model says it that was trained with absent objects, which nano was not.
         return dataclasses.replace(found, object_score=torch.full_like(found.object_score, -5.0)) if hidden else found
 
     monkeypatch.setattr(network.decoder, "candidates", candidates)

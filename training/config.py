@@ -101,7 +101,7 @@ class TrainConfig(_Part):
         trunk_rate: Learning rate of the trunk, as a part of that of the rest; 0 leaves it as it is, which saves its
             gradients.
         frozen_blocks: First blocks of the trunk that are left as they are in any case, and its stem with them: those of
-            the largest features, whose gradients cost most and which change least.
+            the largest features, whose gradients cost most.
         weight_decay: Of weights with more than one dimension, the trunk's aside.
         clip_gradient: Norm at which gradients are cut.
         ema: Decay of the averaged weights, which are what is exported.
