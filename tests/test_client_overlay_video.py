@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import struct
 from collections.abc import Iterator, Sequence
@@ -180,3 +181,16 @@ def test_frames_are_turned_as_the_display_matrix_says(
     image = Image.fromarray(pixels)
     expected = np.asarray(image if transpose is None else image.transpose(transpose))
     np.testing.assert_array_equal(turned(pixels, matrix(*numbers)), expected)
+
+
+def test_frames_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4", grays(20, 32, 48))
+    gc.collect()
+    gc.disable()
+    try:
+        count = sum(1 for _ in shown_frames(tmp_path / "in.mp4"))
+        left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert count == 20
+    assert left < 5

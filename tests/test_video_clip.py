@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import tempfile
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +15,10 @@ import pytest
 from PIL import Image
 
 from masklet.errors import InvalidArgument
+from masklet_server.video._arriving import ArrivingFile
+from masklet_server.video._clip import Clip
 from masklet_server.video.formats import CODECS
+from masklet_server.video.source import VideoLimits
 from tests.clips import BUNNY, decode_clip, difference, image_of, make_clip, picture, reference, resized, shrunk
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -225,3 +231,21 @@ async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
     assert "the codec is" in outcome.error.message
     assert CODECS[0] in outcome.error.message
     assert outcome.frames == []
+
+
+def test_frames_are_let_go_without_the_garbage_collector() -> None:
+    """At 1080p each has three megabytes; those that wait for it make the decoder take new ones from the kernel."""
+    with tempfile.TemporaryFile() as file:
+        file.write(make_clip(frames=20, rotation=90))
+        file.flush()
+        arrived = ArrivingFile(file.fileno(), lambda: None)
+        arrived.arrived, arrived.complete = file.tell(), True
+        gc.collect()
+        gc.disable()
+        try:
+            shown = list(Clip(arrived, asdict(VideoLimits()), image_size=32, threads=1).frames())
+            left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+        finally:
+            gc.enable()
+    assert len(shown) == 20
+    assert left < 5

@@ -14,6 +14,7 @@ import av
 import av.container
 import numpy as np
 import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import ColorRange, Colorspace
 
@@ -147,7 +148,8 @@ def _frames(packet: Any) -> list[av.VideoFrame]:
 
 def _shown(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
     pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
-    matrix = cast("Any", frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    # Not frame.side_data: frame and side data would hold each other, and megabytes wait for the garbage collector.
+    matrix = cast("Any", SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
     return pixels if matrix is None else turned(pixels, bytes(matrix))
 
 

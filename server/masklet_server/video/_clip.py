@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -32,6 +32,7 @@ import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
 from av.buffer import Buffer
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
@@ -45,6 +46,7 @@ _MAX_THREADS = 4
 _FALLBACK_RATE = Fraction(30)
 # Decoders round sizes up to whole blocks before they hold them against `max_pixels`.
 _BLOCK = 128
+_SideData = cast("Callable[[av.VideoFrame], Mapping[SideDataType, Buffer]]", SideDataContainer)  # for PyAV's stubs
 # Results carry time stamps as 64 bits of nanoseconds.
 _MAX_SECONDS = (2**63 - 1) // 1_000_000_000
 
@@ -287,8 +289,9 @@ def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
     Raises:
         Refusal: Its pixels cannot be converted.
     """
-    # PyAV's stubs know a part of the mapping that it is.
-    matrix = cast("Mapping[SideDataType, Buffer]", frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    # Not frame.side_data: the frame would hold what holds the frame, and its megabytes would wait for the garbage
+    # collector while FFmpeg takes new ones from the kernel.
+    matrix = _SideData(frame).get(SideDataType.DISPLAYMATRIX)
     transpose, degrees = orientation(None if matrix is None else bytes(matrix))
     try:
         pixels = resizer.pixels(frame, transpose)
