@@ -66,6 +66,7 @@ class ClipDataset(Dataset[Batch]):
         empty = {
             SceneKind.cutouts: not len(cache.cutouts),
             SceneKind.pictures: not cache.labelled,
+            SceneKind.lifted: not cache.labelled,
         }
         mix = {kind: part for kind, part in recipe.mix.items() if part > 0 and not empty.get(kind, False)}
         if not mix:

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 from training.cache import Cache, Labelled, Pack, Pixels
+from training.instances import cut_out
+from training.samples.lifted import filled
 from training.samples.motion import Limbs, Matrix, Path, Warp, affine
 from training.samples.procedural import Generator
 from training.samples.sprites import Sprite, pixels_of, recoloured, shrunk
@@ -23,6 +25,7 @@ class SceneKind(str, Enum):
     procedural = "procedural"  # textured shapes
     cutouts = "cutouts"  # instances cut out of pictures
     pictures = "pictures"  # an instance where it is, in a picture set in motion
+    lifted = "lifted"  # an instance that moves by itself before its own picture, which is filled where it was
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,17 @@ class SceneMaker:
 
     def draw(self, rng: Generator, kind: SceneKind) -> Scene:
         """One scene of a kind."""
+        sprites: list[Sprite] = []
         if kind is SceneKind.pictures:
             backdrop, count, real = self._living_picture(rng), int(rng.integers(0, 3)), 0.6
+        elif kind is SceneKind.lifted:
+            backdrop, sprites = self._lifted(rng, self._living_picture(rng))
+            count, real = int(rng.integers(0, 3)), 0.6
         elif kind is SceneKind.cutouts:
             backdrop, count, real = self._still(rng, 0.9), int(rng.integers(1, 5)), 0.85
         else:
             backdrop, count, real = self._still(rng, 0.6), int(rng.integers(2, 7)), 0.15
-        sprites = [self._sprite(rng, real) for _ in range(count)]
+        sprites += [self._sprite(rng, real) for _ in range(count)]
         if sprites and rng.random() < 0.3:
             sprites = self._with_look_alikes(rng, sprites)
         if rng.random() < 0.25:
@@ -158,6 +165,24 @@ class SceneMaker:
         tilt = rng.normal(0, 0.015 * self.pace, 2)
         base = affine(scale=zoom) @ affine(move=(-x, -y))
         return Backdrop(recoloured(rng, pixels, 0.5), labels, base, (tilt[0], tilt[1]), warp)
+
+    def _lifted(self, rng: Generator, living: Backdrop) -> tuple[Backdrop, list[Sprite]]:
+        """What is behind the objects of a picture, and these, each where it is, but moving by itself."""
+        assert living.labels is not None
+        zoom, sprites = float(living.base[0, 0]), []
+        for number in range(1, int(living.labels.max()) + 1):
+            mask = living.labels == number
+            left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+            pixels = cut_out(living.pixels, mask, round(max(width, height) * 1.08))
+            if pixels is None:
+                continue
+            x, y, _ = living.base @ (left + width / 2, top + height / 2, 1)
+            scale = len(pixels) * zoom
+            path = Path.draw(rng, self.length, scale=scale, centre=(x, y), pace=self.pace, returns=False)
+            warp = Warp.draw(rng, rng.uniform(0.01, 0.06)) if rng.random() < 0.8 else None
+            shutter = rng.uniform(0.3, 1) if rng.random() < 0.3 else 0
+            sprites.append(Sprite(pixels, replace(path, aspect=1, degrees=0), warp, shutter=shutter))
+        return replace(living, pixels=filled(living.pixels, living.labels), labels=None), sprites
 
     def _sprite(self, rng: Generator, real: float) -> Sprite:
         """Something that moves: a cut-out in `real` of the cases, else a textured shape or figure."""
