@@ -21,10 +21,14 @@ SIZE = 128
 HEIGHT, WIDTH = 90, 120
 
 
-@lru_cache(maxsize=2)
-def small_network(dtype: torch.dtype = torch.float32) -> Network:
-    """Nano, shrunk."""
-    return Network(build_model(Registry.load().get("nano"), image_size=SIZE), torch.device("cpu"), dtype)
+def small_network(dtype: torch.dtype = torch.float32, size: int = SIZE) -> Network:
+    """Nano, shrunk; the same one for the same arguments."""
+    return _network(dtype, size)
+
+
+@lru_cache(maxsize=3)
+def _network(dtype: torch.dtype, size: int) -> Network:
+    return Network(build_model(Registry.load().get("nano"), image_size=size), torch.device("cpu"), dtype)
 
 
 @lru_cache(maxsize=64)

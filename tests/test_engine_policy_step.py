@@ -42,15 +42,15 @@ def bank_of(policy: MemoryPolicy, *, correction_window: int = 0) -> MemoryBank:
     return MemoryBank("nano", correction_window=correction_window, memory_policy=policy)
 
 
-def scene_job(bank: MemoryBank, index: int) -> FrameJob:
+def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> FrameJob:
     prompts = [PROMPT] if index == 0 else []
-    return FrameJob("nano", "a", index, SCENE.frame(index, SIZE, SIZE), HEIGHT, WIDTH, [ObjectTask(bank, prompts)])
+    return FrameJob("nano", "a", index, SCENE.frame(index, size, size), HEIGHT, WIDTH, [ObjectTask(bank, prompts)])
 
 
-def follow(bank: MemoryBank, stop: int, start: int = 0) -> list[Mask]:
+def follow(bank: MemoryBank, stop: int, start: int = 0, *, size: int = SIZE) -> list[Mask]:
     """Masks of the scene's frames."""
-    network = small_network()
-    return [run_frames(network, [scene_job(bank, index)])[0].objects[0].mask for index in range(start, stop)]
+    network = small_network(size=size)
+    return [run_frames(network, [scene_job(bank, index, size)])[0].objects[0].mask for index in range(start, stop)]
 
 
 def together(banks: Sequence[MemoryBank], stop: int) -> list[list[Mask]]:
@@ -70,9 +70,10 @@ def attended(bank: MemoryBank, frame_index: int) -> list[int]:
 
 @pytest.mark.parametrize("policy", OTHERS)
 def test_a_visible_object_is_followed_as_well_as_by_sam2(policy: MemoryPolicy) -> None:
+    """At half of the size that nano was trained at; at a third it follows nothing well."""
     truth = [SCENE.visible(index, HEIGHT, WIDTH) for index in range(9)]
     quality = {
-        kind: np.mean([synthetic.iou(a, b) for a, b in zip(follow(bank_of(kind), 9), truth, strict=True)])
+        kind: np.mean([synthetic.iou(a, b) for a, b in zip(follow(bank_of(kind), 9, size=192), truth, strict=True)])
         for kind in (MemoryPolicy.SAM2, policy)
     }
     assert quality[MemoryPolicy.SAM2] > 0.6
