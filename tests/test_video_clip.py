@@ -233,6 +233,10 @@ async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
     assert outcome.frames == []
 
 
+def frames_alive() -> int:
+    return sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+
+
 def test_frames_are_let_go_without_the_garbage_collector() -> None:
     """At 1080p each has three megabytes; those that wait for it make the decoder take new ones from the kernel."""
     with tempfile.TemporaryFile() as file:
@@ -241,10 +245,11 @@ def test_frames_are_let_go_without_the_garbage_collector() -> None:
         arrived = ArrivingFile(file.fileno(), lambda: None)
         arrived.arrived, arrived.complete = file.tell(), True
         gc.collect()
+        before = frames_alive()
         gc.disable()
         try:
             shown = list(Clip(arrived, asdict(VideoLimits()), image_size=32, threads=1).frames())
-            left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+            left = frames_alive() - before
         finally:
             gc.enable()
     assert len(shown) == 20
