@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -192,3 +193,9 @@ async def decode_clip(
             await source.feed(data[start : start + chunk])
         await source.end()
         return await asyncio.wait_for(take_all(source), 60)
+
+
+def frames_alive() -> int:
+    """Decoded frames that have not been freed."""
+    # By type, for isinstance() asks each object for its class, and torch has some that warn then.
+    return sum(type(one) is av.VideoFrame for one in gc.get_objects())

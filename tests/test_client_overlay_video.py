@@ -18,6 +18,7 @@ from PIL import Image
 import masklet
 from masklet._overlay_video import shown_frames, turned
 from masklet._results import ObjectResult
+from tests.clips import frames_alive
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -181,11 +182,6 @@ def test_frames_are_turned_as_the_display_matrix_says(
     image = Image.fromarray(pixels)
     expected = np.asarray(image if transpose is None else image.transpose(transpose))
     np.testing.assert_array_equal(turned(pixels, matrix(*numbers)), expected)
-
-
-def frames_alive() -> int:
-    # By type, for isinstance() asks each object for its class, and torch has some that warn then.
-    return sum(type(one) is av.VideoFrame for one in gc.get_objects())
 
 
 def test_frames_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def striped(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.
 
 @pytest.mark.parametrize("left", [0, 20, 44])
 def test_a_hole_shows_what_is_beside_it(left: int) -> None:
-    picture = expected = striped(48, 64)
+    expected = striped(48, 64)
     hole = np.zeros((48, 64), np.uint8)
     hole[10:40, left : left + 20] = 7
     picture = np.where(hole[..., None] > 0, RED, expected).astype(np.uint8)

@@ -19,7 +19,18 @@ from masklet_server.video._arriving import ArrivingFile
 from masklet_server.video._clip import Clip
 from masklet_server.video.formats import CODECS
 from masklet_server.video.source import VideoLimits
-from tests.clips import BUNNY, decode_clip, difference, image_of, make_clip, picture, reference, resized, shrunk
+from tests.clips import (
+    BUNNY,
+    decode_clip,
+    difference,
+    frames_alive,
+    image_of,
+    make_clip,
+    picture,
+    reference,
+    resized,
+    shrunk,
+)
 
 KINDS: dict[str, dict[str, Any]] = {
     "h264": {"audio": True},
@@ -231,11 +242,6 @@ async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
     assert "the codec is" in outcome.error.message
     assert CODECS[0] in outcome.error.message
     assert outcome.frames == []
-
-
-def frames_alive() -> int:
-    # By type, for isinstance() asks each object for its class, and torch has some that warn then.
-    return sum(type(one) is av.VideoFrame for one in gc.get_objects())
 
 
 def test_frames_are_let_go_without_the_garbage_collector() -> None:

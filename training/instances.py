@@ -86,10 +86,11 @@ def _read(source: Path, masks: Path, side: int, *, parts: bool) -> Instances:
     )
 
 
-def cut_out(picture: Pixels, mask: npt.NDArray[np.bool_], side: int) -> Pixels | None:
+def cut_out(picture: Pixels, mask: npt.NDArray[np.bool_], side: int | None = None) -> Pixels | None:
     """``uint8[side, side, 4]``: the object in a square of its surroundings, and how much of a pixel it covers.
 
-    None if it is too small or too scattered to pass for an object.
+    Without `side` it keeps the size that it has in the picture. None if it is too small or too scattered to pass for an
+    object.
     """
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     area = int(mask.sum())
@@ -104,4 +105,6 @@ def cut_out(picture: Pixels, mask: npt.NDArray[np.bool_], side: int) -> Pixels |
     cover = cv2.copyMakeBorder(mask.astype(np.uint8) * 255, *edges, borderType=cv2.BORDER_CONSTANT, value=0)
     x, y = max(0, x), max(0, y)
     patch = np.dstack([colour, cover])[y : y + square, x : x + square]
-    return np.asarray(cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    if side is not None:
+        patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(patch, np.uint8)

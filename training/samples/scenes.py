@@ -173,7 +173,7 @@ class SceneMaker:
         for number in range(1, int(living.labels.max()) + 1):
             mask = living.labels == number
             left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-            pixels = cut_out(living.pixels, mask, round(max(width, height) * 1.08))
+            pixels = cut_out(living.pixels, mask)
             if pixels is None:
                 continue
             x, y, _ = living.base @ (left + width / 2, top + height / 2, 1)
