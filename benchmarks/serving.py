@@ -41,11 +41,13 @@ from rich.table import Table
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, read_frames
 from masklet import Client, Prompt
 from masklet_server.embedded import EmbeddedServer
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.device import device_name, make_network, pick_device
-from masklet_server.engine.execute import run_frames
-from masklet_server.engine.history import History
-from masklet_server.engine.jobs import (
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet_server.engine.serving.batch import run_frames
+from masklet_server.engine.serving.jobs import (
     FrameJob,
     FrameOutput,
     LoadedModel,
@@ -55,8 +57,6 @@ from masklet_server.engine.jobs import (
     PictureOutput,
     RecentFeatures,
 )
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.shelf import Shelf
 from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
@@ -65,7 +65,7 @@ from masklet_server.rpc.pictures import PictureEngine
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
-from masklet_server.video import forkserver
+from masklet_server.video.sandbox import fork_server
 
 FULL_HD = (1920, 1080)
 
@@ -195,7 +195,7 @@ async def serve(connection: Connection, engine: PictureEngine, measure: Callable
 def _processor_seconds() -> tuple[float, float]:
     """Of this process, and of the decoders that have ended, with the process that forks them."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime, forkserver.processor_seconds()
+    return usage.ru_utime + usage.ru_stime, fork_server.processor_seconds()
 
 
 def client_side(connection: Connection, address: str, video: Path, frames: int) -> None:

@@ -15,14 +15,14 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.history import History
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Network
-from masklet_server.engine.shelf import Shelf
-from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
-from masklet_server.engine.tensors import Features
-from masklet_server.session.passes import frame_range
-from masklet_server.video._pixels import FrameResizer
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.session.on_request.frame_range import frame_range
+from masklet_server.video.worker.pixels import FrameResizer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "bunny.mp4"
 EXAMPLE_CLICK = (360.0, 480.0)

@@ -35,11 +35,11 @@ from rich.table import Table
 
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, Reference, normalized, read_frames
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.device import device_name, make_network, pick_device
-from masklet_server.engine.execute import run_frames
-from masklet_server.engine.jobs import FrameJob, ObjectTask
-from masklet_server.engine.network import Network
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.serving.batch import run_frames
+from masklet_server.engine.serving.jobs import FrameJob, ObjectTask
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import ModelSpec, Registry
 

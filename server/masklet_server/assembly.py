@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from masklet_server.engine.jobs import LoadedModel
-from masklet_server.engine.scheduler import Engine
+from masklet_server.engine.serving.jobs import LoadedModel
+from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc.listening import check_free

@@ -22,9 +22,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlCon
 from pydantic_settings import SettingsError as SourceError
 
 from masklet.errors import FieldViolation, InvalidArgument
+from masklet_server.fetching.fetch import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
-from masklet_server.video.fetch import SCHEMES, FetchRules
-from masklet_server.video.source import VideoLimits
+from masklet_server.video.sources.source import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
 CONFIG_VARIABLE = "MASKLET_CONFIG"

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from benchmarks.sides import Ours, OursOnRequest, Reference, normalized
 from masklet.prompts import Prompt
-from masklet_server.engine.network import Network
+from masklet_server.engine.network.network import Network
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import Registry
-from tests import synthetic
+from tests.support import synthetic
 
 HEIGHT, WIDTH = 180, 240
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from masklet.prompts import Prompt
-from masklet_server.engine.execute import EngineObserver
-from masklet_server.engine.jobs import FrameJob, ObjectTask
-from masklet_server.engine.network import Network
-from masklet_server.engine.scheduler import Engine
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.serving.batch import EngineObserver
+from masklet_server.engine.serving.jobs import FrameJob, ObjectTask
+from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
-from tests import synthetic
+from tests.support import synthetic
 
 HEIGHT, WIDTH, NUM_FRAMES = 180, 240, 10
 

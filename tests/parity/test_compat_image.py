@@ -11,10 +11,10 @@ from PIL import Image
 
 import masklet
 from masklet.compat import SAM2ImagePredictor
-from tests import synthetic
-from tests.compat_support import serving
 from tests.parity.harness import networks
 from tests.parity.test_image_predictor import BOX, HEIGHT, WIDTH, X, Y, predictor_class
+from tests.support import synthetic
+from tests.support.compat import serving
 
 __all__ = ["predictor_class"]  # the fixture
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from masklet_server.engine.jobs import PicturePrompt
-from masklet_server.engine.picture import encode_picture, segment
-from tests import synthetic
+from masklet_server.engine.serving.jobs import PicturePrompt
+from masklet_server.engine.serving.picture import encode_picture, segment
 from tests.parity.harness import networks
+from tests.support import synthetic
 
 HEIGHT, WIDTH = 150, 220
 X, Y = synthetic.BLOBS[0].center(0, HEIGHT, WIDTH)

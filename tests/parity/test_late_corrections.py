@@ -17,18 +17,18 @@ import torch
 
 from benchmarks.sides import Reference, normalized
 from masklet.prompts import Prompt
-from masklet_server.engine.network import Network
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.scheduler import Engine
-from masklet_server.engine.tensors import Features
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.source import VideoInfo
-from tests import synthetic
-from tests.fakes import FakeClip, FakeEngine, FakeSources
+from masklet_server.video.sources.source import VideoInfo
 from tests.parity.harness import HEIGHT, WIDTH, Stage, networks, prompts
 from tests.parity.test_corrections import click
-from tests.session_support import Talk, talk
+from tests.support import synthetic
+from tests.support.fakes import FakeClip, FakeEngine, FakeSources
+from tests.support.session import Talk, talk
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")

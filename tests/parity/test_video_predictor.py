@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from masklet.prompts import Prompt
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD
-from tests import synthetic
+from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD
 from tests.parity.harness import BUILD, Play, center, networks, prompts
+from tests.support import synthetic
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")

@@ -92,7 +92,7 @@ def check_torch() -> Iterator[Finding]:
     yield Finding("torch", "ok", torch.__version__)
     if importlib.util.find_spec("sam2") is None:
         return  # check_sam2 says so; the engine cannot be imported without it
-    from masklet_server.engine.device import device_name, has_fast_bfloat16, pick_device
+    from masklet_server.engine.network.device import device_name, has_fast_bfloat16, pick_device
 
     device = pick_device("auto")
     fast = has_fast_bfloat16(device)

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
 from masklet.v1 import image_pb2
-from masklet_server.engine.jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
+from masklet_server.engine.serving.jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.rpc import from_wire, to_wire
 from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.session.ports import TrackingEngine
-from masklet_server.video.pictures import Picture
+from masklet_server.video.sources.pictures import Picture
 
 # Sizes of pictures by image_id. The engine's cache holds fewer: its features are a megabyte or more each.
 MAX_KNOWN_SIZES = 4096
@@ -31,7 +31,7 @@ DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
 
 
 class PictureEngine(TrackingEngine, Protocol):
-    """The whole of `masklet_server.engine.scheduler.Engine` that the service uses."""
+    """The whole of `masklet_server.engine.serving.scheduler.Engine` that the service uses."""
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Segment one picture."""

@@ -18,7 +18,7 @@ from masklet_server.rpc.auth import TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
 from masklet_server.settings import Settings, split_address
-from masklet_server.video import forkserver
+from masklet_server.video.sandbox import fork_server
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Server:
         Raises:
             Unavailable: The address can't be had.
         """
-        forkserver.start()  # ready when the first video comes
+        fork_server.start()  # ready when the first video comes
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
         parts = split_address(self._settings.address)

@@ -10,6 +10,7 @@ from typing import Any
 
 from masklet.errors import DataLoss, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.fetching.fetch import Fetch, FetchRules
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
@@ -21,13 +22,12 @@ from masklet_server.session.ports import ClipInput, Download, LatestInput, Packe
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
-from masklet_server.video.clip import ClipSource
-from masklet_server.video.fetch import Fetch, FetchRules
-from masklet_server.video.latest import LatestPictureSource
-from masklet_server.video.packets import PacketSource
-from masklet_server.video.pictures import PictureSource
-from masklet_server.video.single import decode_picture
-from masklet_server.video.source import VideoLimits
+from masklet_server.video.sources.clip import ClipSource
+from masklet_server.video.sources.latest_pictures import LatestPictureSource
+from masklet_server.video.sources.packets import PacketSource
+from masklet_server.video.sources.pictures import PictureSource
+from masklet_server.video.sources.single_pictures import decode_picture
+from masklet_server.video.sources.source import VideoLimits
 
 # Whose versions a bug report needs.
 _PACKAGES = ("torch", "sam2", "av", "grpcio")

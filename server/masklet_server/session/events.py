@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument, MaskletError
-from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
+from masklet_server.video.sources.packets import Packet
+from masklet_server.video.sources.pictures import Picture
 
 
 class Delivery(enum.Enum):

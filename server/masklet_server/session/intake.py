@@ -12,8 +12,8 @@ from masklet_server.session import events
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Source, Sources
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
+from masklet_server.video.sources.packets import Packet
+from masklet_server.video.sources.pictures import Picture
 
 
 class VideoIntake:

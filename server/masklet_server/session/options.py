@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.masks.encoding import MaskEncoding
 
 

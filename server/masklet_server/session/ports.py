@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.history import History
-from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.shelf import Shelf
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
-from masklet_server.video.source import Frame, VideoInfo
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.video.sources.packets import Packet
+from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.sources.source import Frame, VideoInfo
 
 
 class TrackingEngine(Protocol):
-    """The part of `masklet_server.engine.scheduler.Engine` that tracks."""
+    """The part of `masklet_server.engine.serving.scheduler.Engine` that tracks."""
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
@@ -45,7 +45,7 @@ class TrackingEngine(Protocol):
 
 
 class Source(Protocol):
-    """Frames of one video; see `masklet_server.video.source.FrameSource`."""
+    """Frames of one video; see `masklet_server.video.sources.source.FrameSource`."""
 
     async def __aenter__(self) -> object:
         """Start decoding."""
@@ -64,7 +64,7 @@ class Source(Protocol):
 
 
 class EarlierInput(Protocol):
-    """Frames that a source has given already; see `masklet_server.video.again.ClipAgain`."""
+    """Frames that a source has given already; see `masklet_server.video.sources.clip_redecoder.ClipAgain`."""
 
     async def __aenter__(self) -> EarlierInput:
         """Start decoding."""
@@ -112,7 +112,7 @@ class PacketInput(Source, Protocol):
 
 
 class Download(Protocol):
-    """A video that the server fetches; see `masklet_server.video.fetch.Fetch`."""
+    """A video that the server fetches; see `masklet_server.fetching.fetch.Fetch`."""
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Its bytes, as they come."""

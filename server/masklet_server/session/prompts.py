@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import EncodedMask, check_data, decode
-from masklet_server.session.kept import KeptFrames, Timetable
+from masklet_server.session.automatic.correction_window import KeptFrames, Timetable
 from masklet_server.session.limits import SessionLimits
 
 # Encoded masks that wait in one session, in units of the largest one allowed.

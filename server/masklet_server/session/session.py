@@ -15,24 +15,24 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument, MaskletError, NotFound
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
-from masklet_server.session.annotator import Annotator
+from masklet_server.session.automatic.correction_window import KeptFrames
+from masklet_server.session.automatic.frame_reader import FrameFeed
+from masklet_server.session.automatic.latest_reader import LatestFeed, PacedFeed
+from masklet_server.session.automatic.prompting import Prompting
+from masklet_server.session.automatic.tracker import Tracker
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event
-from masklet_server.session.frames import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.intake import VideoIntake
-from masklet_server.session.kept import KeptFrames
-from masklet_server.session.latest import LatestFeed, PacedFeed
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.on_request.annotator import Annotator
 from masklet_server.session.options import TrackerOptions
 from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
-from masklet_server.session.prompting import Prompting
 from masklet_server.session.prompts import PromptBook
 from masklet_server.session.replies import Response, Send
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.session.tracker import Tracker
-from masklet_server.video.frame_store import FrameStore
-from masklet_server.video.source import VideoInfo
+from masklet_server.video.sources.frame_store import FrameStore
+from masklet_server.video.sources.source import VideoInfo
 
 _STEPS: dict[type, Step] = {
     events.PromptObject: Step.PROMPT,

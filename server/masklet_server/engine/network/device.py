@@ -1,0 +1,106 @@
+"""Which device, and in which dtype: asked for, or found out by measuring."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+
+from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.engine.network.network import Network
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InvalidArgument: No such kind of device.
+        FailedPrecondition: This machine, or this build of torch, has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise InvalidArgument.of("device", f"is {name!r}, must be auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise FailedPrecondition(f"no CUDA device can be used by torch {torch.__version__} here; use --device cpu")
+    if int(index or 0) >= torch.cuda.device_count():
+        raise FailedPrecondition(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", int(index or 0))
+
+
+def device_name(device: torch.device) -> str:
+    """The device's own name, such as "NVIDIA H200" or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "CPU"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False) -> Network:
+    """The model on the device, in the dtype asked for or the quicker one.
+
+    On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16 one
+    picture is encoded in each dtype, and the quicker stays. `graphs` asks for CUDA graphs.
+
+    Raises:
+        InvalidArgument: Neither auto, float32 nor bfloat16; or a configuration that the engine cannot run.
+    """
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise InvalidArgument.of("dtype", f"is {dtype!r}, must be auto, float32 or bfloat16")
+        return Network(model, device, DTYPES[dtype], graphs=graphs)
+    if not has_fast_bfloat16(device):
+        return Network(model, device, graphs=graphs)
+    if device.type == "cuda":
+        return Network(model, device, torch.bfloat16, graphs=graphs)
+    return quickest([Network(copy.deepcopy(model), device, torch.bfloat16), Network(model, device)])
+
+
+def quickest(networks: Sequence[Network], *, rounds: int = 7, seconds: float = 3.0) -> Network:
+    """The network that encodes a picture in the least time.
+
+    They take turns, and each one's best round counts, so that a machine busy with other things does not decide. The
+    first round warms up.
+
+    Args:
+        networks: Of one model.
+        rounds: At most so many; at least three.
+        seconds: Begin no further round after this time.
+    """
+    start = time.perf_counter()
+    timings: list[list[float]] = []
+    while len(timings) < 3 or (len(timings) < rounds and time.perf_counter() - start < seconds):
+        timings.append([_seconds_per_picture(network) for network in networks])
+    best = [min(times) for times in zip(*timings[1:], strict=True)]
+    return networks[best.index(min(best))]
+
+
+@torch.inference_mode()
+def _seconds_per_picture(network: Network) -> float:
+    pixels = torch.zeros(1, network.image_size, network.image_size, 3, dtype=torch.uint8)
+    start = time.perf_counter()
+    network.encode_pixels(pixels)
+    return time.perf_counter() - start

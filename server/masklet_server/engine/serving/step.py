@@ -1,0 +1,218 @@
+"""The step: prompts and tracking of (object, frame) pairs of any streams, batched where memories are equally long.
+
+Follows `SAM2VideoPredictor.add_new_points_or_box`, `add_new_mask`, `propagate_in_video_preflight` and
+`propagate_in_video`; `tests/parity` holds it against them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from masklet.errors import InvalidArgument
+from masklet.prompts import Prompt
+from masklet_server.engine.memory.object_memory import Memory, ObjectMemory, Prompted
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.tensors import Decoded, Features, Past
+from masklet_server.engine.serving.policy_step import step_by_policy
+
+# Upstream clamps logits that are fed back, "to avoid rare numerical issues".
+FEEDBACK_LIMIT = 32.0
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One object on one frame.
+
+    Attributes:
+        bank: Advanced by one frame.
+        frame: Features of the frame.
+        frame_index: Of a `MemoryBank` the one after the last that it was tracked on; of a `History` any.
+        clip_length: Frames in the clip if fewer than 16, else None.
+        reverse: Time runs backwards: the past is what was found on the frames after this one.
+    """
+
+    bank: ObjectMemory
+    frame: Features
+    frame_index: int
+    clip_length: int | None = None
+    reverse: bool = False
+
+
+@torch.inference_mode()
+def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, width: int) -> Memory:
+    """Prompt an object on a frame, before the frame is tracked or, inside the correction window, after.
+
+    Args:
+        network: The model.
+        work: Object and frame.
+        prompt: Checked against the size.
+        height: Rows of the video as shown, which the prompt's coordinates refer to.
+        width: Columns likewise.
+
+    Returns:
+        The outcome on that frame, whose `logits` are there to be shown.
+
+    Raises:
+        InvalidArgument: A correction outside the correction window.
+        ResourceExhausted: Too many conditioning frames.
+    """
+    bank, index = work.bank, work.frame_index
+    is_conditioning = not bank.was_tracked(index)
+    if not is_conditioning:
+        bank.check_correctable(index)
+        work = replace(work, reverse=bank.was_tracked_backward(index))
+    if prompt.mask is not None:
+        bank.clicks.pop(index, None)
+        decoded = network.decoder.decode_mask(Features.stack([work.frame]), _model_mask(network, prompt.mask))
+    else:
+        points = network.decoder.model_points(prompt, height=height, width=width)
+        if prompt.keep_old_points and (old := bank.clicks.get(index)) is not None:
+            points = (torch.cat([old[0], points[0]]), torch.cat([old[1], points[1]]))
+        bank.clicks[index] = points
+        decoded = _decode_points(network, work, points, is_conditioning=is_conditioning)
+    memory = Memory(
+        pointer=decoded.pointer[0],
+        object_score=decoded.object_score[0],
+        predicted_iou=decoded.predicted_iou[0],
+        logits=network.fill_holes(decoded.logits)[0],
+    )
+    bank.add_prompted(index, Prompted(memory, work.frame.top, is_conditioning))
+    return memory
+
+
+@torch.inference_mode()
+def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> list[Memory]:
+    """Track each object on its frame and remember the outcome. Several works of one bank are not allowed.
+
+    Returns:
+        For each work what was found, in order; `logits` are there to be shown, whatever the bank itself keeps.
+
+    Raises:
+        FailedPrecondition: A frame does not follow the bank's last one, or the object was never prompted.
+    """
+    for work in works:
+        work.bank.check_next(work.frame_index, reverse=work.reverse)
+    for work in works:
+        settle_prompts(network, work.bank)
+    found: dict[int, Memory] = {}
+    groups: dict[tuple[MemoryPolicy, int, int], list[int]] = {}
+    for i, work in enumerate(works):
+        if (memory := work.bank.conditioned(work.frame_index)) is not None:
+            found[i] = memory
+            continue
+        lengths = (len(_memories(work)), len(_pointers(network, work)))
+        groups.setdefault((work.bank.memory_policy, *lengths), []).append(i)
+    for members in groups.values():
+        for start in range(0, len(members), max_batch):
+            batch = members[start : start + max_batch]
+            for i, memory in zip(batch, _track_batch(network, [works[i] for i in batch]), strict=True):
+                works[i].bank.remember(works[i].frame_index, memory)
+                found[i] = memory
+    for work in works:
+        work.bank.advance(work.frame_index, reverse=work.reverse)
+    return [found[i] for i in range(len(works))]
+
+
+def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
+    """One pass for works of one policy whose banks hold equally many memories and pointers."""
+    batch, past = Features.stack([work.frame for work in works]), _past(network, works)
+    choosing = [(work.bank.policy, work.frame_index) for work in works if work.bank.policy is not None]
+    decoded, memories = step_by_policy(network, batch, past, choosing) if choosing else network.step(batch, past)
+    shown = network.fill_holes(decoded.logits)
+    return [
+        # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.
+        Memory(
+            pointer=decoded.pointer[i].clone(),
+            object_score=decoded.object_score[i].clone(),
+            predicted_iou=decoded.predicted_iou[i].clone(),
+            features=memories[i].clone(),
+            logits=shown[i].clone(),
+        )
+        for i in range(len(works))
+    ]
+
+
+def _past(network: Network, works: Sequence[Work]) -> Past:
+    """What the banks of works hold for their frames."""
+    memories = [_memories(work) for work in works]
+    pointers = [_pointers(network, work) for work in works]
+    farthest = [_max_pointers(network, work) - 1 for work in works]
+    distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
+    return Past(
+        memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
+        ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
+        pointers=torch.stack([_stack_pointers(network, [pointer for _, pointer in row]) for row in pointers]),
+        distances=torch.tensor(distances, dtype=torch.float32, device=network.device),
+    )
+
+
+def _max_pointers(network: Network, work: Work) -> int:
+    """How far back pointers count: min(frames in the clip, 16) of SAM 2.1's position encoding."""
+    return min(work.clip_length or network.max_pointers, network.max_pointers)
+
+
+def _memories(work: Work) -> list[tuple[int, Tensor]]:
+    return work.bank.memories_before(work.frame_index, reverse=work.reverse)
+
+
+def _pointers(network: Network, work: Work) -> list[tuple[int, Tensor]]:
+    return work.bank.pointers_before(work.frame_index, _max_pointers(network, work), reverse=work.reverse)
+
+
+def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
+    """``[P, C]``. There are none where all that was prompted lies ahead."""
+    if pointers:
+        return torch.stack(list(pointers))
+    return torch.empty(0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
+
+
+@torch.inference_mode()
+def settle_prompts(network: Network, bank: ObjectMemory) -> None:
+    """Encode the memories of frames prompted since the last step (`propagate_in_video_preflight`)."""
+    for index in bank.waiting():
+        prompted = bank.waiting_prompt(index)
+        memory = prompted.memory
+        assert memory.logits is not None
+        features = network.encode_memory(
+            prompted.top[None], memory.logits[None], memory.object_score[None], prompted=True
+        )
+        bank.settle(
+            index,
+            Memory(
+                memory.pointer, memory.object_score, memory.predicted_iou, features=features[0], logits=memory.logits
+            ),
+        )
+
+
+def _decode_points(network: Network, work: Work, points: tuple[Tensor, Tensor], *, is_conditioning: bool) -> Decoded:
+    """A conditioning frame looks at nothing but itself; a correction remembers, and both go on from earlier logits."""
+    batch = Features.stack([work.frame])
+    features = (
+        network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [work]))
+    )
+    logits = work.bank.last_logits(work.frame_index)
+    return network.decoder.decode(
+        features,
+        batch.fine,
+        points=(points[0][None], points[1][None]),
+        mask_logits=None if logits is None else logits[None].clamp(-FEEDBACK_LIMIT, FEEDBACK_LIMIT),
+        multimask=network.decoder.use_multimask(initial=is_conditioning, num_points=len(points[1])),
+    )
+
+
+def _model_mask(network: Network, mask: object) -> Tensor:
+    """The client's mask as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
+    full = torch.as_tensor(mask).float()[None, None].to(network.device)
+    size = (network.image_size, network.image_size)
+    if full.shape[-2:] == size:
+        return full
+    shrunk = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)
+    if not (square := (shrunk >= 0.5).float()).any():
+        raise InvalidArgument.of("mask", "is too small: nothing of it is left at the model's resolution")
+    return square

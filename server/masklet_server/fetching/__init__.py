@@ -1,0 +1,1 @@
+"""Videos that the server fetches by URL."""

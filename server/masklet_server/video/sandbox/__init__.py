@@ -1,0 +1,1 @@
+"""The server's side of decoding processes: to start, feed, and end them."""

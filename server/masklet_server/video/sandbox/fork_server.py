@@ -1,0 +1,186 @@
+"""The server's side of the process that decoding processes are forked from; there is one for the whole server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from masklet.errors import Internal
+from masklet_server.video.messages import FORK
+
+_PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
+
+
+def command(socket_fd: int) -> list[str]:
+    """The command line; without the site module, since `environment` says where packages are."""
+    return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.fork_server_main", str(socket_fd)]
+
+
+def environment() -> dict[str, str]:
+    """The whole environment of decoding processes: what Python needs to start, none of the server's own."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {
+        **passed,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONSAFEPATH": "1",
+        "LC_ALL": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "2",  # each thread's arena would count against the address space
+    }
+
+
+_used: dict[int, float] = {}  # processor seconds, by the fork server's process id
+
+
+class Forked:
+    """Pipes to a process that was, or is about to be, forked; to be closed by whoever holds it.
+
+    Attributes:
+        stdin: To write to.
+        stdout: To read from.
+        words: To read from: a line with the process's id, and one with how it ended (see `exit_code`).
+    """
+
+    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, words: io.FileIO) -> None:
+        self.stdin = stdin
+        self.stdout = stdout
+        self.words = words
+
+    def close(self) -> None:
+        """Close all three; the process ends once it reads."""
+        for pipe in (self.stdin, self.stdout, self.words):
+            pipe.close()
+
+
+def process_id(line: bytes) -> int:
+    """What the first line says.
+
+    Raises:
+        Internal: There is none.
+    """
+    if not line.endswith(b"\n"):
+        raise Internal("no decoding process could be started: the process that forks them has died")
+    return int(line)
+
+
+def exit_code(line: bytes) -> int:
+    """What the second line says: the exit status, or a signal, negative; SIGKILL of a process that was lost."""
+    if not line.endswith(b"\n"):
+        return -signal.SIGKILL
+    code, server, seconds = line.split()
+    _used[int(server)] = float(seconds)
+    return int(code)
+
+
+def processor_seconds() -> float:
+    """Used so far by fork servers and by decoding processes that have ended."""
+    return sum(_used.values())
+
+
+def kill(pid: int, handle: int) -> None:
+    """End a process; `handle` is what `open_handle` gave."""
+    with contextlib.suppress(ProcessLookupError):
+        if handle >= 0:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def open_handle(pid: int) -> int:
+    """A descriptor that stands for the process, whoever has its number later; -1 where the kernel knows none."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1
+
+
+class _Server:
+    """The fork server, which is started when it is first needed, and again if it has died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        atexit.register(self.close)
+
+    def start(self) -> None:
+        with self._lock:
+            self._ensure()
+
+    def send(self, descriptors: Sequence[int]) -> None:
+        with self._lock:
+            try:
+                socket.send_fds(self._ensure(), [FORK], descriptors)
+            except ConnectionError:
+                self._close()
+                socket.send_fds(self._ensure(), [FORK], descriptors)
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _ensure(self) -> socket.socket:
+        if self._socket is not None and self._process is not None and self._process.poll() is None:
+            return self._socket
+        self._close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    command(theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment(),
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._socket = ours
+        return ours
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._socket = self._process = None
+
+
+_server = _Server()
+
+
+def start() -> None:
+    """Have the fork server ready before it is needed."""
+    _server.start()
+
+
+def fork(memory_fd: int, spool_fd: int | None = None) -> Forked:
+    """Ask for a decoding process with these descriptors, which remain the caller's."""
+    ours: list[io.FileIO] = []
+    theirs: list[int] = []
+    try:
+        for writes in (True, False, False):
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            theirs.append(reading if writes else writing)
+            ours.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
+        _server.send([*theirs, memory_fd, *(() if spool_fd is None else (spool_fd,))])
+    except BaseException:
+        for pipe in ours:
+            pipe.close()
+        raise
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    return Forked(*ours)

@@ -1,0 +1,1 @@
+"""Where frames come from, as a session sees it: a clip, pictures, packets."""

@@ -1,0 +1,98 @@
+"""All frames of a clip, at the model's size, to be read again in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from fractions import Fraction
+
+import numpy as np
+
+from masklet.errors import ResourceExhausted
+from masklet_server.scratch import ScratchFile
+from masklet_server.video.sources.source import Frame
+
+
+class FrameStore:
+    """Frames in a temporary file, added in order by one task while others read.
+
+    Files are read and written on other threads. Its space is free once it is closed and no such thread runs any longer.
+
+    Args:
+        max_bytes: Of the file.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._file: ScratchFile | None = None
+        self._first: Frame | None = None  # for what all frames have in common
+        self._pts = array("q")
+        self._captures = array("q")
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Frames added so far."""
+        return len(self._pts)
+
+    async def add(self, frame: Frame) -> None:
+        """Keep the next frame.
+
+        Raises:
+            ResourceExhausted: The file would grow too large, or the disk is full.
+        """
+        size, index = frame.pixels.nbytes, len(self)
+        if (index + 1) * size > self._max_bytes:
+            raise ResourceExhausted(
+                f"the frames of the video take more than max_stored_frame_bytes = {self._max_bytes} bytes at "
+                f"{size} bytes a frame; send fewer, such as every other one, or choose a model with a smaller input"
+            )
+        if self._file is None:
+            self._file = await asyncio.to_thread(ScratchFile, "the frames of the video")
+        await asyncio.to_thread(self._file.write, index * size, frame.pixels.reshape(-1).data)
+        self._first = self._first or frame
+        self._pts.append(frame.pts)
+        self._captures.append(frame.capture_time_nanoseconds)
+        self._changed.set()
+
+    @property
+    def is_complete(self) -> bool:
+        """There are no more to be added."""
+        return self._ended
+
+    def end(self) -> None:
+        """There are no more."""
+        self._ended = True
+        self._changed.set()
+
+    def close(self) -> None:
+        """Let the file go; nothing can be read any longer."""
+        self._file = None
+
+    async def reach(self, count: int | None = None) -> int:
+        """Wait for so many frames, or for all; how many there are, if these are fewer."""
+        while not self._ended and (count is None or len(self) < count):
+            self._changed.clear()
+            await self._changed.wait()
+        return len(self) if count is None else min(count, len(self))
+
+    async def frame(self, index: int) -> Frame | None:
+        """Wait for the frame and read it; None if the video ends before. Its `arrived_seconds` is now."""
+        if await self.reach(index + 1) <= index:
+            return None
+        assert self._file is not None
+        assert self._first is not None
+        first, began = self._first, time.monotonic()
+        data = await asyncio.to_thread(self._file.read, index * first.pixels.nbytes, first.pixels.nbytes)
+        pixels = np.frombuffer(data, np.uint8).reshape(first.pixels.shape)
+        return Frame(
+            index, self._pts[index], first.time_base, pixels, first.height, first.width, began, self._captures[index]
+        )
+
+    async def nearest(self, seconds: float) -> int:
+        """Wait for the end of the video; the frame whose time is nearest, the earlier of two equally near."""
+        await self.reach()
+        base = self._first.time_base if self._first is not None else Fraction(1)
+        distances = np.abs(np.asarray(self._pts, np.float64) * float(base) - seconds)
+        return int(np.round(distances * 1e9).argmin())

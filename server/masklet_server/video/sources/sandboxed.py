@@ -1,0 +1,218 @@
+"""What clips and series of pictures have in common: the taking side of a source."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+from masklet.errors import Cancelled, DataLoss, MaskletError, ResourceExhausted
+from masklet_server.video import messages
+from masklet_server.video.sandbox.decoder_process import DecoderProcess
+from masklet_server.video.sources.source import Frame, FrameSource, VideoInfo, VideoLimits
+
+Source = TypeVar("Source", bound="SandboxedSource")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known of a frame beside its pixels; the attributes are those of `Frame`."""
+
+    index: int
+    pts: int
+    arrived_seconds: float
+    capture_time_nanoseconds: int = 0
+
+
+class SandboxedSource(FrameSource):
+    """A source whose frames come from a decoding process.
+
+    Subclasses start the process in `_start` and feed it.
+    """
+
+    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
+        """Nothing is started yet.
+
+        Args:
+            image_size: Side S of the frames that come out.
+            limits: What the stream may cost.
+            frames_ahead: Frames decoded before they are asked for.
+        """
+        if frames_ahead < 1:
+            raise ValueError("frames_ahead must be at least 1")
+        self._image_size = image_size
+        self._limits = limits
+        self._frames_ahead = frames_ahead
+        self._process: DecoderProcess | None = None
+        self._taking = asyncio.Lock()
+        self._waiting = False
+        self._info: VideoInfo | None = None
+        self._time_base = Fraction(1)
+        self._taken = 0
+        self._ended = False
+        self._outcome: MaskletError | None = None
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed_out = False
+
+    @abc.abstractmethod
+    async def _start(self) -> DecoderProcess:
+        """The decoding process, ready to be fed."""
+
+    async def __aenter__(self: Source) -> Source:
+        """Start the decoding process."""
+        self._process = await self._start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Kill the process and free everything it used."""
+        if not self._over:
+            self._failed(Cancelled("the source was left before its last frame"))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._free()
+        if self._process is not None:
+            self._process.kill()
+            await self._process.reaped()
+
+    def _free(self) -> None:
+        """Let go of what a subclass holds; called once the source is left, must not wait."""
+
+    @property
+    def _decoder(self) -> DecoderProcess:
+        if self._process is None:
+            raise RuntimeError(f"enter the {type(self).__name__} first: async with source: ...")
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """Id of the decoding process, for logs and metrics."""
+        return self._decoder.pid
+
+    async def info(self) -> VideoInfo:
+        """See `FrameSource.info`."""
+        async with self._taking:
+            return await self._first_info()
+
+    async def next_frame(self) -> Frame | None:
+        """See `FrameSource.next_frame`."""
+        async with self._taking:
+            await self._first_info()
+            message = await self._receive("frame", "end")
+            if message["type"] == "end":
+                return None
+            frame = self._frame_of(message)
+        self._taken += 1
+        self._on_taken()
+        return frame
+
+    def _on_taken(self) -> None:
+        """A frame was copied out of its slot."""
+
+    async def end(self) -> None:
+        """See `FrameSource.end`."""
+        if self._ended:
+            return
+        self._ended = True
+        await self._decoder.send("end")
+        self._arm()
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._limits.first_frame_timeout_seconds, self._expire)
+
+    def _expire(self) -> None:
+        """The first frame is late only if someone waits for it: otherwise it may lie ready."""
+        if self._info is not None or self._over:
+            return
+        if not self._waiting:
+            self._arm()
+            return
+        self._timed_out = True
+        self._decoder.kill()
+
+    async def _first_info(self) -> VideoInfo:
+        if self._info is None:
+            message = await self._receive("info")
+            base = message.pop("time_base")
+            del message["type"]
+            try:
+                self._time_base = Fraction(*base)
+                self._info = VideoInfo(**message)
+            except (TypeError, ValueError, ZeroDivisionError) as error:
+                raise self._failed(_nonsense(message)) from error
+        return self._info
+
+    def _frame_of(self, message: messages.Message) -> Frame:
+        size = self._image_size
+        try:
+            pixels = self._decoder.pixels.copy(int(message["slot"]), size, size)
+            pts, height, width = int(message["pts"]), int(message["height"]), int(message["width"])
+            decode_seconds = float(message["decode_seconds"])
+            checksum = int(message["checksum"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._failed(_nonsense(message)) from error
+        arrival = self._arrival_of(self._taken, pts)
+        return Frame(
+            arrival.index,
+            arrival.pts,
+            self._time_base,
+            pixels,
+            height,
+            width,
+            arrival.arrived_seconds,
+            arrival.capture_time_nanoseconds,
+            decode_seconds,
+            checksum,
+        )
+
+    def _arrival_of(self, index: int, pts: int) -> Arrival:
+        """What is known of a frame beside its pixels.
+
+        Args:
+            index: Of the frame.
+            pts: What the process says.
+        """
+        return Arrival(index, pts, time.monotonic())
+
+    async def _receive(self, *expected: str) -> messages.Message:
+        """The next message; the last word is repeated for ever."""
+        if self._outcome is not None:
+            raise self._outcome
+        if self._over:
+            return {"type": "end"}
+        self._waiting = True
+        try:
+            message = await self._decoder.receive()
+        except MaskletError as error:
+            if self._outcome is not None:  # left meanwhile
+                raise self._outcome from None
+            raise self._failed(self._late() if self._timed_out else error) from error.__cause__
+        finally:
+            self._waiting = False
+        if message["type"] not in expected:
+            raise self._failed(_nonsense(message))
+        if message["type"] == "end":
+            self._finished()
+        return message
+
+    def _late(self) -> MaskletError:
+        return ResourceExhausted(
+            "no frame was decoded within first_frame_timeout_seconds = "
+            f"{self._limits.first_frame_timeout_seconds:g} after the end of the upload"
+        )
+
+    def _failed(self, error: MaskletError) -> MaskletError:
+        self._outcome = error
+        self._finished()
+        return error
+
+    def _finished(self) -> None:
+        """The process has had its last word."""
+        self._over = True
+
+
+def _nonsense(message: messages.Message) -> MaskletError:
+    return DataLoss(f"the decoding process sent a {str(message.get('type'))[:20]!r} message that makes no sense")

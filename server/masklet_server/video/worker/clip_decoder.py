@@ -1,0 +1,364 @@
+"""Frames of a video file, by PyAV. Runs in the decoding process.
+
+What is decided here:
+
+- The stream is the one that FFmpeg holds best, cover pictures aside. Audio, subtitles and data are not read.
+- Frames come in order of presentation with their own time stamps. Where a container has none, the frame rate fills
+  them in; where they do not grow, they are moved on by one unit.
+- Frames are shown as the display matrix says, and with square pixels: a sample aspect ratio is ignored, as it is by
+  SAM 2's loaders and by annotation tools.
+- Damaged packets are skipped as long as frames follow. After the last frame that can be had of a file that was cut off
+  or whose container breaks down, DataLoss is raised, so that a part is never taken for the whole.
+- Where a clip is read for the second time, from a frame on, nothing is trusted to lead to that very frame: who asked
+  for it holds every frame against what it was the first time (`again`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+
+# PyAV imports these when it first meets such a stream; in the decoding process that would be too late.
+import av.audio.codeccontext
+import av.audio.stream
+import av.subtitles.codeccontext
+import av.subtitles.stream
+import av.video.codeccontext
+import av.video.stream
+from av.buffer import Buffer
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+
+from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
+from masklet_server.video.messages import Refusal
+from masklet_server.video.worker.arriving_file import ArrivingFile
+from masklet_server.video.worker.declared_length import declared_length
+from masklet_server.video.worker.pixels import FrameResizer, check_size, orientation, shown_size
+
+_MAX_THREADS = 4
+_FALLBACK_RATE = Fraction(30)
+# Decoders round sizes up to whole blocks before they hold them against `max_pixels`.
+_BLOCK = 128
+_SideData = cast("Callable[[av.VideoFrame], Mapping[SideDataType, Buffer]]", SideDataContainer)  # for PyAV's stubs
+# Results carry time stamps as 64 bits of nanoseconds.
+_MAX_SECONDS = (2**63 - 1) // 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """One frame as a viewer sees it.
+
+    Attributes:
+        pts: In units of the clip's `time_base`.
+        height: In pixels.
+        width: In pixels.
+        pixels: At the model's size: RGB bytes of ``[image_size, image_size, 3]``, turned as shown.
+        rotation_degrees: Clockwise, what was done to it.
+    """
+
+    pts: int
+    height: int
+    width: int
+    pixels: bytes
+    rotation_degrees: int
+
+
+class Clip:
+    """An open video file whose header was found acceptable.
+
+    Args:
+        file: Its bytes.
+        limits: A `VideoLimits`.
+        threads: To decode with.
+        seeks: `seek` will be called, so that the container's index is wanted.
+
+    Raises:
+        Refusal: The file is no video, is not allowed, or is beyond the limits.
+    """
+
+    def __init__(
+        self, file: ArrivingFile, limits: dict[str, Any], *, image_size: int, threads: int, seeks: bool = False
+    ) -> None:
+        self._file = file
+        self._resizer = FrameResizer(image_size)
+        self._limits = limits
+        if not file.wait_for_start():
+            raise Refusal("InvalidArgument", "is empty: no byte of video was sent", "video_chunk")
+        self._container = _open(file, limits, seeks=seeks)
+        self._stream = _best_stream(self._container)
+        self._check_header()
+        self._configure(threads)
+        self._damage = ""
+        self.time_base = self._stream.time_base or Fraction(1, 1000)
+
+    def _check_header(self) -> None:
+        """Refuse what can be refused before a frame is decoded, even if the header only claims it."""
+        context, limits = self._stream.codec_context, self._limits
+        check_size(
+            context.height,
+            context.width,
+            max_pixels=limits["max_frame_pixels"],
+            max_side=limits["max_side"],
+            what="the video",
+        )
+        self._check_duration(self._duration_seconds())
+        self._check_count(self._stream.frames)
+
+    def _check_duration(self, seconds: float) -> None:
+        if 0 < self._limits["max_duration_seconds"] < seconds:
+            raise Refusal(
+                "ResourceExhausted",
+                f"the video lasts {seconds:.3f} s; max_duration_seconds is "
+                f"{self._limits['max_duration_seconds']:g}. Cut it first",
+            )
+
+    def _check_count(self, count: int) -> None:
+        if 0 < self._limits["max_frames"] < count:
+            raise Refusal(
+                "ResourceExhausted",
+                f"the video has {count} frames or more; max_frames is {self._limits['max_frames']}. Cut it first",
+            )
+
+    def _configure(self, threads: int) -> None:
+        """PyAV ignores these among the options of `av.open`, except while it probes."""
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(max_coded_pixels(self._limits))}
+        context.thread_count = threads
+        context.thread_type = "AUTO"
+
+    def _duration_seconds(self) -> float:
+        if self._is_fragmented():
+            return 0.0  # what FFmpeg says is the length of the fragments that it has seen
+        if self._stream.duration is not None and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else 0.0
+
+    def _is_fragmented(self) -> bool:
+        return "mp4" in self._container.format.name and self._stream.frames == 0
+
+    def _rate(self) -> Fraction:
+        return self._stream.average_rate or self._stream.guessed_rate or Fraction(0)
+
+    def info(self) -> dict[str, Any]:
+        """What the header says: `VideoInfo` but for the size and the rotation, which the first frame has."""
+        return {
+            "frame_rate": float(self._rate()),
+            "duration_seconds": max(0.0, self._duration_seconds()),
+            "frame_count": max(0, self._stream.frames),
+            "container": self._container.format.name,
+            "codec": self._stream.codec_context.codec.canonical_name,
+        }
+
+    def seek(self, pts: int) -> None:
+        """Go on at a key frame before that time, in units of `time_base`, as far as the container knows of one.
+
+        Raises:
+            Refusal: The container can't be searched.
+        """
+        try:
+            self._container.seek(pts, stream=self._stream)
+        except av.FFmpegError as error:
+            raise Refusal("DataLoss", f"the container cannot be searched: {error.strerror}") from error
+
+    def frames(self, *, skip: int = 0, since: int | None = None) -> Iterator[ShownFrame]:
+        """Every frame in order.
+
+        Args:
+            skip: Leave out so many first.
+            since: Leave out those before that time, in units of `time_base`.
+
+        Raises:
+            Refusal: The video goes beyond the limits, changes its size, or ends before its end.
+        """
+        count, pixels, size = 0, 0, (0, 0)
+        first_pts = 0
+        for position, (pts, frame) in enumerate(self._timed()):
+            if position < skip or (since is not None and pts < since):
+                continue
+            shown = show(pts, frame, self._resizer)
+            if count == 0:
+                first_pts, size = pts, (shown.height, shown.width)
+            self._check_frame(count, frame, size, (shown.height, shown.width))
+            self._check_time(count, pts * self.time_base)
+            self._check_duration(float((pts - first_pts) * self.time_base))
+            pixels += frame.width * frame.height
+            if 0 < self._limits["max_decoded_pixels"] < pixels:
+                raise Refusal(
+                    "ResourceExhausted",
+                    f"the video's frames have {pixels} pixels or more in all; max_decoded_pixels is "
+                    f"{self._limits['max_decoded_pixels']}. Cut it or scale it down first",
+                )
+            count += 1
+            yield shown
+        self._check_end(count)
+
+    def _check_frame(self, index: int, frame: av.VideoFrame, first: tuple[int, int], size: tuple[int, int]) -> None:
+        self._check_count(index + 1)
+        check_size(
+            frame.height,
+            frame.width,
+            max_pixels=self._limits["max_frame_pixels"],
+            max_side=self._limits["max_side"],
+            what=f"frame {index}",
+        )
+        if size != first:
+            raise Refusal(
+                "InvalidArgument",
+                f"frame {index} is {size[1]}x{size[0]} pixels, the frames before it {first[1]}x{first[0]}; "
+                "a video must keep its size: cut it there and send the parts by themselves",
+                "video_chunk",
+            )
+
+    def _check_time(self, index: int, seconds: Fraction) -> None:
+        if abs(seconds) > _MAX_SECONDS:
+            raise Refusal(
+                "DataLoss",
+                f"frame {index} has the time stamp {float(seconds):.3g} s; at most {_MAX_SECONDS} s can be told",
+            )
+
+    def _check_end(self, count: int) -> None:
+        if not self._damage:
+            self._damage = self._cut()
+        if count == 0:
+            raise Refusal("DataLoss", f"the video has no frame that can be decoded{_because(self._damage)}")
+        if self._damage:
+            raise Refusal("DataLoss", f"the video breaks off after {count} frames{_because(self._damage)}")
+
+    def _cut(self) -> str:
+        """Whether the container says that there should be more."""
+        size = self._file.arrived
+        length = declared_length(self._container.format.name, self._file.peek, size)
+        return f"it has {size} bytes where its container says {length}" if size < length else ""
+
+    def _timed(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with time stamps that grow."""
+        step = max(1, math.floor(1 / ((self._rate() or _FALLBACK_RATE) * self.time_base)))
+        last: int | None = None
+        for frame in self._decoded():
+            if frame.pts is not None:
+                pts = frame.pts if last is None else max(frame.pts, last + 1)
+            else:
+                pts = 0 if last is None else last + step
+            last = pts
+            yield pts, frame
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        """Frames as FFmpeg makes them; sets `_damage` where the container breaks down."""
+        for packet in self._packets():
+            try:
+                frames = self._stream.decode(packet)
+            except av.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
+                continue  # This packet is damaged; the next key frame mends it.
+            yield from frames
+
+    def _packets(self) -> Iterator[av.Packet[Any] | None]:
+        """What the container holds, and None (drain the decoder) after it broke down."""
+        packets = self._container.demux(self._stream)
+        cut = False
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                if isinstance(error, MemoryError):
+                    raise
+                self._damage = f"the container is damaged: {error.strerror}"
+                packet = None
+            if packet is None:
+                break
+            if packet.size:
+                cut = packet.is_corrupt
+            yield packet
+        if self._damage:
+            yield None
+        elif cut:
+            self._damage = "its last packet is not whole"
+
+
+def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
+    """The frame as a viewer sees it, at the model's size.
+
+    Raises:
+        Refusal: Its pixels cannot be converted.
+    """
+    # Not frame.side_data: the frame would hold what holds the frame, and its megabytes would wait for the garbage
+    # collector while FFmpeg takes new ones from the kernel.
+    matrix = _SideData(frame).get(SideDataType.DISPLAYMATRIX)
+    transpose, degrees = orientation(None if matrix is None else bytes(matrix))
+    try:
+        pixels = resizer.pixels(frame, transpose)
+    except av.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise Refusal(
+            "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
+        ) from error
+    height, width = shown_size(frame.height, frame.width, transpose)
+    return ShownFrame(pts, height, width, pixels, degrees)
+
+
+def _because(damage: str) -> str:
+    return f": {damage}" if damage else ""
+
+
+def decoder_threads() -> int:
+    """Of one stream: half of the cores at most. On few cores more would only take turns with the engine's."""
+    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0)) // 2))
+
+
+def max_coded_pixels(limits: dict[str, Any]) -> int:
+    """What decoders are told as their `max_pixels`."""
+    return int(min(2**31 - 1, limits["max_frame_pixels"] + 2 * _BLOCK * limits["max_side"]))
+
+
+def _open(file: ArrivingFile, limits: dict[str, Any], *, seeks: bool) -> av.container.InputContainer:
+    options = {
+        "format_whitelist": ",".join(CONTAINERS),
+        # No protocol has this name: the file is the only thing that FFmpeg reads.
+        "protocol_whitelist": "none",
+        "codec_whitelist": ",".join(CODECS + FOREIGN_DECODERS),
+        "max_pixels": str(max_coded_pixels(limits)),
+        "threads": "1",
+    }
+    if not seeks:
+        # Or an MP4 is searched to its end for further indices before its first frame.
+        options["fflags"] = "+ignidx"
+    try:
+        return av.open(file, "r", options=options, metadata_errors="replace")
+    except av.ArgumentError as error:
+        # What FFmpeg says of a format that it knows and that is not on the list.
+        raise Refusal(
+            "InvalidArgument",
+            f"the container is none of {', '.join(CONTAINERS)}; playlists are not allowed",
+            "video_chunk",
+        ) from error
+    except av.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise Refusal(
+            "DataLoss",
+            f"this is no video in one of the containers {', '.join(CONTAINERS)}, or it is cut off: {error.strerror}",
+        ) from error
+
+
+def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not videos:
+        held = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+        raise Refusal("DataLoss", f"the file has no video stream (streams found: {held})")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    context = stream.codec_context
+    name = context.codec.canonical_name if context is not None else "unknown"
+    if name not in CODECS:
+        raise Refusal("InvalidArgument", f"the codec is {name}; allowed are {', '.join(CODECS)}", "video_chunk")
+    return stream

@@ -1,0 +1,168 @@
+"""Pictures on their way to the model: turned as shown, flattened, resized. Runs in the decoding process; no NumPy."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING
+
+from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Pillow imports its readers when they are first needed; in the decoding process that would be too late.
+from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
+
+from masklet_server.video.formats import PICTURE_FORMATS
+from masklet_server.video.messages import Refusal
+
+if TYPE_CHECKING:
+    import av
+
+# The server's own limits on pixels are checked before pixels are read; Pillow's, which warns, is not needed.
+Image.MAX_IMAGE_PIXELS = None
+Image.preinit()
+
+_Transpose = Image.Transpose
+
+_TURNED = (_Transpose.ROTATE_90, _Transpose.ROTATE_270, _Transpose.TRANSPOSE, _Transpose.TRANSVERSE)
+
+# A display matrix [a b; c d] sends x, y to a x + c y, b x + d y: Pillow's name of that, and the clockwise turn in it.
+_ORIENTATIONS: dict[tuple[int, ...], tuple[Image.Transpose | None, int]] = {
+    (1, 0, 0, 1): (None, 0),
+    (0, 1, -1, 0): (_Transpose.ROTATE_270, 90),
+    (-1, 0, 0, -1): (_Transpose.ROTATE_180, 180),
+    (0, -1, 1, 0): (_Transpose.ROTATE_90, 270),
+    (-1, 0, 0, 1): (_Transpose.FLIP_LEFT_RIGHT, 0),
+    (1, 0, 0, -1): (_Transpose.FLIP_TOP_BOTTOM, 180),
+    (0, 1, 1, 0): (_Transpose.TRANSPOSE, 90),
+    (0, -1, -1, 0): (_Transpose.TRANSVERSE, 270),
+}
+
+
+def orientation(display_matrix: bytes | None) -> tuple[Image.Transpose | None, int]:
+    """How to show a frame with this display matrix, and the clockwise turn in degrees.
+
+    The matrix is nine int32 (FFmpeg's libavutil/display.h). Only turns by multiples of 90 degrees are applied.
+    """
+    if display_matrix is None or len(display_matrix) != 36:
+        return None, 0
+    a, b, _, c, d = struct.unpack("=9i", display_matrix)[:5]
+    signs = tuple((value > 1 << 14) - (value < -(1 << 14)) for value in (a, b, c, d))
+    return _ORIENTATIONS.get(signs, (None, 0))
+
+
+class FrameResizer:
+    """Makes RGB pictures of one size of decoded frames, one after the other.
+
+    swscale converts with the matrix and range that the stream names, and with BT.601 and limited range where it names
+    none, whatever the size: what ``ffmpeg``, OpenCV and decord do, and so what most pictures that SAM 2 was trained on
+    went through. It resizes in the same pass by its bicubic filter, as it does for decord, SAM 2's own reader of
+    videos.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self._size = image_size
+        self._swscale = VideoReformatter()  # one for all frames: its tables take as long as a frame to make
+
+    def pixels(self, frame: av.VideoFrame, transpose: Image.Transpose | None = None) -> bytes:
+        """RGB bytes of ``[image_size, image_size, 3]``, turned as told; transparency lies on black."""
+        size = self._size
+        if _may_be_transparent(frame.format):
+            flat = flatten(_plane(frame.reformat(format="rgba", threads=1), "RGBA"))
+            picture = flat.resize((size, size))
+        else:
+            small = self._swscale.reformat(frame, size, size, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+            if transpose is None and small.planes[0].line_size == 3 * size:
+                return bytes(small.planes[0])
+            picture = _plane(small, "RGB")
+        return (picture if transpose is None else picture.transpose(transpose)).tobytes()
+
+
+def _may_be_transparent(pixels: av.VideoFormat) -> bool:
+    return pixels.has_palette or any(component.is_alpha for component in pixels.components)
+
+
+def _plane(frame: av.VideoFrame, mode: str) -> Image.Image:
+    plane = frame.planes[0]
+    return Image.frombytes(mode, (frame.width, frame.height), bytes(plane), "raw", mode, plane.line_size, 1)
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Any picture as RGB; transparency lies on black."""
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGB", picture.size)
+        black.paste(picture, mask=picture.getchannel("A"))
+        return black
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip rather than scale
+        picture = picture.point(lambda value: value * (1 / 256) + 0).convert("L")
+    return picture.convert("RGB")
+
+
+def shown_size(height: int, width: int, transpose: Image.Transpose | None) -> tuple[int, int]:
+    """Height and width of a picture once it is turned."""
+    return (width, height) if transpose in _TURNED else (height, width)
+
+
+def shrink(picture: Image.Image, image_size: int) -> bytes:
+    """The picture at the model's size, as SAM 2's loader makes it: RGB bytes of ``[image_size, image_size, 3]``."""
+    return picture.resize((image_size, image_size)).tobytes()
+
+
+def check_size(height: int, width: int, *, max_pixels: int, max_side: int, what: str) -> None:
+    """Hold a size against the limits.
+
+    Raises:
+        Refusal: It is too large, or nothing at all.
+    """
+    if height <= 0 or width <= 0:
+        raise Refusal("DataLoss", f"{what} is {width}x{height} pixels: there is nothing to see")
+    if max(height, width) > max_side:
+        raise Refusal("ResourceExhausted", f"{what} is {width}x{height} pixels; max_side is {max_side}")
+    if height * width > max_pixels:
+        raise Refusal(
+            "ResourceExhausted",
+            f"{what} is {width}x{height} = {height * width} pixels; max_frame_pixels is {max_pixels}. "
+            "Scale it down first",
+        )
+
+
+# From limited to full range: 16 to 235 for luma, 16 to 240 for chroma.
+_LUMA = [round(min(255.0, max(0.0, (value - 16) * 255 / 219))) for value in range(256)]
+_CHROMA = [round(min(255.0, max(0.0, (value - 128) * 255 / 224 + 128))) for value in range(256)]
+
+
+def from_nv12(data: bytes, height: int, width: int) -> Image.Image:
+    """The RGB picture of NV12 data, BT.601 in limited range; height and width are even."""
+    luma = Image.frombytes("L", (width, height), data[: width * height])
+    chroma = Image.frombytes("LA", (width // 2, height // 2), data[width * height :])
+    blue, red = (plane.point(_CHROMA).resize((width, height), Image.Resampling.BILINEAR) for plane in chroma.split())
+    return Image.merge("YCbCr", (luma.point(_LUMA), blue, red)).convert("RGB")
+
+
+def from_bytes(
+    data: bytes, form: str, height: int, width: int, *, max_pixels: int, max_side: int, field: str
+) -> Image.Image:
+    """The RGB picture, as shown, of an encoded picture or of raw pixels.
+
+    Raises:
+        Refusal: It is no picture of an allowed format, damaged or too large.
+    """
+    if form != "encoded":
+        if form == "nv12":
+            return from_nv12(data, height, width)
+        mode, raw = {"rgb24": ("RGB", "RGB"), "bgr24": ("RGB", "BGR"), "gray8": ("L", "L")}[form]
+        return Image.frombytes(mode, (width, height), data, "raw", raw).convert("RGB")
+    try:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
+            check_size(picture.height, picture.width, max_pixels=max_pixels, max_side=max_side, what="the picture")
+            picture.load()
+            return flatten(ImageOps.exif_transpose(picture))
+    except UnidentifiedImageError:
+        formats = ", ".join(PICTURE_FORMATS)
+        raise Refusal("InvalidArgument", f"is no picture in one of the formats {formats}", field) from None
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's readers raise nearly anything for damaged files: SyntaxError, struct.error, IndexError, EOFError ...
+        raise Refusal("DataLoss", f"the picture is damaged: {error}") from error

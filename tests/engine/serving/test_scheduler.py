@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from masklet_server.engine.serving import scheduler
+from masklet_server.engine.serving.batch import run_frames
+from masklet_server.engine.serving.jobs import PictureJob, PicturePrompt
+from masklet_server.engine.serving.scheduler import Engine
+from tests.support import synthetic
+from tests.support.engine import HEIGHT, WIDTH, click, job, small_network
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    running = Engine({"nano": small_network()})
+    running.start()
+    yield running
+    await running.close()
+
+
+def test_an_engine_needs_a_model() -> None:
+    with pytest.raises(InvalidArgument, match="at least one model"):
+        Engine({})
+
+
+async def test_it_tells_what_it_holds(engine: Engine) -> None:
+    described = engine.models["nano"]
+    assert engine.default_model == "nano"
+    assert (described.image_size, described.logits_size, described.dtype, described.device) == (
+        128,
+        32,
+        "float32",
+        "cpu",
+    )
+    assert described.parameter_count > 4_000_000
+    assert described.device_name
+
+
+async def test_unknown_models_are_not_found(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="'huge' is not loaded; this server has nano"):
+        engine.new_bank("huge")
+
+
+async def test_logits_are_those_of_the_masks(engine: Engine) -> None:
+    asked = replace(job(engine.new_bank("nano"), 0, [click()]), return_logits=True)
+    output = await engine.track(asked)
+    for found in (output.objects[0], output.prompts[0][0]):
+        assert found.logits is not None
+        assert found.logits.shape == (32, 32)
+        assert found.logits.dtype == np.float32
+        full = small_network().resize(torch.from_numpy(found.logits)[None, None], HEIGHT, WIDTH)[0, 0]
+        np.testing.assert_array_equal(full > 0, found.mask)
+    unasked = await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+    assert unasked.objects[0].logits is None
+
+
+async def test_tracking_and_segmenting(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    output = await engine.track(job(bank, 0, [click()]))
+    assert output.objects[0].mask.shape == (HEIGHT, WIDTH)
+    assert len(output.prompts[0]) == 1
+    box = PicturePrompt(box=np.array([10, 10, 50, 50], np.float32))
+    picture = PictureJob("nano", "b", [box], pixels=synthetic.frame(0, HEIGHT, WIDTH))
+    assert (await engine.segment(picture)).results[0][0].mask.shape == (HEIGHT, WIDTH)
+
+
+async def test_prompting_alone_leaves_the_tracking_to_another_job(engine: Engine) -> None:
+    apart, together = engine.new_bank("nano"), engine.new_bank("nano")
+    prompted = await engine.track(replace(job(apart, 0, [click()]), track=False))
+    assert prompted.objects == []
+    assert not apart.was_tracked(0)
+    tracked, both = await engine.track(job(apart, 0)), await engine.track(job(together, 0, [click()]))
+    assert (prompted.prompts[0][0].mask == both.prompts[0][0].mask).all()
+    assert (tracked.objects[0].mask == both.objects[0].mask).all()
+    assert apart.was_tracked(0)
+
+
+async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    await engine.track(job(bank, 0, [click()]))
+    assert engine.bank_bytes() == bank.nbytes > 0
+    del bank
+    gc.collect()
+    assert engine.bank_bytes() == 0
+
+
+def test_bank_bytes_may_be_asked_while_banks_come_and_go() -> None:
+    engine = Engine({"nano": small_network()})
+    over = threading.Event()
+
+    def make_banks() -> None:
+        while not over.is_set():
+            engine.new_bank("nano")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    keep = [engine.new_bank("nano") for _ in range(300)]
+    thread = threading.Thread(target=make_banks)
+    thread.start()
+    try:
+        assert {engine.bank_bytes() for _ in range(200)} == {0}
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    del keep
+
+
+async def test_everything_runs_on_one_thread() -> None:
+    threads = set()
+
+    def watch(*args: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return run_frames(*args)
+
+    running = Engine({"nano": small_network()})
+    running.start()
+    with mock.patch.object(scheduler, "run_frames", watch):
+        await asyncio.gather(*(running.track(job(running.new_bank("nano"), 0, [click()], stream=s)) for s in "abc"))
+    await running.close()
+    assert threads == {"masklet-engine"}
+
+
+async def test_one_stream_cannot_starve_another() -> None:
+    running = Engine({"nano": small_network()})
+    order: list[str] = []
+
+    async def ask(stream: str) -> None:
+        await running.track(job(running.new_bank("nano"), 0, [click()], stream=stream))
+        order.append(stream)
+
+    asking = [asyncio.ensure_future(ask("busy")) for _ in range(10)]
+    await asyncio.sleep(0)
+    asking.append(asyncio.ensure_future(ask("modest")))
+    await asyncio.sleep(0)
+    running.start()
+    await asyncio.gather(*asking)
+    await running.close()
+    assert order.index("modest") <= 1, order
+
+
+async def test_a_bad_job_fails_alone(engine: Engine) -> None:
+    good, bad = engine.new_bank("nano"), engine.new_bank("nano")
+    good_job, bad_job = job(good, 0, [click()], stream="good"), job(bad, 0, stream="bad")
+    found = await asyncio.gather(engine.track(good_job), engine.track(bad_job), return_exceptions=True)
+    assert isinstance(found[1], FailedPrecondition)
+    assert not isinstance(found[0], BaseException)
+    assert good.last_frame == 0
+    assert bad.last_frame is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: tried to ..."),
+    ],
+)
+async def test_out_of_memory_is_the_asking_sessions_alone(engine: Engine, error: Exception) -> None:
+    def run(network: Any, jobs: Any, observer: Any = None) -> Any:
+        if any(j.stream == "greedy" for j in jobs):
+            raise error
+        return run_frames(network, jobs, observer)
+
+    modest, greedy = engine.new_bank("nano"), engine.new_bank("nano")
+    with mock.patch.object(scheduler, "run_frames", run):
+        found = await asyncio.gather(
+            engine.track(job(modest, 0, [click()], stream="modest")),
+            engine.track(job(greedy, 0, [click()], stream="greedy")),
+            return_exceptions=True,
+        )
+    assert not isinstance(found[0], BaseException)
+    assert isinstance(found[1], ResourceExhausted)
+    assert "smaller model, fewer objects" in str(found[1])
+    await engine.track(job(greedy, 0, [click()], stream="greedy"))
+
+
+async def test_a_bug_is_handed_to_the_one_who_waits_and_the_thread_lives_on(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    with (
+        mock.patch.object(scheduler, "run_frames", side_effect=ZeroDivisionError("boom")),
+        pytest.raises(ZeroDivisionError),
+    ):
+        await engine.track(job(bank, 0, [click()]))
+    await engine.track(job(bank, 0, [click()]))
+
+
+async def test_forgetting_a_stream_drops_its_waiting_jobs() -> None:
+    idle = Engine({"nano": small_network()})  # never started: everything waits
+    waiting = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="gone")))
+    other = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="stays")))
+    await asyncio.sleep(0)
+    await idle.forget("gone")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not other.done()
+    await idle.close()
+    with pytest.raises(Unavailable):
+        await other
+
+
+async def test_a_cancelled_wait_leaves_the_bank_untouched() -> None:
+    idle = Engine({"nano": small_network()})
+    bank = idle.new_bank("nano")
+    waiting = asyncio.ensure_future(idle.track(job(bank, 0, [click()])))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    idle.start()
+    await idle.track(job(idle.new_bank("nano"), 0, [click()]))
+    assert bank.last_frame is None
+    await idle.close()
+
+
+async def test_a_closed_engine_refuses(engine: Engine) -> None:
+    bank = engine.new_bank("nano")
+    await engine.close()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await engine.track(job(bank, 0, [click()]))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_nobody_waits_for_an_engine_that_has_broken_down() -> None:
+    observer = mock.Mock()
+    observer.on_queue.side_effect = RuntimeError("no job's fault")
+    engine = Engine({"nano": small_network()}, observer=observer)
+    jobs = [asyncio.ensure_future(engine.segment(PictureJob("nano", name, [], image_id="none"))) for name in "ab"]
+    await asyncio.sleep(0)  # both wait in the queue
+    engine.start()
+    for waiting in jobs:  # the one at hand, and the one behind it
+        with pytest.raises(Unavailable, match="must be started anew"):
+            await asyncio.wait_for(waiting, 10)
+    with pytest.raises(Unavailable, match="must be started anew"):
+        await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+    await engine.close()

@@ -1,0 +1,731 @@
+"""A change of mind: prompts for frames that were tracked, over a session with a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
+from masklet.prompts import Prompt
+from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
+from masklet_server.masks.runs import Runs
+from masklet_server.session import events, replies
+from masklet_server.session.events import Delivery
+from masklet_server.session.prompts import GivenPrompt
+from masklet_server.video.sources.pictures import Picture
+from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask
+from tests.support.session import Talk, click, ids, talk, video
+
+PICTURE = events.NextPicture(Picture("encoded", b"\x01"))
+LIVE = events.Configure(live=True)
+# The session waits for the client's acks before it ends, so that all frames can be corrected.
+PATIENT = events.Configure(correction_window=64)
+Line = tuple[int, int, list[int]]
+
+
+def lines(client: Talk) -> list[Line]:
+    """Frame, revision and objects of every result."""
+    return [(r.frame_index, r.revision, ids(r)) for r in client.all(replies.FrameResult)]
+
+
+def ack(client: Talk) -> events.Ack:
+    return events.Ack(client.all(replies.FrameResult)[-1].sequence)
+
+
+def known_corrections(result: replies.FrameResult, object_id: int, bank: int) -> int:
+    """How many corrections of the object the fake engine knew of on that frame."""
+    (mask,) = [decode(one.mask) for one in result.objects if one.object_id == object_id]
+    (count,) = [n for n in range(8) if (mask == fake_mask(bank, result.frame_index, corrections=n)).all()]
+    return count
+
+
+def violations(client: Talk) -> list[list[str]]:
+    return [[v.field for v in problem.error.violations] for problem in client.all(replies.Problem)]
+
+
+async def finish(client: Talk) -> None:
+    """Acknowledge everything, which is what lets a session end that may still be corrected."""
+    client.say(ack(client))
+    await client.end()
+
+
+# Sent again
+
+
+async def test_a_correction_is_answered_and_all_frames_since_are_sent_again_for_that_object_alone() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), *video(8))
+        await client.frames(8)
+        client.say(click(1, 5))
+        await client.frames(11)
+        await finish(client)
+        assert lines(client) == [*[(i, 0, [1, 2]) for i in range(8)], (5, 1, [1]), (6, 1, [1]), (7, 1, [1])]
+        results = client.all(replies.FrameResult)
+        assert [known_corrections(r, 1, 0) for r in results] == [0] * 8 + [1] * 3
+        assert [known_corrections(r, 2, 1) for r in results[:8]] == [0] * 8
+        assert [result.pts_nanoseconds for result in results[8:]] == [i * 40_000_000 for i in (5, 6, 7)]
+        prompted = client.all(replies.PromptResult)[-1]
+        assert (prompted.frame_index, prompted.object.object_id) == (5, 1)
+        assert prompted.sequence == results[8].sequence - 1, "the outcome comes just before its frame"
+        assert client.all(replies.Done) == [replies.Done(8)]
+        assert client.problems == []
+
+
+async def test_the_corrected_frame_is_prompted_and_not_tracked_and_those_after_it_tracked_once() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(6))
+        await client.frames(6)
+        client.say(click(1, 3))
+        await client.frames(9)
+        again = client.engine.jobs[6:]
+        assert [(job.frame_index, job.track, len(job.tasks[0].prompts)) for job in again] == [
+            (3, False, 1),
+            (4, True, 0),
+            (5, True, 0),
+        ]
+        assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in again)
+        assert {job.clip_length for job in client.engine.jobs} == {6}
+        await finish(client)
+
+
+@pytest.mark.parametrize("window", [6, 64])
+async def test_as_long_as_it_is_kept_the_first_frame_can_be_corrected(window: int) -> None:
+    async with talk(events.Configure(correction_window=window)) as client:
+        client.say(click(1), *video(6))
+        await client.frames(6)
+        client.say(click(1, 0))
+        await client.frames(12)
+        assert [line[:2] for line in lines(client)[6:]] == [(i, 1) for i in range(6)]
+        await finish(client)
+
+
+async def test_revisions_count_up_frame_by_frame() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(5))
+        await client.frames(5)
+        for frame_index, count in ((3, 7), (4, 8), (1, 12)):
+            client.say(click(1, frame_index))
+            await client.frames(count)
+        assert lines(client)[5:] == [
+            (3, 1, [1]),
+            (4, 1, [1]),
+            (4, 2, [1]),
+            (1, 1, [1]),
+            (2, 1, [1]),
+            (3, 2, [1]),
+            (4, 3, [1]),
+        ]
+        results = client.all(replies.FrameResult)
+        # Going back to frame 1 tracks frames 3 and 4 anew, as SAM 2 does, and takes back what was corrected there.
+        assert [known_corrections(r, 1, 0) for r in results[5:]] == [1, 1, 2, 1, 1, 1, 1]
+        assert [r.sequence for r in results] == sorted({r.sequence for r in results})
+        await finish(client)
+
+
+async def test_a_correction_on_the_last_frame_goes_on_with_the_next_one() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), PICTURE, PICTURE)
+        await client.frames(2)
+        client.say(click(1, 1))
+        await client.frames(3)
+        client.say(PICTURE, events.EndOfVideo())
+        await client.end()
+        assert lines(client) == [(0, 0, [1]), (1, 0, [1]), (1, 1, [1]), (2, 0, [1])]
+        assert [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)] == [0, 0, 1, 1]
+
+
+async def test_new_frames_wait_for_a_correction_and_go_on_from_it() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), *[PICTURE] * 4)
+        await client.frames(4)
+        client.engine.open_gate.clear()
+        client.say(click(1, 1), PICTURE, PICTURE, events.EndOfVideo())
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.end()
+        assert lines(client)[4:] == [(1, 1, [1]), (2, 1, [1]), (3, 1, [1]), (4, 0, [1]), (5, 0, [1])]
+        assert [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)[4:]] == [1] * 5
+
+
+async def test_a_correction_of_the_frame_under_way_waits_for_it() -> None:
+    async with talk(LIVE) as client:
+        client.engine.open_gate.clear()
+        client.say(click(1), PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 0))
+        await client.quiet()
+        assert client.problems == []
+        client.engine.open_gate.set()
+        await client.frames(2)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert lines(client) == [(0, 0, [1]), (0, 1, [1])]
+
+
+async def test_every_kind_of_prompt_corrects() -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[10:20, 10:20] = True
+    given = GivenPrompt(Prompt(1, 1, mask=np.ones((1, 1), np.bool_)), encode(Runs.of(mask), MaskEncoding.COCO_RLE))
+    clicks = Prompt(1, 1, point_coords=[(3, 3)], point_labels=[0], keep_old_points=True)
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(2))
+        await client.frames(2)
+        client.say(events.PromptObject(given), events.PromptObject(GivenPrompt(clicks)))
+        client.say(events.PromptObject(GivenPrompt(Prompt(1, 1, box=[1, 1, 9, 9]))))
+        await client.until(lambda: len(client.all(replies.PromptResult)) == 4)
+        await client.quiet()
+        _, by_mask, by_clicks, by_box = client.engine.banks[0].prompts
+        assert by_mask.mask is not None
+        assert (by_mask.mask == mask).all()
+        assert by_clicks.keep_old_points
+        assert by_box.box is not None
+        await finish(client)
+
+
+# Objects
+
+
+async def test_a_new_object_on_a_tracked_frame_comes_up_to_the_present_and_joins_the_others() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(2), *[PICTURE] * 5)
+        await client.frames(5)
+        client.say(click(1, 2))
+        await client.frames(8)
+        client.say(PICTURE, events.EndOfVideo())
+        await client.end()
+        assert lines(client)[5:] == [(2, 1, [1]), (3, 1, [1]), (4, 1, [1]), (5, 0, [1, 2])]
+        assert client.engine.banks[1].frames == [2, 3, 4, 5]
+
+
+async def test_the_first_object_of_all_may_begin_on_a_frame_that_went_by() -> None:
+    async with talk(LIVE) as client:
+        client.say(*[PICTURE] * 4)
+        await client.frames(4)
+        client.say(click(1, 1), events.EndOfVideo())
+        await client.end()
+        assert lines(client)[4:] == [(1, 1, [1]), (2, 1, [1]), (3, 1, [1])]
+
+
+async def test_a_prompt_before_an_objects_first_frame_is_a_conditioning_frame_of_its_own() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1, 4), *video(6))
+        await client.frames(6)
+        client.say(click(1, 2))
+        await client.frames(10)
+        assert lines(client)[6:] == [(2, 1, [1]), (3, 1, [1]), (4, 1, [1]), (5, 1, [1])]
+        assert client.engine.banks[0].frames == [2, 3, 4, 5]
+        assert client.engine.banks[0].corrected == set()
+        await finish(client)
+
+
+async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), click(3), *video(8))
+        await client.frames(8)
+        client.say(click(2, 5), click(1, 4), click(1, 4), click(1, 6))
+        await client.frames(12)
+        await client.quiet()
+        assert lines(client)[8:] == [(4, 1, [1]), (5, 1, [1, 2]), (6, 1, [1, 2]), (7, 1, [1, 2])]
+        assert prompted(client)[3:] == [(4, 1), (4, 1), (5, 2), (6, 1)]
+        again = client.all(replies.FrameResult)[8:]
+        assert [known_corrections(r, 1, 0) for r in again] == [1, 1, 2, 2]
+        assert [known_corrections(r, 2, 1) for r in again[1:]] == [1, 1, 1]
+        assert [len(job.tasks) for job in client.engine.jobs[8:] if job.track] == [1, 2, 2]
+        await finish(client)
+
+
+async def test_a_correction_behind_the_way_waits_for_the_next_and_holds_up_those_after_it() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(6))
+        await client.frames(6)
+        client.engine.open_gate.clear()
+        client.say(click(1, 3))
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 1), click(1, 5))
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.frames(14)
+        await client.quiet()
+        assert [line[:2] for line in lines(client)[6:]] == [
+            *[(3, 1), (4, 1), (5, 1)],
+            *[(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)],
+        ]
+        # One by one in order: frame 3 is tracked anew, frame 5 corrected upon that.
+        known = [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)[6:]]
+        assert known == [1, 1, 1, 1, 1, 1, 1, 2]
+        await finish(client)
+
+
+async def test_an_object_removed_on_the_way_is_not_followed_further() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), *video(8))
+        await client.frames(8)
+        client.engine.open_gate.clear()
+        client.say(click(1, 2), click(2, 3))
+        await client.until(lambda: client.engine.running)
+        client.say(events.RemoveObject(1))
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.until(lambda: lines(client)[-1][:2] == (7, 1))
+        await client.quiet()
+        assert lines(client)[8:] == [(2, 1, [1]), *[(i, 1, [2]) for i in range(3, 8)]]
+        assert client.engine.banks[0].frames == [0, 1, 2]
+        await finish(client)
+
+
+async def test_removing_an_object_drops_its_corrections() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), *video(4))
+        await client.frames(4)
+        client.engine.open_gate.clear()
+        client.say(click(2, 3))
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 2), events.RemoveObject(1))
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.frames(5)
+        await client.quiet()
+        assert lines(client)[4:] == [(3, 1, [2])]
+        await finish(client)
+
+
+async def test_a_prompt_for_a_removed_object_starts_it_anew() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(4))
+        await client.frames(4)
+        client.say(events.RemoveObject(1), click(1, 2))
+        await client.frames(6)
+        assert lines(client)[4:] == [(2, 1, [1]), (3, 1, [1])]
+        assert len(client.engine.banks) == 2
+        assert client.engine.banks[1].frames == [2, 3]
+        await finish(client)
+
+
+# Bounds
+
+
+async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() -> None:
+    async with talk(events.Configure(live=True, correction_window=3)) as client:
+        client.say(click(1), *[PICTURE] * 10, events.EndOfVideo())
+        await client.frames(10)
+        client.say(click(1, 6))
+        await client.until(lambda: client.problems)
+        assert violations(client) == [["prompt.frame_index"]]
+        assert "is 6, which was tracked too long ago to be corrected; frames 7 to 9 can" in client.problems[0]
+        assert "sent as a file, or with PROPAGATION_ON_REQUEST, every frame can be" in client.problems[0]
+        client.say(click(1, 7))
+        await client.frames(13)
+        await finish(client)
+        assert lines(client)[10:] == [(7, 1, [1]), (8, 1, [1]), (9, 1, [1])]
+
+
+async def test_the_server_bounds_the_window() -> None:
+    async with talk(events.Configure(live=True, correction_window=50), correction_window=2) as client:
+        client.say(click(1), *[PICTURE] * 6, events.EndOfVideo())
+        await client.frames(6)
+        client.say(click(1, 3))
+        await client.until(lambda: client.problems)
+        assert "frames 4 to 5 can" in client.problems[0]
+        await finish(client)
+
+
+async def test_a_frame_may_go_out_of_reach_while_its_correction_waits() -> None:
+    async with talk(LIVE, correction_window=2) as client:
+        client.say(click(1), PICTURE, PICTURE)
+        await client.frames(2)
+        await client.quiet()
+        client.engine.open_gate.clear()
+        client.say(PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 0), click(1, 1))
+        await client.quiet()
+        assert client.problems == []
+        client.engine.open_gate.set()
+        await client.frames(5)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert violations(client) == [["prompt.frame_index"]]
+        assert lines(client)[3:] == [(1, 1, [1]), (2, 1, [1])]
+
+
+async def test_corrections_that_are_off_are_late_prompts() -> None:
+    async with talk(events.Configure(live=True, correction_window=5), correction_window=0) as client:
+        client.say(click(1), PICTURE, PICTURE)
+        await client.frames(2)
+        client.say(click(1, 0), events.EndOfVideo())
+        await client.end()
+        (problem,) = client.all(replies.Problem)
+        assert isinstance(problem.error, FailedPrecondition)
+        assert "too late for frame 0, which is tracked already; frame 2 is the next" in problem.error.message
+        assert len(client.session._kept) == 0
+        assert client.engine.banks[0].correctable == set()
+
+
+async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
+    pixels = IMAGE_SIZE * IMAGE_SIZE * 3
+    most = 10 * (pixels + FAKE_CORRECTION_BYTES)
+    async with talk(LIVE, correction_bytes=most) as client:
+
+        def held() -> int:
+            banks = [client.engine.banks[i] for i in range(len(client.session._tracker.objects))]
+            return client.session._kept.nbytes + sum(bank.correction_nbytes for bank in banks)
+
+        client.say(click(1), *[PICTURE] * 30)
+        await client.frames(30)
+        await client.quiet()
+        assert len(client.session._kept) == 10
+        for object_id in range(2, 8):
+            client.say(events.PromptObject(click(object_id).prompt, on_next_frame=True))
+        client.say(*[PICTURE] * 20)
+        await client.frames(50)
+        await client.quiet()
+        # Seven objects to a frame: each frame that is kept costs its pixels and seven times a bank's part.
+        assert len(client.session._kept) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
+        assert held() <= most
+        assert all(len(bank.correctable) == 5 for bank in client.engine.banks)
+        for object_id in range(2, 8):
+            client.say(events.RemoveObject(object_id))
+        client.say(ack(client), *[PICTURE] * 10)
+        await client.frames(60)
+        await client.quiet()
+        assert len(client.session._kept) == 10, "what is freed is used again"
+        client.say(click(1, 50))
+        await client.frames(70)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert client.problems == []
+
+
+async def test_no_frame_is_kept_where_not_even_one_fits() -> None:
+    async with talk(LIVE, correction_bytes=10) as client:
+        client.say(click(1), *[PICTURE] * 3)
+        await client.frames(3)
+        await client.quiet()
+        client.say(click(1, 2), events.EndOfVideo())
+        await client.end()
+        assert "none can" in client.problems[0]
+
+
+async def test_everything_is_freed_with_the_session() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), *[PICTURE] * 4)
+        await client.frames(4)
+        client.engine.open_gate.clear()
+        client.say(click(1, 1))
+        await client.until(lambda: client.engine.running)
+        client.task.cancel()
+        await asyncio.gather(client.task, return_exceptions=True)
+        assert len(client.session._kept) == 0
+        assert client.session._tracker.objects == {}
+        assert client.session._tracker._corrections._swept == {}
+
+
+async def test_corrections_take_credits_and_wait_for_acks() -> None:
+    async with talk(events.Configure(window=2, correction_window=64)) as client:
+        client.say(click(1), *video(6))
+        for count in (2, 4, 6):
+            await client.frames(count)
+            client.say(ack(client))
+        client.say(click(1, 2))
+        await client.frames(8)
+        await client.quiet()
+        assert len(lines(client)) == 8, "two of four, as many as the window takes"
+        client.say(ack(client))
+        await client.frames(10)
+        await finish(client)
+        assert lines(client)[6:] == [(i, 1, [1]) for i in (2, 3, 4, 5)]
+
+
+async def test_pictures_that_wait_do_not_keep_acks_from_being_read() -> None:
+    """As many as the window reaches may come, and before the acks that let a correction go on."""
+    async with talk(events.Configure(window=8, frame_count=40, correction_window=64)) as client:
+        client.say(click(1), *[PICTURE] * 8)
+        for count in (8, 16, 24):
+            await client.frames(count)
+            client.say(ack(client), *[PICTURE] * (8 if count < 24 else 0))
+        client.say(click(1, 4), *[PICTURE] * 8)  # 20 frames to send again
+        for count in (32, 40, 48, 52):
+            await client.frames(count)
+            client.say(ack(client))
+        client.say(*[PICTURE] * 8, events.EndOfVideo())
+        await client.frames(60)
+        await finish(client)
+        assert [line[:2] for line in lines(client)] == [
+            *[(i, 0) for i in range(24)],
+            *[(i, 1) for i in range(4, 24)],
+            *[(i, 0) for i in range(24, 40)],
+        ]
+
+
+# Faults
+
+
+async def test_a_correction_that_does_not_fit_its_frame_harms_nothing() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(3))
+        await client.frames(3)
+        client.say(click(1, 1, (1000, 5)), click(7, 1, (1000, 5)))
+        await client.until(lambda: len(client.problems) == 2)
+        assert violations(client) == [["prompt.points[0]"]] * 2
+        await finish(client)
+        assert len(lines(client)) == 3, "nothing was sent again"
+        assert set(client.session._tracker.objects) == set()
+
+
+async def test_a_broken_mask_is_answered() -> None:
+    broken = EncodedMask(MaskEncoding.PNG, HEIGHT, WIDTH, b"\x89PNG\r\n\x1a\n")
+    given = GivenPrompt(Prompt(1, 1, mask=np.ones((1, 1), np.bool_)), broken)
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(3))
+        await client.frames(3)
+        client.say(events.PromptObject(given))
+        await client.until(lambda: client.problems)
+        assert violations(client)[0][0].startswith("prompt.mask")
+        await finish(client)
+        assert len(lines(client)) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "fields"),
+    [(InvalidArgument.of("mask", "is too small"), ["prompt.mask"]), (ResourceExhausted("no room"), [])],
+)
+async def test_what_the_engine_refuses_is_answered_and_the_rest_goes_on(error: MaskletError, fields: list[str]) -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), *video(4))
+        await client.frames(4)
+        client.engine.refuse = lambda job: error if not job.track and job.tasks[0].prompts[0].object_id == 1 else None
+        client.say(click(1, 2), click(2, 2))
+        await client.frames(6)
+        await finish(client)
+        assert violations(client) == [fields]
+        assert lines(client)[4:] == [(2, 1, [2]), (3, 1, [2])]
+
+
+async def test_conditioning_frames_stay_bounded() -> None:
+    async with talk(PATIENT) as client:
+        for index in range(8, 8 + MAX_CONDITIONING_FRAMES):
+            client.say(click(1, index))
+        client.say(*video(40))
+        await client.frames(40)
+        client.say(click(1, 3))
+        await client.until(lambda: client.problems)
+        assert isinstance(client.all(replies.Problem)[0].error, ResourceExhausted)
+        assert "has prompts on 32 frames, the most allowed" in client.problems[0]
+        client.say(click(1, 30))  # a correction is no conditioning frame
+        await client.until(lambda: lines(client)[-1][:2] == (39, 1))
+        await finish(client)
+        assert len(client.problems) == 1
+
+
+async def test_after_the_last_result_there_is_nothing_to_correct() -> None:
+    async with talk() as client:
+        client.say(click(1), *video(3))
+        await client.end()
+    assert len(client.all(replies.Done)) == 1
+
+
+async def test_a_client_that_half_closes_is_not_waited_for() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(3))
+        client.half_close()
+        await client.end()
+        assert client.all(replies.Done) == [replies.Done(3)]
+
+
+# Taken back
+
+
+async def test_a_prompt_that_waits_can_be_taken_back() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), click(1, 2), click(2, 2), events.ClearPrompts(1, 2), *[PICTURE] * 4, events.EndOfVideo())
+        await client.end()
+        assert client.problems == []
+        assert [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)] == [(0, 1), (2, 2)]
+
+
+async def test_a_correction_that_waits_can_be_taken_back() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), click(2), *video(4))
+        await client.frames(4)
+        client.engine.open_gate.clear()
+        client.say(click(2, 3))
+        await client.until(lambda: client.engine.running)
+        client.say(click(1, 2), events.ClearPrompts(1, 2))
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.frames(5)
+        await finish(client)
+        assert lines(client)[4:] == [(3, 1, [2])]
+
+
+async def test_what_was_applied_can_not_be_taken_back_here() -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(4))
+        await client.frames(4)
+        client.say(click(1, 2))
+        await client.frames(6)
+        client.say(*[events.ClearPrompts(*where) for where in ((1, 0), (1, 2), (1, 1), (2, 0))])
+        await client.until(lambda: len(client.problems) == 4)
+        errors = [problem.error for problem in client.all(replies.Problem)]
+        assert [type(error) for error in errors] == [FailedPrecondition, FailedPrecondition, NotFound, NotFound]
+        assert "was applied already: correct the object by another prompt, or remove it" in errors[0].message
+        assert "no prompt for object 1 on frame 1 waits" in errors[2].message
+        await finish(client)
+
+
+# Times: a frame every 40 ms.
+
+
+def at(seconds: float, object_id: int = 1) -> events.PromptObject:
+    return events.PromptObject(GivenPrompt(Prompt(object_id, pts_seconds=seconds, point_coords=[(5, 5)])))
+
+
+def prompted(client: Talk) -> list[tuple[int, int]]:
+    return [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frame_index"),
+    [
+        (-5, 0),
+        (0, 0),
+        (0.019, 0),
+        (0.02, 0),
+        (0.021, 1),
+        (0.06, 1),
+        (0.1, 2),
+        (0.101, 3),
+        (0.7, 17),
+        (0.76, 19),
+        (99, 19),
+    ],
+)
+async def test_a_time_is_its_nearest_frame_the_earlier_of_two(seconds: float, frame_index: int) -> None:
+    async with talk() as client:
+        client.say(at(seconds), *video(20))
+        await client.end()
+        assert prompted(client) == [(frame_index, 1)]
+        assert all(revision == 0 for _, revision, _ in lines(client)), "it was known before the frame was tracked"
+
+
+@pytest.mark.parametrize(("seconds", "frame_index"), [(0.13, 3), (0.059, 1), (0.06, 1), (0.061, 2), (0.2, 4)])
+async def test_a_time_that_went_by_corrects_its_nearest_frame(seconds: float, frame_index: int) -> None:
+    async with talk(PATIENT) as client:
+        client.say(click(1), *video(5))
+        await client.frames(5)
+        client.say(at(seconds))
+        await client.until(lambda: lines(client)[-1][:2] == (4, 1))
+        assert prompted(client)[-1] == (frame_index, 1)
+        await finish(client)
+
+
+async def test_of_a_live_stream_the_nearest_frame_may_turn_out_when_it_is_tracked() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), at(0.05), at(0.07, 2), picture_at(0.0), picture_at(0.04))
+        await client.frames(2)
+        await client.quiet()
+        assert prompted(client) == [(0, 1)]
+        client.say(picture_at(0.08))
+        await client.frames(5)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert prompted(client) == [(0, 1), (2, 2), (1, 1)]
+        assert lines(client) == [(0, 0, [1]), (1, 0, [1]), (2, 0, [1, 2]), (1, 1, [1]), (2, 1, [1])]
+
+
+async def test_a_live_stream_that_ends_before_a_time_gives_its_last_frame() -> None:
+    async with talk(LIVE) as client:
+        client.say(at(5.0), picture_at(0.0), picture_at(0.04))
+        await client.frames(2)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert prompted(client) == [(1, 1)]
+        assert lines(client)[2:] == [(1, 1, [1])]
+
+
+async def test_without_corrections_a_time_is_at_the_latest_the_next_frame() -> None:
+    async with talk(LIVE, correction_window=0) as client:
+        client.say(at(0.05), at(9.0, 2), picture_at(0.0), picture_at(0.04))
+        await client.frames(2)
+        client.say(picture_at(0.08), events.EndOfVideo())
+        await client.end()
+        assert prompted(client) == [(2, 1)]
+        assert violations(client) == [["prompt.pts_seconds"]]
+        assert "is 9 (object 2), but the video ended before" in client.problems[0]
+
+
+async def test_a_time_before_all_that_can_be_corrected() -> None:
+    async with talk(events.Configure(live=True, correction_window=3)) as client:
+        client.say(click(1), *[PICTURE] * 8, events.EndOfVideo())
+        await client.frames(8)
+        client.say(at(0.1))
+        await client.until(lambda: client.problems)
+        assert violations(client) == [["prompt.pts_seconds"]]
+        assert "the oldest is frame 5 at 0.2 s" in client.problems[0]
+        await finish(client)
+
+
+async def test_a_prompt_for_a_time_goes_with_its_object_and_counts() -> None:
+    async with talk(LIVE, max_objects=2) as client:
+        client.say(at(0.5), at(0.6, 2), at(0.7, 3), events.RemoveObject(1), PICTURE)
+        await client.frames(1)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert "object 3 is one too many" in client.problems[0]
+        assert {object_id for _, object_id in prompted(client)} == {2}
+
+
+def picture_at(seconds: float) -> events.Event:
+    return events.NextPicture(Picture("encoded", b"\x01", pts_seconds=seconds))
+
+
+# Skipped frames
+
+
+async def test_a_correction_for_a_skipped_frame_goes_to_the_next_one_that_was_tracked() -> None:
+    config = events.Configure(delivery=Delivery.LATEST, max_latency_seconds=0.001)
+    async with talk(config) as client:
+        client.say(click(1), PICTURE)
+        await client.frames(1)
+        client.engine.open_gate.clear()
+        client.say(PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(*[PICTURE] * 4)
+        await client.quiet()
+        client.engine.open_gate.set()
+        first, second, third = await client.frames(3)
+        assert third.skipped == (2, 3, 4)
+        assert (third.frame_index, client.engine.jobs[-1].frame_index) == (5, 2), "to memory it is the third"
+        client.say(click(1, 3))
+        await client.frames(4)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert prompted(client)[-1] == (5, 1)
+        assert [line[:2] for line in lines(client)] == [(0, 0), (1, 0), (5, 0), (5, 1)]
+        assert client.all(replies.FrameResult)[-1].skipped == ()
+        assert (first.frame_index, second.frame_index) == (0, 1)
+
+
+async def test_while_something_is_corrected_the_latest_frames_go_on_coming_and_old_ones_are_skipped() -> None:
+    config = events.Configure(delivery=Delivery.LATEST, max_latency_seconds=0.001)
+    async with talk(config) as client:
+        for count in range(1, 5):
+            client.say(*([click(1)] if count == 1 else []), PICTURE)
+            await client.frames(count)
+        client.engine.open_gate.clear()
+        client.say(click(1, 1))
+        await client.until(lambda: client.engine.running)
+        client.say(*[PICTURE] * 6)
+        await client.quiet()
+        client.engine.open_gate.set()
+        await client.frames(8)
+        client.say(events.EndOfVideo())
+        await client.end()
+        assert [line[:2] for line in lines(client)[4:]] == [(1, 1), (2, 1), (3, 1), (9, 0)]
+        last = client.all(replies.FrameResult)[-1]
+        assert last.skipped == (4, 5, 6, 7, 8)
+        assert (decode(last.objects[0].mask) == fake_mask(0, 4, corrections=1)).all(), "to memory it is the fifth"
+        assert client.engine.banks[0].frames == [0, 1, 2, 3, 4]

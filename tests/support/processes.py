@@ -1,0 +1,34 @@
+"""Decoding processes of this process, which is the server's too in many tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+
+def decoders() -> set[int]:
+    """Process ids of those that live: forked by the fork server, which is our child."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+            if status[0] != "Z":
+                parents[int(entry.name)] = int(status[1])
+    servers = {pid for pid, parent in parents.items() if parent == os.getpid() and _is_fork_server(pid)}
+    return {pid for pid, parent in parents.items() if parent in servers}
+
+
+def settle(goal: int, seconds: float = 15) -> None:
+    """Wait for the number of decoders to come down."""
+    deadline = time.monotonic() + seconds
+    while len(decoders()) > goal and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(decoders()) <= goal
+
+
+def _is_fork_server(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"masklet_server.video.worker.fork_server_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
