@@ -137,7 +137,8 @@ def write_counts(runs: npt.NDArray[np.int64]) -> bytes:
     place = np.arange(ends[-1]) - np.repeat(ends - characters, characters)
     groups = (np.repeat(numbers, characters) >> (_BITS * place)) & (_MORE - 1) | _MORE
     groups[ends - 1] &= _MORE - 1
-    return (groups + _FIRST_CHARACTER).astype(np.uint8).tobytes()
+    counts: bytes = (groups + _FIRST_CHARACTER).astype(np.uint8).tobytes()
+    return counts
 
 
 def read_counts(counts: bytes, height: int, width: int, *, field: str = "rle") -> npt.NDArray[np.int64]:
