@@ -97,8 +97,7 @@ async def put(client: Talk, height: int, width: int) -> None:
     """A frame of that size."""
     source = client.source
     pixels = np.zeros((source.image_size, source.image_size, 3), np.uint8)
-    await source._frames.put(Frame(source._fed, 0, Fraction(1), pixels, height, width))
-    source._fed += 1
+    await source.put_frame(Frame(source.fed, 0, Fraction(1), pixels, height, width))
 
 
 async def test_masks_have_the_size_of_their_frame_and_prompts_are_held_against_it() -> None:
