@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from masklet.errors import NotFound
-from masklet_server.engine.serving.jobs import LoadedModel
+from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Configure, Delivery

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,19 @@ from masklet.errors import MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
+from masklet_server.engine.serving.jobs import (
+    ApplyPrompt,
+    ClearPrompts,
+    ConsolidatePrompts,
+    FrameInput,
+    FrameOutput,
+    ObjectTask,
+    StreamContext,
+    Track,
+    TrackBackward,
+    TrackingJob,
+)
+from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.session.context import SessionContext
 from masklet_server.video.frame import Frame
 
@@ -58,8 +70,17 @@ class SessionJobs:
     """
 
     def __init__(self, context: SessionContext) -> None:
-        self._context = context
-        self._recent = RecentFeatures(context.options.encode_ahead)
+        options = context.options
+        self._engine = context.engine
+        self._idle = context.idle
+        self._recent = RecentFeatures(options.encode_ahead)
+        self._stream = StreamContext(
+            options.session_id,
+            options.model.name,
+            deterministic=options.config.deterministic,
+            return_logits=options.config.return_logits,
+            recent=self._recent,
+        )
 
     def has_features(self, frame_index: int) -> bool:
         """Whether the frame was encoded a short time ago, so that it need not be encoded again."""
@@ -68,6 +89,7 @@ class SessionJobs:
     def clear(self) -> None:
         """Let the features of recent frames go."""
         self._recent = RecentFeatures()
+        self._stream = replace(self._stream, recent=None)
 
     async def track(
         self, frame: TrackedFrame, tasks: Sequence[ObjectTask], upcoming: Sequence[npt.NDArray[np.uint8]] = ()
@@ -82,61 +104,36 @@ class SessionJobs:
         Raises:
             MaskletError: The engine can't do it. Each object's memory is as it was.
         """
-        return await self._run(self._job(frame, tasks, upcoming=upcoming))
+        return await self._run(Track(self._stream, _input(frame), tasks, upcoming))
 
     async def track_backward(
         self, frame: TrackedFrame, histories: Sequence[History], upcoming: Sequence[npt.NDArray[np.uint8]] = ()
     ) -> FrameOutput:
-        """As `track`, while time runs backward."""
-        tasks = [ObjectTask(history) for history in histories]
-        return await self._run(self._job(frame, tasks, reverse=True, upcoming=upcoming))
+        """As `track`, while time runs backward: `upcoming` are the frames before this one."""
+        return await self._run(TrackBackward(self._stream, _input(frame), histories, upcoming))
 
     async def apply_prompt(self, frame: TrackedFrame, memory: ObjectMemory, prompt: Prompt) -> FrameOutput:
-        """Apply a prompt to an object on a frame, without tracking the frame."""
-        return await self._run(self._job(frame, [ObjectTask(memory, (prompt,))], track=False))
+        """Apply a prompt to an object on a frame, without tracking the frame. Raises as `track` does."""
+        return await self._run(ApplyPrompt(self._stream, _input(frame), memory, prompt))
 
     async def clear_prompts(self, frame: TrackedFrame, history: History) -> FrameOutput:
-        """Take back an object's prompts on a frame."""
-        return await self._run(self._job(frame, [ObjectTask(history, clear=True)], track=False))
+        """Take back an object's prompts on a frame. Raises as `track` does."""
+        return await self._run(ClearPrompts(self._stream, _input(frame), history))
 
-    async def consolidate_prompts(self, frame: TrackedFrame, memories: Sequence[ObjectMemory]) -> FrameOutput:
-        """Encode the memories of prompts that were applied, without tracking a frame."""
-        tasks = [ObjectTask(memory) for memory in memories]
-        return await self._run(self._job(frame, tasks, track=False, settle=True))
+    async def consolidate_prompts(self, memories: Sequence[ObjectMemory]) -> FrameOutput:
+        """Encode the memories of applied prompts, for objects that no step follows. Raises as `track` does."""
+        return await self._run(ConsolidatePrompts(self._stream, memories))
 
-    def _job(
-        self,
-        frame: TrackedFrame,
-        tasks: Sequence[ObjectTask],
-        *,
-        track: bool = True,
-        settle: bool = False,
-        reverse: bool = False,
-        upcoming: Sequence[npt.NDArray[np.uint8]] = (),
-    ) -> FrameJob:
-        options, decoded = self._context.options, frame.frame
-        return FrameJob(
-            model=options.model.name,
-            stream=options.session_id,
-            frame_index=frame.step,  # the engine knows nothing of skipped frames
-            pixels=decoded.pixels,
-            height=decoded.height,
-            width=decoded.width,
-            tasks=tasks,
-            clip_length=frame.clip_length,
-            deterministic=options.config.deterministic,
-            track=track,
-            settle=settle,
-            reverse=reverse,
-            recent=self._recent,
-            upcoming=upcoming,
-            return_logits=options.config.return_logits,
-        )
-
-    async def _run(self, job: FrameJob) -> FrameOutput:
+    async def _run(self, job: TrackingJob) -> FrameOutput:
         try:
-            with self._context.idle.busy():
-                return await self._context.engine.track(job)
+            with self._idle.busy():
+                return await self._engine.run(job)
         except MaskletError as error:
             # The traceback refers to memories, and would keep them until a garbage collection.
             raise error.with_traceback(None) from error.__cause__
+
+
+def _input(frame: TrackedFrame) -> FrameInput:
+    """What the engine needs of a frame. It counts steps, and knows nothing of skipped frames."""
+    decoded = frame.frame
+    return FrameInput(frame.step, decoded.pixels, decoded.height, decoded.width, frame.clip_length)

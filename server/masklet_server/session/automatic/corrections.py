@@ -196,7 +196,7 @@ class Corrections:
             bank = await self._objects.load_snapshot(tracked.snapshots, index)
             if bank.last_frame == frame.step:
                 # The frame is corrected for a second time. After the first time, tracking has gone on.
-                self._answers.append(await self._jobs.consolidate_prompts(frame, [bank]))
+                self._answers.append(await self._jobs.consolidate_prompts([bank]))
             self._returning[object_id] = _Return(tracked, bank, index)
 
     def _take(self, frame: TrackedFrame) -> list[GivenPrompt]:

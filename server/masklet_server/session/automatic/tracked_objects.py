@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
-from masklet_server.engine.memory.snapshots import Trail
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.snapshots import BankSnapshots
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.automatic.visibility import Sighting, Visibility
 from masklet_server.session.context import SessionContext
@@ -37,7 +37,7 @@ class TrackedObject:
     corrected_frames: set[int] = field(default_factory=set)
     is_prompted_now: bool = False
     visibility: Visibility = field(default_factory=Visibility)
-    snapshots: Trail | None = None
+    snapshots: BankSnapshots | None = None
     snapshots_error: ResourceExhausted | None = None
 
     def observe(self, result: ObjectResult, frame: Frame) -> ObjectEvent | None:
@@ -62,7 +62,7 @@ class TrackedObjects:
         self.window = CorrectionWindow(options.correction_window, context.limits.correction_bytes)
         self._context = context
         self._objects: dict[int, TrackedObject] = {}
-        self._snapshot_file = Shelf(context.limits.max_history_bytes)
+        self._snapshot_file = TensorFile(context.limits.max_history_bytes)
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -78,7 +78,7 @@ class TrackedObjects:
         """Let all memories and frames go."""
         self._objects.clear()
         self.window.clear()
-        self._snapshot_file = Shelf(0)
+        self._snapshot_file = TensorFile(0)
 
     @property
     def banks(self) -> list[MemoryBank]:
@@ -125,7 +125,7 @@ class TrackedObjects:
         if self.window.redecoded is None:
             return TrackedObject(bank)
         bank.keeps_prompts = True
-        return TrackedObject(bank, snapshots=Trail(self._snapshot_file))
+        return TrackedObject(bank, snapshots=BankSnapshots(self._snapshot_file))
 
     # Snapshots
 
@@ -156,11 +156,11 @@ class TrackedObjects:
         for tracked in list(self._objects.values()):
             await self.save_snapshot(tracked, is_prompted=frame_index in tracked.conditioning_frames)
 
-    async def load_snapshot(self, snapshots: Trail, frame_index: int) -> MemoryBank:
+    async def load_snapshot(self, snapshots: BankSnapshots, frame_index: int) -> MemoryBank:
         """The memory as it was on the last frame with a snapshot, up to the given frame."""
         return await self._context.pool.run(functools.partial(self._load, snapshots, frame_index))
 
-    def _load(self, snapshots: Trail, frame_index: int) -> MemoryBank:
+    def _load(self, snapshots: BankSnapshots, frame_index: int) -> MemoryBank:
         data = snapshots.get(snapshots.before(frame_index))
         return self._context.engine.load_bank(self._context.options.model.name, data)
 

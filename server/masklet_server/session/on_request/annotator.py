@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectTask
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionContext
@@ -71,14 +71,14 @@ class Annotator:
         self._jobs = SessionJobs(context)
         self._send = _AnswerWriter(context.send, requests).send
         self._results = ResultSender(context, self._send)
-        self._history_file = Shelf(context.limits.max_history_bytes)
+        self._history_file = TensorFile(context.limits.max_history_bytes)
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
 
     def close(self) -> None:
         """Let all memories go."""
         self._reset()
-        self._history_file = Shelf(0)
+        self._history_file = TensorFile(0)
         self._jobs.clear()
 
     async def run(self) -> None:
@@ -215,7 +215,8 @@ class Annotator:
 
     async def _track_range(self, queued: QueuedRequest, frames: range, progress: _Progress, *, reverse: bool) -> None:
         if not frames:
-            await self._consolidate(progress.start)
+            # SAM 2 encodes the memories of prompts even if it then tracks no frame.
+            await self._jobs.consolidate_prompts(list(self.objects.values()))
             return
         async with BackgroundSender() as background:
             for index in frames:
@@ -249,11 +250,6 @@ class Annotator:
             return []
         known = [i for i in frames[: self._context.options.encode_ahead - 1] if i < len(self._frames)]
         return [frame.pixels for i in known if (frame := await self._frames.frame(i)) is not None]
-
-    async def _consolidate(self, frame_index: int) -> None:
-        """Encode the memories of prompts. SAM 2 does so even if it then tracks no frame."""
-        frame = await self._frame(frame_index, "propagate.start_frame_index")
-        await self._jobs.consolidate_prompts(frame, list(self.objects.values()))
 
     async def _turn(self, queued: QueuedRequest, index: int) -> TrackedFrame | None:
         """Wait until the frame can be tracked; None if the propagation is stopped, or there is no such frame."""
