@@ -13,15 +13,16 @@ from masklet.errors import InvalidArgument
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.serving.jobs import PicturePrompt
+from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture, PictureFormat
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.formats import PictureFormat
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 _T = TypeVar("_T")
 

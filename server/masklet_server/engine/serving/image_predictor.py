@@ -17,8 +17,8 @@ from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.network.mask_decoder import MASK_BIAS, MASK_SCALE
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.jobs import Candidate, PicturePrompt
 from masklet_server.engine.serving.mask_runs import runs_of
+from masklet_server.engine.serving.picture_jobs import Candidate, PicturePrompt
 
 # SAM2ImagePredictor.predict clamps the logits that may be fed back.
 LOGITS_LIMIT = 32.0

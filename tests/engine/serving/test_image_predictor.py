@@ -7,8 +7,8 @@ import torch
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import run_picture
-from masklet_server.engine.serving.jobs import PictureJob, PicturePrompt
-from masklet_server.engine.serving.picture import PictureCache, encode_picture, segment
+from masklet_server.engine.serving.image_predictor import PictureCache, encode_picture, segment
+from masklet_server.engine.serving.picture_jobs import PictureJob, PicturePrompt
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import synthetic
