@@ -166,7 +166,9 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
 async def test_a_slow_tracker_never_keeps_the_client_from_being_read() -> None:
     async with talk(LATEST, window=1) as client:
         client.engine.open_gate.clear()
-        client.say(click(), *[PICTURE] * 300, events.RemoveObject(7))
+        client.say(click(), PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(*[PICTURE] * 299, events.RemoveObject(7))
         await client.until(lambda: client.problems)
         await fed(client, 300)
         await asyncio.sleep(0.05)
