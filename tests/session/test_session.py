@@ -452,7 +452,7 @@ async def test_an_ack_of_what_was_never_sent_is_answered() -> None:
         await client.end()
         assert client.problems == [
             "ack.sequence: is 3, but the last response sent was 2",
-            "ack.sequence: is 1, but 2 was acknowledged before; it never goes back",
+            "ack.sequence: is 1, but 2 was acknowledged before; it must not go back",
         ]
 
 
