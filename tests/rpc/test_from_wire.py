@@ -270,5 +270,5 @@ def test_a_picture_prompt_has_everything_that_was_sent() -> None:
 
 def test_logits_of_a_wrong_size_are_refused() -> None:
     wrong = common_pb2.Logits(height=2, width=3, data=bytes(20))
-    with pytest.raises(InvalidArgument, match="has 20 bytes, 2x3 values of float32 have 24"):
+    with pytest.raises(InvalidArgument, match="has 20 bytes; 2x3 values of float32 have 24"):
         from_wire.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)
