@@ -119,7 +119,7 @@ class FastMemoryAttention:
         self._position = 0.1 * position.to(placement.device, placement.dtype)
 
     def start(self, current: Tensor) -> Tensor:
-        """In the first layer, features attend to themselves before any object matters; see `AnyMemoryAttention.start`."""
+        """Let the first layer's features attend to themselves; see `AnyMemoryAttention.start`."""
         return self._layers[0].attend_to_itself(current + self._position)
 
     def __call__(self, started: Tensor, memory: Tensor, memory_position: Tensor, spatial: int) -> Tensor:
