@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import typer
@@ -27,9 +28,24 @@ def commands() -> dict[str, Any]:
 
 def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     yield name, command
-    children: Mapping[str, Any] = getattr(command, "commands", {})
-    for child_name, child in children.items():
+    for child_name, child in _children_of(name, command).items():
         yield from _commands(f"{name} {child_name}", child)
+
+
+def _children_of(name: str, command: Any) -> dict[str, Any]:
+    """The subcommands. Those of other packages are found by entry point; what the app lists only hands on to them."""
+    children: dict[str, Any] = dict(getattr(command, "commands", {}))
+    if name == "masklet":
+        for entry in entry_points(group="masklet.commands"):
+            children[entry.name] = _loaded(entry.load())
+    return children
+
+
+def _loaded(target: Any) -> Any:
+    if not isinstance(target, typer.Typer):
+        function, target = target, typer.Typer(add_completion=False)
+        target.command()(function)
+    return typer.main.get_command(target)
 
 
 def options(command: Any) -> set[str]:
@@ -48,12 +64,12 @@ def render() -> str:
 
 
 def _section(name: str, command: Any) -> str:
-    parts = [f"## {name}", _help(command)]
-    if getattr(command, "commands", {}):
-        parts.append(table(("command", "what it does"), _children(name, command)))
-        return "\n\n".join(parts)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    parts.append(f"```text\n{' '.join([name, '[OPTIONS]', *(p.metavar or p.name.upper() for p in arguments)])}\n```")
+    children = list(_children(name, command))
+    taken = ["COMMAND ..."] if children else [p.metavar or p.name.upper() for p in arguments]
+    parts = [f"## {name}", _help(command), f"```text\n{' '.join([name, '[OPTIONS]', *taken])}\n```"]
+    if children:
+        parts.append(table(("command", "what it does"), children))
     if arguments:
         parts.append(table(("argument", "meaning"), [(f"`{p.metavar}`", _text(p.help or "")) for p in arguments]))
     for panel, parameters in _panels(command).items():
@@ -63,7 +79,7 @@ def _section(name: str, command: Any) -> str:
 
 
 def _children(name: str, command: Any) -> Iterator[tuple[str, str]]:
-    for child_name, child in command.commands.items():
+    for child_name, child in _children_of(name, command).items():
         anchor = f"{name} {child_name}".replace(" ", "-")
         yield f"[`{name} {child_name}`](#{anchor})", _text((child.help or "").split("\n\n")[0])
 
