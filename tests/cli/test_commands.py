@@ -20,7 +20,7 @@ import typer
 from PIL import Image
 
 import masklet
-from masklet.cli import _plugins, main
+from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
@@ -329,7 +329,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     def entry_points(group: str, **_: object) -> list[EntryPoint]:
         return [EntryPoint(name, value, group) for name, value in entries.items()]
 
-    monkeypatch.setattr(_plugins, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
 
 
 def test_without_server_one_is_started_inside(
@@ -376,7 +376,7 @@ def plugin_app(monkeypatch: pytest.MonkeyPatch, **entries: str) -> typer.Typer:
     stand_in(monkeypatch, **entries)
     app = typer.Typer()
     app.callback()(lambda: None)
-    _plugins.add_commands(app)
+    plugins.add_commands(app)
     return app
 
 

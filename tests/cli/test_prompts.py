@@ -10,7 +10,7 @@ import pytest
 import typer
 from PIL import Image
 
-from masklet.cli._prompts import read_prompts
+from masklet.cli.prompts import read_prompts
 
 
 @pytest.mark.parametrize(

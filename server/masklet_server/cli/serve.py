@@ -19,7 +19,7 @@ from masklet_server import logs
 from masklet_server.settings import LoadedSettings, Settings, flag_of, load_settings
 
 if TYPE_CHECKING:
-    from masklet_server.engine.serving.jobs import LoadedModel  # brings torch
+    from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
 
 
 def serve(config: Path | None, print_config: bool, **flags: Any) -> None:

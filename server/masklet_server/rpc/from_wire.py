@@ -13,7 +13,7 @@ from masklet.errors import InvalidArgument
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.serving.jobs import PicturePrompt
+from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from masklet_server.masks import encoding as masks
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events

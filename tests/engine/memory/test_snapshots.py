@@ -10,21 +10,21 @@ import torch
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.memory.snapshots import Trail
-from masklet_server.engine.memory.tensor_file import Shelf
-from masklet_server.engine.serving.batch import run_frames
+from masklet_server.engine.memory.snapshots import BankSnapshots
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.serving.batch import run_jobs
 from tests.support.engine import click, job, small_network
 
 
 def step(bank: MemoryBank, frame_index: int) -> torch.Tensor:
     """The mask ``bool[H, W]`` of the next frame; the object is prompted on the first one."""
-    (output,) = run_frames(small_network(), [job(bank, frame_index, [click()] if frame_index == 0 else [])])
+    (output,) = run_jobs(small_network(), [job(bank, frame_index, [click()] if frame_index == 0 else [])])
     return torch.from_numpy(output.objects[0].mask)
 
 
 @pytest.mark.parametrize("policy", list(MemoryPolicy))
 def test_from_each_state_on_the_masks_are_the_same(policy: MemoryPolicy) -> None:
-    bank, trail = MemoryBank("nano", correction_window=7, memory_policy=policy), Trail(Shelf(10**9))
+    bank, trail = MemoryBank("nano", correction_window=7, memory_policy=policy), BankSnapshots(TensorFile(10**9))
     bank.keeps_prompts = True
     masks = []
     for index in range(14):
@@ -43,8 +43,8 @@ def test_from_each_state_on_the_masks_are_the_same(policy: MemoryPolicy) -> None
 
 
 def test_a_state_takes_the_place_of_those_after_it() -> None:
-    bank, shelf = MemoryBank("nano", correction_window=20), Shelf(10**9)
-    trail = Trail(shelf)
+    bank, shelf = MemoryBank("nano", correction_window=20), TensorFile(10**9)
+    trail = BankSnapshots(shelf)
     for index in range(9):
         step(bank, index)
         trail.put(bank, is_needed=True)
@@ -64,10 +64,10 @@ def test_a_state_takes_the_place_of_those_after_it() -> None:
 def test_nothing_of_it_is_in_memory_and_its_space_is_bounded() -> None:
     bank = MemoryBank("nano")
     step(bank, 0)
-    probe = Shelf(10**9)
-    Trail(probe).put(bank, is_needed=True)
-    shelf = Shelf(3 * probe.size)
-    trail = Trail(shelf)
+    probe = TensorFile(10**9)
+    BankSnapshots(probe).put(bank, is_needed=True)
+    shelf = TensorFile(3 * probe.size)
+    trail = BankSnapshots(shelf)
     trail.put(bank, is_needed=True)
     trail.get(0)
     assert all(piece.is_away for state in trail._states.values() for piece in state.pieces)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from masklet.errors import ResourceExhausted
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.tensor_file import TensorFile
 
 PARTS = {
     "pointer": torch.randn(7),
@@ -22,7 +22,7 @@ def test_what_is_put_away_comes_back_bit_for_bit(inference: bool) -> None:
     with torch.inference_mode(inference):
         parts = {name: tensor.clone() for name, tensor in PARTS.items()}
         parts["features"][0, 0, :3] = torch.tensor([float("nan"), float("inf"), -0.0])
-        kept = Shelf(10_000).keep(parts)
+        kept = TensorFile(10_000).keep(parts)
         assert (kept.nbytes, kept.is_away) == (SIZE, False)
         kept.put_away()
         assert (kept.nbytes, kept.is_away) == (0, True)
@@ -37,7 +37,7 @@ def test_what_is_put_away_comes_back_bit_for_bit(inference: bool) -> None:
 
 
 def test_nothing_is_written_twice() -> None:
-    shelf = Shelf(10_000)
+    shelf = TensorFile(10_000)
     kept = shelf.keep(PARTS)
     for _ in range(3):
         kept.put_away()
@@ -47,7 +47,7 @@ def test_nothing_is_written_twice() -> None:
 
 
 def test_space_is_used_again() -> None:
-    shelf = Shelf(2 * SIZE)
+    shelf = TensorFile(2 * SIZE)
     kept = [shelf.keep(PARTS), shelf.keep(PARTS)]
     for one in kept:
         one.put_away()
@@ -61,7 +61,7 @@ def test_space_is_used_again() -> None:
 
 
 def test_the_bound_is_named_and_nothing_is_lost_at_it() -> None:
-    shelf = Shelf(SIZE)
+    shelf = TensorFile(SIZE)
     first, second = shelf.keep(PARTS), shelf.keep(PARTS)
     first.put_away()
     with pytest.raises(ResourceExhausted, match=f"max_history_bytes = {SIZE} bytes; remove_object and reset"):
@@ -74,7 +74,7 @@ def test_the_bound_is_named_and_nothing_is_lost_at_it() -> None:
 
 
 def test_a_full_disk_leaves_the_space_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = Shelf(SIZE)
+    shelf = TensorFile(SIZE)
     kept = shelf.keep(PARTS)
     with monkeypatch.context() as patch:
         patch.setattr("masklet_server.scratch.os.pwrite", _full)
@@ -91,7 +91,7 @@ def _full(*_: object) -> int:
 def test_no_garbage_collection_is_needed() -> None:
     gc.disable()
     try:
-        shelf = Shelf(SIZE)
+        shelf = TensorFile(SIZE)
         for _ in range(5):
             shelf.keep(PARTS).put_away()
     finally:

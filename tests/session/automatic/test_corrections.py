@@ -16,7 +16,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.picture import Picture
-from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask
+from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask, is_tracking, prompts_in
 from tests.support.session import Talk, click, ids, talk, video
 
 PICTURE = events.NextPicture(Picture("encoded", b"\x01"))
@@ -81,13 +81,13 @@ async def test_the_corrected_frame_is_prompted_and_not_tracked_and_those_after_i
         client.say(click(1, 3))
         await client.frames(9)
         again = client.engine.jobs[6:]
-        assert [(job.frame_index, job.track, len(job.tasks[0].prompts)) for job in again] == [
+        assert [(job.frame.index, is_tracking(job), len(prompts_in(job))) for job in again] == [
             (3, False, 1),
             (4, True, 0),
             (5, True, 0),
         ]
-        assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in again)
-        assert {job.clip_length for job in client.engine.jobs} == {6}
+        assert all((job.frame.pixels == client.engine.jobs[job.frame.index].frame.pixels).all() for job in again)
+        assert {job.frame.clip_length for job in client.engine.jobs} == {6}
         await finish(client)
 
 
@@ -233,7 +233,7 @@ async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
         again = client.all(replies.FrameResult)[8:]
         assert [known_corrections(r, 1, 0) for r in again] == [1, 1, 2, 2]
         assert [known_corrections(r, 2, 1) for r in again[1:]] == [1, 1, 1]
-        assert [len(job.tasks) for job in client.engine.jobs[8:] if job.track] == [1, 2, 2]
+        assert [len(job.memories) for job in client.engine.jobs[8:] if is_tracking(job)] == [1, 2, 2]
         await finish(client)
 
 
@@ -496,7 +496,7 @@ async def test_what_the_engine_refuses_is_answered_and_the_rest_goes_on(error: M
     async with talk(PATIENT) as client:
         client.say(click(1), click(2), *video(4))
         await client.frames(4)
-        client.engine.refuse = lambda job: error if not job.track and job.tasks[0].prompts[0].object_id == 1 else None
+        client.engine.refuse = lambda job: error if not is_tracking(job) and prompts_in(job)[0].object_id == 1 else None
         client.say(click(1, 2), click(2, 2))
         await client.frames(6)
         await finish(client)
@@ -698,7 +698,7 @@ async def test_a_correction_for_a_skipped_frame_goes_to_the_next_one_that_was_tr
         client.engine.open_gate.set()
         first, second, third = await client.frames(3)
         assert third.skipped == (2, 3, 4)
-        assert (third.frame_index, client.engine.jobs[-1].frame_index) == (5, 2), "to memory it is the third"
+        assert (third.frame_index, client.engine.jobs[-1].frame.index) == (5, 2), "to memory it is the third"
         client.say(click(1, 3))
         await client.frames(4)
         client.say(events.EndOfVideo())

@@ -12,7 +12,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.automatic.frame_reader import FrameFeed
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, FakeClip, FakeEngine
+from tests.support.fakes import BROKEN, FakeClip, FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
 
@@ -64,7 +64,7 @@ async def test_every_job_of_a_session_knows_the_clips_length(frames: int, length
     async with talk() as client:
         client.say(click(), *video(frames))
         await client.end()
-        assert [job.clip_length for job in client.engine.jobs] == [length] * frames
+        assert [job.frame.clip_length for job in client.engine.jobs] == [length] * frames
 
 
 async def test_nothing_is_tracked_before_the_length_is_known() -> None:
@@ -75,7 +75,7 @@ async def test_nothing_is_tracked_before_the_length_is_known() -> None:
         assert client.engine.jobs == []
         client.say(events.VideoChunk(bytes(1)))
         await client.frames(16)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
 
 
 async def test_prompts_are_in_time_while_the_session_looks_ahead() -> None:
@@ -91,14 +91,14 @@ async def test_a_stream_whose_length_is_told_starts_at_once() -> None:
     async with talk(events.Configure(frame_count=16)) as client:
         client.say(click(), events.VideoChunk(bytes(1)))
         await client.frames(1)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
 
 
 async def test_a_wrong_count_is_answered_at_the_end() -> None:
     async with talk(events.Configure(frame_count=5)) as client:
         client.say(click(), *video(4))
         await client.end()
-        assert [job.clip_length for job in client.engine.jobs] == [5] * 4
+        assert [job.frame.clip_length for job in client.engine.jobs] == [5] * 4
         (problem,) = client.problems
         assert problem.startswith("config.frame_count: said 5, but the video had 4 frames")
 
@@ -210,7 +210,7 @@ async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool,
     async with talk(events.Configure(deterministic=deterministic), engine=engine) as client:
         client.say(click(), events.VideoChunk(bytes(range(20))), events.EndOfVideo())
         await client.end()
-    told = [[int(pixels[0, 0, 0]) for pixels in job.upcoming] for job in engine.jobs]
+    told = [upcoming(job) for job in engine.jobs]
     assert len(told) == 20
     if deterministic or encode_ahead == 1:
         assert told == [[]] * 20
@@ -218,4 +218,4 @@ async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool,
         assert told[0] == [1, 2, 3], "four in one pass"
         assert all(following == list(range(i + 1, i + 1 + len(following))) for i, following in enumerate(told))
         assert sum(map(len, told)) > 40
-    assert len({id(job.recent) for job in engine.jobs}) == 1
+    assert len({id(job.stream.recent) for job in engine.jobs}) == 1

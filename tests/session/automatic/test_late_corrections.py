@@ -26,7 +26,7 @@ from tests.session.automatic.test_corrections import (
     prompted,
     violations,
 )
-from tests.support.fakes import FakeBank, FakeClip
+from tests.support.fakes import FakeBank, FakeClip, is_tracking
 from tests.support.session import Talk, click, ids, talk, video
 
 # The session waits for the client's acks before it ends, so that all frames can be corrected.
@@ -73,8 +73,13 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
         # Brought back to frame 5, and read again up to those that are kept.
         assert clip_of(client).readings == [list(range(6, 17))]
         jobs = client.engine.jobs[20:]
-        assert [(job.frame_index, job.track) for job in jobs[:4]] == [(6, True), (7, True), (8, True), (8, False)]
-        assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in jobs)
+        assert [(job.frame.index, is_tracking(job)) for job in jobs[:4]] == [
+            (6, True),
+            (7, True),
+            (8, True),
+            (8, False),
+        ]
+        assert all((job.frame.pixels == client.engine.jobs[job.frame.index].frame.pixels).all() for job in jobs)
         assert clip_of(client).reading == 0
         # Its memory is as bounded as before: the last frames can be corrected, and no more is held for it.
         (bank, _) = [followed.bank for followed in client.session._tracker.objects.values()]
@@ -162,7 +167,7 @@ async def test_one_that_comes_too_late_to_be_brought_back_waits_for_the_next_way
         await client.frames(30)
 
         def say_more(job: FrameJob) -> None:
-            if job.frame_index == 12:
+            if job.frame.index == 12:
                 client.engine.refuse = lambda _: None
                 client.say(click(2, 14), click(1, 3))  # the second object would have to be tracked from frame 10 on
 
@@ -258,7 +263,7 @@ async def test_an_object_removed_on_its_way_back_is_forgotten() -> None:
         client.engine.open_gate.clear()
         client.say(click(1, 9))
         await client.until(lambda: client.engine.running)
-        assert client.engine.jobs[-1].frame_index == 6
+        assert client.engine.jobs[-1].frame.index == 6
         client.say(events.RemoveObject(1))
         await client.quiet()
         client.engine.open_gate.set()
@@ -298,7 +303,7 @@ async def test_what_the_engine_refuses_leaves_the_object_as_it_was() -> None:
     async with narrow() as client:
         client.say(click(1), *video(20))
         await client.frames(20)
-        client.engine.refuse = lambda job: None if job.track else InvalidArgument.of("mask", "is too small")
+        client.engine.refuse = lambda job: None if is_tracking(job) else InvalidArgument.of("mask", "is too small")
         client.say(click(1, 9), click(5, 9))
         await client.until(lambda: len(client.problems) == 2)
         assert violations(client) == [["prompt.mask"]] * 2

@@ -44,10 +44,10 @@ async def test_the_first_frame_of_a_live_stream_is_tracked_at_once(
     async with talk(config) as client:
         client.say(click(), video)
         await client.frames(1)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
         client.say(events.EndOfVideo())
         await client.end()
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
         assert client.all(replies.Done) == [replies.Done(1)]
 
 
@@ -159,7 +159,7 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
         assert results[1].skipped[0] == 1
         assert results[-1].frame_index == 20, "the newest is never skipped"
         # The bank knows consecutive numbers alone; the fake engine refuses anything else.
-        assert [job.frame_index for job in client.engine.jobs] == list(range(len(results)))
+        assert [job.frame.index for job in client.engine.jobs] == list(range(len(results)))
         assert client.all(replies.Done) == [replies.Done(len(results))], "frames tracked"
         assert results[0].latency_seconds > 0
 

@@ -30,7 +30,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
 from masklet_server.video.picture import Picture
-from tests.support.fakes import FakeEngine
+from tests.support.fakes import FakeEngine, prompts_in
 from tests.support.session import Talk, click
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class Client(RuleBasedStateMachine):
     @rule(refuses=st.booleans())
     def make_the_engine_refuse_prompts(self, refuses: bool) -> None:
         def refuse(job: FrameJob) -> Exception | None:
-            prompted = any(task.prompts for task in job.tasks)
+            prompted = bool(prompts_in(job))
             return InvalidArgument.of("mask", "is too small") if refuses and prompted else None
 
         self.talk.engine.refuse = refuse

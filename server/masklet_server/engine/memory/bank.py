@@ -229,7 +229,7 @@ class MemoryBank:
         """Not possible: what was tracked from the prompt has been forgotten."""
         raise FailedPrecondition("a memory bank takes no prompt back")
 
-    def settle(self, frame_index: int, memory: Memory) -> None:
+    def consolidate(self, frame_index: int, memory: Memory) -> None:
         """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
         prompted = self.prompted.pop(frame_index)
         if prompted.is_conditioning:

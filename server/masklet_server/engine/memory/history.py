@@ -2,9 +2,9 @@
 
 `SAM2VideoPredictor` keeps every frame's output for ever, so that it can be corrected, tracked again and read from
 either side. A history keeps as much, in the same order, but holds in memory only what the next step reads; the rest
-lies on a `Shelf`. Upstream's names: `conditioning` and `recent` are `cond_frame_outputs` and `non_cond_frame_outputs`,
-`prompted` is `temp_output_dict_per_obj`, `clicks` is `point_inputs_per_obj`, and `_tracked` is
-`frames_tracked_per_obj`.
+lies in a `TensorFile`. Upstream's names: `conditioning` and `recent` are `cond_frame_outputs` and
+`non_cond_frame_outputs`, `prompted` is `temp_output_dict_per_obj`, `clicks` is `point_inputs_per_obj`, and `_tracked`
+is `frames_tracked_per_obj`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from masklet.errors import FailedPrecondition
 from masklet_server.engine.memory.bank import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS, check_room
 from masklet_server.engine.memory.object_memory import Memory, Prompted
 from masklet_server.engine.memory.policies import MemoryPolicy, Policy
-from masklet_server.engine.memory.tensor_file import Kept, Shelf
+from masklet_server.engine.memory.tensor_file import Kept, TensorFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class History:
         shelf: Takes what is not needed soon.
     """
 
-    def __init__(self, model: str, shelf: Shelf) -> None:
+    def __init__(self, model: str, shelf: TensorFile) -> None:
         self.model = model
         self.memory_policy = MemoryPolicy.SAM2
         self.policy: Policy[Any] | None = None
@@ -213,7 +213,7 @@ class History:
         )
         self._put_away(frame_index, reverse=False)
 
-    def settle(self, frame_index: int, memory: Memory) -> None:
+    def consolidate(self, frame_index: int, memory: Memory) -> None:
         """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
         if self.prompted.pop(frame_index).is_conditioning:
             self.conditioning[frame_index] = self._entry(memory)

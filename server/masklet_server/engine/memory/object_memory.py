@@ -123,7 +123,7 @@ class ObjectMemory(Protocol):
     def clear_prompts(self, frame_index: int) -> None:
         """Take back what was prompted on the frame; FailedPrecondition where that cannot be."""
 
-    def settle(self, frame_index: int, memory: Memory) -> None:
+    def consolidate(self, frame_index: int, memory: Memory) -> None:
         """Turn a prompted frame into a remembered one."""
 
     def remember(self, frame_index: int, memory: Memory) -> None:

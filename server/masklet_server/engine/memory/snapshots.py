@@ -9,7 +9,7 @@ import torch
 
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.tensor_file import Kept, Shelf
+from masklet_server.engine.memory.tensor_file import Kept, TensorFile
 
 # Space on a shelf is used again for what is as large, and dumps differ: they are put away in pieces of one size.
 _PIECE = 512 * 1024
@@ -30,7 +30,7 @@ class _State:
     is_needed: bool
 
 
-class Trail:
+class BankSnapshots:
     """What one object's bank was like on some frames.
 
     A bank that is brought back from the last of these frames before another one, and tracked up to that, is what it
@@ -41,7 +41,7 @@ class Trail:
         shelf: Takes the states.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: TensorFile) -> None:
         self._shelf = shelf
         self._states: dict[int, _State] = {}
 

@@ -13,7 +13,7 @@ from masklet.errors import ResourceExhausted
 from masklet_server.scratch import ScratchFile
 
 
-class Shelf:
+class TensorFile:
     """Where the histories of one session put what lies far from the frame in hand.
 
     Its file is made when first needed, and freed when the shelf and all that was put on it are forgotten. Space of
@@ -89,7 +89,7 @@ class _Place:
 class Kept:
     """Some tensors, in memory or on a shelf. Nothing changes them, so that several histories may share it."""
 
-    def __init__(self, shelf: Shelf, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, shelf: TensorFile, tensors: Mapping[str, Tensor]) -> None:
         self._shelf = shelf
         self._tensors: dict[str, Tensor] | None = dict(tensors)
         self._places: dict[str, _Place] = {}

@@ -23,8 +23,18 @@ from typing import Protocol
 from masklet.errors import InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.snapshots import Trail
-from masklet_server.engine.serving.jobs import FrameOutput, ObjectOutput, ObjectTask
+from masklet_server.engine.memory.snapshots import BankSnapshots
+from masklet_server.engine.serving.jobs import (
+    ApplyPrompt,
+    ConsolidatePrompts,
+    FrameInput,
+    FrameOutput,
+    ObjectOutput,
+    ObjectTask,
+    StreamContext,
+    Track,
+    TrackingJob,
+)
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.automatic.correction_window import KeptFrame, KeptFrames
 from masklet_server.session.automatic.tracked_objects import Followed, Found, Outcome, check_prompted_frames
@@ -35,6 +45,10 @@ from masklet_server.session.replies import Problem, Send
 class CorrectionEngine(Protocol):
     """What corrections need of the tracker."""
 
+    @property
+    def stream(self) -> StreamContext:
+        """What all jobs of the session have in common."""
+
     def new_followed(self) -> Followed:
         """A new object."""
 
@@ -44,10 +58,8 @@ class CorrectionEngine(Protocol):
     async def decode(self, given: GivenPrompt) -> Prompt | None:
         """The prompt with its mask, or None where that is broken, which is then told already."""
 
-    async def ask_again(
-        self, kept: KeptFrame, tasks: Sequence[ObjectTask], *, track: bool, settle: bool = False
-    ) -> FrameOutput:
-        """Track a frame again, or only prompt it, or first encode the memories of earlier prompts."""
+    async def ask_again(self, job: TrackingJob) -> FrameOutput:
+        """Track a frame again, or prompt it, or encode the memories of earlier prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,10 +228,10 @@ class Corrections:
             bank = await self._pool.run(functools.partial(self._bring_back, followed.trail, index))
             if bank.last_frame == frame.taken.step:
                 # It is corrected once more; after the first time tracking has gone on.
-                await self._ask(frame, [ObjectTask(bank)], track=False, settle=True)
+                await self._ask(ConsolidatePrompts(self._engine.stream, [bank]))
             self._returning[object_id] = _Return(followed, bank, index)
 
-    def _bring_back(self, trail: Trail, frame_index: int) -> MemoryBank:
+    def _bring_back(self, trail: BankSnapshots, frame_index: int) -> MemoryBank:
         return self._engine.load_bank(trail.get(trail.before(frame_index)))
 
     def _take(self, frame: KeptFrame) -> list[GivenPrompt]:
@@ -248,7 +260,8 @@ class Corrections:
             return {}
         for bank in swept:
             bank.correction_window = self._kept.reach(frame)
-        output = await self._ask(frame, [ObjectTask(bank) for bank in (*swept, *returning)], track=True)
+        tasks = [ObjectTask(bank) for bank in (*swept, *returning)]
+        output = await self._ask(Track(self._engine.stream, _frame_input(frame), tasks))
         for followed in self._swept.values():
             await followed.leave_trail(self._pool, stride=self._stride)
         return dict(zip(ids, output.objects, strict=False))
@@ -295,16 +308,14 @@ class Corrections:
             bank = returned.bank
             bank.learn_prompts(followed.bank)
         try:
-            output = await self._ask(frame, [ObjectTask(bank, (prompt,))], track=False)
+            output = await self._ask(ApplyPrompt(self._engine.stream, _frame_input(frame), bank, prompt))
         except InvalidArgument as error:
             raise error.within("prompt") from None
         followed.bank = bank
         return output.prompts[0][0]
 
-    async def _ask(
-        self, frame: KeptFrame, tasks: Sequence[ObjectTask], *, track: bool, settle: bool = False
-    ) -> FrameOutput:
-        output = await self._engine.ask_again(frame, tasks, track=track, settle=settle)
+    async def _ask(self, job: TrackingJob) -> FrameOutput:
+        output = await self._engine.ask_again(job)
         self._answers.append(output)
         return output
 
@@ -313,6 +324,11 @@ class Corrections:
         if not followed.bank.was_tracked(frame.taken.step):
             frames = followed.prompted_frames | self._book.frames_of(given.object_id) | {frame.index}
             check_prompted_frames(given.object_id, len(frames) + self._book.times_of(given.object_id))
+
+
+def _frame_input(kept: KeptFrame) -> FrameInput:
+    frame = kept.taken.frame
+    return FrameInput(kept.taken.step, frame.pixels, frame.height, frame.width, kept.clip_length)
 
 
 def _lost(object_id: int, frame_index: int, why: ResourceExhausted | None) -> ResourceExhausted:

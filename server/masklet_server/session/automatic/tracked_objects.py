@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
-from masklet_server.engine.memory.snapshots import Trail
+from masklet_server.engine.memory.snapshots import BankSnapshots
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectOutput
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.automatic.frame_reader import TakenFrame
@@ -34,7 +34,7 @@ class Followed:
     corrected_frames: set[int] = field(default_factory=set)
     is_prompted_now: bool = False
     visibility: Visibility = field(default_factory=Visibility)
-    trail: Trail | None = None
+    trail: BankSnapshots | None = None
     lost_trail: ResourceExhausted | None = None
 
     async def leave_trail(self, pool: MaskPool, *, stride: int = 0) -> None:

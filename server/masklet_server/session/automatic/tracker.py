@@ -14,11 +14,12 @@ import numpy.typing as npt
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.snapshots import Trail
-from masklet_server.engine.memory.tensor_file import Shelf
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
+from masklet_server.engine.memory.snapshots import BankSnapshots
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.serving.jobs import FrameInput, FrameOutput, ObjectTask, StreamContext, Track, TrackingJob
+from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.masks.pool import MaskPool
-from masklet_server.session.automatic.correction_window import KeptFrame, KeptFrames
+from masklet_server.session.automatic.correction_window import KeptFrames
 from masklet_server.session.automatic.corrections import Corrections
 from masklet_server.session.automatic.frame_reader import FrameFeed, TakenFrame
 from masklet_server.session.automatic.redecoded_frames import EarlierFrames
@@ -57,6 +58,7 @@ class Tracker:
     Corrections of frames that were tracked come before new frames.
 
     Attributes:
+        stream: What all jobs of the session have in common.
         objects: Followed now, by id. An object joins when a frame with its first prompt is taken, and leaves through
             `remove`; frames that are under way keep those they began with.
     """
@@ -85,8 +87,14 @@ class Tracker:
         self._send = send
         self._size: tuple[int, int] | None = None
         self._encode_ahead = 1 if options.deterministic else engine.models[options.model].encode_ahead
-        self._recent = RecentFeatures(self._encode_ahead)
-        self._shelf = Shelf(limits.max_history_bytes)
+        self.stream = StreamContext(
+            options.stream,
+            options.model,
+            deterministic=options.deterministic,
+            return_logits=options.return_logits,
+            recent=RecentFeatures(self._encode_ahead),
+        )
+        self._shelf = TensorFile(limits.max_history_bytes)
         self._stride = limits.correction_window
         self._corrections = Corrections(
             self.objects, book, kept, engine=self, pool=pool, stride=self._stride, send=send
@@ -107,8 +115,8 @@ class Tracker:
         self.objects.clear()
         self._corrections.clear()
         self._kept.clear()
-        self._recent = RecentFeatures()
-        self._shelf = Shelf(0)
+        self.stream = replace(self.stream, recent=None)
+        self._shelf = TensorFile(0)
 
     async def run(self, frames: FrameFeed, clip: ClipSource | None = None) -> None:
         """Track every frame to the end of the video and send all results.
@@ -270,7 +278,7 @@ class Tracker:
         if self._kept.earlier is None:
             return Followed(bank)
         bank.keeps_prompts = True
-        return Followed(bank, trail=Trail(self._shelf))
+        return Followed(bank, trail=BankSnapshots(self._shelf))
 
     def load_bank(self, data: bytes) -> MemoryBank:
         """See `CorrectionEngine`."""
@@ -290,11 +298,11 @@ class Tracker:
     ) -> Outcome:
         sifted = False
         while entries:
-            job = self._job(taken, [ObjectTask(e.followed.bank, e.prompts) for e in entries], clip_length)
-            job = replace(job, upcoming=upcoming)
+            tasks = [ObjectTask(e.followed.bank, e.prompts) for e in entries]
+            job = Track(self.stream, frame_input(taken, clip_length), tasks, upcoming)
             try:
                 with self._idle.busy():
-                    output = await self._engine.track(job)
+                    output = await self._engine.run(job)
             except InvalidArgument:
                 if sifted:
                     raise
@@ -310,31 +318,12 @@ class Tracker:
             return Outcome(taken, prompted, objects, [entry.followed.visibility for entry in entries], [output])
         return Outcome(taken)
 
-    async def ask_again(
-        self, kept: KeptFrame, tasks: Sequence[ObjectTask], *, track: bool, settle: bool = False
-    ) -> FrameOutput:
+    async def ask_again(self, job: TrackingJob) -> FrameOutput:
         """See `CorrectionEngine`."""
-        job = self._job(kept.taken, tasks, kept.clip_length)
         with self._idle.busy():
-            return await self._engine.track(replace(job, track=track, settle=settle))
+            return await self._engine.run(job)
 
-    def _job(self, taken: TakenFrame, tasks: Sequence[ObjectTask], clip_length: int | None) -> FrameJob:
-        frame = taken.frame
-        return FrameJob(
-            model=self._options.model,
-            stream=self._options.stream,
-            frame_index=taken.step,  # memory knows nothing of skipped frames
-            pixels=frame.pixels,
-            height=frame.height,
-            width=frame.width,
-            tasks=tasks,
-            clip_length=clip_length,
-            deterministic=self._options.deterministic,
-            recent=self._recent,
-            return_logits=self._options.return_logits,
-        )
-
-    async def _sift(self, job: FrameJob, entries: Sequence[_Entry]) -> list[_Entry]:
+    async def _sift(self, job: Track, entries: Sequence[_Entry]) -> list[_Entry]:
         """The engine refused a frame: leave out the prompts that are to blame, answering each with its error.
 
         A failed job leaves all memories as they were, but says nothing of which prompt it was; so each is tried alone,
@@ -347,7 +336,7 @@ class Tracker:
                 task = ObjectTask(self._new_bank(), (prompt,))
                 try:
                     with self._idle.busy():
-                        await self._engine.track(replace(job, tasks=[task]))
+                        await self._engine.run(replace(job, tasks=[task]))
                 except InvalidArgument as error:
                     await self._send(Problem(error.within("prompt")))
                 else:
@@ -387,6 +376,14 @@ class Tracker:
             )
         )
         self._send_seconds = time.perf_counter() - start
+
+
+def frame_input(taken: TakenFrame, clip_length: int | None) -> FrameInput:
+    """What the engine is told of a frame."""
+    frame = taken.frame
+    return FrameInput(
+        taken.step, frame.pixels, frame.height, frame.width, clip_length
+    )  # memory knows no skipped frames
 
 
 def _with_event(result: ObjectResult, visibility: Visibility, frame: Frame) -> ObjectResult:

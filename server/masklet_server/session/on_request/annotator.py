@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,20 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.tensor_file import Shelf
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.serving.jobs import (
+    ApplyPrompt,
+    ClearPrompts,
+    ConsolidatePrompts,
+    FrameInput,
+    FrameOutput,
+    ObjectTask,
+    StreamContext,
+    Track,
+    TrackBackward,
+    TrackingJob,
+)
+from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.automatic.frame_reader import POINTER_FRAMES
@@ -80,9 +92,16 @@ class Annotator:
         self._idle = idle
         self._limits = limits
         self._write = send
-        self._shelf = Shelf(limits.max_history_bytes)
+        self._shelf = TensorFile(limits.max_history_bytes)
         self._encode_ahead = 1 if options.deterministic else engine.models[options.model].encode_ahead
-        self._features = RecentFeatures(self._encode_ahead)
+        self._recent = RecentFeatures(self._encode_ahead)
+        self._stream = StreamContext(
+            options.stream,
+            options.model,
+            deterministic=options.deterministic,
+            return_logits=options.return_logits,
+            recent=self._recent,
+        )
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
         self._requests = RequestQueue(limits)
@@ -112,8 +131,9 @@ class Annotator:
         self._reset()
         self._requests.clear()
         self._frames.close()
-        self._shelf = Shelf(0)
-        self._features = RecentFeatures()
+        self._shelf = TensorFile(0)
+        self._recent = RecentFeatures()
+        self._stream = replace(self._stream, recent=None)
 
     # What is done about it.
 
@@ -186,7 +206,7 @@ class Annotator:
         prompt = given.prompt if given.mask is None else await self._pool.run(given.decoded)
         history = self.objects.get(object_id) or self._engine.new_history(self._options.model, self._shelf)
         try:
-            output = await self._ask_engine(frame, [ObjectTask(history, (prompt,))], track=False)
+            output = await self._ask_engine(ApplyPrompt(self._stream, self._input(frame), history, prompt))
         except InvalidArgument as error:
             raise error.within("prompt") from None
         self.objects[object_id] = history
@@ -208,7 +228,7 @@ class Annotator:
         history = self.objects.get(request.object_id)
         if history is None:
             raise _unknown(request.object_id)
-        output = await self._ask_engine(frame, [ObjectTask(history, clear=True)], track=False)
+        output = await self._ask_engine(ClearPrompts(self._stream, self._input(frame), history))
         await self._show(frame.index, request.object_id, output)
 
     async def _show(self, frame_index: int, object_id: int, output: FrameOutput) -> None:
@@ -254,17 +274,22 @@ class Annotator:
 
     async def _pass(self, asked: Asked, frames: range, progress: _Progress, *, reverse: bool) -> None:
         if not frames:
-            await self._settle(progress.start)
+            # Upstream makes memories of prompts also where it then tracks nothing.
+            await self._ask_engine(ConsolidatePrompts(self._stream, list(self.objects.values())))
             return
         async with Sending() as sending:
             for index in frames:
                 if (frame := await self._turn(asked, index)) is None:
                     return
                 object_ids = sorted(self.objects)
-                tasks = [ObjectTask(self.objects[object_id]) for object_id in object_ids]
+                histories = [self.objects[object_id] for object_id in object_ids]
                 try:
                     upcoming = await self._upcoming(frames[frames.index(index) + 1 :], index)
-                    output = await self._ask_engine(frame, tasks, reverse=reverse, upcoming=upcoming)
+                    output = await self._ask_engine(
+                        TrackBackward(self._stream, self._input(frame), histories, upcoming)
+                        if reverse
+                        else Track(self._stream, self._input(frame), [ObjectTask(one) for one in histories], upcoming)
+                    )
                 except BaseException:
                     self._credits.give_back()
                     raise
@@ -273,16 +298,10 @@ class Annotator:
 
     async def _upcoming(self, frames: range, index: int) -> list[npt.NDArray[np.uint8]]:
         """Pictures of a pass's next frames that can be encoded together with this one's, as far as they are there."""
-        if index in self._features:
+        if index in self._recent:
             return []
         known = [i for i in frames[: self._encode_ahead - 1] if i < len(self._frames)]
         return [frame.pixels for i in known if (frame := await self._frames.frame(i)) is not None]
-
-    async def _settle(self, frame_index: int) -> None:
-        """Upstream makes memories of prompts also where it then tracks nothing."""
-        frame = await self._frame(frame_index, "propagate.start_frame_index")
-        tasks = [ObjectTask(history) for history in self.objects.values()]
-        await self._ask_engine(frame, tasks, track=False, settle=True)
 
     async def _turn(self, asked: Asked, index: int) -> Frame | None:
         """Wait until the frame can be tracked; None where it is not to be, or there is none."""
@@ -350,36 +369,13 @@ class Annotator:
         assert frame is not None
         return frame
 
-    async def _ask_engine(
-        self,
-        frame: Frame,
-        tasks: Sequence[ObjectTask],
-        *,
-        track: bool = True,
-        settle: bool = False,
-        reverse: bool = False,
-        upcoming: Sequence[npt.NDArray[np.uint8]] = (),
-    ) -> FrameOutput:
-        job = FrameJob(
-            model=self._options.model,
-            stream=self._options.stream,
-            frame_index=frame.index,
-            pixels=frame.pixels,
-            height=frame.height,
-            width=frame.width,
-            tasks=tasks,
-            clip_length=self._clip_length,
-            deterministic=self._options.deterministic,
-            track=track,
-            settle=settle,
-            reverse=reverse,
-            recent=self._features,
-            upcoming=upcoming,
-            return_logits=self._options.return_logits,
-        )
+    def _input(self, frame: Frame) -> FrameInput:
+        return FrameInput(frame.index, frame.pixels, frame.height, frame.width, self._clip_length)
+
+    async def _ask_engine(self, job: TrackingJob) -> FrameOutput:
         try:
             with self._idle.busy():
-                return await self._engine.track(job)
+                return await self._engine.run(job)
         except MaskletError as error:
             # Where it was raised refers to what is remembered, and would keep it until a garbage collection.
             raise error.with_traceback(None) from error.__cause__
