@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from docs.generate.markdown import page, table
-from masklet.cli._app import app
+from masklet.cli.app import app
 
 INTRODUCTION = """
 Every command prints this text with `--help`. Options that take a prompt may be repeated.

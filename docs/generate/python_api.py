@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, is_typeddict
 
 import masklet
 import masklet.compat
@@ -16,23 +18,32 @@ from docs.generate.markdown import anchor, page, table
 from masklet.errors import MaskletError
 
 INTRODUCTION = """
-Everything here is imported from `masklet`, or from `masklet.compat` where the heading says so. Shapes and dtypes are
+Everything here is imported from `masklet`, or from `masklet.compat` where the heading says so. Functions that draw are
+in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. Shapes and dtypes are
 written as `bool[H, W]`: H rows, W columns. Coordinates are pixels of the picture as shown, x to the right, y down.
 """
 
-# Names are put under the first heading whose test they pass.
-_SECTIONS = ("Clients", "Running calls", "Prompts and results", "Functions", "Errors", "masklet.compat")
+_SECTIONS = (
+    "Clients",
+    "Running calls",
+    "Options",
+    "Prompts and results",
+    "Drawing and run-lengths",
+    "Types",
+    "Errors",
+    "masklet.compat",
+)
 _MEMBERS_OF_EXCEPTIONS = {"with_traceback", "add_note", "args"}
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$")
-_ITEM = re.compile(r"^ {4}(\*{0,2}[\w, ]+): (.*)$")
+_ITEM = re.compile(r"^ {4}(\*{0,2}\w[\w, ]*): (.*)$")
 
 
 def public_names() -> dict[str, list[tuple[str, Any]]]:
     """Everything public by section: pairs of name and object."""
     found: dict[str, list[tuple[str, Any]]] = {section: [] for section in _SECTIONS}
     for name in masklet.__all__:
-        if not name.startswith("__"):
-            value = getattr(masklet, name)
+        value = getattr(masklet, name)
+        if not name.startswith("__") and not inspect.ismodule(value):
             found[_section_of(name, value)].append((name, value))
     for names in found.values():
         names.sort(key=lambda item: (item[0].removeprefix("Async"), item[0].startswith("Async")))
@@ -52,8 +63,12 @@ def render() -> str:
 
 
 def _section_of(name: str, value: Any) -> str:
+    if inspect.isroutine(value) or name == "Rle":
+        return "Drawing and run-lengths"
     if not inspect.isclass(value):
-        return "Functions"
+        return "Types"
+    if name.endswith("Options"):
+        return "Options"
     if issubclass(value, MaskletError) or name == "FieldViolation":
         return "Errors"
     if name.endswith("Client"):
@@ -72,9 +87,12 @@ def _error_tree() -> str:
 def _entry(name: str, value: Any) -> Iterator[str]:
     yield f"### {name}"
     if not inspect.isroutine(value) and not inspect.isclass(value):
-        yield _as_type(value)
+        definition, docstring = _alias(name)
+        yield f"```python\n{name} = {definition}\n```"
+        yield _prose(docstring)
         return
-    yield f"```python\n{_signature(name, value)}\n```"
+    if not is_typeddict(value):
+        yield f"```python\n{_signature(name, value)}\n```"
     yield _docstring(value)
     if inspect.isclass(value):
         for member, function in _members(value):
@@ -88,8 +106,22 @@ def _entry(name: str, value: Any) -> Iterator[str]:
                 yield _docstring(_bare(function))
 
 
-def _as_type(value: Any) -> str:
-    return f"A type: `{value}`.".replace("typing.", "").replace("collections.abc.", "")
+def _alias(name: str) -> tuple[str, str]:
+    """The definition of a type's name in the sources of `masklet`, and the docstring below it."""
+    for file in sorted(Path(masklet.__file__).parent.rglob("*.py")):
+        body = ast.parse(file.read_text()).body
+        for statement, below in zip(body, [*body[1:], None], strict=True):
+            if isinstance(statement, ast.Assign):
+                target, value = statement.targets[0], statement.value
+            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                target, value = statement.target, statement.value
+            else:
+                continue
+            if isinstance(target, ast.Name) and target.id == name:
+                docstring = below.value if isinstance(below, ast.Expr) else None
+                definition = value.value if isinstance(value, ast.Constant) else ast.unparse(value)
+                return str(definition), str(docstring.value) if isinstance(docstring, ast.Constant) else ""
+    raise LookupError(f"no source defines {name}")
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
