@@ -47,6 +47,12 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
             found[_section_of(name, value)].append((name, value))
     for names in found.values():
         names.sort(key=lambda item: (item[0].removeprefix("Async"), item[0].startswith("Async")))
+    for module in (masklet.drawing, masklet.rle):
+        shown = [value for _, value in found["Drawing and run-lengths"]]
+        for name, value in vars(module).items():
+            is_own = inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+            if is_own and value not in shown:
+                found["Drawing and run-lengths"].append((f"{module.__name__.partition('.')[2]}.{name}", value))
     found["masklet.compat"] = [(name, getattr(masklet.compat, name)) for name in masklet.compat.__all__]
     return found
 

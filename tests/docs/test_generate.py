@@ -54,8 +54,8 @@ def test_generated_pages_are_linked(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = python_api.render()
-    names = [name for name in masklet.__all__ if not name.startswith("__")]
-    for name in (*names, *masklet.compat.__all__):
+    names = {name for name in masklet.__all__ if not name.startswith("__")} - {"drawing", "rle"}
+    for name in (*names, *masklet.compat.__all__, "drawing.colour_of", "rle.find_runs"):
         assert f"### {name}\n" in page
     assert "#### Client.track\n" in page
     assert "#### FrameResult.masks\n" in page
