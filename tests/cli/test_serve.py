@@ -113,7 +113,7 @@ def test_print_config() -> None:
     ("arguments", "message"),
     [
         (["--window", "0"], "masklet serve: window: Input should be greater than or equal to 1 (from --window)"),
-        (["--address", "0.0.0.0:50051"], "masklet serve: 0.0.0.0:50051 can be reached from other machines"),
+        (["--address", "0.0.0.0:50051"], "masklet serve: other machines can reach 0.0.0.0:50051"),
         (["--config", "/no/such/file.toml"], "masklet serve: config: there is no file /no/such/file.toml"),
         (["--no-such-flag"], "No such option"),
     ],

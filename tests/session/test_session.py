@@ -19,7 +19,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Runs
@@ -228,7 +228,7 @@ async def test_a_removed_object_is_gone_from_the_next_frame_and_its_id_is_free()
         results = await client.frames(3)
         assert ids(results[2]) == [1, 2]
         assert shows(results[2].objects[0], 2, 2), "the id has a memory of its own the second time"
-        assert client.session._book.frames_of(1) == set(), "prompts that waited went with the object"
+        assert client.automatic.prompts.frames_of(1) == set(), "prompts that waited went with the object"
 
 
 async def test_an_object_removed_while_its_frame_is_tracked_is_still_shown_there() -> None:
@@ -258,7 +258,7 @@ async def test_removing_an_unknown_object_is_answered() -> None:
         await client.end()
         (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, NotFound)
-        assert problem.error.message == "object 5 is not followed, and no prompt for it waits"
+        assert problem.error.message == "object 5 is not tracked, and no prompt for it waits"
 
 
 async def test_an_object_takes_only_so_many_prompted_frames() -> None:
@@ -620,7 +620,7 @@ def assert_all_freed(client: Talk) -> None:
     assert all(source.closed for source in client.sources.made)
     assert client.engine.forgotten == [client.session.id]
     assert client.engine.running == 0
-    assert not client.session._tracker.objects
+    assert not client.automatic.objects
     assert not [task for task in asyncio.all_tasks() if client.session.id in task.get_name()]
 
 

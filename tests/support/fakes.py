@@ -218,7 +218,7 @@ class FakeEngine:
         assert isinstance(bank, FakeBank)
         return bank
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         assert model in self.models
         self.banks.append(FakeHistory(len(self.banks)))
         return cast("History", self.banks[-1])
@@ -317,6 +317,7 @@ class FakeSource:
         entered: Its process would be running by now.
         closed: It was left.
         taken: Frames that were taken from it.
+        fed: Frames that it was given.
     """
 
     def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
@@ -325,7 +326,7 @@ class FakeSource:
         self.taken = 0
         self._start = start
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
-        self._fed = 0
+        self.fed = 0
         self._first: Frame | None = None
         self._info: VideoInfo | None = None
 
@@ -340,9 +341,12 @@ class FakeSource:
 
     async def put(self, value: int, pts_seconds: float | None = None) -> None:
         pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
-        pts = self._fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
-        frame = Frame(self._fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
-        self._fed += 1
+        pts = self.fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
+        await self.put_frame(Frame(self.fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic()))
+
+    async def put_frame(self, frame: Frame) -> None:
+        """Give the source a frame of any kind."""
+        self.fed += 1
         await self._frames.put(frame)
 
     async def info(self) -> VideoInfo:
@@ -439,25 +443,16 @@ class FakePictures(FakeSource):
 
 
 class FakeLatestPictures(FakePictures):
-    """Takes pictures, and gives the latest of them when it is asked for one.
-
-    Attributes:
-        fed: Pictures that were fed.
-    """
+    """Takes pictures, and gives the latest of them when it is asked for one."""
 
     def __init__(self, image_size: int, *, max_latency_seconds: float, start: asyncio.Event | None = None) -> None:
         super().__init__(image_size, start=start)
-        self.fed = 0
         self.queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds)
 
     @property
     def has_waiting(self) -> bool:
         self._sort()
         return len(self.queue) > 0
-
-    async def feed(self, picture: Picture) -> None:
-        await super().feed(picture)
-        self.fed += 1
 
     async def _next(self) -> Frame | None:
         if self.has_waiting:

@@ -11,7 +11,7 @@ from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc.status import to_status
 from masklet_server.session import replies
-from masklet_server.session.visibility import ObjectEvent
+from masklet_server.session.replies import ObjectEvent
 
 _ENCODINGS = {
     MaskEncoding.COCO_RLE: common_pb2.MASK_ENCODING_COCO_RLE,

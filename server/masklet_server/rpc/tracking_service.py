@@ -17,6 +17,7 @@ from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
+from masklet_server.session.context import SessionResources
 from masklet_server.session.ports import SourceFactory
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
@@ -44,8 +45,13 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._sources = sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules)
         self._pool = MaskPool()
+        self._resources = SessionResources(
+            engine,
+            sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules),
+            self._pool,
+            settings.session_limits,
+        )
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
@@ -76,11 +82,8 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         async with contextlib.aclosing(self._events(request_iterator)) as incoming:
             session = Session(
                 configuration(await anext(incoming, None)),
-                engine=self._engine,
-                sources=self._sources,
-                pool=self._pool,
-                limits=self._settings.session_limits,
-                send=send,
+                self._resources,
+                send,
             )
             try:
                 await session.run(incoming)

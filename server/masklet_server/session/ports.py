@@ -36,7 +36,7 @@ class TrackingEngine(Protocol):
     def load_bank(self, model: str, data: bytes) -> MemoryBank:
         """A memory that was dumped; takes milliseconds, so not on the event loop."""
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """An empty memory for one object that is tracked on request."""
 
     async def run(self, job: TrackingJob) -> FrameOutput:

@@ -9,7 +9,7 @@ import pytest
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
@@ -315,7 +315,10 @@ async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() 
         await client.until(lambda: client.problems)
         assert violations(client) == [["prompt.frame_index"]]
         assert "is 6, which was tracked too long ago to be corrected; frames 7 to 9 can" in client.problems[0]
-        assert "sent as a file, or with PROPAGATION_ON_REQUEST, every frame can be" in client.problems[0]
+        assert (
+            "Every frame can be corrected in a clip that is sent as a file, and with PROPAGATION_ON_REQUEST"
+            in client.problems[0]
+        )
         client.say(click(1, 7))
         await client.frames(13)
         await finish(client)
@@ -360,7 +363,7 @@ async def test_corrections_that_are_off_are_late_prompts() -> None:
         (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, FailedPrecondition)
         assert "too late for frame 0, which is tracked already; frame 2 is the next" in problem.error.message
-        assert len(client.session._kept) == 0
+        assert len(client.automatic.objects.window) == 0
         assert client.engine.banks[0].correctable == set()
 
 
@@ -370,20 +373,20 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
     async with talk(LIVE, correction_bytes=most) as client:
 
         def held() -> int:
-            banks = [client.engine.banks[i] for i in range(len(client.session._tracker.objects))]
-            return client.session._kept.nbytes + sum(bank.correction_nbytes for bank in banks)
+            banks = [client.engine.banks[i] for i in range(len(client.automatic.objects))]
+            return client.automatic.objects.window.nbytes + sum(bank.correction_nbytes for bank in banks)
 
         client.say(click(1), *[PICTURE] * 30)
         await client.frames(30)
         await client.quiet()
-        assert len(client.session._kept) == 10
+        assert len(client.automatic.objects.window) == 10
         for object_id in range(2, 8):
             client.say(events.PromptObject(click(object_id).prompt, on_next_frame=True))
         client.say(*[PICTURE] * 20)
         await client.frames(50)
         await client.quiet()
         # Seven objects to a frame: each frame that is kept costs its pixels and seven times a bank's part.
-        assert len(client.session._kept) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
+        assert len(client.automatic.objects.window) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
         assert held() <= most
         assert all(len(bank.correctable) == 5 for bank in client.engine.banks)
         for object_id in range(2, 8):
@@ -391,7 +394,7 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
         client.say(ack(client), *[PICTURE] * 10)
         await client.frames(60)
         await client.quiet()
-        assert len(client.session._kept) == 10, "what is freed is used again"
+        assert len(client.automatic.objects.window) == 10, "what is freed is used again"
         client.say(click(1, 50))
         await client.frames(70)
         client.say(events.EndOfVideo())
@@ -418,9 +421,9 @@ async def test_everything_is_freed_with_the_session() -> None:
         await client.until(lambda: client.engine.running)
         client.task.cancel()
         await asyncio.gather(client.task, return_exceptions=True)
-        assert len(client.session._kept) == 0
-        assert client.session._tracker.objects == {}
-        assert client.session._tracker._corrections._swept == {}
+        assert len(client.automatic.objects.window) == 0
+        assert not client.automatic.objects
+        assert not client.automatic.tracker.corrections.under_way
 
 
 async def test_corrections_take_credits_and_wait_for_acks() -> None:
@@ -472,7 +475,7 @@ async def test_a_correction_that_does_not_fit_its_frame_harms_nothing() -> None:
         assert violations(client) == [["prompt.points[0]"]] * 2
         await finish(client)
         assert len(lines(client)) == 3, "nothing was sent again"
-        assert set(client.session._tracker.objects) == set()
+        assert set(client.automatic.objects) == set()
 
 
 async def test_a_broken_mask_is_answered() -> None:

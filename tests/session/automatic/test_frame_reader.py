@@ -9,18 +9,18 @@ import pytest
 
 from masklet.errors import DataLoss
 from masklet_server.session import events, replies
-from masklet_server.session.automatic.frame_reader import FrameFeed
+from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
 from tests.support.fakes import BROKEN, FakeClip, FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
 
-async def feed(frames: int, frame_count: int = 0) -> tuple[FrameFeed, FakeClip]:
+async def feed(frames: int, frame_count: int = 0) -> tuple[FrameReader, FakeClip]:
     source = FakeClip(16)
     await source.feed(bytes(frames))
     await source.end()
-    return FrameFeed(source, IdleWatch(60), frame_count=frame_count), source
+    return FrameReader(source, IdleWatch(60), ReaderOptions(frame_count=frame_count)), source
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None), (40, None)])
@@ -56,7 +56,7 @@ async def test_a_wrong_count_is_noticed_where_it_matters(promised: int, frames: 
     frame_feed, _ = await feed(frames, promised)
     while await frame_feed.next() is not None:
         pass
-    assert frame_feed.broken_promise() is broken
+    assert frame_feed.is_frame_count_wrong() is broken
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None)])
@@ -100,7 +100,7 @@ async def test_a_wrong_count_is_answered_at_the_end() -> None:
         await client.end()
         assert [job.frame.clip_length for job in client.engine.jobs] == [5] * 4
         (problem,) = client.problems
-        assert problem.startswith("config.frame_count: said 5, but the video had 4 frames")
+        assert problem.startswith("config.frame_count: is 5, but the video had 4 frames")
 
 
 @pytest.mark.parametrize("prompted", [0, 3, 15])
@@ -126,7 +126,7 @@ async def test_a_promise_of_too_few_frames_is_not_believed_any_longer() -> None:
 
 async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60))
+    subject = FrameReader(source, IdleWatch(60))
     async with subject.running():
         for _ in range(3):
             with pytest.raises(asyncio.TimeoutError):
@@ -140,10 +140,10 @@ async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
 
 async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
     async with subject.running():
         await source.feed(bytes([0, BROKEN]))
-        drawing = asyncio.create_task(subject.draw())
+        drawing = asyncio.create_task(subject.read_ahead())
         await asyncio.gather(drawing, return_exceptions=True)
         assert subject.take().frame.index == 0
         for _ in range(2):
@@ -153,10 +153,10 @@ async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> N
 
 async def test_pictures_are_drawn_no_further_than_the_window() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
     await source.feed(bytes(10))
     async with subject.running():
-        await subject.draw()
+        await subject.read_ahead()
         assert source.taken == 3
         assert [subject.take().frame.index for _ in range(3)] == [0, 1, 2]
 
@@ -165,7 +165,7 @@ async def test_pictures_are_drawn_no_further_than_the_window() -> None:
 async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | None) -> None:
     source = FakeClip(16)
     await source.feed(bytes(3))
-    subject = FrameFeed(source, IdleWatch(60), is_file=is_file)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(is_file=is_file))
     async with subject.running():
         await subject.next()
         frame = await subject.peek()
@@ -178,7 +178,7 @@ async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | 
 async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
     source = FakeClip(16)
     await source.feed(bytes(9))
-    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
     async with frame_feed.running():
         assert await frame_feed.ready()
         assert frame_feed.take().frame.index == 0
@@ -192,7 +192,7 @@ async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
 
 async def test_a_slow_source_keeps_nobody_waiting_for_more_than_the_next_frame() -> None:
     source = FakeClip(16)
-    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
     async with frame_feed.running():
         for index in range(5):
             await source.feed(bytes(1))

@@ -97,8 +97,7 @@ async def put(client: Talk, height: int, width: int) -> None:
     """A frame of that size."""
     source = client.source
     pixels = np.zeros((source.image_size, source.image_size, 3), np.uint8)
-    await source._frames.put(Frame(source._fed, 0, Fraction(1), pixels, height, width))
-    source._fed += 1
+    await source.put_frame(Frame(source.fed, 0, Fraction(1), pixels, height, width))
 
 
 async def test_masks_have_the_size_of_their_frame_and_prompts_are_held_against_it() -> None:
@@ -167,7 +166,9 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
 async def test_a_slow_tracker_never_keeps_the_client_from_being_read() -> None:
     async with talk(LATEST, window=1) as client:
         client.engine.open_gate.clear()
-        client.say(click(), *[PICTURE] * 300, events.RemoveObject(7))
+        client.say(click(), PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(*[PICTURE] * 299, events.RemoveObject(7))
         await client.until(lambda: client.problems)
         await fed(client, 300)
         await asyncio.sleep(0.05)

@@ -12,7 +12,7 @@ from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.serving.jobs import FrameJob, ObjectOutput
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
-from masklet_server.session.visibility import ObjectEvent
+from masklet_server.session.replies import ObjectEvent
 from tests.support.fakes import HEIGHT, WIDTH, FakeEngine, prompts_in
 from tests.support.session import Talk, click, talk, video
 

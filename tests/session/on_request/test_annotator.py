@@ -156,7 +156,7 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
             *("PromptResult", "Problem", "PromptResult", "Problem", "FrameResult"),
         ]
         await propagated(client, 2)
-        assert client.problems == ["prompt: bad", "object 7 is not followed"]
+        assert client.problems == ["prompt: bad", "object 7 is not tracked"]
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[1], [1], [1]]
 
 
@@ -378,7 +378,7 @@ async def test_clearing_shows_what_is_left() -> None:
         areas = [result.object.area for result in client.all(replies.PromptResult)]
         assert areas == [64, 64, 0, 64, 64]
         assert not client.all(replies.PromptResult)[2].object.visible
-        assert client.problems == ["object 1 has no prompt any more; prompt it anew or remove it"]
+        assert client.problems == ["object 1 has no prompt any more; prompt it again or remove it"]
         assert [d.stopped for d in client.all(replies.PropagationDone)] == [False, True, False]
 
 
@@ -389,7 +389,7 @@ async def test_reset_forgets_objects_and_revisions() -> None:
         assert revisions_of(client) == [0, 0, 1, 1, 0, 0]
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[1]] * 4 + [[2]] * 2
         assert client.problems == ["there is no object to track; send a prompt first"]
-        assert list(client.session._annotator.objects) == [2]  # type: ignore[union-attr]
+        assert list(client.on_request.annotator.objects) == [2]
 
 
 async def test_prompts_by_time() -> None:
@@ -424,8 +424,8 @@ def mask_prompt(mask: EncodedMask) -> events.PromptObject:
         (mask_prompt(EncodedMask(MaskEncoding.COCO_RLE, HEIGHT, WIDTH, b"0")), InvalidArgument, r"prompt\.mask"),
         (events.PromptObject(click().prompt, on_next_frame=True), InvalidArgument, r"prompt\.on_next_frame"),
         (ClearPrompts(1, 9), InvalidArgument, r"clear_prompts\.frame_index: is 9"),
-        (ClearPrompts(8, 0), NotFound, "object 8 is not followed"),
-        (RemoveObject(8), NotFound, "object 8 is not followed"),
+        (ClearPrompts(8, 0), NotFound, "object 8 is not tracked"),
+        (RemoveObject(8), NotFound, "object 8 is not tracked"),
         (Propagate(77), InvalidArgument, r"propagate\.start_frame_index: is 77, but the video has 5 frames"),
     ],
 )
@@ -527,10 +527,8 @@ async def test_cancelling_frees_everything_at_once() -> None:
         with pytest.raises(Cancelled):
             await asyncio.wait_for(client.end(), 1)
         assert client.source.closed
-        annotator = client.session._annotator
-        assert annotator is not None
-        assert annotator.objects == {}
-        assert annotator._frames._file is None
+        assert client.on_request.annotator.objects == {}
+        assert client.on_request.frames.nbytes == 0
         assert client.engine.forgotten == [client.session.id]
 
 

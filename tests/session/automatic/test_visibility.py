@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet_server.session.visibility import FRAMES_TO_DECIDE, ObjectEvent, Sighting, Visibility
+from masklet_server.session.automatic.visibility import FRAMES_TO_DECIDE, Sighting, Visibility
+from masklet_server.session.replies import ObjectEvent
 
 HEIGHT, WIDTH = 480, 640
 INSIDE, AT_RIGHT = (100, 100, 200, 200), (560, 100, 640, 200)

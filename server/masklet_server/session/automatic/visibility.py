@@ -7,8 +7,9 @@ make an event, on the last of them. An object starts as seen: it was prompted.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
+
+from masklet_server.session.replies import ObjectEvent
 
 # A logit of 1 is a probability of 0.73. Not above 0 SAM 2 shows no mask at all, which is "not seen" in any case.
 SEEN_OBJECT_SCORE = 1.0
@@ -23,19 +24,6 @@ NOT_SEEN_IOU = 0.4
 FRAMES_TO_DECIDE = 3
 # A mask this near the edge, in parts of the side, touches it: models draw in cells of 1/96 to 1/256 of the side.
 EDGE = 0.01
-
-
-class ObjectEvent(enum.Enum):
-    """What happened to an object."""
-
-    LOST = enum.auto()
-    """It is not seen any more, and was last seen within the picture."""
-
-    REACQUIRED = enum.auto()
-    """It is seen again."""
-
-    OUT_OF_VIEW = enum.auto()
-    """It is not seen any more, and was last seen at the picture's edge."""
 
 
 @dataclass(frozen=True)
