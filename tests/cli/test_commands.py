@@ -135,7 +135,7 @@ def test_few_of_many_events_are_told(clip: Path, capsys: pytest.CaptureFixture[s
     with FakeServer(Script(frame_count=15, events=dict.fromkeys(range(15), OUT_OF_VIEW))) as server:
         assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
     out = capsys.readouterr().out
-    assert "out of view at frame 9\nand 5 more of these\n" in out
+    assert "out of view at frame 9\nand 5 more such events\n" in out
 
 
 def test_the_memory_policy_is_asked_for(server: FakeServer, clip: Path) -> None:
@@ -163,7 +163,7 @@ def test_without_outputs_it_says_what_there_could_be(
     server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
-    assert "--overlay OUT.mp4, --masks DIR and --json FILE" in capsys.readouterr().err
+    assert "--overlay OUT.mp4, --masks DIR or --json FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert run_plugin(app, "--help") == 0
     out = capsys.readouterr().out
     assert "Start a server." in out
-    assert "Brought by other_package." in out
+    assert "A command of other_package." in out
     with pytest.raises(masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*masklet\[server\]"):
         app(["serve", "--address", "x"])
 

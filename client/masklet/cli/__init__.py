@@ -1,4 +1,4 @@
-"""The command line: `masklet track`, `masklet segment`, `masklet serve` and the rest."""
+"""The command line: `masklet track`, `masklet segment`, `masklet serve` and others."""
 
 from masklet.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The `masklet` command: its subcommands, and what it says and returns when one fails."""
+"""The `masklet` program: its commands, and what it prints and returns when one of them fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="masklet",
-    help="Follow objects through video with SAM 2: a click in, a mask per object per frame out.",
+    help="Track objects through video with SAM 2: give a click, get a mask for every frame.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,10 +38,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options of `masklet` itself, all of which act by themselves."""
+    """The options of `masklet` itself; each of them acts on its own."""
 
 
 app.command()(track)
@@ -52,12 +52,15 @@ plugins.add_commands(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line, by default the process's own, and leave the process.
+    """Run a command line, and end the process.
 
-    Exits with 0, with 1 after a failure (one line on stderr says what and why), with 2 where the command line itself
-    is wrong, and with 130 after Ctrl-C.
+    The exit status is 0 after success, 1 after a failure (one line on stderr says what failed and why), 2 where the
+    command line itself is wrong, and 130 after Ctrl-C.
+
+    Args:
+        arguments: The words of the command line; None: those of this process.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # what a person needs to know is in the exceptions
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # the exceptions say all that a person needs to know
     try:
         app(args=arguments, prog_name="masklet")
     except masklet.MaskletError as error:

@@ -1,4 +1,4 @@
-"""`masklet bench`."""
+"""`masklet bench`: how fast a server is, and where the time of a frame goes."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from masklet import Client, Timings, VideoInfo
     from masklet._media.uploads import VideoSource
 
-# The clip that is made where none is given: a bright disc that crosses a picture.
+# The clip that is made if none is given.
 _HEIGHT, _WIDTH, _FRAMES, _RADIUS = 720, 1280, 30, 90
 _STAGES = ("decode", "queue", "encode", "step", "mask", "send")
 
 
 @dataclass(frozen=True)
 class StreamRun:
-    """What one stream saw.
+    """What was measured on one stream.
 
     Attributes:
         seconds: From the call to its last result.
-        timings: Of its frames; those of the first, for which a decoder starts and the prompt is applied, left out.
+        timings: Of all frames but the first one, for which a decoder is started and the prompt applied.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class StreamRun:
 
     @property
     def frames(self) -> int:
-        """Results, the first included."""
+        """The number of results, with the first one."""
         return len(self.timings) + 1
 
 
@@ -65,14 +65,16 @@ def bench(
     video: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[VIDEO]", help="A video file or a folder of pictures; one is made where none is given."
+            metavar="VIDEO",
+            help="A video file or a folder of pictures. Default: a short clip that is made for the purpose.",
         ),
     ] = None,
     point: PointOption = None,
     box: BoxOption = None,
-    streams: Annotated[int, typer.Option(min=1, help="At once, all of the same video.")] = 1,
+    streams: Annotated[int, typer.Option(min=1, help="How many streams run at once, all with the same video.")] = 1,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures, too.", rich_help_panel="Results")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.", rich_help_panel="Results"),
     ] = None,
     model: ModelOption = None,
     server: ServerOption = None,
@@ -82,17 +84,17 @@ def bench(
     key: KeyOption = None,
     insecure: InsecureOption = False,
 ) -> None:
-    """Measure a server: where a frame's time goes, and how many frames a second it tracks.
+    """Measure how many frames a second a server tracks, and where the time of a frame goes.
 
-    Without prompts, whatever is in the middle of the first frame is followed. A stage that several frames or objects
-    ran through together counts in full for each of them.
+    Without prompts it tracks the object in the middle of the first frame. A stage that several frames or objects run
+    through together counts in full for each of them.
     """
     from masklet._media.uploads import video_path
 
     source: VideoSource = _make_clip() if video is None else video_path(video)
     prompts = read_prompts(points=point, boxes=box) if point or box else []
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
-        with waiting(f"tracking {streams} x {'a made-up clip' if video is None else video.name} ..."):
+        with waiting(f"tracking {streams} x {'a clip made for the purpose' if video is None else video.name} ..."):
             prompts = prompts or [_middle(_begin(client, source, [], model or ""))]
             _begin(client, source, prompts, model or "")
             runs = _run(client, source, prompts, model or "", streams)
@@ -112,7 +114,7 @@ def bench(
 
 
 def summary(runs: Sequence[StreamRun]) -> dict[str, Any]:
-    """Figures of streams that ran at once: frames a second, and milliseconds of each stage."""
+    """The figures of streams that ran at once: frames per second, and milliseconds of each stage."""
     rates = [run.frames / run.seconds for run in runs]
     times = [dataclasses.asdict(timings) for run in runs for timings in run.timings]
     return {
@@ -133,7 +135,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _begin(client: Client, video: VideoSource, prompts: list[Prompt], model: str) -> VideoInfo:
-    """Track a few frames, so that the server does once whatever it does once; what it says of the video."""
+    """Track a few frames, so that the server has done what it does only once; returns what it says of the video."""
     with client.track(video, prompts, model=model) as tracking:
         count = sum(1 for _ in zip(range(3), tracking, strict=False))
         if count < 2 or tracking.video is None:
@@ -142,13 +144,13 @@ def _begin(client: Client, video: VideoSource, prompts: list[Prompt], model: str
 
 
 def _run(client: Client, video: VideoSource, prompts: list[Prompt], model: str, streams: int) -> list[StreamRun]:
-    """Follow the same video as often as that, all at once."""
+    """Track the same video on several streams at once."""
     together = threading.Barrier(streams)
 
-    def follow(_: int) -> StreamRun:
+    def track(_: int) -> StreamRun:
         together.wait()
         start = time.perf_counter()
-        # Masks are decoded as by whoever needs them, which costs this side time and the server none.
+        # Masks are decoded, as a user would do; this takes time here and none on the server.
         results = [
             (frame.timings, len(frame.masks)) for frame in client.track(video, prompts, model=model, timings=True)
         ]
@@ -159,7 +161,7 @@ def _run(client: Client, video: VideoSource, prompts: list[Prompt], model: str, 
         return StreamRun(seconds, timings)
 
     with ThreadPoolExecutor(streams) as pool:
-        return list(pool.map(follow, range(streams)))
+        return list(pool.map(track, range(streams)))
 
 
 def _middle(video: VideoInfo) -> Prompt:
@@ -167,7 +169,7 @@ def _middle(video: VideoInfo) -> Prompt:
 
 
 def _make_clip() -> bytes:
-    """A disc that moves from the middle to the right over a picture with some texture, as H.264."""
+    """A clip in H.264: a bright disc that moves from the middle to the right, over a background with some texture."""
     import av
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, everything about the work itself on stderr."""
+"""What commands print: results on stdout; progress, warnings and errors on stderr."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from rich.text import Text
 _PLAIN_EVERY_SECONDS = 10.0
 
 Advance = Callable[[int, "int | None"], None]
-"""Say how many frames are done, and of how many, where that is known."""
+"""Reports how many frames are done, and of how many (None where that is not known)."""
 
 
 def out() -> Console:
-    """Stdout."""
+    """A console for results, on stdout."""
     return Console(highlight=False)
 
 
 def err() -> Console:
-    """Stderr."""
+    """A console for all else, on stderr."""
     return Console(stderr=True, highlight=False)
 
 
 def fail(message: str) -> NoReturn:
-    """Say in one line what went wrong, and leave with status 1."""
+    """Print in one line what went wrong, and exit with status 1."""
     err().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
     sys.exit(1)
 
 
 def object_label(object_id: int) -> Text:
-    """The object's id beside a patch of the colour it has in overlays."""
+    """The object's id beside a square in the colour that the object has in overlays."""
     from masklet.drawing import colour_of
 
     red, green, blue = colour_of(object_id)
@@ -44,7 +44,12 @@ def object_label(object_id: int) -> Text:
 
 
 def tell_written(files: Mapping[str, Path | None], *, otherwise: str) -> None:
-    """Say which files were written, by what they are; where there are none, say what else."""
+    """Print which files were written.
+
+    Args:
+        files: The path of each kind of file; None where it was not written.
+        otherwise: What to print where no file was written.
+    """
     written = {name: path for name, path in files.items() if path is not None}
     for name, path in written.items():
         out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
@@ -54,7 +59,7 @@ def tell_written(files: Mapping[str, Path | None], *, otherwise: str) -> None:
 
 @contextmanager
 def waiting(message: str) -> Iterator[None]:
-    """Show that something takes a while."""
+    """Show a message while the block runs."""
     console = err()
     if console.is_terminal:
         with console.status(message):
@@ -66,7 +71,7 @@ def waiting(message: str) -> Iterator[None]:
 
 @contextmanager
 def frame_progress(label: str) -> Iterator[Advance]:
-    """A progress bar on a terminal; elsewhere a line at the start and one every ten seconds."""
+    """Show how many frames are done: a bar on a terminal; elsewhere a line at the start and one every ten seconds."""
     console = err()
     if not console.is_terminal:
         console.print(label, soft_wrap=True, markup=False)
@@ -99,9 +104,9 @@ def _plain_progress(console: Console) -> Advance:
 
 
 class _RateColumn(ProgressColumn):
-    """Frames a second."""
+    """A column with the frames per second."""
 
     def render(self, task: Task) -> Text:
-        """The rate, once there is one."""
+        """The rate as text; empty until it is known."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:.1f} frames/s" if rate else "", style="progress.data.speed")

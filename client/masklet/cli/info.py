@@ -1,4 +1,4 @@
-"""`masklet info`."""
+"""`masklet info`: what a running server is and allows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def info(
     key: KeyOption = None,
     insecure: InsecureOption = False,
 ) -> None:
-    """Say what a running server is: its models, device, versions and limits."""
+    """Show the models, device, versions and limits of a running server."""
     with Access(server, token_file, ca, cert, key, insecure).connect() as client:
         _print(server, client.info())
 

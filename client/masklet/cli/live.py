@@ -1,11 +1,11 @@
-"""`masklet track` on cameras, network streams and pipes."""
+"""`masklet track` with cameras, network streams and pipes."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 from rich.text import Text
@@ -15,46 +15,33 @@ from masklet.cli.console import err
 from masklet.errors import FailedPrecondition, MaskletError
 
 if TYPE_CHECKING:
-    from masklet import Client, Live, Prompt
-    from masklet._protocol.options import MemoryPolicy
+    from masklet import Client, Live, LiveOptions, Prompt, TrackOptions
 
 DELIVERIES = ("latest", "lossless")
 
 
 @contextlib.contextmanager
-def following(
+def tracking_live(
     client: Client,
     source: str,
     prompts: Sequence[Prompt],
-    *,
     delivery: str | None,
-    model: str,
-    deterministic: bool,
-    memory_policy: MemoryPolicy,
+    options: TrackOptions,
 ) -> Iterator[Live]:
-    """A live call that a thread feeds from the source. Faults that can be mended are printed.
+    """A live call that a thread feeds from the source. Errors after which the stream goes on are printed.
 
     Args:
-        client: Whose server tracks.
+        client: The client of the server that tracks.
         source: As for `capture`.
-        prompts: What to follow.
-        delivery: None: lossless for pipes, whose writers can wait; the latest frames otherwise.
-        model: As for `Client.live`.
-        deterministic: As for `Client.live`.
-        memory_policy: As for `Client.live`.
+        prompts: What to track.
+        delivery: None: "lossless" for pipes, whose writers can wait; else "latest".
+        options: As for `Client.live`.
 
     Raises:
-        MaskletError: The source failed; raised where the block ends.
+        MaskletError: The source failed. It is raised at the end of the block.
     """
     chosen = delivery or ("lossless" if is_pipe(source) else "latest")
-    live = client.live(
-        prompts,
-        delivery=chosen,  # type: ignore[arg-type]  # checked by the call
-        model=model,
-        deterministic=deterministic,
-        memory_policy=memory_policy,
-        on_error=_warn,
-    )
+    live = client.live(prompts, **cast("LiveOptions", {**options, "delivery": chosen, "on_error": _warn}))
     failures: list[MaskletError] = []
 
     def film() -> None:
@@ -64,7 +51,7 @@ def following(
                     part.video, pts_seconds=part.pts_seconds, capture_time_nanoseconds=part.capture_time_nanoseconds
                 )
         except FailedPrecondition:
-            return  # the call has ended, and says itself why
+            return  # the call has ended; the loop over its results says why
         except MaskletError as error:
             failures.append(error)
             live.cancel()
@@ -72,7 +59,7 @@ def following(
             live.end()
 
     with live:
-        # A daemon: nothing interrupts a read from a camera that sends nothing.
+        # A daemon, because nothing interrupts a read from a camera that sends nothing.
         threading.Thread(target=film, name="masklet-capture", daemon=True).start()
         try:
             yield live
@@ -83,17 +70,17 @@ def following(
 
 
 def check_options(source: str, *, overlay: bool, delivery: str | None) -> None:
-    """Refuse what a live source cannot do.
+    """Refuse options that do not go with a live source.
 
     Raises:
         BadParameter: An option is wrong.
     """
     if overlay:
         raise typer.BadParameter(
-            f"{source} can be read but once: record it to a file first, and draw over that", param_hint="--overlay"
+            f"{source} can be read only once; record it into a file first, and track the file", param_hint="--overlay"
         )
     if delivery not in (None, *DELIVERIES):
-        raise typer.BadParameter(f"{delivery} is none of {', '.join(DELIVERIES)}", param_hint="--delivery")
+        raise typer.BadParameter(f"is {delivery}, must be one of {', '.join(DELIVERIES)}", param_hint="--delivery")
 
 
 def _warn(error: MaskletError) -> None:

@@ -17,11 +17,11 @@ Sink = Callable[[FrameResult], None]
 
 
 def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
-    """Write every frame's masks as a DAVIS-style indexed PNG: 00000.png and so on.
+    """Write the masks of every frame as an indexed PNG, as DAVIS's annotations are: 00000.png and so on.
 
     Args:
-        folder: Made if it is missing.
-        size: Asked for the video's height and width when the first frame is here.
+        folder: Made if it does not exist.
+        size: Returns the video's height and width; called when the first frame is here.
 
     Raises:
         OSError: The folder cannot be made.
@@ -37,6 +37,10 @@ def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
 @contextlib.contextmanager
 def json_file(path: Path, video: Callable[[], VideoInfo | None]) -> Iterator[Sink]:
     """Write all results as one JSON object, frame by frame; the file appears when it is whole.
+
+    Args:
+        path: The file, replaced if it exists.
+        video: Returns what is known of the video; called when the first frame is here.
 
     Raises:
         OSError: The file cannot be written.

@@ -1,7 +1,7 @@
-"""Commands and servers that come from other packages, found by entry point and imported when they are used.
+"""Commands and servers from other packages: found by their entry points, and imported when they are used.
 
-`masklet_server` brings `serve`, `models`, `doctor` and the embedded server; the client never imports it by name, so
-that `masklet track --server` starts quickly and works where only the client is installed.
+`masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server. The client never imports it
+by name, so that `masklet track --server` starts quickly, and works where only the client is installed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from masklet.errors import Unavailable
 COMMANDS = "masklet.commands"
 EMBEDDED_SERVER = "masklet.embedded_server"
 
-# For the list of commands, which must not import what it lists.
+# For the list of commands, which is shown without importing them.
 _HELP = {
     "serve": "Start a server.",
     "models": "List, download and verify models.",
-    "doctor": "Say what works on this machine, and what to do about the rest.",
+    "doctor": "Check whether a server can run on this machine.",
 }
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Give the app every command of the group: an entry point that names a `typer.Typer` or a plain function."""
+    """Add every command of the group to the app; its entry point names a `typer.Typer` or a function."""
     found = {entry.name: entry for entry in entry_points(group=COMMANDS)}
     for name in [*(n for n in _HELP if n in found), *sorted(found.keys() - _HELP.keys())]:
         _add_command(app, found[name])
@@ -34,6 +34,10 @@ def add_commands(app: typer.Typer) -> None:
 
 def load(entry: EntryPoint, purpose: str) -> Any:
     """Import what an entry point names.
+
+    Args:
+        entry: The entry point.
+        purpose: What needs it, for the error.
 
     Raises:
         Unavailable: One of its packages is not installed; the message says how to install them.
@@ -60,10 +64,10 @@ def embedded_server() -> Callable[..., Any]:
 
 
 def _add_command(app: typer.Typer, entry: EntryPoint) -> None:
-    # A command without options of its own, which hands all its arguments on.
+    # This command has no options of its own, and passes all arguments on.
     @app.command(
         entry.name,
-        help=_HELP.get(entry.name, f"Brought by {entry.value.partition('.')[0]}."),
+        help=_HELP.get(entry.name, f"A command of {entry.value.partition('.')[0]}."),
         add_help_option=False,
         context_settings={
             "allow_extra_args": True,

@@ -1,4 +1,4 @@
-"""Prompts as words on the command line: ``[OBJ:]X,Y[@FRAME]`` and its relatives."""
+"""Prompts on the command line: ``[OBJ:]X,Y[@FRAME]`` and similar forms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _MASK = re.compile(_GRAMMAR.format("(.+?)"), re.ASCII)
 PointOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--point", metavar="[OBJ:]X,Y[@FRAME]", help="A click on the object, in pixels.", rich_help_panel="Prompts"
+        "--point",
+        metavar="[OBJ:]X,Y[@FRAME]",
+        help="A click on the object: pixels from the left and from the top.",
+        rich_help_panel="Prompts",
     ),
 ]
 BackgroundOption = Annotated[
@@ -32,14 +35,17 @@ BackgroundOption = Annotated[
     typer.Option(
         "--background",
         metavar="[OBJ:]X,Y[@FRAME]",
-        help="A click on what is not the object.",
+        help="A click beside the object, on what does not belong to it.",
         rich_help_panel="Prompts",
     ),
 ]
 BoxOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--box", metavar="[OBJ:]X0,Y0,X1,Y1[@FRAME]", help="A box around the object.", rich_help_panel="Prompts"
+        "--box",
+        metavar="[OBJ:]X0,Y0,X1,Y1[@FRAME]",
+        help="A box around the object: its left, top, right and bottom edges, in pixels.",
+        rich_help_panel="Prompts",
     ),
 ]
 MaskOption = Annotated[
@@ -47,7 +53,7 @@ MaskOption = Annotated[
     typer.Option(
         "--mask",
         metavar="[OBJ:]FILE.png[@FRAME]",
-        help="The object's mask, of the video's size; whatever is not 0 is the object.",
+        help="A picture of the object's mask, as large as the video; pixels other than 0 are the object.",
         rich_help_panel="Prompts",
     ),
 ]
@@ -55,7 +61,7 @@ MaskOption = Annotated[
 
 @dataclass
 class _Draft:
-    """What has been said of one object on one frame."""
+    """The parts of one prompt: what was given for one object on one frame."""
 
     points: list[tuple[float, float]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -64,7 +70,7 @@ class _Draft:
 
 
 class _Drafts:
-    """Prompts in the making, by frame and object."""
+    """The drafts of all prompts, by frame and object."""
 
     def __init__(self, *, one_picture: bool) -> None:
         self._one_picture = one_picture
@@ -80,18 +86,14 @@ class _Drafts:
         for word in words:
             draft, corners = self._parse("--box", _BOX, word, "[OBJ:]X0,Y0,X1,Y1[@FRAME]", "2:100,80,300,240@15")
             if draft.box is not None:
-                _refuse(
-                    "--box", f"{word!r} is a second box for the same object and frame; give it an object of its own"
-                )
+                _refuse("--box", f"{word!r} is a second box for the same object and frame; give it another OBJ")
             draft.box = tuple(float(corner) for corner in corners)
 
     def add_masks(self, words: Iterable[str]) -> None:
         for word in words:
             draft, (name,) = self._parse("--mask", _MASK, word, "[OBJ:]FILE.png[@FRAME]", "2:dog.png@15")
             if draft.mask is not None:
-                _refuse(
-                    "--mask", f"{word!r} is a second mask for the same object and frame; give it an object of its own"
-                )
+                _refuse("--mask", f"{word!r} is a second mask for the same object and frame; give it another OBJ")
             draft.mask = _read_mask(name)
 
     def prompts(self) -> list[Prompt]:
@@ -109,7 +111,7 @@ class _Drafts:
             _refuse(option, f"{word!r} names a frame, but this is a single picture; leave out @{match['frame']}")
         object_id, frame_index = int(match["object"] or 1), int(match["frame"] or 0)
         if object_id == 0:
-            _refuse(option, f"{word!r}: objects count from 1")
+            _refuse(option, f"{word!r}: object 0 does not exist; OBJ starts at 1")
         values = [text for text in match.groups()[1:-1] if text is not None]
         return self._drafts.setdefault((frame_index, object_id), _Draft()), values
 
@@ -135,12 +137,19 @@ def read_prompts(
     masks: Sequence[str] | None = None,
     one_picture: bool = False,
 ) -> list[Prompt]:
-    """The prompts that the options' words describe, in order of frames and objects.
+    """The prompts that the options describe, in order of frames and objects.
 
     Points and a box for the same object on the same frame become one prompt; points keep their order.
 
+    Args:
+        points: The values of --point.
+        background: The values of --background.
+        boxes: The values of --box.
+        masks: The values of --mask.
+        one_picture: The prompts are for a single picture, so that they cannot name a frame.
+
     Raises:
-        typer.BadParameter: A word cannot be understood, or the words contradict one another.
+        typer.BadParameter: A value is malformed, the values contradict one another, or there are none.
         OSError: A mask's file cannot be read.
     """
     drafts = _Drafts(one_picture=one_picture)
@@ -150,12 +159,10 @@ def read_prompts(
     drafts.add_masks(masks or ())
     prompts = drafts.prompts()
     if not prompts:
-        what = (
-            "segment: add --point X,Y or --box X0,Y0,X1,Y1"
-            if one_picture
-            else ("follow: add --point X,Y, --box X0,Y0,X1,Y1 or --mask FILE.png")
+        raise typer.BadParameter(
+            "there is no prompt; add --point X,Y or --box X0,Y0,X1,Y1" + ("" if one_picture else " or --mask FILE.png"),
+            param_hint="prompts",
         )
-        raise typer.BadParameter(f"nothing says what to {what}", param_hint="prompts")
     return prompts
 
 
@@ -164,11 +171,11 @@ def _read_mask(name: str) -> npt.NDArray[np.bool_]:
 
     try:
         with Image.open(Path(name)) as image:
-            # A palette's indices and a gray level are as good as each other here: 0 is background.
+            # An index of a palette and a gray level mean the same here: 0 is background.
             values = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L"))
             return values.astype(np.bool_)
     except UnidentifiedImageError:
-        _refuse("--mask", f"{name} is no picture; a PNG of the video's size is wanted")
+        _refuse("--mask", f"{name} is not a picture; give a PNG as large as the video")
 
 
 def _refuse(option: str | None, message: str) -> NoReturn:

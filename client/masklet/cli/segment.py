@@ -1,4 +1,4 @@
-"""`masklet segment`."""
+"""`masklet segment`: masks of objects in one picture."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from masklet import Client, Prompt, Segmentation
 
 _PANEL = "Results"
-_NO_OUTPUT = "nothing was written; --mask OUT.png, --cutout OUT.png and --overlay OUT.png keep the result"
+_NO_OUTPUT = "no file was written; add --mask OUT.png, --cutout OUT.png or --overlay OUT.png"
 _Mask = npt.NDArray[np.bool_]
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture: JPEG, PNG, WebP, BMP or TIFF.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file: JPEG, PNG, WebP, BMP or TIFF.")],
     point: PointOption = None,
     background: BackgroundOption = None,
     box: BoxOption = None,
@@ -43,17 +43,17 @@ def segment(
         Path | None,
         typer.Option(
             metavar="OUT.png",
-            help="Write the mask, 0 and 255; of several objects, an indexed PNG.",
+            help="Write the mask as a gray PNG, 255 for the object; of several objects, a PNG whose pixels are OBJ.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     cutout: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="Write what was found, on transparent ground.", rich_help_panel=_PANEL),
+        typer.Option(metavar="OUT.png", help="Write the objects on a transparent background.", rich_help_panel=_PANEL),
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="Write the picture with the masks drawn in.", rich_help_panel=_PANEL),
+        typer.Option(metavar="OUT.png", help="Write the picture with the masks drawn over it.", rich_help_panel=_PANEL),
     ] = None,
     model: ModelOption = None,
     server: ServerOption = None,
@@ -65,12 +65,13 @@ def segment(
 ) -> None:
     """Segment objects in a picture.
 
-    OBJ tells objects apart, 1 if left out. All prompts may be repeated:
+    OBJ is the number of the object that a prompt is for, 1 if it is left out. Every prompt may be given several times.
+    Prompts with the same OBJ describe the same object:
 
     masklet segment photo.jpg --point 360,480 --background 50,50 --cutout rabbit.png
     """
     prompts = read_prompts(points=point, background=background, boxes=box, one_picture=True)
-    image.stat()  # a wrong name is told before a server has started
+    image.stat()  # a wrong name is reported before a server is started
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
         answers = _segment_each(client, image, prompts, model or "")
     masks = {object_id: answer.masks[0] for object_id, answer in answers.items()}
@@ -83,7 +84,7 @@ def _segment_each(client: Client, image: Path, prompts: list[Prompt], model: str
     answers: dict[int, Segmentation] = {}
     source: Path | Segmentation = image
     for prompt in prompts:
-        # A single click may mean a part or the whole: of three candidates the best comes first.
+        # A single click may mean a part or the whole: ask for three candidates, of which the best comes first.
         ambiguous = prompt.box is None and prompt.point_coords is not None and len(prompt.point_coords) == 1
         source = answers[prompt.object_id] = client.segment(
             source,

@@ -1,4 +1,4 @@
-"""The server that a command talks to: one somewhere, or one inside this process."""
+"""The server that a command uses: one that runs somewhere, or one that is started inside this process."""
 
 from __future__ import annotations
 
@@ -26,41 +26,56 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         metavar="HOST:PORT",
-        help="Use the server there. Without it, one is started inside this process.",
+        help="Address of the server to use. Default: start a server inside this process.",
         rich_help_panel=_PANEL,
     ),
 ]
 RunningServerOption = Annotated[
-    str, typer.Option("--server", metavar="HOST:PORT", help="Where the server is.", rich_help_panel=_PANEL)
+    str, typer.Option("--server", metavar="HOST:PORT", help="Address of the server.", rich_help_panel=_PANEL)
 ]
 TokenFileOption = Annotated[
     Path | None,
-    typer.Option("--token-file", metavar="FILE", help="Holds the bearer token.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="File with the bearer token, for a server that asks for one.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 CaOption = Annotated[
     Path | None,
     typer.Option(
         "--ca",
         metavar="FILE",
-        help="Certificates (PEM) of the authorities to trust instead of the system's.",
+        help="Certificates (PEM) of the authorities to trust. Default: those of the system.",
         rich_help_panel=_PANEL,
     ),
 ]
 CertOption = Annotated[
     Path | None,
-    typer.Option("--cert", metavar="FILE", help="This client's certificate (PEM).", rich_help_panel=_PANEL),
+    typer.Option(
+        "--cert",
+        metavar="FILE",
+        help="This client's certificate (PEM), for a server that asks for one. Needs --key.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 KeyOption = Annotated[
     Path | None,
-    typer.Option("--key", metavar="FILE", help="The certificate's private key (PEM).", rich_help_panel=_PANEL),
+    typer.Option("--key", metavar="FILE", help="The private key (PEM) of that certificate.", rich_help_panel=_PANEL),
 ]
 InsecureOption = Annotated[
     bool,
-    typer.Option("--insecure", help="Talk to another machine without TLS.", rich_help_panel=_PANEL),
+    typer.Option("--insecure", help="Connect to a server on another machine without TLS.", rich_help_panel=_PANEL),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="The model to use; see `masklet info`.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Model to use; `masklet models list` shows which there are. Default: the server's.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 
@@ -69,12 +84,12 @@ class Access:
     """How to reach a server: the options above.
 
     Attributes:
-        server: Its address; None for one inside this process.
-        token_file: Holds the bearer token.
-        ca: Trusted authorities, PEM.
-        cert: The client's certificate, PEM.
-        key: Its private key, PEM.
-        insecure: No TLS.
+        server: Its address; None: one is started inside this process.
+        token_file: A file with the bearer token.
+        ca: A PEM file with the authorities to trust.
+        cert: A PEM file with the client's certificate.
+        key: A PEM file with the certificate's private key.
+        insecure: True: no TLS.
     """
 
     server: str | None = None
@@ -86,7 +101,10 @@ class Access:
 
     @contextlib.contextmanager
     def connect(self, model: str | None = None) -> Iterator[Client]:
-        """A client of the server, which is started first where none was named.
+        """A client of the server, which is started first if no address was given.
+
+        Args:
+            model: The model that a server inside this process loads; None: its default.
 
         Raises:
             MaskletError: The options contradict one another, or the server cannot be started.
@@ -109,10 +127,10 @@ class Access:
 
 
 def read_token(path: Path) -> str:
-    """The first token of a file in the server's form: a line is TOKEN or NAME TOKEN, or a comment after #.
+    """The first token of a file: each line is TOKEN or NAME TOKEN, or a comment that begins with #.
 
     Raises:
-        InvalidArgument: There is none.
+        InvalidArgument: There is no token in the file.
         OSError: The file cannot be read.
     """
     for line in path.read_text("utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""`masklet track`."""
+"""`masklet track`: masks of objects in every frame of a video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 import masklet
 from masklet._media.capture import is_live
 from masklet.cli.console import Advance, frame_progress, object_label, out, tell_written
-from masklet.cli.live import check_options, following
+from masklet.cli.live import check_options, tracking_live
 from masklet.cli.outputs import Sink, json_file, mask_folder
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
@@ -30,14 +30,13 @@ from masklet.cli.server import (
 )
 
 if TYPE_CHECKING:
-    from masklet import Client, FrameResult, Prompt, Tracking
-    from masklet._protocol.options import MemoryPolicy
+    from masklet import Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
 
 _PANEL = "Results"
 MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
-# Events of an object that are told at the end; a stream that never ends has no end of them.
+# Events of each object that are printed at the end; a long stream may have any number of them.
 MAX_EVENTS_TOLD = 10
-_NO_OUTPUT = "nothing was written; --overlay OUT.mp4, --masks DIR and --json FILE keep the result"
+_NO_OUTPUT = "no file was written; add --overlay OUT.mp4, --masks DIR or --json FILE"
 
 
 def track(
@@ -45,7 +44,8 @@ def track(
         str,
         typer.Argument(
             metavar="VIDEO|FOLDER|URL|DEVICE|-",
-            help="A video file, a folder of pictures; or live, rtsp://..., /dev/video0, a named pipe, or - for stdin.",
+            help="A video file or a folder of pictures; or a live video: rtsp://..., /dev/video0, a named pipe, or - "
+            "for stdin.",
         ),
     ],
     point: PointOption = None,
@@ -54,26 +54,43 @@ def track(
     mask: MaskOption = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.mp4", help="Write the video with the masks drawn in.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="OUT.mp4",
+            help="Write the video with the masks drawn over it (.mp4, .mov or .mkv).",
+            rich_help_panel=_PANEL,
+        ),
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write an indexed PNG for every frame.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="DIR",
+            help="Write a PNG for every frame, whose pixels are OBJ, or 0 for the background.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write all results, masks as COCO run-lengths.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="FILE",
+            help="Write all results as JSON, with the masks as COCO run-lengths.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None,
     model: ModelOption = None,
     deterministic: Annotated[
         bool,
-        typer.Option("--deterministic", help="Never batch with others: two runs, same bits.", rich_help_panel="Server"),
+        typer.Option(
+            "--deterministic",
+            help="Never share a batch with other clients, so that two runs give the same bits.",
+            rich_help_panel="Server",
+        ),
     ] = False,
     memory_policy: Annotated[
         str,
         typer.Option(
             metavar="|".join(MEMORY_POLICIES),
-            help="What an object's memory keeps: SAM 2's own; or frames with look-alikes; or what fits its motion.",
+            help="What an object's memory keeps. sam2: SAM 2's own rule. distractor-aware: also frames that tell the "
+            "object from look-alikes. motion-aware: frames whose masks fit the object's motion.",
             rich_help_panel="Server",
         ),
     ] = "sam2",
@@ -81,7 +98,8 @@ def track(
         str | None,
         typer.Option(
             metavar="latest|lossless",
-            help="Of a live video that comes faster than it can be tracked: skip frames, or wait (pipes do).",
+            help="For a live video that comes faster than it can be tracked. latest: skip frames. lossless: wait. "
+            "Default: lossless for pipes, which can wait; latest for others.",
             rich_help_panel="Server",
         ),
     ] = None,
@@ -92,19 +110,23 @@ def track(
     key: KeyOption = None,
     insecure: InsecureOption = False,
 ) -> None:
-    """Follow objects through a video.
+    """Track objects through a video.
 
-    OBJ tells objects apart, 1 if left out; FRAME says where the prompt belongs,
-    0 if left out. All prompts may be repeated:
+    OBJ is the number of the object that a prompt is for, 1 if it is left out. FRAME is the number of the frame that it
+    is for, counted from 0; 0 if it is left out. Every prompt may be given several times:
 
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
     _check(video, overlay, delivery)
-    policy = _memory_policy(memory_policy)
+    options: TrackOptions = {
+        "model": model or "",
+        "deterministic": deterministic,
+        "memory_policy": _memory_policy(memory_policy),
+    }
     tally = Tally()
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
-        call = _begin(client, video, prompts, delivery, model or "", deterministic=deterministic, memory_policy=policy)
+        call = _start(client, video, prompts, delivery, options)
         with call as running, contextlib.ExitStack() as stack:
             sinks = _open_sinks(stack, running, masks, json)
             advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
@@ -119,7 +141,7 @@ def track(
 
 
 class Tally:
-    """What is told of a run at its end."""
+    """Counts what is printed at the end of a run."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -128,10 +150,10 @@ class Tally:
         self._visible: dict[int, int] = {}
         self._iou_sum: dict[int, float] = {}
         self._events: dict[int, list[str]] = {}
-        self._events_untold = 0
+        self._events_not_kept = 0
 
     def add(self, frame: FrameResult) -> None:
-        """Count a frame."""
+        """Count a frame and its objects."""
         self.frames += 1
         self._ended = time.monotonic()
         for object_id, result in frame.objects.items():
@@ -145,10 +167,10 @@ class Tally:
         if len(told) < MAX_EVENTS_TOLD:
             told.append(event)
         else:
-            self._events_untold += 1
+            self._events_not_kept += 1
 
     def print(self) -> None:
-        """Write the table."""
+        """Print the counts as a table, and the events."""
         seconds = max(self._ended - self._begun, 1e-9)
         console = out()
         console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
@@ -162,22 +184,26 @@ class Tally:
             console.print(table)
         for object_id, told in sorted(self._events.items()):
             console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
-        if self._events_untold:
-            console.print(f"and {self._events_untold} more of these")
+        if self._events_not_kept:
+            console.print(f"and {self._events_not_kept} more such events")
 
 
 def _memory_policy(name: str) -> MemoryPolicy:
     if name not in MEMORY_POLICIES:
-        raise typer.BadParameter(f"{name} is none of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy")
+        raise typer.BadParameter(
+            f"is {name}, must be one of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy"
+        )
     return cast("MemoryPolicy", name.replace("-", "_"))
 
 
 def _check(video: str, overlay: Path | None, delivery: str | None) -> None:
-    """Refuse wrong names and options now rather than after a server has started."""
+    """Refuse wrong names and options now, before a server is started."""
     if is_live(video):
         check_options(video, overlay=overlay is not None, delivery=delivery)
     elif delivery is not None:
-        raise typer.BadParameter(f"{video} is not live: every frame of it is tracked", param_hint="--delivery")
+        raise typer.BadParameter(
+            f"{video} is not a live video; leave it out, every frame is tracked", param_hint="--delivery"
+        )
     else:
         _check_names(video, overlay)
 
@@ -193,28 +219,13 @@ def _check_names(video: str, overlay: Path | None) -> None:
     video_path(video)
 
 
-def _begin(
-    client: Client,
-    video: str,
-    prompts: list[Prompt],
-    delivery: str | None,
-    model: str,
-    *,
-    deterministic: bool,
-    memory_policy: MemoryPolicy,
+def _start(
+    client: Client, video: str, prompts: list[Prompt], delivery: str | None, options: TrackOptions
 ) -> contextlib.AbstractContextManager[Tracking]:
-    """Begin the call, whose frames the context manager gives."""
+    """Start the call; the context manager gives the running call."""
     if is_live(video):
-        return following(
-            client,
-            video,
-            prompts,
-            delivery=delivery,
-            model=model,
-            deterministic=deterministic,
-            memory_policy=memory_policy,
-        )
-    return client.track(video, prompts, model=model, deterministic=deterministic, memory_policy=memory_policy)
+        return tracking_live(client, video, prompts, delivery, options)
+    return client.track(video, prompts, **options)
 
 
 def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:
@@ -229,12 +240,12 @@ def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | N
 def _size(tracking: Tracking) -> tuple[int, int]:
     video = tracking.video
     if video is None:
-        raise masklet.Internal("the server sent a frame before it described the video")
+        raise masklet.Internal("the server sent a result before it described the video")
     return video.height, video.width
 
 
 def _watched(tracking: Tracking, tally: Tally, sinks: list[Sink], advance: Advance) -> Iterator[FrameResult]:
-    """The frames, each of them counted and written as it passes."""
+    """The frames; each is counted and written when it comes."""
     for frame in tracking:
         tally.add(frame)
         for sink in sinks:
