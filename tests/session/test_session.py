@@ -19,7 +19,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Runs

@@ -36,7 +36,7 @@ class TrackingEngine(Protocol):
     def load_bank(self, model: str, data: bytes) -> MemoryBank:
         """A memory that was dumped; takes milliseconds, so not on the event loop."""
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """An empty memory for one object that is tracked on request."""
 
     async def run(self, job: TrackingJob) -> FrameOutput:
@@ -124,7 +124,7 @@ class PacketSource(FrameSource, Protocol):
 
 
 class Download(Protocol):
-    """A video file that the server fetches itself; see `masklet_server.fetching.download.Download`."""
+    """A video file that the server fetches itself; see `masklet_server.fetching.download.VideoDownload`."""
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Give the file's bytes as they arrive."""
@@ -133,7 +133,7 @@ class Download(Protocol):
 class SourceFactory(Protocol):
     """Makes sources, not yet entered, whose frames have the size that a model takes.
 
-    `masklet_server.rpc.source_factory.SandboxedSourceFactory` is one.
+    `masklet_server.video.sources.factory.SandboxedSourceFactory` is one.
     """
 
     def clip(self, image_size: int) -> ClipSource:

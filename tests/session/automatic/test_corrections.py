@@ -9,7 +9,7 @@ import pytest
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
