@@ -52,9 +52,9 @@ def clip_of(client: Talk) -> FakeClip:
 
 
 def known(client: Talk, object_id: int = 1, bank: int = 0) -> list[tuple[int, int]]:
-    """Of each result that was sent again, its frame and the corrections that the fake engine knew of."""
-    again = [r for r in client.all(replies.FrameResult) if r.revision and object_id in ids(r)]
-    return [(r.frame_index, known_corrections(r, object_id, bank)) for r in again]
+    """For each result that was sent again, its frame and the number of corrections that the fake engine knew of."""
+    results = [r for r in client.all(replies.FrameResult) if r.revision and object_id in ids(r)]
+    return [(r.frame_index, known_corrections(r, object_id, bank)) for r in results]
 
 
 # Sent again
@@ -75,7 +75,7 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
             360_000_000,
         ]
         assert prompted(client) == [(0, 1), (0, 2), (8, 1)]
-        # Brought back to frame 5, and read again up to those that are kept.
+        # Its memory is loaded as it was on frame 5, and frames are decoded again up to those in the window.
         assert clip_of(client).readings == [list(range(6, 17))]
         jobs = client.engine.jobs[20:]
         assert [(job.frame.index, is_tracking(job)) for job in jobs[:4]] == [
@@ -214,7 +214,7 @@ async def test_a_video_that_the_server_fetches_is_spooled_too() -> None:
         assert known(client) == [(i, 1) for i in range(5, 20)]
 
 
-async def test_where_no_frame_can_be_kept_all_are_read_again() -> None:
+async def test_without_room_in_the_window_all_frames_are_decoded_again() -> None:
     async with narrow(correction_bytes=10) as client:
         client.say(click(1), *video(12))
         await client.frames(12)
@@ -343,7 +343,7 @@ async def test_everything_is_freed_when_the_client_leaves_in_the_middle() -> Non
         assert automatic.objects.snapshot_file_bytes == 0
 
 
-# What can't be had
+# What is impossible
 
 
 async def test_a_frame_that_is_not_the_same_any_more_is_told_and_the_rest_goes_on() -> None:
@@ -361,7 +361,7 @@ async def test_a_frame_that_is_not_the_same_any_more_is_told_and_the_rest_goes_o
         await finish(client)
 
 
-async def test_a_frame_that_is_not_the_same_behind_a_correction_ends_the_session() -> None:
+async def test_a_frame_that_is_not_the_same_after_a_correction_ends_the_session() -> None:
     async with narrow() as client:
         client.say(click(1), *video(20))
         await client.frames(20)
@@ -437,7 +437,7 @@ async def test_what_is_forgotten_takes_no_room() -> None:
         events.Configure(delivery=Delivery.LATEST, max_latency_seconds=60, correction_window=3),
     ],
 )
-async def test_of_a_live_stream_no_earlier_frame_can_be_had(config: events.Configure) -> None:
+async def test_frames_of_a_live_stream_are_not_decoded_again(config: events.Configure) -> None:
     async with narrow(config) as client:
         client.say(click(1), events.VideoChunk(bytes(10)))
         await client.frames(10)
@@ -465,7 +465,7 @@ async def test_pictures_are_not_spooled() -> None:
 
 
 def has_answered(client: Talk, seen: int) -> bool:
-    """Whether there are more responses than that, and none will follow."""
+    """Whether more responses have come than that, and no more will come."""
     return len(client.responses) > seen and not client.automatic.tracker.corrections.are_due
 
 
