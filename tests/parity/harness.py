@@ -49,7 +49,7 @@ def once_each(encode: Callable[[Tensor], _T]) -> Callable[[Tensor], _T]:
     return encoded
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(BUILD) + 1)  # those that most tests take, and one of the official resolutions
 def networks(name: str, **overrides: Any) -> tuple[Network, SAM2VideoPredictor]:
     """Masklet's network and Meta's predictor, with equal weights."""
     spec = Registry.load().get(name)
