@@ -61,7 +61,7 @@ from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
-from masklet_server.rpc.pictures import PictureEngine
+from masklet_server.rpc.segment_image import SegmentingEngine
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
@@ -177,7 +177,7 @@ def instant_side(connection: Connection, height: int, width: int) -> None:
     asyncio.run(serve(connection, InstantEngine(384, height, width), _processor_seconds))
 
 
-async def serve(connection: Connection, engine: PictureEngine, measure: Callable[[], Any]) -> None:
+async def serve(connection: Connection, engine: SegmentingEngine, measure: Callable[[], Any]) -> None:
     """A server with the engine: tells its address, then answers every word with the measure, until None comes."""
     settings = checked({"address": "127.0.0.1:0"})
     metrics = Metrics()

@@ -34,6 +34,7 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
+    from masklet import rle
     from masklet._aio import AsyncClient
     from masklet._aio_annotation import AsyncAnnotation
     from masklet._aio_live import AsyncLive
@@ -45,11 +46,13 @@ if TYPE_CHECKING:
     from masklet._live_protocol import VideoPacket
     from masklet._overlay_video import write_overlay_video
     from masklet._results import FrameResult, ObjectResult, PromptResult, Timings, VideoInfo
-    from masklet._rle import Rle, decode_rle, encode_rle
     from masklet._segmentation import ImageId, Segmentation
     from masklet._server_info import Limits, ModelInfo, ServerInfo
     from masklet._tracking import Tracking
     from masklet._video import SourceUrl
+    from masklet.rle import Rle
+    from masklet.rle import decode as decode_rle
+    from masklet.rle import encode as encode_rle
 
     __version__: str
 
@@ -94,6 +97,7 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "overlay",
+    "rle",
     "save_indexed_masks",
     "save_mask",
     "write_overlay_video",
@@ -113,13 +117,17 @@ _HOMES = {
     "_live_protocol": ("VideoPacket",),
     "_overlay_video": ("write_overlay_video",),
     "_results": ("FrameResult", "ObjectResult", "PromptResult", "Timings", "VideoInfo"),
-    "_rle": ("Rle", "decode_rle", "encode_rle"),
     "_segmentation": ("ImageId", "Segmentation"),
     "_server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_tracking": ("Tracking",),
     "_video": ("SourceUrl",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOME_OF = {name: (module, name) for module, names in _HOMES.items() for name in names} | {
+    "Rle": ("rle", "Rle"),
+    "decode_rle": ("rle", "decode"),
+    "encode_rle": ("rle", "encode"),
+}
+_MODULES = ("rle",)
 
 
 def __getattr__(name: str) -> Any:
@@ -127,8 +135,11 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("masklet")
+    elif name in _MODULES:
+        value = import_module(f"masklet.{name}")
     elif name in _HOME_OF:
-        value = getattr(import_module(f"masklet.{_HOME_OF[name]}"), name)
+        module, attribute = _HOME_OF[name]
+        value = getattr(import_module(f"masklet.{module}"), attribute)
     else:
         raise AttributeError(f"module 'masklet' has no attribute {name!r}")
     globals()[name] = value

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from masklet._rle import Rle, decode_rle
+from masklet.rle import Rle
+from masklet.rle import decode as decode_rle
 
 Box = tuple[float, float, float, float]
 ObjectEvent = Literal["lost", "reacquired", "out_of_view"]

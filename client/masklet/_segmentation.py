@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from masklet import _wire
 from masklet._pictures import picture_to_wire
-from masklet._rle import Rle, decode_rle
 from masklet.errors import InvalidArgument
 from masklet.prompts import check_box, check_mask, check_points
+from masklet.rle import Rle
+from masklet.rle import decode as decode_rle
 from masklet.v1 import common_pb2, image_pb2
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._results import Box, FrameResult, ObjectEvent, ObjectResult, PromptResult, Timings, VideoInfo
-from masklet._rle import Rle, encode_rle
 from masklet.errors import Internal
 from masklet.prompts import FOREGROUND, Prompt
+from masklet.rle import Rle
+from masklet.rle import encode as encode_rle
 from masklet.v1 import common_pb2, tracking_pb2
 
 _EVENTS: dict[int, ObjectEvent] = {

@@ -24,7 +24,7 @@ from pydantic_settings import SettingsError as SourceError
 from masklet.errors import FieldViolation, InvalidArgument
 from masklet_server.fetching.fetch import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
 CONFIG_VARIABLE = "MASKLET_CONFIG"

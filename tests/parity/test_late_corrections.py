@@ -23,7 +23,7 @@ from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.source import VideoInfo
+from masklet_server.video.info import VideoInfo
 from tests.parity.harness import HEIGHT, WIDTH, Stage, networks, prompts
 from tests.parity.test_corrections import click
 from tests.support import synthetic

@@ -15,7 +15,7 @@ from masklet_server.rpc import from_wire, to_wire
 from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 
 READER = RequestReader(SessionLimits(max_mask_bytes=100), VideoLimits(max_frame_pixels=10_000))
 FOREGROUND, BACKGROUND = common_pb2.POINT_LABEL_FOREGROUND, common_pb2.POINT_LABEL_BACKGROUND

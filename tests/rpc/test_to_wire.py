@@ -16,7 +16,7 @@ from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc import to_wire
 from masklet_server.session import replies
 from masklet_server.session.visibility import ObjectEvent
-from masklet_server.video.sources.source import VideoInfo
+from masklet_server.video.info import VideoInfo
 
 
 def object_result(area: int = 6, score: float = 2.0) -> replies.ObjectResult:

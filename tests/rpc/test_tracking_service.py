@@ -275,8 +275,8 @@ async def test_a_correction_comes_as_further_results_with_a_higher_revision() ->
         ([config(), config()], grpc.StatusCode.FAILED_PRECONDITION, "config came twice"),
         ([config(model="huge")], grpc.StatusCode.NOT_FOUND, "'huge' is not loaded"),
         ([config(mask_encoding=9)], grpc.StatusCode.INVALID_ARGUMENT, "config.mask_encoding"),
-        ([config(), chunk(1), FRAME], grpc.StatusCode.INVALID_ARGUMENT, "frame: excludes video_chunk"),
-        ([config(), FRAME, chunk(1)], grpc.StatusCode.INVALID_ARGUMENT, "video_chunk: excludes frame"),
+        ([config(), chunk(1), FRAME], grpc.StatusCode.INVALID_ARGUMENT, "frame: cannot follow video_chunk"),
+        ([config(), FRAME, chunk(1)], grpc.StatusCode.INVALID_ARGUMENT, "video_chunk: cannot follow frame"),
         ([config(), chunk(40), END, END], grpc.StatusCode.FAILED_PRECONDITION, "end_of_video came twice"),
         ([config(), END], grpc.StatusCode.DATA_LOSS, "the video is empty"),
         ([config(), Request(video_chunk=bytes([BROKEN]))], grpc.StatusCode.DATA_LOSS, "broken"),
@@ -576,7 +576,7 @@ async def test_an_answer_that_is_too_long_for_a_message_says_what_to_do() -> Non
 
 
 async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("masklet_server.rpc.pictures.MAX_MASK_PIXELS", 5 * HEIGHT * WIDTH)
+    monkeypatch.setattr("masklet_server.rpc.segment_image.MAX_MASK_PIXELS", 5 * HEIGHT * WIDTH)
     async with house() as h:
         await h.stub.SegmentImage(picture_request(*[at()] * 5))
         with pytest.raises(grpc.aio.AioRpcError, match="ask for 5 at a time") as raised:

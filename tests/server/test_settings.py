@@ -9,7 +9,7 @@ import pytest
 from masklet.errors import InvalidArgument
 from masklet_server.session.limits import SessionLimits
 from masklet_server.settings import Settings, checked, is_loopback, load_settings, split_address
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 
 
 @pytest.fixture(autouse=True)

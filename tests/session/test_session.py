@@ -27,7 +27,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import configuration
 from masklet_server.session.state import State
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.picture import Picture
 from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine
 from tests.support.session import Talk, click, ids, shows, talk, video
 
@@ -369,8 +369,8 @@ FATAL: dict[str, tuple[list[events.Event], type[MaskletError], str]] = {
     "chunk after the end": ([*video(1), events.VideoChunk(b"1")], FailedPrecondition, "after end_of_video"),
     "frame after the end": ([PICTURE, events.EndOfVideo(), PICTURE], FailedPrecondition, "after end_of_video"),
     "two ends": ([*video(1), events.EndOfVideo()], FailedPrecondition, "end_of_video came twice"),
-    "frame after chunk": ([events.VideoChunk(b"1"), PICTURE], InvalidArgument, "frame: excludes video_chunk"),
-    "chunk after frame": ([PICTURE, events.VideoChunk(b"1")], InvalidArgument, "video_chunk: excludes frame"),
+    "frame after chunk": ([events.VideoChunk(b"1"), PICTURE], InvalidArgument, "frame: cannot follow video_chunk"),
+    "chunk after frame": ([PICTURE, events.VideoChunk(b"1")], InvalidArgument, "video_chunk: cannot follow frame"),
     "no video": ([events.EndOfVideo()], DataLoss, "the video is empty"),
     "no bytes": ([events.VideoChunk(b""), events.EndOfVideo()], DataLoss, "no frame could be decoded"),
     "broken at once": ([events.VideoChunk(bytes([BROKEN]))], DataLoss, "a frame is broken"),

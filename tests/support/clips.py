@@ -19,8 +19,11 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 
 from masklet.errors import MaskletError
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.source import Frame, FrameSource, VideoInfo, VideoLimits
+from masklet_server.video.sources.sandboxed import SandboxedSource
 
 BUNNY = Path(__file__).parents[2] / "examples" / "bunny.mp4"
 
@@ -172,7 +175,7 @@ class Outcome:
     error: MaskletError | None = None
 
 
-async def take_all(source: FrameSource) -> Outcome:
+async def take_all(source: SandboxedSource) -> Outcome:
     """Every frame of a source that was fed."""
     outcome = Outcome()
     try:

@@ -29,10 +29,11 @@ from masklet_server.engine.serving.jobs import (
     PictureOutput,
 )
 from masklet_server.masks.runs import Runs
-from masklet_server.video.sources.latest_pictures import LatestQueue
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture
-from masklet_server.video.sources.source import Frame, VideoInfo
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
+from masklet_server.video.sources.latest_queue import LatestQueue
 
 HEIGHT, WIDTH, IMAGE_SIZE, LOGITS_SIZE = 48, 64, 16, 8
 # A byte of a fake clip that cannot be decoded; every other byte is one frame.
@@ -363,7 +364,7 @@ class FakeClip(FakeSource):
             self._given.append(frame)
         return frame
 
-    def again(self, frame_index: int) -> FakeReading:
+    def redecode(self, frame_index: int) -> FakeReading:
         return FakeReading(self, self._given, frame_index)
 
 

@@ -14,9 +14,9 @@ import av
 import pytest
 
 from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import Refusal
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.source import VideoLimits
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.clip_decoder import Clip
 from tests.support.clips import BUNNY, decode_clip, make_clip, make_sound, take_all

@@ -19,9 +19,10 @@ from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture, PictureFormat
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.formats import PictureFormat
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 _T = TypeVar("_T")
 

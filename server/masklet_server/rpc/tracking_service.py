@@ -10,55 +10,22 @@ from typing import Any
 
 from masklet.errors import DataLoss, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
-from masklet_server.fetching.fetch import Fetch, FetchRules
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestReader
-from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
+from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
-from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Sources
+from masklet_server.session.ports import SourceFactory
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
-from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.latest_pictures import LatestPictureSource
-from masklet_server.video.sources.packets import PacketSource
-from masklet_server.video.sources.pictures import PictureSource
-from masklet_server.video.sources.single_pictures import decode_picture
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.sandbox.picture_pool import decode_picture
+from masklet_server.video.sources.factory import SandboxedSourceFactory
 
 # Whose versions a bug report needs.
 _PACKAGES = ("torch", "sam2", "av", "grpcio")
-
-
-class SandboxedSources:
-    """Sources that decode in processes of their own."""
-
-    def __init__(self, limits: VideoLimits, rules: FetchRules | None = None) -> None:
-        self._limits = limits
-        self._rules = rules or FetchRules()
-
-    def clip(self, image_size: int) -> ClipInput:
-        """For a file that arrives in chunks."""
-        return ClipSource(image_size, self._limits)
-
-    def pictures(self, image_size: int, *, live: bool) -> PictureInput:
-        """For a series of pictures."""
-        return PictureSource(image_size, self._limits, live=live)
-
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestInput:
-        """For a live series of pictures of which only the latest are wanted."""
-        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds)
-
-    def packets(self, image_size: int) -> PacketInput:
-        """For a codec's packets."""
-        return PacketSource(image_size, self._limits)
-
-    def download(self, url: str) -> Download:
-        """For a video file somewhere else."""
-        return Fetch(url, self._rules)
 
 
 class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
@@ -72,16 +39,16 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     """
 
     def __init__(
-        self, engine: PictureEngine, settings: Settings, metrics: Metrics, *, sources: Sources | None = None
+        self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._sources = sources or SandboxedSources(settings.video_limits, settings.fetch_rules)
+        self._sources = sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules)
         self._pool = MaskPool()
         self._registry = Registry.load()
         self._reader = RequestReader(settings.session_limits, settings.video_limits)
-        self._segmenter = PictureSegmenter(
+        self._segmenter = SegmentImageHandler(
             engine,
             self._pool,
             self._reader,

@@ -10,8 +10,8 @@ from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 
 class Delivery(enum.Enum):

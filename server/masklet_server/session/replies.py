@@ -12,7 +12,7 @@ import numpy.typing as npt
 from masklet.errors import MaskletError
 from masklet_server.masks.encoding import EncodedMask
 from masklet_server.session.visibility import ObjectEvent
-from masklet_server.video.sources.source import VideoInfo
+from masklet_server.video.info import VideoInfo
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from masklet_server.engine.serving.jobs import FrameOutput, ObjectOutput
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.replies import ObjectResult, Timings
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
 
 
 async def object_result(pool: MaskPool, encoding: MaskEncoding, object_id: int, output: ObjectOutput) -> ObjectResult:

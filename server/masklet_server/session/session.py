@@ -23,16 +23,23 @@ from masklet_server.session.automatic.tracker import Tracker
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event
 from masklet_server.session.idle import IdleWatch
-from masklet_server.session.intake import VideoIntake
+from masklet_server.session.intake import (
+    FileVideo,
+    LatestPictureVideo,
+    PacketVideo,
+    PictureVideo,
+    Video,
+    VideoIntake,
+)
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.on_request.annotator import Annotator
 from masklet_server.session.options import TrackerOptions
-from masklet_server.session.ports import PacketInput, Source, Sources, TrackingEngine
+from masklet_server.session.ports import FrameSource, PacketSource, SourceFactory, TrackingEngine
 from masklet_server.session.prompts import PromptBook
 from masklet_server.session.replies import Response, Send
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.video.sources.frame_store import FrameStore
-from masklet_server.video.sources.source import VideoInfo
+from masklet_server.video.frame_store import FrameStore
+from masklet_server.video.info import VideoInfo
 
 _STEPS: dict[type, Step] = {
     events.PromptObject: Step.PROMPT,
@@ -82,7 +89,7 @@ class Session:
         config: events.Configure,
         *,
         engine: TrackingEngine,
-        sources: Sources,
+        sources: SourceFactory,
         pool: MaskPool,
         limits: SessionLimits,
         send: Send,
@@ -317,9 +324,10 @@ class Session:
     # Tracking
 
     async def _track(self) -> None:
-        source = await self._video.source
-        if self._video.packets is not None:
-            self._begin(self._tell_progress(self._video.packets), "progress")
+        video = await self._video.opened
+        source = video.source
+        if isinstance(video, PacketVideo):
+            self._begin(self._tell_progress(video.source), "progress")
         with self._idle.waiting("the video's first frame"):
             info = await source.info()
         self._machine.step(Step.FIRST_FRAME)
@@ -327,7 +335,7 @@ class Session:
         await self._send(replies.Described(info))
         await self._report(misfits)
         if self._annotator is None:
-            frame_count = await self._follow(source)
+            frame_count = await self._follow(video)
         else:
             decoding = self._begin(self._store(source, info), "decode")
             await self._annotator.run()
@@ -336,7 +344,7 @@ class Session:
         await self._send(replies.Done(frame_count))
         self._machine.step(Step.LAST_RESULT)
 
-    async def _store(self, source: Source, info: VideoInfo) -> None:
+    async def _store(self, source: FrameSource, info: VideoInfo) -> None:
         """Keep all frames, to be tracked in any order."""
         with self._idle.waiting("the next frame of the video, or end_of_video"):
             while (frame := await source.next_frame()) is not None:
@@ -351,33 +359,33 @@ class Session:
         if self._video.is_complete and self._stored.is_complete:
             await self._video.close()
 
-    async def _follow(self, source: Source) -> int:
+    async def _follow(self, video: Video) -> int:
         """Track all frames as they arrive; how many there were."""
-        frames = self._feed(source)
+        frames = self._feed(video)
+        clip = video.source if isinstance(video, FileVideo) and not self._config.live else None
         async with frames.running():
-            await self._tracker.run(frames, None if self._config.live else self._video.clip)
+            await self._tracker.run(frames, clip)
         await self._report(self._book.close(frames.frame_count))
         if frames.broken_promise():
             await self._report([_wrong_count(self._config.frame_count, frames.taken)])
         return frames.taken
 
-    async def _tell_progress(self, source: PacketInput) -> None:
+    async def _tell_progress(self, source: PacketSource) -> None:
         while True:
             await self._send(replies.PacketsTaken(await source.packets_taken()))
 
-    def _feed(self, source: Source) -> FrameFeed:
-        if self._video.latest is not None:
-            return PacedFeed(self._video.latest, self._idle, max_latency_seconds=self._max_latency)
+    def _feed(self, video: Video) -> FrameFeed:
+        if isinstance(video, LatestPictureVideo):
+            return PacedFeed(video.source, self._idle, max_latency_seconds=self._max_latency)
         if self._latest:
-            return LatestFeed(source, self._idle, max_latency_seconds=self._max_latency)
-        packets, pictures = self._video.packets is not None, self._video.pictures is not None
+            return LatestFeed(video.source, self._idle, max_latency_seconds=self._max_latency)
         return FrameFeed(
-            source,
+            video.source,
             self._idle,
             frame_count=self._config.frame_count,
-            live=self._config.live or packets,
-            is_file=not pictures and not packets,
-            most_ahead=self._credits.window if pictures else 0,
+            live=self._config.live or isinstance(video, PacketVideo),
+            is_file=isinstance(video, FileVideo),
+            most_ahead=self._credits.window if isinstance(video, PictureVideo) else 0,
             look_ahead=max(1, self._engine.models[self.model].encode_ahead - 1),
         )
 

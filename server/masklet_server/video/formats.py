@@ -1,5 +1,9 @@
 """What may come in: the containers, codecs and picture formats that are decoded."""
 
+from __future__ import annotations
+
+from typing import Literal
+
 # Names of FFmpeg's demuxers. No playlists (hls, concat, dash ...): they name further files. No image formats: Pillow's.
 CONTAINERS: tuple[str, ...] = (
     "mov",
@@ -39,3 +43,6 @@ PACKET_DECODERS: dict[str, str] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8",
 
 # Names of Pillow's formats.
 PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+# An encoded picture (one of `PICTURE_FORMATS`), or raw pixels of 8 bits a value.
+PictureFormat = Literal["encoded", "rgb24", "bgr24", "gray8", "nv12"]

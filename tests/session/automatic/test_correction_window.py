@@ -14,7 +14,7 @@ from masklet.errors import InvalidArgument
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.session.automatic.correction_window import KeptFrames, Timetable
 from masklet_server.session.automatic.frame_reader import TakenFrame
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
 from tests.support.fakes import FAKE_CORRECTION_BYTES, FakeBank
 
 PIXELS = np.zeros((2, 2, 3), np.uint8)

@@ -15,7 +15,7 @@ from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.picture import Picture
 from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask
 from tests.support.session import Talk, click, ids, talk, video
 

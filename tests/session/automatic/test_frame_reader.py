@@ -11,7 +11,7 @@ from masklet.errors import DataLoss
 from masklet_server.session import events, replies
 from masklet_server.session.automatic.frame_reader import FrameFeed
 from masklet_server.session.idle import IdleWatch
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.picture import Picture
 from tests.support.fakes import BROKEN, FakeClip, FakeEngine
 from tests.support.session import click, ids, talk, video
 

@@ -12,7 +12,8 @@ import pytest
 from masklet.errors import DataLoss
 from masklet_server.session.automatic.latest_reader import LatestFeed, PacedFeed
 from masklet_server.session.idle import IdleWatch
-from masklet_server.video.sources.source import Frame, VideoInfo
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
 from tests.support.fakes import FakePictures
 
 

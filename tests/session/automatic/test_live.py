@@ -14,9 +14,9 @@ from masklet.prompts import Prompt
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 from tests.support.fakes import BROKEN, FakeLatestPictures
 from tests.support.session import Talk, click, ids, talk
 
@@ -243,7 +243,7 @@ async def test_a_video_is_fetched_once_the_client_has_said_all() -> None:
 @pytest.mark.parametrize(
     ("said", "error", "match"),
     [
-        ([PICTURE], InvalidArgument, "excludes source_url"),
+        ([PICTURE], InvalidArgument, "frame: cannot follow source_url"),
         ([events.EndOfVideo(), events.EndOfVideo()], FailedPrecondition, "twice"),
     ],
 )

@@ -29,7 +29,7 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.picture import Picture
 from tests.support.fakes import FakeEngine
 from tests.support.session import Talk, click
 

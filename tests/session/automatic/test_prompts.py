@@ -18,7 +18,7 @@ from masklet_server.session.automatic.correction_window import KeptFrames
 from masklet_server.session.automatic.frame_reader import TakenFrame
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt, PromptBook
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
 
 LIMITS = SessionLimits(max_objects=4, max_mask_bytes=100)
 

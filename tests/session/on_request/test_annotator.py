@@ -28,8 +28,8 @@ from masklet_server.session import events, replies
 from masklet_server.session.events import ClearPrompts, Direction, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.state import State
-from masklet_server.video.sources.packets import Packet
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 from tests.support.engine import features
 from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine, fake_mask
 from tests.support.session import Talk, click, ids, talk, video
@@ -489,7 +489,7 @@ def test_what_goes_with_automatic_propagation_alone(config: dict[str, Any], matc
 async def test_packets_are_refused() -> None:
     async with talk(ON_REQUEST) as client:
         client.say(events.NextPacket(Packet(b"x", "h264")))
-        with pytest.raises(InvalidArgument, match=r"packet: excludes PROPAGATION_ON_REQUEST"):
+        with pytest.raises(InvalidArgument, match=r"packet: cannot be used with PROPAGATION_ON_REQUEST"):
             await client.end()
 
 

@@ -14,7 +14,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.events import ClearPrompts, Propagate, Propagation, RemoveObject, Reset
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.replies import Answer
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 from tests.support.session import click, talk, video
 
 ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sandbox.decoder_process import SharedPixels, error_of, error_of_death
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.source import VideoLimits
 from tests.support.clips import BUNNY, decode_clip, make_clip, take_all
 
 
@@ -185,7 +185,7 @@ def test_the_process_dies_with_the_server() -> None:
     program = """
 import asyncio, os, sys
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 async def main():
     source = ClipSource(32, VideoLimits())
     await source.__aenter__()

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from masklet.errors import Internal
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import FORK
 from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.source import VideoLimits
 from masklet_server.video.worker.fork_server_main import ForkServer
 from tests.support.clips import decode_clip, make_clip
 from tests.support.processes import decoders

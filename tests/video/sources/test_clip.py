@@ -16,7 +16,7 @@ from PIL import Image
 
 from masklet.errors import InvalidArgument
 from masklet_server.video.formats import CODECS
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.clip_decoder import Clip
 from tests.support.clips import (

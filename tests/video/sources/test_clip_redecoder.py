@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from masklet.errors import DataLoss
+from masklet_server.video.frame import Frame
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sources.clip import ClipSource
-from masklet_server.video.sources.clip_redecoder import ClipAgain
-from masklet_server.video.sources.source import Frame, VideoLimits
+from masklet_server.video.sources.clip_redecoder import ClipRedecoder
 from tests.support.clips import make_clip, take_all
 
 FRAMES = 60
@@ -55,7 +56,7 @@ async def decoded(data: bytes, take: int = FRAMES) -> AsyncIterator[tuple[ClipSo
         yield source, [frame for frame in frames if frame is not None]
 
 
-async def take(again: ClipAgain, count: int) -> list[Frame]:
+async def take(again: ClipRedecoder, count: int) -> list[Frame]:
     return [await asyncio.wait_for(again.next_frame(), 60) for _ in range(count)]
 
 
@@ -72,7 +73,7 @@ async def test_from_any_frame_on_they_are_the_same(kind: str) -> None:
         assert len({frame.checksum for frame in first}) == FRAMES, "a frame that is another one would be noticed"
         from_start = []
         for start in (0, 29, 45, 55):
-            async with source.again(start) as again:
+            async with source.redecode(start) as again:
                 assert_same(await take(again, FRAMES - start), first[start:])
                 from_start.append(again.is_from_start)
         assert from_start[0], "there is nothing to look for before it"
@@ -87,7 +88,7 @@ async def test_while_the_upload_goes_on_what_has_arrived_will_do() -> None:
         await source.feed(data[: len(data) * 3 // 4])
         frames = [await asyncio.wait_for(source.next_frame(), 60) for _ in range(40)]
         first = [frame for frame in frames if frame is not None]
-        async with source.again(20) as again:
+        async with source.redecode(20) as again:
             assert_same(await take(again, 15), first[20:35])
         await source.feed(data[len(data) * 3 // 4 :])
         await source.end()
@@ -98,7 +99,7 @@ async def test_while_the_upload_goes_on_what_has_arrived_will_do() -> None:
 
 async def test_where_a_search_leads_astray_in_the_middle_the_file_is_decoded_from_its_start() -> None:
     async with decoded(make_clip(frames=FRAMES, codec_options=X264, gop=10)) as (source, first):
-        async with source.again(30) as again:
+        async with source.redecode(30) as again:
             found = await take(again, 5)
             process = again.pid
             source._first_pass._checksums[35] ^= 1
@@ -112,7 +113,7 @@ async def test_where_a_search_leads_astray_in_the_middle_the_file_is_decoded_fro
 
 async def test_leaving_it_ends_its_process() -> None:
     async with decoded(make_clip(frames=FRAMES, codec_options=X264, gop=10)) as (source, _):
-        async with source.again(30) as again:
+        async with source.redecode(30) as again:
             process = again.pid
             waiting = asyncio.ensure_future(take(again, 3))
             await asyncio.sleep(0.05)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from masklet.errors import Cancelled, FailedPrecondition, InvalidArgument
-from masklet_server.video.sources.latest_pictures import LatestPictureSource, LatestQueue
-from masklet_server.video.sources.pictures import Picture
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
+from masklet_server.video.sources.latest_pictures import LatestPictureSource
+from masklet_server.video.sources.latest_queue import LatestQueue
 from tests.support.clips import shrunk, take_all
 
 # The queue

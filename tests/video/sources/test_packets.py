@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.packet import Packet
 from masklet_server.video.sources import packets
-from masklet_server.video.sources.packets import Packet, PacketSource
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.sources.packets import PacketSource
 from tests.support.clips import Outcome, make_clip, resized, take_all
 
 LIMITS = VideoLimits()

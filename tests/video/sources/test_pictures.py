@@ -20,10 +20,12 @@ import pytest
 from PIL import Image
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
-from masklet_server.video.sources import single_pictures
-from masklet_server.video.sources.pictures import Picture, PictureFormat, PictureSource
-from masklet_server.video.sources.single_pictures import decode_picture
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.formats import PictureFormat
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
+from masklet_server.video.sandbox import picture_pool
+from masklet_server.video.sandbox.picture_pool import decode_picture
+from masklet_server.video.sources.pictures import PictureSource
 from tests.support.clips import Outcome, picture, shrunk, take_all
 
 LIMITS = VideoLimits()
@@ -298,7 +300,7 @@ async def test_processes_are_kept_and_replaced_when_they_die() -> None:
     limits = VideoLimits(max_side=9999)  # processes of our own
     data = encoded(photo())
     await one(data, limits)
-    idle = single_pictures._pool(limits)._idle
+    idle = picture_pool._pool(limits)._idle
     assert len(idle) == 1
     pid = idle[0].pid
     await one(data, limits)
@@ -314,11 +316,11 @@ async def test_a_process_that_dies_at_work_is_an_error() -> None:
     limits = VideoLimits(max_side=9998, first_frame_timeout_seconds=1.0)
     data = encoded(photo())
     await one(data, limits)
-    os.kill(single_pictures._pool(limits)._idle[0].pid, signal.SIGSTOP)
+    os.kill(picture_pool._pool(limits)._idle[0].pid, signal.SIGSTOP)
     with pytest.raises(ResourceExhausted, match="first_frame_timeout_seconds"):
         await one(data, limits)
     await one(data, limits)
-    stopped = single_pictures._pool(limits)._idle[0].pid
+    stopped = picture_pool._pool(limits)._idle[0].pid
     os.kill(stopped, signal.SIGSTOP)
     waiting = asyncio.ensure_future(one(data, limits))
     await asyncio.sleep(0.2)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from masklet.errors import Cancelled, DataLoss, FailedPrecondition, ResourceExhausted
-from masklet_server.video.sources.clip import ClipSource, Spool
-from masklet_server.video.sources.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.sources.clip import ClipSource
+from masklet_server.video.sources.spool import Spool
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from tests.support.clips import decode_clip, make_clip, take_all
 

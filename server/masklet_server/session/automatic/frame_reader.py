@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from masklet_server.session.idle import IdleWatch
-from masklet_server.session.ports import Source
-from masklet_server.video.sources.source import Frame
+from masklet_server.session.ports import FrameSource
+from masklet_server.video.frame import Frame
 
 # SAM 2.1 encodes the age of an object's pointers relative to min(frames in the clip, 16): the length of a shorter clip
 # must be known before its first object is tracked. `max_obj_ptrs_in_encoder` in its configurations.
@@ -51,7 +51,7 @@ class FrameFeed:
 
     def __init__(
         self,
-        source: Source,
+        source: FrameSource,
         idle: IdleWatch,
         *,
         frame_count: int = 0,

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from masklet.errors import MaskletError
 from masklet_server.session.automatic.frame_reader import FrameFeed, TakenFrame
 from masklet_server.session.idle import IdleWatch
-from masklet_server.session.ports import LatestInput, Source
-from masklet_server.video.sources.latest_pictures import LatestQueue
-from masklet_server.video.sources.source import Frame
+from masklet_server.session.ports import FrameSource, LatestPictureSource
+from masklet_server.video.frame import Frame
+from masklet_server.video.sources.latest_queue import LatestQueue
 
 _REMEMBERED = 5  # frames whose times tell when the next one will be wanted
 # A decoded frame is good for so long, whatever its age: or the tracker of a busy server would wait for ever.
@@ -34,7 +34,7 @@ class LatestFeed(FrameFeed):
 
     def __init__(
         self,
-        source: Source,
+        source: FrameSource,
         idle: IdleWatch,
         *,
         max_latency_seconds: float,
@@ -129,7 +129,7 @@ class PacedFeed(LatestFeed):
 
     def __init__(
         self,
-        source: LatestInput,
+        source: LatestPictureSource,
         idle: IdleWatch,
         *,
         max_latency_seconds: float,

@@ -6,8 +6,8 @@ from array import array
 from contextlib import AsyncExitStack
 
 from masklet_server.session.idle import IdleWatch
-from masklet_server.session.ports import ClipInput, EarlierInput
-from masklet_server.video.sources.source import Frame
+from masklet_server.session.ports import ClipRedecoder, ClipSource
+from masklet_server.video.frame import Frame
 
 
 class EarlierFrames:
@@ -20,13 +20,13 @@ class EarlierFrames:
         idle: Told that the server is at work.
     """
 
-    def __init__(self, clip: ClipInput, idle: IdleWatch) -> None:
+    def __init__(self, clip: ClipSource, idle: IdleWatch) -> None:
         self._clip = clip
         self._idle = idle
         self._revisions = array("I")
         self._clip_lengths: dict[int, int] = {}
         self._held = AsyncExitStack()
-        self._source: EarlierInput | None = None
+        self._source: ClipRedecoder | None = None
         self._next = 0
 
     def note(self, frame_index: int, revision: int, clip_length: int | None = None) -> None:
@@ -54,7 +54,7 @@ class EarlierFrames:
         with self._idle.busy():
             if self._source is None or frame_index != self._next:
                 await self.close()
-                self._source = await self._held.enter_async_context(self._clip.again(frame_index))
+                self._source = await self._held.enter_async_context(self._clip.redecode(frame_index))
                 self._next = frame_index
             frame = await self._source.next_frame()
         self._next += 1

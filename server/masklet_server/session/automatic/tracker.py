@@ -27,13 +27,13 @@ from masklet_server.session.credits import Credits
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.options import TrackerOptions
-from masklet_server.session.ports import ClipInput, TrackingEngine
+from masklet_server.session.ports import ClipSource, TrackingEngine
 from masklet_server.session.prompts import GivenPrompt, PromptBook
 from masklet_server.session.replies import FrameResult, ObjectResult, Problem, PromptResult, Send
 from masklet_server.session.results import object_result, timings
 from masklet_server.session.sending import Sending
 from masklet_server.session.visibility import Sighting, Visibility
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Tracker:
         self._recent = RecentFeatures()
         self._shelf = Shelf(0)
 
-    async def run(self, frames: FrameFeed, clip: ClipInput | None = None) -> None:
+    async def run(self, frames: FrameFeed, clip: ClipSource | None = None) -> None:
         """Track every frame to the end of the video and send all results.
 
         Args:

@@ -34,8 +34,8 @@ from masklet_server.session.ports import TrackingEngine
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.results import object_result, timings
 from masklet_server.session.sending import Sending
-from masklet_server.video.sources.frame_store import FrameStore
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
+from masklet_server.video.frame_store import FrameStore
 
 # Of each pass over the frames, whether it goes backward.
 _PASSES = {Direction.FORWARD: (False,), Direction.BACKWARD: (True,), Direction.BOTH: (False, True)}

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from masklet.errors import BY_CODE, DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video import messages
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sandbox import fork_server
-from masklet_server.video.sources.source import VideoLimits
 
 Mode = Literal["clip", "pictures", "live pictures", "packets", "single"]
 

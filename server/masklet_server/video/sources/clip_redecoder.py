@@ -14,9 +14,10 @@ from array import array
 from typing import Any, Protocol
 
 from masklet.errors import DataLoss, MaskletError
+from masklet_server.video.frame import Frame
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
 from masklet_server.video.sources.sandboxed import SandboxedSource
-from masklet_server.video.sources.source import Frame, VideoLimits
 
 # Frames before the one that is wanted at which a key frame is looked for: containers count in order of decoding, from
 # which that of presentation departs by 16 frames at most (H.264 and HEVC hold no more back).
@@ -57,7 +58,7 @@ class FirstPass:
         return index < len(self) and (self._pts[index], self._checksums[index]) == (frame.pts, frame.checksum)
 
 
-class ClipAgain:
+class ClipRedecoder:
     """The frames of a spooled clip from one of them on; an asynchronous context manager, as sources are.
 
     Args:
@@ -90,7 +91,7 @@ class ClipAgain:
         """Whether the file is decoded from its start."""
         return not self._seeks
 
-    async def __aenter__(self) -> ClipAgain:
+    async def __aenter__(self) -> ClipRedecoder:
         """Start the decoding process."""
         await self._begin()
         return self

@@ -3,94 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from masklet_server.video import messages
-from masklet_server.video.sources.pictures import Picture, PictureSource
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
+from masklet_server.video.sources.latest_queue import LatestQueue
+from masklet_server.video.sources.pictures import PictureSource
 from masklet_server.video.sources.sandboxed import Arrival
-from masklet_server.video.sources.source import VideoLimits
-
-# Pictures of one stream that wait to be decoded or skipped; at least two, whatever their size.
-MAX_WAITING_BYTES = 64 * 1024**2
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Waiting(Generic[T]):
-    item: T
-    arrived_seconds: float
-    nbytes: int
-
-
-class LatestQueue(Generic[T]):
-    """Items of which only those that have not waited too long come out, or else the newest one.
-
-    An item that has waited too long is dropped once there is a newer one; so the newest is never dropped, and one that
-    is slow to arrive is not lost. Items are also dropped, oldest first, where they take too much memory.
-
-    Args:
-        max_wait_seconds: Since an item arrived.
-        max_bytes: Of all that wait; two may always wait.
-        clock: What arrivals are told by.
-    """
-
-    def __init__(
-        self,
-        max_wait_seconds: float,
-        *,
-        max_bytes: int = MAX_WAITING_BYTES,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._max_wait = max_wait_seconds
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._items: deque[_Waiting[T]] = deque()
-        self._nbytes = 0
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def is_late(self) -> bool:
-        """Whether the oldest item has waited too long."""
-        return bool(self._items) and self._items[0].arrived_seconds < self._clock() - self._max_wait
-
-    def peek(self) -> T:
-        """What `pop` would give; there must be one."""
-        self._drop_stale()
-        return self._items[0].item
-
-    def push(self, item: T, arrived_seconds: float, nbytes: int) -> None:
-        """Let one more wait."""
-        self._items.append(_Waiting(item, arrived_seconds, nbytes))
-        self._nbytes += nbytes
-        self._drop_stale()
-        while len(self._items) > 2 and self._nbytes > self._max_bytes:
-            self._drop()
-
-    def pop(self) -> T:
-        """The oldest item that has not waited too long, or else the newest one; there must be one."""
-        self._drop_stale()
-        return self._drop()
-
-    def clear(self) -> None:
-        """Drop everything."""
-        self._items.clear()
-        self._nbytes = 0
-
-    def _drop_stale(self) -> None:
-        while len(self._items) > 1 and self.is_late:
-            self._drop()
-
-    def _drop(self) -> T:
-        waiting = self._items.popleft()
-        self._nbytes -= waiting.nbytes
-        return waiting.item
 
 
 class LatestPictureSource(PictureSource):
@@ -125,7 +44,7 @@ class LatestPictureSource(PictureSource):
             self._changed.set()
 
     async def end(self) -> None:
-        """See `FrameSource.end`."""
+        """See `SandboxedSource.end`."""
         if not self._ended:
             self._ended = True
             self._arm()

@@ -9,55 +9,19 @@ from dataclasses import dataclass
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument
 from masklet_server.video import messages
 from masklet_server.video.formats import PACKET_DECODERS
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
-from masklet_server.video.sources.pictures import DEFAULT_RATE, NANOSECONDS, check_pts
 from masklet_server.video.sources.sandboxed import Arrival, SandboxedSource
-from masklet_server.video.sources.source import VideoLimits
 
 # Packets of one stream that wait to be decoded, with what each costs beside its data.
 MAX_WAITING_BYTES = 16 * 1024**2
 _PACKET_COST = 512
 # Data decoded between two words on how far decoding has come.
 _PROGRESS_BYTES = 64 * 1024
-_MAX_EXTRADATA = 1024**2
 # Decoders hold back a frame while so many packets pass at most; what is known of older ones is forgotten.
 _MAX_DELAY_PACKETS = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Packet:
-    """An access unit, or a piece of a codec's data that is cut anywhere.
-
-    Attributes:
-        data: Its bytes.
-        codec: One of `PACKET_DECODERS`; may be empty after a stream's first packet.
-        extradata: What the codec needs beforehand; in a stream's first packet, if at all.
-        pts_seconds: Time since the start of the video; None: the frame's index / 30.
-        capture_time_nanoseconds: By the client's own clock; 0: not known.
-        is_fragment: Cut anywhere.
-
-    Raises:
-        InvalidArgument: A field is wrong; its path is relative to the packet, such as "codec".
-    """
-
-    data: bytes
-    codec: str = ""
-    extradata: bytes = b""
-    pts_seconds: float | None = None
-    capture_time_nanoseconds: int = 0
-    is_fragment: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise InvalidArgument.of("data", "is empty")
-        if self.codec and self.codec not in PACKET_DECODERS:
-            raise InvalidArgument.of("codec", f"is {self.codec!r}, must be one of {', '.join(PACKET_DECODERS)}")
-        if len(self.extradata) > _MAX_EXTRADATA:
-            raise InvalidArgument.of("extradata", f"has {len(self.extradata)} bytes; at most {_MAX_EXTRADATA} are")
-        check_pts(self.pts_seconds)
-
-    def __repr__(self) -> str:
-        return f"Packet({self.codec or 'codec as before'}, {len(self.data)} bytes, pts_seconds={self.pts_seconds})"
 
 
 @dataclass(frozen=True)

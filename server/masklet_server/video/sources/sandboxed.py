@@ -1,4 +1,4 @@
-"""What clips and series of pictures have in common: the taking side of a source."""
+"""What all sources have in common: their frames come from a decoding process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from masklet.errors import Cancelled, DataLoss, MaskletError, ResourceExhausted
 from masklet_server.video import messages
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
-from masklet_server.video.sources.source import Frame, FrameSource, VideoInfo, VideoLimits
 
 Source = TypeVar("Source", bound="SandboxedSource")
 
@@ -27,10 +29,15 @@ class Arrival:
     capture_time_nanoseconds: int = 0
 
 
-class SandboxedSource(FrameSource):
-    """A source whose frames come from a decoding process.
+class SandboxedSource(abc.ABC):
+    """Gives the frames of one video in order. They are decoded in a sandboxed process of their own.
 
-    Subclasses start the process in `_start` and feed it.
+    A source is an asynchronous context manager. Entering it starts the decoding process; leaving it kills the process
+    and frees its temporary file and its shared memory at once. One task feeds the source while another one takes
+    frames, on the same event loop; what is fed may still be arriving while frames are taken.
+
+    This class has the side of a source that gives frames, which is the same for all. A subclass starts its process in
+    `_start`, and has a method `feed` of its own.
     """
 
     def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
@@ -78,7 +85,7 @@ class SandboxedSource(FrameSource):
             self._process.kill()
             await self._process.reaped()
 
-    def _free(self) -> None:
+    def _free(self) -> None:  # noqa: B027 - most sources hold nothing more
         """Let go of what a subclass holds; called once the source is left, must not wait."""
 
     @property
@@ -93,12 +100,22 @@ class SandboxedSource(FrameSource):
         return self._decoder.pid
 
     async def info(self) -> VideoInfo:
-        """See `FrameSource.info`."""
+        """Wait for the first frame and describe the video; may be called any number of times.
+
+        Raises:
+            DataLoss: This is no video, or no frame of it can be decoded.
+            InvalidArgument: Its container or codec is not allowed.
+            ResourceExhausted: It is larger than the limits allow.
+        """
         async with self._taking:
             return await self._first_info()
 
     async def next_frame(self) -> Frame | None:
-        """See `FrameSource.next_frame`."""
+        """Wait for the next frame; None after the last one.
+
+        Raises:
+            DataLoss, InvalidArgument, ResourceExhausted: As `info` does, for a fault further on in the video.
+        """
         async with self._taking:
             await self._first_info()
             message = await self._receive("frame", "end")
@@ -109,11 +126,11 @@ class SandboxedSource(FrameSource):
         self._on_taken()
         return frame
 
-    def _on_taken(self) -> None:
+    def _on_taken(self) -> None:  # noqa: B027 - for subclasses
         """A frame was copied out of its slot."""
 
     async def end(self) -> None:
-        """See `FrameSource.end`."""
+        """Say that nothing more will be fed; may be called twice."""
         if self._ended:
             return
         self._ended = True

@@ -11,7 +11,7 @@ import numpy as np
 
 from masklet.errors import ResourceExhausted
 from masklet_server.scratch import ScratchFile
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
 
 
 class FrameStore:

@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from masklet.errors import MaskletError, ResourceExhausted
 from masklet_server.video import messages
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sandbox.decoder_process import SharedPixels, error_of, error_of_death, setup_fields
-from masklet_server.video.sources.pictures import Picture
-from masklet_server.video.sources.source import VideoLimits
 
 _MAX_PROCESSES = 4
 _PICTURES_PER_PROCESS = 256

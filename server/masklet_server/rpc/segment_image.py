@@ -18,7 +18,7 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.rpc import from_wire, to_wire
 from masklet_server.rpc.from_wire import RequestReader
 from masklet_server.session.ports import TrackingEngine
-from masklet_server.video.sources.pictures import Picture
+from masklet_server.video.picture import Picture
 
 # Sizes of pictures by image_id. The engine's cache holds fewer: its features are a megabyte or more each.
 MAX_KNOWN_SIZES = 4096
@@ -30,14 +30,14 @@ MAX_MASK_PIXELS = 2**30
 DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
 
 
-class PictureEngine(TrackingEngine, Protocol):
+class SegmentingEngine(TrackingEngine, Protocol):
     """The whole of `masklet_server.engine.serving.scheduler.Engine` that the service uses."""
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Segment one picture."""
 
 
-class PictureSegmenter:
+class SegmentImageHandler:
     """Answers SegmentImage requests.
 
     Args:
@@ -50,7 +50,7 @@ class PictureSegmenter:
 
     def __init__(
         self,
-        engine: PictureEngine,
+        engine: SegmentingEngine,
         pool: MaskPool,
         reader: RequestReader,
         *,

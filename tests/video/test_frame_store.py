@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from masklet.errors import ResourceExhausted
-from masklet_server.video.sources.frame_store import FrameStore
-from masklet_server.video.sources.source import Frame
+from masklet_server.video.frame import Frame
+from masklet_server.video.frame_store import FrameStore
 
 SIZE = 8 * 8 * 3
 RNG = np.random.default_rng(1)

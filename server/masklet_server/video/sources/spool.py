@@ -1,0 +1,53 @@
+"""The temporary file that takes an upload."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from typing import IO
+
+from masklet.errors import ResourceExhausted
+
+
+class Spool:
+    """A temporary file without a name that takes an upload, up to a size."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.size = 0
+        self._max_bytes = max_bytes
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+        self._writing: asyncio.Future[None] | None = None
+
+    def open_for_reading(self) -> int:
+        """A read-only descriptor, to be closed by the caller; has a position of its own."""
+        return os.open(f"/proc/self/fd/{self._file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
+
+    async def append(self, chunk: bytes) -> None:
+        """Write at the end, outside the event loop.
+
+        Raises:
+            ResourceExhausted: The file would grow too large, or the disk is full.
+        """
+        if self.size + len(chunk) > self._max_bytes:
+            raise ResourceExhausted(
+                f"the upload has more than max_upload_bytes = {self._max_bytes} bytes; cut or compress the video first"
+            )
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, chunk)
+        try:
+            await asyncio.shield(self._writing)
+        except OSError as error:
+            raise ResourceExhausted(f"the server cannot hold the upload: {error.strerror}") from error
+        self.size += len(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def close(self) -> None:
+        """Free the file; at once, or as soon as a write that goes on in a thread is over."""
+        if self._writing is None or self._writing.done():
+            self._file.close()
+        else:
+            self._writing.add_done_callback(lambda _: self._file.close())
