@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from masklet_server.engine.network.network import Network
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import Registry
 from tests.support import synthetic
+from tests.support.upstream import once_each
 
 HEIGHT, WIDTH = 180, 240
 
@@ -31,22 +31,6 @@ BUILD: dict[str, dict[str, Any]] = {
     "sam2.1-tiny": {"seed": 7, "image_size": 128},
     "sam2.0-tiny": {"seed": 8, "image_size": 128},
 }
-
-
-_T = TypeVar("_T")
-
-
-def once_each(encode: Callable[[Tensor], _T]) -> Callable[[Tensor], _T]:
-    """An image encoder that sees each picture once: tests share their frames, and it took half of their time."""
-    known: dict[bytes, _T] = {}
-
-    def encoded(pictures: Tensor) -> _T:
-        key = hashlib.sha256(pictures.numpy().tobytes()).digest()
-        if key not in known:
-            known[key] = encode(pictures)
-        return known[key]
-
-    return encoded
 
 
 @lru_cache(maxsize=len(BUILD) + 1)  # those that most tests take, and one of the official resolutions
