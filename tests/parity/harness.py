@@ -21,10 +21,6 @@ from tests.support.upstream import once_each
 
 HEIGHT, WIDTH = 180, 240
 
-# With a single thread, torch resizes one mask by other instructions than three candidates at once, and the last bit
-# differs; upstream resizes the candidates, masklet the one that is chosen.
-torch.set_num_threads(max(2, torch.get_num_threads()))
-
 # The modules of a model at random; the trained ones for nano, which ships.
 BUILD: dict[str, dict[str, Any]] = {
     "nano": {"image_size": 128},
