@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from masklet_server.engine.serving.jobs import LoadedModel
+from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry

@@ -9,7 +9,7 @@ import pytest
 
 import masklet
 from masklet import Timings
-from masklet.cli._bench import StreamRun, summary
+from masklet.cli.bench import StreamRun, summary
 from tests.cli.test_commands import run
 from tests.support.fake_server import FakeServer, Script
 

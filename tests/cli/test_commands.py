@@ -20,7 +20,7 @@ import typer
 from PIL import Image
 
 import masklet
-from masklet.cli import _plugins, main
+from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
@@ -135,7 +135,7 @@ def test_few_of_many_events_are_told(clip: Path, capsys: pytest.CaptureFixture[s
     with FakeServer(Script(frame_count=15, events=dict.fromkeys(range(15), OUT_OF_VIEW))) as server:
         assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
     out = capsys.readouterr().out
-    assert "out of view at frame 9\nand 5 more of these\n" in out
+    assert "out of view at frame 9\nand 5 more such events\n" in out
 
 
 def test_the_memory_policy_is_asked_for(server: FakeServer, clip: Path) -> None:
@@ -163,7 +163,7 @@ def test_without_outputs_it_says_what_there_could_be(
     server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
-    assert "--overlay OUT.mp4, --masks DIR and --json FILE" in capsys.readouterr().err
+    assert "--overlay OUT.mp4, --masks DIR or --json FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     def entry_points(group: str, **_: object) -> list[EntryPoint]:
         return [EntryPoint(name, value, group) for name, value in entries.items()]
 
-    monkeypatch.setattr(_plugins, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
 
 
 def test_without_server_one_is_started_inside(
@@ -376,7 +376,7 @@ def plugin_app(monkeypatch: pytest.MonkeyPatch, **entries: str) -> typer.Typer:
     stand_in(monkeypatch, **entries)
     app = typer.Typer()
     app.callback()(lambda: None)
-    _plugins.add_commands(app)
+    plugins.add_commands(app)
     return app
 
 
@@ -404,7 +404,7 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert run_plugin(app, "--help") == 0
     out = capsys.readouterr().out
     assert "Start a server." in out
-    assert "Brought by other_package." in out
+    assert "A command of other_package." in out
     with pytest.raises(masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*masklet\[server\]"):
         app(["serve", "--address", "x"])
 

@@ -71,13 +71,13 @@ def row(result: Result, name: str) -> str:
 def test_list_shows_size_state_and_where(cache: Path) -> None:
     result = run("models", "list")
     assert result.exit_code == 0
-    assert row(result, "nano").split()[:5] == ["nano", "9.3", "MB", "ships", "with"]
+    assert row(result, "nano").split()[:7] == ["nano", "9.3", "MB", "ready", "ships", "with", "masklet"]
     assert row(result, "sam2.1-tiny").split()[1:6] == ["156.0", "MB", "not", "downloaded", "dl.fbaipublicfiles.com"]
     assert row(result, "sam2.0-tiny").split()[1:4] == ["unknown", "not", "downloaded"]
     assert f"Downloads are kept in {cache}" in result.stdout
     assert "No checksum is known for sam2.0-tiny" in result.stdout
     assert run("models", "download", "ours").exit_code == 0
-    assert row(run("models", "list"), "ours").split()[1:5] == ["7.0", "kB", "downloaded", "cache"]
+    assert row(run("models", "list"), "ours").split()[1:5] == ["7.0", "kB", "ready", "downloaded"]
 
 
 @pytest.mark.usefixtures("ours")
@@ -95,7 +95,7 @@ def test_download_then_verify(cache: Path) -> None:
     assert verified.stdout.splitlines() == [
         "nano: ok",
         "ours: ok",
-        "unsure: is here, but no checksum is known to hold it against",
+        "unsure: is here, but cannot be verified: no checksum is known for it",
     ]
 
 
@@ -134,9 +134,9 @@ def test_no_model_is_a_usage_error() -> None:
 def test_doctor_finds_a_machine_that_runs_the_tests_able_to_serve() -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
-    for name in ("python", "torch", "device", "sam2", "av", "grpc", "nano", "cache", "shared memory"):
+    for name in ("python", "torch", "device", "sam2", "av", "grpc", "nano", "downloads", "shared memory"):
         assert f"  {name}: " in result.stdout
-    assert "A server works here" in result.stdout
+    assert "A server can run here" in result.stdout
 
 
 def test_doctor_exits_1_when_a_server_would_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,13 +149,13 @@ def test_doctor_exits_1_when_a_server_would_not_work(tmp_path: Path, monkeypatch
     assert result.exit_code == 1
     assert "fail  nano: " in result.stdout
     assert "-> install masklet again" in result.stdout
-    assert "a server would not work here yet" in result.stdout
+    assert "a server cannot run here yet" in result.stdout
 
 
-def test_doctor_warns_of_a_cache_that_cannot_be_written_to(cache: Path) -> None:
+def test_doctor_warns_of_a_folder_for_downloads_that_cannot_be_written_to(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
-    finding = next(finding for finding in check_models() if finding.name == "cache")
-    assert (finding.state, finding.fix) == ("warn", "set MASKLET_CACHE to download models elsewhere")
+    finding = next(finding for finding in check_models() if finding.name == "downloads")
+    assert (finding.state, finding.fix) == ("warn", "set MASKLET_CACHE to a folder that can be written to")
 
 
 def test_doctor_warns_of_a_busy_port() -> None:

@@ -10,7 +10,7 @@ import pytest
 import typer
 from PIL import Image
 
-from masklet.cli._prompts import read_prompts
+from masklet.cli.prompts import read_prompts
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_colons_and_at_signs_in_file_names(tmp_path: Path, monkeypatch: pytest.M
         ({"points": ["1, 5"]}, "is not"),
         ({"points": ["\u0661,5"]}, "is not"),
         ({"points": [""]}, "is not"),
-        ({"points": ["0:1,5"]}, "objects count from 1"),
+        ({"points": ["0:1,5"]}, "object 0 does not exist"),
         ({"points": ["99999999999:1,5"]}, "object_id"),
         ({"points": ["1,5@99999999999"]}, "frame_index"),
         ({"background": ["5"]}, "is not"),
         ({"boxes": ["1,2,3"]}, "is not"),
         ({"boxes": ["5,5,1,1"]}, "object 1, frame 0: box: .*inverted"),
         ({"boxes": ["1,1,5,5", "2,2,6,6"]}, "second box"),
-        ({"masks": ["0:x.png"]}, "objects count from 1"),
-        ({}, "nothing says what to follow"),
+        ({"masks": ["0:x.png"]}, "object 0 does not exist"),
+        ({}, "there is no prompt; add --point"),
     ],
 )
 def test_words_that_cannot_be_understood(words: dict[str, list[str]], message: str) -> None:
@@ -115,7 +115,7 @@ def test_masks_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(FileNotFoundError):
         read_prompts(masks=[str(tmp_path / "none.png")])
-    with pytest.raises(typer.BadParameter, match="is no picture"):
+    with pytest.raises(typer.BadParameter, match="is not a picture"):
         read_prompts(masks=[str(tmp_path / "text.png")])
     with pytest.raises(typer.BadParameter, match="no foreground"):
         read_prompts(masks=[str(tmp_path / "empty.png")])
@@ -130,5 +130,5 @@ def test_a_picture_has_no_frames() -> None:
         read_prompts(points=["1,2@0"], one_picture=True)
     with pytest.raises(typer.BadParameter, match=r"is not \[OBJ:\]X,Y, such as 2:360,480$"):
         read_prompts(points=["1"], one_picture=True)
-    with pytest.raises(typer.BadParameter, match="what to segment"):
+    with pytest.raises(typer.BadParameter, match=r"there is no prompt; add --point X,Y or --box X0,Y0,X1,Y1$"):
         read_prompts(one_picture=True)

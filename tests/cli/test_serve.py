@@ -113,7 +113,7 @@ def test_print_config() -> None:
     ("arguments", "message"),
     [
         (["--window", "0"], "masklet serve: window: Input should be greater than or equal to 1 (from --window)"),
-        (["--address", "0.0.0.0:50051"], "masklet serve: 0.0.0.0:50051 can be reached from other machines"),
+        (["--address", "0.0.0.0:50051"], "masklet serve: other machines can reach 0.0.0.0:50051"),
         (["--config", "/no/such/file.toml"], "masklet serve: config: there is no file /no/such/file.toml"),
         (["--no-such-flag"], "No such option"),
     ],
@@ -144,7 +144,7 @@ def test_taken_port() -> None:
         port = taken.getsockname()[1]
         code, _, errors = run("--address", f"127.0.0.1:{port}")
     assert code == 1
-    assert errors.startswith(f"masklet serve: can't listen on 127.0.0.1:{port}: Address already in use")
+    assert errors.startswith(f"masklet serve: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert errors.count("\n") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 
 import masklet
-from masklet._annotation_protocol import propagate_request
-from masklet._wire import prompt_to_wire
+from masklet import Annotation
+from masklet._protocol.annotation import AnnotationProtocol, propagate_request
+from masklet._protocol.options import annotate_config
+from masklet._protocol.wire import prompt_to_wire
+from masklet._transport.channel import Channel
+from masklet._transport.endpoint import Endpoint
 from masklet.v1 import tracking_pb2
 from tests.support.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
 
@@ -226,13 +231,15 @@ def test_dropping_it_ends_the_call(server: FakeServer) -> None:
         assert server.sessions[0].ended.wait(PATIENCE)
 
 
-def test_the_answer_of_an_interrupted_request_is_not_taken_for_the_next_ones(
-    annotation: masklet.Annotation,
-) -> None:
-    annotation._send(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))  # and nobody waits for it
-    annotation._send(propagate_request(0, 3, "forward"))
-    seen = annotation.prompt(masklet.Prompt(object_id=5, frame_index=4, point_coords=[[20, 20]]))
+def test_the_answer_of_an_interrupted_request_is_not_taken_for_the_next_ones(server: FakeServer) -> None:
+    channel = Channel(Endpoint.of(server.address), PATIENCE)
+    protocol = AnnotationProtocol(annotate_config({}))
+    with contextlib.closing(channel), Annotation(channel.track_method(None), protocol, iter(())) as annotation:
+        protocol.ask(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))  # and nobody waits for it
+        protocol.ask(propagate_request(0, 3, "forward"))
+        seen = annotation.prompt(masklet.Prompt(object_id=5, frame_index=4, point_coords=[[20, 20]]))
     assert (seen.object.object_id, seen.frame_index) == (5, 4)
+    assert kinds(server) == ["prompt", "propagate", "prompt"]
 
 
 def test_cancelling_says_so(annotation: masklet.Annotation) -> None:

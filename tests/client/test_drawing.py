@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import masklet
-from masklet._drawing import PALETTE, colour_of
+from masklet.drawing import PALETTE, colour_of
 
 GRAY = np.full((60, 80, 3), 100, np.uint8)
 
@@ -77,7 +77,7 @@ def test_files_are_turned_as_their_orientation_says(tmp_path: Path) -> None:
 def test_wrong_sizes_and_pictures_are_refused() -> None:
     with pytest.raises(masklet.InvalidArgument, match=r"masks\[3\].*5x4 pixels, the picture 80x60"):
         masklet.overlay(GRAY, {3: np.ones((4, 5), np.bool_)})
-    with pytest.raises(masklet.InvalidArgument, match="no picture"):
+    with pytest.raises(masklet.InvalidArgument, match="is not a picture"):
         masklet.overlay(b"not a picture", {})
     with pytest.raises(masklet.InvalidArgument, match="alpha"):
         masklet.overlay(GRAY, {}, alpha=2)

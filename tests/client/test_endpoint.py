@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 import masklet
-from masklet._endpoint import Endpoint
+from masklet._transport.endpoint import Endpoint, Tls
 from tests.support.fake_server import FakeServer, Script, status
 
 
@@ -62,8 +61,8 @@ def test_addresses_and_whether_they_are_spoken_to_over_tls(address: str, target:
 
 
 def test_tls_can_be_asked_for_and_declined() -> None:
-    assert Endpoint.of("127.0.0.1", secure=True).credentials is not None
-    assert Endpoint.of("gpu-box", secure=False).credentials is None
+    assert Endpoint.of("127.0.0.1", tls=Tls(secure=True)).credentials is not None
+    assert Endpoint.of("gpu-box", tls=Tls(secure=False)).credentials is None
 
 
 @pytest.mark.parametrize(
@@ -198,24 +197,3 @@ def test_timeout_of_single_calls(call: Callable[..., Any]) -> None:
 
     with Stuck() as server, pytest.raises(masklet.DeadlineExceeded, match=r"0\.3 s"):
         call("info", server.address, timeout=0.3)
-
-
-def loaded_after(code: str) -> set[str]:
-    script = f"import sys\n{code}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
-    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-    return set(output.split())
-
-
-def test_importing_masklet_is_light() -> None:
-    assert not loaded_after("import masklet") & {"torch", "cv2", "masklet_server", "grpc", "av", "PIL"}
-
-
-def test_everything_public_is_there_and_needs_no_server() -> None:
-    loaded = loaded_after("import masklet\nfor name in masklet.__all__: getattr(masklet, name)")
-    assert not loaded & {"torch", "cv2", "masklet_server"}
-
-
-def test_unknown_names_are_attribute_errors() -> None:
-    assert not hasattr(masklet, "nonsense")
-    assert set(masklet.__all__) <= set(dir(masklet))
-    assert masklet.__version__

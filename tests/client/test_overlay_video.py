@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import masklet
-from masklet._overlay_video import shown_frames, turned
-from masklet._results import ObjectResult
+from masklet._media.frames import shown_frames, turned
+from masklet._protocol.results import ObjectResult
 from tests.support.clips import frames_alive
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]

@@ -110,7 +110,7 @@ def test_masks_are_decoded_on_first_use_and_once(monkeypatch: pytest.MonkeyPatch
         decoded.append(rle)
         return masklet.decode_rle(rle)
 
-    monkeypatch.setattr("masklet._results.decode_rle", counted)
+    monkeypatch.setattr("masklet._protocol.results.decode_rle", counted)
     with FakeServer(Script(frame_count=2)) as server:
         frames = run_sync(server.address, b"video")
     assert not decoded

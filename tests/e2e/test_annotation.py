@@ -60,9 +60,9 @@ def test_what_is_refused_harms_nothing_else(client: masklet.Client) -> None:
         assert caught.value.violations[0].field == "prompt.points[0]"
         with pytest.raises(masklet.InvalidArgument, match="but the video has 18 frames"):
             annotation.prompt(Prompt(frame_index=NUM_FRAMES, point_coords=[[5, 5]]))
-        with pytest.raises(masklet.NotFound, match="object 7 is not followed"):
+        with pytest.raises(masklet.NotFound, match="object 7 is not tracked"):
             annotation.remove_object(7)
-        with pytest.raises(masklet.NotFound, match="object 7 is not followed"):
+        with pytest.raises(masklet.NotFound, match="object 7 is not tracked"):
             annotation.clear_prompts(7, 0)
         annotation.prompt(prompt("point"))
         with pytest.raises(masklet.InvalidArgument, match="start_frame_index"):

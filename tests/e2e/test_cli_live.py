@@ -83,7 +83,7 @@ def test_a_named_pipe_with_the_latest_frames(nano_server: str, tmp_path: Path) -
         (["/dev/null"], 1, "/dev/null cannot be opened"),
         (["-"], 1, "stdin cannot be opened"),
         (["-", "--overlay", "out.mp4"], 2, "record it to a file first"),
-        (["-", "--delivery", "newest"], 2, "newest is none of latest, lossless"),
+        (["-", "--delivery", "newest"], 2, "is newest, must be one of latest, lossless"),
         (["examples/bunny.mp4", "--delivery", "latest"], 2, "not live"),
     ],
 )

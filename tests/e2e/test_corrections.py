@@ -156,7 +156,7 @@ def test_what_can_not_be_corrected_is_told_and_the_call_goes_on(client: masklet.
     assert (last.frame_index, set(last.objects)) == (7, {1})
     assert [type(error) for error in errors] == [masklet.FailedPrecondition, masklet.InvalidArgument]
     assert [v.field for v in errors[1].violations] == ["prompt.frame_index"]
-    assert "can. Of a clip that is sent as a file" in errors[1].message
+    assert "can. Every frame can be corrected in a clip that is sent as a file" in errors[1].message
 
 
 def test_without_a_handler_the_error_is_raised(client: masklet.Client) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.sides import Masks, Reference, normalized
 from masklet import Prompt
-from masklet._wire import prompt_to_wire
+from masklet._protocol.wire import prompt_to_wire
 from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.embedded import EmbeddedServer
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode

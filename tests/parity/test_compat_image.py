@@ -141,7 +141,7 @@ def test_what_it_refuses(ours: SAM2ImagePredictor) -> None:
     ours.set_image(PICTURE)
     with pytest.raises(ValueError, match="point_labels must be supplied"):
         ours.predict(point_coords=[[X, Y]])
-    with pytest.raises(masklet.InvalidArgument, match="nothing says what to segment"):
+    with pytest.raises(masklet.InvalidArgument, match="there is no prompt"):
         ours.predict()
     with pytest.raises(masklet.InvalidArgument, match="uint8"):
         ours.set_image(PICTURE / 255)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from masklet_server.engine.serving.jobs import PicturePrompt
-from masklet_server.engine.serving.picture import encode_picture, segment
+from masklet_server.engine.serving.image_predictor import encode_picture, segment
+from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from tests.parity.harness import networks
 from tests.support import synthetic
 

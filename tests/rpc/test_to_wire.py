@@ -15,7 +15,7 @@ from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc import to_wire
 from masklet_server.session import replies
-from masklet_server.session.visibility import ObjectEvent
+from masklet_server.session.replies import ObjectEvent
 from masklet_server.video.info import VideoInfo
 
 

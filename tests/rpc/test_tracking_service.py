@@ -155,8 +155,8 @@ async def test_real_pictures_go_through_the_sandbox() -> None:
         responses = await track(h.stub, config(), click(), *[Request(frame=picture)] * 3, END)
         results = [response.frame_result for response in responses if response.HasField("frame_result")]
         assert [result.pts_nanoseconds for result in results] == [0, 33_333_333, 66_666_667]
-        assert [job.clip_length for job in h.engine.jobs] == [3] * 3
-        assert (h.engine.jobs[0].pixels == 200).all()
+        assert [job.frame.clip_length for job in h.engine.jobs] == [3] * 3
+        assert (h.engine.jobs[0].frame.pixels == 200).all()
 
 
 def mp4(frames: int) -> bytes:
@@ -181,7 +181,7 @@ async def test_a_real_clip_goes_through_the_sandbox() -> None:
         results = [response.frame_result for response in responses if response.HasField("frame_result")]
         assert [result.pts_nanoseconds for result in results] == [i * 40_000_000 for i in range(12)]
         assert [len(result.objects) for result in results] == [0, 0, *[1] * 10]
-        assert [job.clip_length for job in h.engine.jobs] == [12] * 10
+        assert [job.frame.clip_length for job in h.engine.jobs] == [12] * 10
 
 
 async def test_a_client_that_vanishes_in_mid_upload_takes_its_decoder_along() -> None:
@@ -271,7 +271,7 @@ async def test_a_correction_comes_as_further_results_with_a_higher_revision() ->
         ([chunk(1)], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
         ([click()], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
         ([click(0)], grpc.StatusCode.INVALID_ARGUMENT, "prompt.object_id"),
-        ([Request()], grpc.StatusCode.INVALID_ARGUMENT, "request: is empty"),
+        ([Request()], grpc.StatusCode.INVALID_ARGUMENT, "request: is not set"),
         ([config(), config()], grpc.StatusCode.FAILED_PRECONDITION, "config came twice"),
         ([config(model="huge")], grpc.StatusCode.NOT_FOUND, "'huge' is not loaded"),
         ([config(mask_encoding=9)], grpc.StatusCode.INVALID_ARGUMENT, "config.mask_encoding"),
@@ -420,7 +420,7 @@ async def test_the_engine_running_out_of_memory_ends_one_stream_only() -> None:
     async with house() as h:
 
         def refuse(job: FrameJob) -> Exception | None:
-            return ResourceExhausted("no memory; use a smaller model") if len(job.tasks) == 2 else None
+            return ResourceExhausted("no memory; use a smaller model") if len(job.memories) == 2 else None
 
         h.engine.refuse = refuse
         good = asyncio.create_task(track(h.stub, config(), click(1), chunk(60), END))
@@ -572,7 +572,7 @@ async def test_an_answer_that_is_too_long_for_a_message_says_what_to_do() -> Non
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await h.stub.SegmentImage(requests)
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "do without return_logits" in (raised.value.details() or "")
+        assert "leave out return_logits" in (raised.value.details() or "")
 
 
 async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:

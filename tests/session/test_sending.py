@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 import pytest
 
 from masklet.errors import NotFound
-from masklet_server.session.sending import Sending
+from masklet_server.session.sending import BackgroundSender
 
 
 class Wire:
@@ -28,18 +28,18 @@ class Wire:
 
 async def send_all(*results: Coroutine[None, None, None], error: BaseException | None = None) -> None:
     """Send one after the other, and then fail."""
-    async with Sending() as sending:
+    async with BackgroundSender() as background:
         for result in results:
-            await sending.next(result)
+            await background.send(result)
         if error is not None:
             raise error
 
 
 async def test_one_is_sent_while_the_next_is_made_and_no_more() -> None:
     wire = Wire()
-    async with Sending() as sending:
-        await sending.next(wire.send(1))
-        second = asyncio.create_task(sending.next(wire.send(2)))
+    async with BackgroundSender() as background:
+        await background.send(wire.send(1))
+        second = asyncio.create_task(background.send(wire.send(2)))
         await asyncio.sleep(0.01)
         assert not second.done()
         wire.permit()

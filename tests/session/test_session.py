@@ -19,7 +19,7 @@ from masklet.errors import (
     ResourceExhausted,
 )
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Runs
@@ -28,7 +28,7 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import configuration
 from masklet_server.session.state import State
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine
+from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine, prompts_in
 from tests.support.session import Talk, click, ids, shows, talk, video
 
 PICTURE = events.NextPicture(Picture("encoded", b"x"))
@@ -83,7 +83,7 @@ async def test_frames_before_the_first_prompt_cost_the_engine_nothing() -> None:
         client.say(click(1, 3), *video(5))
         await client.end()
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[], [], [], [1], [1]]
-        assert [job.frame_index for job in client.engine.jobs] == [3, 4]
+        assert [job.frame.index for job in client.engine.jobs] == [3, 4]
         (prompted,) = client.all(replies.PromptResult)
         assert (prompted.frame_index, prompted.object.object_id) == (3, 1)
 
@@ -126,8 +126,8 @@ async def test_the_configuration_reaches_the_engine() -> None:
         client.say(click(), *video(1))
         await client.end()
         (job,) = client.engine.jobs
-        assert (job.model, job.deterministic, job.stream) == ("other", True, client.session.id)
-        assert (job.height, job.width, job.pixels.shape) == (HEIGHT, WIDTH, (16, 16, 3))
+        assert (job.stream.model, job.stream.deterministic, job.stream.id) == ("other", True, client.session.id)
+        assert (job.frame.height, job.frame.width, job.frame.pixels.shape) == (HEIGHT, WIDTH, (16, 16, 3))
 
 
 async def test_an_unknown_model_is_named_with_those_there_are() -> None:
@@ -155,7 +155,7 @@ async def test_several_prompts_for_one_object_are_applied_in_order() -> None:
         client.say(*prompts, *video(1))
         await client.end()
         (job,) = client.engine.jobs
-        assert list(job.tasks[0].prompts) == [prompt.prompt.prompt for prompt in prompts]
+        assert prompts_in(job) == [prompt.prompt.prompt for prompt in prompts]
         assert [result.sequence for result in client.all(replies.PromptResult)] == [1, 2, 3]
 
 
@@ -163,7 +163,7 @@ async def test_a_prompt_for_a_frame_ahead_of_an_object_that_is_followed_goes_to_
     async with talk() as client:
         client.say(click(1, 0), click(1, 2, (9, 9)), *video(4))
         await client.end()
-        assert [len(job.tasks[0].prompts) for job in client.engine.jobs] == [1, 0, 1, 0]
+        assert [len(prompts_in(job)) for job in client.engine.jobs] == [1, 0, 1, 0]
         assert len(client.engine.banks) == 1
 
 
@@ -228,7 +228,7 @@ async def test_a_removed_object_is_gone_from_the_next_frame_and_its_id_is_free()
         results = await client.frames(3)
         assert ids(results[2]) == [1, 2]
         assert shows(results[2].objects[0], 2, 2), "the id has a memory of its own the second time"
-        assert client.session._book.frames_of(1) == set(), "prompts that waited went with the object"
+        assert client.automatic.prompts.frames_of(1) == set(), "prompts that waited went with the object"
 
 
 async def test_an_object_removed_while_its_frame_is_tracked_is_still_shown_there() -> None:
@@ -258,7 +258,7 @@ async def test_removing_an_unknown_object_is_answered() -> None:
         await client.end()
         (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, NotFound)
-        assert problem.error.message == "object 5 is not followed, and no prompt for it waits"
+        assert problem.error.message == "object 5 is not tracked, and no prompt for it waits"
 
 
 async def test_an_object_takes_only_so_many_prompted_frames() -> None:
@@ -292,7 +292,7 @@ async def test_a_mask_reaches_the_engine_decoded() -> None:
     async with talk() as client:
         client.say(mask_prompt(square()), *video(1))
         await client.end()
-        mask = client.engine.jobs[0].tasks[0].prompts[0].mask
+        mask = prompts_in(client.engine.jobs[0])[0].mask
         assert mask is not None
         assert mask.shape == (HEIGHT, WIDTH)
         assert mask.sum() == 100
@@ -339,7 +339,7 @@ async def test_only_the_prompt_that_the_engine_refuses_is_dropped() -> None:
     engine = FakeEngine()
 
     def refuse(job: FrameJob) -> InvalidArgument | None:
-        masks = any(prompt.mask is not None for task in job.tasks for prompt in task.prompts)
+        masks = any(prompt.mask is not None for prompt in prompts_in(job))
         return InvalidArgument.of("mask", "is too small") if masks else None
 
     engine.refuse = refuse
@@ -353,7 +353,9 @@ async def test_only_the_prompt_that_the_engine_refuses_is_dropped() -> None:
 
 async def test_a_refusal_that_no_prompt_alone_explains_ends_the_stream() -> None:
     engine = FakeEngine()
-    engine.refuse = lambda job: InvalidArgument.of("mask", "together they are wrong") if len(job.tasks) == 2 else None
+    engine.refuse = lambda job: (
+        InvalidArgument.of("mask", "together they are wrong") if len(job.memories) == 2 else None
+    )
     async with talk(engine=engine) as client:
         client.say(click(1), click(2), *video(2))
         with pytest.raises(InvalidArgument, match="together they are wrong"):
@@ -395,7 +397,7 @@ async def test_what_cannot_be_mended_ends_the_stream_and_frees_everything(case: 
 @pytest.mark.parametrize("error", [ResourceExhausted("out of memory"), RuntimeError("a bug")])
 async def test_an_error_of_the_engine_ends_this_session_with_it(error: Exception) -> None:
     engine = FakeEngine()
-    engine.refuse = lambda job: error if job.frame_index == 2 else None
+    engine.refuse = lambda job: error if job.frame.index == 2 else None
     async with talk(engine=engine) as client:
         client.say(click(), events.VideoChunk(bytes(20)))
         with pytest.raises(type(error), match=str(error)):
@@ -407,7 +409,7 @@ async def test_an_error_of_the_engine_ends_this_session_with_it(error: Exception
 async def test_one_session_that_fails_leaves_another_untouched() -> None:
     engine = FakeEngine()
     async with talk(engine=engine) as good, talk(engine=engine) as bad:
-        engine.refuse = lambda job: ResourceExhausted("no room") if job.stream == bad.session.id else None
+        engine.refuse = lambda job: ResourceExhausted("no room") if job.stream.id == bad.session.id else None
         for client in (good, bad):
             client.say(click(), *video(20))
         with pytest.raises(ResourceExhausted):
@@ -618,7 +620,7 @@ def assert_all_freed(client: Talk) -> None:
     assert all(source.closed for source in client.sources.made)
     assert client.engine.forgotten == [client.session.id]
     assert client.engine.running == 0
-    assert not client.session._tracker.objects
+    assert not client.automatic.objects
     assert not [task for task in asyncio.all_tasks() if client.session.id in task.get_name()]
 
 

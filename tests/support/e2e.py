@@ -15,9 +15,9 @@ from masklet import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.jobs import FrameJob, ObjectTask
-from masklet_server.engine.serving.picture import encode_picture
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.image_predictor import encode_picture
+from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, StreamContext, Track
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import clips, synthetic
@@ -130,7 +130,7 @@ def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int, pictures: bool) 
         here = [p for p in prompts if p.frame_index == index]
         banks.update({p.object_id: MemoryBank("nano") for p in here if p.object_id not in banks})
         tasks = [ObjectTask(banks[i], [p for p in here if p.object_id == i]) for i in sorted(banks)]
-        job = FrameJob("nano", "alone", index, pixels, HEIGHT, WIDTH, tasks, clip_length)
-        outputs = run_frames(_network(), [job])[0].objects if tasks else ()
+        job = Track(StreamContext("alone", "nano"), FrameInput(index, pixels, HEIGHT, WIDTH, clip_length), tasks)
+        outputs = run_jobs(_network(), [job])[0].objects if tasks else ()
         found.append({i: output.mask for i, output in zip(sorted(banks), outputs, strict=True)})
     return found

@@ -9,10 +9,19 @@ import numpy as np
 import torch
 
 from masklet.prompts import Prompt
+from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.jobs import FrameJob, ObjectTask
+from masklet_server.engine.serving.jobs import (
+    ApplyPrompt,
+    FrameInput,
+    ObjectTask,
+    StreamContext,
+    Track,
+    TrackBackward,
+)
+from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import synthetic
@@ -49,16 +58,28 @@ def click(blob: int = 0, frame_index: int = 0) -> Prompt:
     return Prompt(object_id=blob + 1, frame_index=frame_index, point_coords=[where])
 
 
+def stream(name: str = "a", recent: RecentFeatures | None = None, *, return_logits: bool = False) -> StreamContext:
+    """A stream of nano's."""
+    return StreamContext(name, "nano", return_logits=return_logits, recent=recent)
+
+
+def frame(index: int, seed: int = 0) -> FrameInput:
+    """A frame of the clip."""
+    return FrameInput(index, np.asarray(pixels(index, seed)), HEIGHT, WIDTH)
+
+
 def job(
-    bank: ObjectMemory, frame_index: int, prompts: Sequence[Prompt] = (), *, stream: str = "a", seed: int = 0
-) -> FrameJob:
-    """One object on one frame."""
-    return FrameJob(
-        model="nano",
-        stream=stream,
-        frame_index=frame_index,
-        pixels=np.asarray(pixels(frame_index, seed)),
-        height=HEIGHT,
-        width=WIDTH,
-        tasks=[ObjectTask(bank, prompts)],
-    )
+    memory: ObjectMemory, frame_index: int, prompts: Sequence[Prompt] = (), *, name: str = "a", seed: int = 0
+) -> Track:
+    """Track one object on one frame."""
+    return Track(stream(name), frame(frame_index, seed), [ObjectTask(memory, prompts)])
+
+
+def backward(history: History, frame_index: int, *, name: str = "a") -> TrackBackward:
+    """Track one object on one frame, backward in time."""
+    return TrackBackward(stream(name), frame(frame_index), [history])
+
+
+def prompted(memory: ObjectMemory, frame_index: int, prompt: Prompt) -> ApplyPrompt:
+    """Prompt one object on one frame and do not track it."""
+    return ApplyPrompt(stream(), frame(frame_index), memory, prompt)

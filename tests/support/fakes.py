@@ -18,16 +18,20 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.jobs import (
-    Candidate,
+    ApplyPrompt,
+    ClearPrompts,
+    ConsolidatePrompts,
     FrameJob,
     FrameOutput,
-    LoadedModel,
     ObjectOutput,
-    PictureJob,
-    PictureOutput,
+    Track,
+    TrackBackward,
+    TrackingJob,
 )
+from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput
 from masklet_server.masks.runs import Runs
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
@@ -141,11 +145,35 @@ def fake_mask(
     return mask
 
 
+def is_tracking(job: FrameJob) -> bool:
+    """Whether the job tracks its frame; else it says something of one object, or takes it back."""
+    return isinstance(job, (Track, TrackBackward))
+
+
+def prompts_in(job: FrameJob) -> list[Prompt]:
+    """All prompts that the job applies, in order."""
+    return [prompt for _, prompts in _said(job) for prompt in prompts]
+
+
+def upcoming(job: FrameJob) -> list[int]:
+    """Of each of the pictures that may be encoded along with the job's own, the value of its pixels."""
+    return [int(picture[0, 0, 0]) for picture in job.upcoming] if isinstance(job, (Track, TrackBackward)) else []
+
+
+def _said(job: FrameJob) -> Sequence[tuple[object, Sequence[Prompt]]]:
+    """Each object's memory and the prompts that are applied to it."""
+    if isinstance(job, Track):
+        return [(task.memory, task.prompts) for task in job.tasks]
+    prompts = [job.prompt] if isinstance(job, ApplyPrompt) else []
+    return [(memory, prompts) for memory in job.memories]
+
+
 class FakeEngine:
     """Stands in for the engine.
 
     Attributes:
-        jobs: Every frame job it was given, in order.
+        jobs: Every job on a frame that it was given, in order.
+        consolidations: Every other job that it was given.
         banks: Every bank it made, in order.
         policies: What each of them keeps.
         looks: Says what the object of a bank has on a frame: object score, predicted IoU and mask; None: as usual.
@@ -161,6 +189,7 @@ class FakeEngine:
         self.models = {"fake": model, "other": replace(model, name="other")}
         self.default_model = "fake"
         self.jobs: list[FrameJob] = []
+        self.consolidations: list[ConsolidatePrompts] = []
         self.pictures: list[PictureJob] = []
         self.banks: list[FakeBank] = []
         self.policies: list[MemoryPolicy] = []
@@ -189,67 +218,74 @@ class FakeEngine:
         assert isinstance(bank, FakeBank)
         return bank
 
-    def new_history(self, model: str, shelf: Shelf) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         assert model in self.models
         self.banks.append(FakeHistory(len(self.banks)))
         return cast("History", self.banks[-1])
 
-    async def track(self, job: FrameJob) -> FrameOutput:
-        self.jobs.append(job)
+    async def run(self, job: TrackingJob) -> FrameOutput:
+        match job:
+            case FrameJob():
+                self.jobs.append(job)
+            case ConsolidatePrompts():
+                self.consolidations.append(job)
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
             await asyncio.sleep(0)
             await self.open_gate.wait()
-            return self._track(job)
+            return self._do(job)
         finally:
             self.running -= 1
 
-    def _track(self, job: FrameJob) -> FrameOutput:
-        assert job.tasks, "a job needs an object"
+    def _do(self, job: TrackingJob) -> FrameOutput:
+        assert job.memories, "a job needs an object"
+        if not isinstance(job, FrameJob):
+            return FrameOutput([], [])
         error = self.refuse(job)
         if error is not None:
             raise error
-        if isinstance(cast("object", job.tasks[0].bank), FakeHistory):
-            return self._track_on_request(job)
-        objects, prompts = [], []
-        for task in job.tasks:
-            bank = cast("FakeBank", task.bank)
-            if not bank.prompts and not task.prompts:
-                raise FailedPrecondition("the object has no prompt yet")
-            if task.prompts:
-                bank.prompt(job.frame_index, task.prompts)
-            if job.track:
-                bank.advance(job.frame_index)
-            output = ObjectOutput(Runs.of(bank.mask(job.frame_index, job.height, job.width)), 0.75, 5.0)
-            if self.looks is not None:
-                output = self.looks(job, bank.number)
-            if job.return_logits:
-                output = replace(output, logits=np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32))
-            if job.track:
-                objects.append(output)
-            prompts.append([output for _ in task.prompts])
-        return FrameOutput(objects, prompts)
+        found = [self._find(job, cast("FakeBank", memory), prompts) for memory, prompts in _said(job)]
+        return FrameOutput(
+            [output for output, _ in found] if is_tracking(job) else [], [list(shown) for _, shown in found]
+        )
 
-    def _track_on_request(self, job: FrameJob) -> FrameOutput:
+    def _find(
+        self, job: FrameJob, bank: FakeBank, prompts: Sequence[Prompt]
+    ) -> tuple[ObjectOutput, Sequence[ObjectOutput]]:
+        if isinstance(bank, FakeHistory):
+            return self._find_on_request(job, bank, prompts)
+        assert not isinstance(job, (TrackBackward, ClearPrompts)), "only a history can do this"
+        index = job.frame.index
+        if not bank.prompts and not prompts:
+            raise FailedPrecondition("the object has no prompt yet")
+        if prompts:
+            bank.prompt(index, prompts)
+        if is_tracking(job):
+            bank.advance(index)
+        output = ObjectOutput(Runs.of(bank.mask(index, job.frame.height, job.frame.width)), 0.75, 5.0)
+        if self.looks is not None:
+            output = self.looks(job, bank.number)
+        if job.stream.return_logits:
+            output = replace(output, logits=np.full((LOGITS_SIZE, LOGITS_SIZE), bank.number, np.float32))
+        return output, [output for _ in prompts]
+
+    def _find_on_request(
+        self, job: FrameJob, history: FakeHistory, prompts: Sequence[Prompt]
+    ) -> tuple[ObjectOutput, Sequence[ObjectOutput]]:
         """As the real one does, except that a mask tells the direction: it is upside down where time ran backwards."""
-        objects, prompts = [], []
-        for task in job.tasks:
-            bank = cast("FakeHistory", task.bank)
-            mask = fake_mask(bank.number, job.frame_index, job.height, job.width)
-            output = ObjectOutput(Runs.of(mask[::-1] if job.reverse else mask), 0.75, 5.0)
-            shown = [output for _ in task.prompts]
-            if task.clear:
-                bank.prompts = [prompt for prompt in bank.prompts if prompt.frame_index != job.frame_index]
-                tracked = job.frame_index in bank.frames
-                shown.insert(0, output if tracked else ObjectOutput(Runs.of(np.zeros_like(mask)), 0.0, -1024.0))
-            bank.prompts += task.prompts
-            if job.track:
-                assert bank.prompts, "nothing to track"
-                bank.frames.append(job.frame_index)
-                objects.append(output)
-            prompts.append(shown)
-        return FrameOutput(objects, prompts)
+        index = job.frame.index
+        mask = fake_mask(history.number, index, job.frame.height, job.frame.width)
+        output = ObjectOutput(Runs.of(mask[::-1] if isinstance(job, TrackBackward) else mask), 0.75, 5.0)
+        if isinstance(job, ClearPrompts):
+            history.prompts = [prompt for prompt in history.prompts if prompt.frame_index != index]
+            nothing = ObjectOutput(Runs.of(np.zeros_like(mask)), 0.0, -1024.0)
+            return output, [output if index in history.frames else nothing]
+        history.prompts += prompts
+        if is_tracking(job):
+            assert history.prompts, "nothing to track"
+            history.frames.append(index)
+        return output, [output for _ in prompts]
 
     async def forget(self, stream: str) -> None:
         self.forgotten.append(stream)
@@ -281,6 +317,7 @@ class FakeSource:
         entered: Its process would be running by now.
         closed: It was left.
         taken: Frames that were taken from it.
+        fed: Frames that it was given.
     """
 
     def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
@@ -289,7 +326,7 @@ class FakeSource:
         self.taken = 0
         self._start = start
         self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
-        self._fed = 0
+        self.fed = 0
         self._first: Frame | None = None
         self._info: VideoInfo | None = None
 
@@ -304,9 +341,12 @@ class FakeSource:
 
     async def put(self, value: int, pts_seconds: float | None = None) -> None:
         pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
-        pts = self._fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
-        frame = Frame(self._fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic())
-        self._fed += 1
+        pts = self.fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
+        await self.put_frame(Frame(self.fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic()))
+
+    async def put_frame(self, frame: Frame) -> None:
+        """Give the source a frame of any kind."""
+        self.fed += 1
         await self._frames.put(frame)
 
     async def info(self) -> VideoInfo:
@@ -403,25 +443,16 @@ class FakePictures(FakeSource):
 
 
 class FakeLatestPictures(FakePictures):
-    """Takes pictures, and gives the latest of them when it is asked for one.
-
-    Attributes:
-        fed: Pictures that were fed.
-    """
+    """Takes pictures, and gives the latest of them when it is asked for one."""
 
     def __init__(self, image_size: int, *, max_latency_seconds: float, start: asyncio.Event | None = None) -> None:
         super().__init__(image_size, start=start)
-        self.fed = 0
         self.queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds)
 
     @property
     def has_waiting(self) -> bool:
         self._sort()
         return len(self.queue) > 0
-
-    async def feed(self, picture: Picture) -> None:
-        await super().feed(picture)
-        self.fed += 1
 
     async def _next(self) -> Frame | None:
         if self.has_waiting:

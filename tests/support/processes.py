@@ -7,6 +7,9 @@ import os
 import time
 from pathlib import Path
 
+# What a decoding process does not import: it would start more slowly, and have more to give away.
+HEAVY_IMPORTS = {"grpc", "numpy", "pydantic", "torch"}
+
 
 def decoders() -> set[int]:
     """Process ids of those that live: forked by the fork server, which is our child."""

@@ -11,7 +11,10 @@ from masklet.prompts import Prompt
 from masklet_server.masks.encoding import decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
+from masklet_server.session.automatic.mode import AutomaticMode
+from masklet_server.session.context import SessionResources
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.on_request.mode import OnRequestMode
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import Session
 from tests.support.fakes import FakeEngine, FakeSource, FakeSources, fake_mask
@@ -48,9 +51,7 @@ class Talk:
         self.reading.set()
         self._requests: asyncio.Queue[events.Event | None] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self.session = Session(
-            config, engine=self.engine, sources=self.sources, pool=self.pool, limits=limits, send=self._take
-        )
+        self.session = Session(config, SessionResources(self.engine, self.sources, self.pool, limits), self._take)
         self.task = asyncio.create_task(self.session.run(self._incoming()))
 
     def say(self, *said: events.Event) -> None:
@@ -66,6 +67,18 @@ class Talk:
     @property
     def problems(self) -> list[str]:
         return [problem.error.message for problem in self.all(replies.Problem)]
+
+    @property
+    def automatic(self) -> AutomaticMode:
+        """The session's mode, if propagation is automatic."""
+        assert isinstance(self.session.mode, AutomaticMode)
+        return self.session.mode
+
+    @property
+    def on_request(self) -> OnRequestMode:
+        """The session's mode, if propagation is on request."""
+        assert isinstance(self.session.mode, OnRequestMode)
+        return self.session.mode
 
     @property
     def source(self) -> FakeSource:

@@ -15,10 +15,10 @@ import pytest
 
 from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import Refusal
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.clip_decoder import Clip
+from masklet_server.video.worker.refusal import Refusal
 from tests.support.clips import BUNNY, decode_clip, make_clip, make_sound, take_all
 
 
@@ -82,7 +82,7 @@ def test_a_playlist_is_refused_even_without_the_sandbox(kind: str) -> None:
         file = ArrivingFile(spool.fileno(), lambda: None)
         file.arrived, file.complete = len(data), True
         with pytest.raises(Refusal):
-            Clip(file, VideoLimits().__dict__, image_size=32, threads=1)
+            Clip(file, VideoLimits(), image_size=32, threads=1)
 
 
 async def test_a_quicktime_reference_to_a_local_file_is_not_followed() -> None:

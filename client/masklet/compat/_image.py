@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from masklet._client import Client
-from masklet._pictures import ImageSource, check_pixels, load_rgb
-from masklet._segmentation import ImageId, Segmentation
-from masklet._server_info import ModelInfo, ServerInfo
+from masklet._media.pictures import PictureLike, load_rgb
+from masklet._protocol.pictures import check_pixels
+from masklet._protocol.segmentation import ImageId, Segmentation
+from masklet._protocol.server_info import ModelInfo, ServerInfo
+from masklet._sync.client import Client
 from masklet.errors import NotFound
 
 if TYPE_CHECKING:
     import torch
 
-Array = npt.NDArray[np.float32]
-Found = tuple[Array, Array, Array]
+_Array = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -30,7 +30,7 @@ class _Picture:
         image_id: Its name on the server, once it was sent.
     """
 
-    source: ImageSource
+    source: PictureLike
     image_id: ImageId | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class SAM2ImagePredictor:
 
         return _torch.CPU
 
-    def set_image(self, image: ImageSource) -> None:
+    def set_image(self, image: PictureLike) -> None:
         """Choose the picture of `predict`: an array ``uint8[H, W, 3]`` (RGB), a Pillow image, a path, or bytes."""
         self.reset_predictor()
         self._pictures = [_Picture(image)]
@@ -120,7 +120,7 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
-    ) -> Found:
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Masks of the chosen picture for one prompt, or for B prompts if arguments have one dimension more.
 
         C is 3 with `multimask_output`, in the decoder's own order, and 1 without; B comes before it.
@@ -144,7 +144,7 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
-    ) -> tuple[list[Array], list[Array], list[Array]]:
+    ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
         """`predict` for each picture of `set_image_batch`, with its item of every list."""
         if not self._is_batch:
             raise RuntimeError("An image must be set with .set_image_batch(...) before mask prediction.")
@@ -162,8 +162,8 @@ class SAM2ImagePredictor:
         return [masks for masks, _, _ in found], [scores for _, scores, _ in found], [low for _, _, low in found]
 
     def _predict(
-        self, picture: _Picture, prompts: dict[str, Array], multimask: bool, return_logits: bool, normalize: bool
-    ) -> Found:
+        self, picture: _Picture, prompts: dict[str, _Array], multimask: bool, return_logits: bool, normalize: bool
+    ) -> tuple[_Array, _Array, _Array]:
         if not normalize:
             height, width = picture.size()
             for name in prompts.keys() & {"point_coords", "box"}:
@@ -187,7 +187,7 @@ class SAM2ImagePredictor:
         picture.image_id = found.image_id
         return found
 
-    def _found(self, segmentation: Segmentation, return_logits: bool) -> Found:
+    def _found(self, segmentation: Segmentation, return_logits: bool) -> tuple[_Array, _Array, _Array]:
         """Masks, scores and logits with the batch first, in the decoder's order rather than the best first."""
         count, height, width = len(segmentation.rles), segmentation.height, segmentation.width
         assert segmentation.logits is not None
@@ -224,7 +224,7 @@ class SAM2ImagePredictor:
         raise NotImplementedError("embeddings stay on the server, which sends masks, scores and logits alone")
 
 
-def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> dict[str, Array]:
+def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> dict[str, _Array]:
     """The arguments that are given, each with the batch as its first dimension."""
     if (point_coords is None) != (point_labels is None):
         raise ValueError("point_labels must be supplied if point_coords is supplied, and only then")
@@ -241,7 +241,7 @@ def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) ->
     return prompts
 
 
-def _batch(values: Any, *, ndim: int) -> Array | None:
+def _batch(values: Any, *, ndim: int) -> _Array | None:
     if values is None:
         return None
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float32)

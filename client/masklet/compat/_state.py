@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet._annotation import Annotation
+from masklet._sync.annotation import Annotation
 
 if TYPE_CHECKING:
     import torch
@@ -105,10 +105,10 @@ class InferenceState(Mapping[str, Any]):
         """Height and width of the video."""
         return self.annotation.video.height, self.annotation.video.width
 
-    def new_object(self) -> ObjectOutputs:
-        """An object that the server does not know yet; ids are not used twice."""
+    def next_wire_id(self) -> int:
+        """An object id that the server has not seen in this session; no id is used twice."""
         self._last_wire_id += 1
-        return ObjectOutputs(self._last_wire_id)
+        return self._last_wire_id
 
     def masks(self, frame_idx: int, *, is_cond: bool) -> torch.Tensor:
         """What is known of all objects on a frame: logits ``float32[N, 1, H, W]``."""

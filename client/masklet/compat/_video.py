@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet._client import Client
-from masklet._results import PromptResult
-from masklet._video import VideoSource
-from masklet.compat._state import InferenceState, Logits
+from masklet._media.uploads import VideoSource
+from masklet._protocol.results import PromptResult
+from masklet._sync.client import Client
+from masklet.compat._state import InferenceState, Logits, ObjectOutputs
 from masklet.errors import Internal
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch
-
-    Shown = tuple[int, list[Hashable], torch.Tensor]
 
 
 class SAM2VideoPredictor:
@@ -81,7 +79,7 @@ class SAM2VideoPredictor:
         clear_old_points: bool = True,
         normalize_coords: bool = True,
         box: Any = None,
-    ) -> Shown:
+    ) -> tuple[int, list[Hashable], torch.Tensor]:
         """Prompt an object on a frame by points, a box, or both.
 
         Returns:
@@ -107,11 +105,13 @@ class SAM2VideoPredictor:
             given["box"] = (_array(box).reshape(2, 2) * scale).reshape(4)
         return self._prompt(inference_state, frame_idx, obj_id, given)
 
-    def add_new_points(self, *args: Any, **kwargs: Any) -> Shown:
+    def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Hashable], torch.Tensor]:
         """Deprecated by sam2 for `add_new_points_or_box`."""
         return self.add_new_points_or_box(*args, **kwargs)
 
-    def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any) -> Shown:
+    def add_new_mask(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: Any
+    ) -> tuple[int, list[Hashable], torch.Tensor]:
         """Prompt an object on a frame by a mask ``[H, W]`` of the video's size.
 
         Returns:
@@ -142,7 +142,7 @@ class SAM2VideoPredictor:
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         reverse: bool = False,
-    ) -> Iterator[Shown]:
+    ) -> Iterator[tuple[int, list[Hashable], torch.Tensor]]:
         """Track all objects; yields each frame, the ids of all objects, and their logits ``float32[N, 1, H, W]``.
 
         Any other call for this state ends the loop, which then cannot go on.
@@ -166,7 +166,7 @@ class SAM2VideoPredictor:
 
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
-    ) -> Shown | None:
+    ) -> tuple[int, list[Hashable], torch.Tensor] | None:
         """Take back an object's prompts on a frame; what is known of all objects there, unless it is not needed."""
         outputs = inference_state.objects.get(obj_id)
         if outputs is None:
@@ -204,15 +204,17 @@ class SAM2VideoPredictor:
         inference_state.annotation.reset()
         inference_state.objects.clear()
 
-    def _prompt(self, state: InferenceState, frame_idx: int, obj_id: Hashable, given: dict[str, Any]) -> Shown:
-        outputs = state.objects.get(obj_id) or state.new_object()
+    def _prompt(
+        self, state: InferenceState, frame_idx: int, obj_id: Hashable, given: dict[str, Any]
+    ) -> tuple[int, list[Hashable], torch.Tensor]:
+        outputs = state.objects.get(obj_id) or ObjectOutputs(state.next_wire_id())
         result = state.annotation.prompt(Prompt(outputs.wire_id, frame_idx, **given))
         state.objects[obj_id] = outputs
         is_cond = outputs.prompted(frame_idx, _prompted_logits(result))
         return frame_idx, state.obj_ids, state.masks(frame_idx, is_cond=is_cond)
 
 
-def _shown(state: InferenceState, frame_idx: int) -> Shown:
+def _shown(state: InferenceState, frame_idx: int) -> tuple[int, list[Hashable], torch.Tensor]:
     is_cond = any(frame_idx in outputs.waiting[True] for outputs in state.objects.values())
     return frame_idx, state.obj_ids, state.masks(frame_idx, is_cond=is_cond)
 

@@ -245,5 +245,7 @@ Event = (
     | Unreadable
 )
 
-# What is done in the order in which it was asked for, where propagation is on request.
+# With propagation on request, these are answered in the order in which they come.
 Request = PromptObject | RemoveObject | ClearPrompts | Propagate | Reset | Unreadable
+# What a session leaves to its mode.
+ModeEvent = Request | StopPropagation

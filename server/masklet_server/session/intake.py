@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from masklet.errors import InvalidArgument
 from masklet_server.session import events
-from masklet_server.session.idle import IdleWatch
+from masklet_server.session.context import SessionContext
 from masklet_server.session.ports import (
     ClipSource,
     Download,
@@ -84,13 +84,9 @@ class VideoIntake:
         is_complete: All of the video was fed to the source.
 
     Args:
-        config: What the client said of its video.
+        context: The session's.
         sources: Makes the source.
-        image_size: Side of the model's input square in pixels.
-        max_latency_seconds: How long a frame may wait if only the latest ones are wanted; None if all are.
         machine: The session's state, which says what may arrive when.
-        idle: Told what the session waits for.
-        begin: Begins a task that ends with the session.
         on_complete: Called when all of the video was fed.
 
     Raises:
@@ -99,25 +95,20 @@ class VideoIntake:
 
     def __init__(
         self,
-        config: events.Configure,
+        context: SessionContext,
         sources: SourceFactory,
-        image_size: int,
-        *,
-        max_latency_seconds: float | None = None,
         machine: StateMachine,
-        idle: IdleWatch,
-        begin: Callable[[Coroutine[None, None, None], str], object],
-        on_complete: Callable[[], Awaitable[None]],
+        on_complete: Callable[[], None],
     ) -> None:
         self.opened: asyncio.Future[Video] = asyncio.get_running_loop().create_future()
         self.is_fetching = self.is_complete = False
-        self._config = config
+        self._is_released = False
+        self._config = config = context.options.config
+        self._options = context.options
+        self._tasks = context.tasks
+        self._idle = context.idle
         self._sources = sources
-        self._image_size = image_size
-        self._max_latency = max_latency_seconds
         self._machine = machine
-        self._idle = idle
-        self._begin = begin
         self._on_complete = on_complete
         self._download: Download | None = None
         self._kind: VideoKind | None = None
@@ -129,6 +120,12 @@ class VideoIntake:
     async def close(self) -> None:
         """Free the source: its process, its files, and the memory that it shares."""
         await self._resources.aclose()
+
+    async def release(self) -> None:
+        """No more frames are wanted: free the source as soon as all of the video was fed."""
+        self._is_released = True
+        if self.is_complete:
+            await self.close()
 
     async def on_chunk(self, chunk: bytes) -> None:
         """Take the next bytes of a file.
@@ -147,7 +144,7 @@ class VideoIntake:
         """Take the next picture; raises as `on_chunk` does."""
         self._check_kind(VideoKind.PICTURES)
         self._machine.step(Step.VIDEO)
-        if self._max_latency is None:
+        if not self._options.latest:
             video: PictureVideo | LatestPictureVideo = await self._open(PictureVideo, self._new_pictures)
         else:
             video = await self._open(LatestPictureVideo, self._new_latest_pictures)
@@ -184,7 +181,7 @@ class VideoIntake:
         if self.is_fetching:
             raise refusal(State.DRAINING, Step.END_OF_VIDEO)
         self.is_fetching = True
-        self._begin(self._fetch(self._download), "fetch")
+        self._tasks.begin(self._fetch(self._download), "fetch")
 
     def _check_kind(self, kind: VideoKind) -> None:
         if self._kind not in (None, kind):
@@ -205,19 +202,19 @@ class VideoIntake:
         return video
 
     def _new_clip(self) -> FileVideo:
-        return FileVideo(self._sources.clip(self._image_size))
+        return FileVideo(self._sources.clip(self._options.model.image_size))
 
     def _new_pictures(self) -> PictureVideo:
-        return PictureVideo(self._sources.pictures(self._image_size, live=self._config.live))
+        return PictureVideo(self._sources.pictures(self._options.model.image_size, live=self._config.live))
 
     def _new_latest_pictures(self) -> LatestPictureVideo:
-        assert self._max_latency is not None
+        options = self._options
         return LatestPictureVideo(
-            self._sources.latest_pictures(self._image_size, max_latency_seconds=self._max_latency)
+            self._sources.latest_pictures(options.model.image_size, max_latency_seconds=options.max_latency_seconds)
         )
 
     def _new_packets(self) -> PacketVideo:
-        return PacketVideo(self._sources.packets(self._image_size))
+        return PacketVideo(self._sources.packets(self._options.model.image_size))
 
     async def _fetch(self, download: Download) -> None:
         self._machine.step(Step.VIDEO)
@@ -233,4 +230,6 @@ class VideoIntake:
         video = await self.opened
         await video.source.end()
         self.is_complete = True
-        await self._on_complete()
+        self._on_complete()
+        if self._is_released:
+            await self.close()

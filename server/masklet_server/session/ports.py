@@ -8,8 +8,9 @@ from typing import Protocol
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.memory.tensor_file import Shelf
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, LoadedModel
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
+from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
@@ -35,11 +36,11 @@ class TrackingEngine(Protocol):
     def load_bank(self, model: str, data: bytes) -> MemoryBank:
         """A memory that was dumped; takes milliseconds, so not on the event loop."""
 
-    def new_history(self, model: str, shelf: Shelf) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """An empty memory for one object that is tracked on request."""
 
-    async def track(self, job: FrameJob) -> FrameOutput:
-        """Track some objects of one stream on its next frame, or prompt them."""
+    async def run(self, job: TrackingJob) -> FrameOutput:
+        """Do one operation on objects of one stream."""
 
     async def forget(self, stream: str) -> None:
         """Drop the stream's waiting jobs."""
@@ -123,7 +124,7 @@ class PacketSource(FrameSource, Protocol):
 
 
 class Download(Protocol):
-    """A video file that the server fetches itself; see `masklet_server.fetching.download.Download`."""
+    """A video file that the server fetches itself; see `masklet_server.fetching.download.VideoDownload`."""
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Give the file's bytes as they arrive."""
@@ -132,7 +133,7 @@ class Download(Protocol):
 class SourceFactory(Protocol):
     """Makes sources, not yet entered, whose frames have the size that a model takes.
 
-    `masklet_server.rpc.source_factory.SandboxedSourceFactory` is one.
+    `masklet_server.video.sources.factory.SandboxedSourceFactory` is one.
     """
 
     def clip(self, image_size: int) -> ClipSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,6 @@ import numpy.typing as npt
 
 from masklet.errors import MaskletError
 from masklet_server.masks.encoding import EncodedMask
-from masklet_server.session.visibility import ObjectEvent
 from masklet_server.video.info import VideoInfo
 
 
@@ -39,6 +39,19 @@ class Described:
     """The first frame is decoded."""
 
     info: VideoInfo
+
+
+class ObjectEvent(enum.Enum):
+    """What happened to an object on a frame."""
+
+    LOST = enum.auto()
+    """It is not seen any more, and was last seen inside the picture."""
+
+    REACQUIRED = enum.auto()
+    """It is seen again."""
+
+    OUT_OF_VIEW = enum.auto()
+    """It is not seen any more, and was last seen at the picture's edge."""
 
 
 @dataclass(frozen=True)

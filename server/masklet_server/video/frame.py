@@ -16,15 +16,15 @@ class Frame:
     Attributes:
         index: 0-based, in order of presentation.
         pts: Presentation time stamp in units of `time_base`.
-        time_base: Seconds a unit.
-        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized by a bicubic filter, as by SAM 2's own loaders: Pillow's
-            for a picture, swscale's for a frame of a video.
+        time_base: Seconds in one unit.
+        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized by a bicubic filter as by SAM 2's own loaders: Pillow's
+            filter for a picture, swscale's for a frame of a video.
         height: Rows of the frame as shown.
         width: Columns of the frame as shown.
-        arrived_seconds: When its data arrived, of a clip when it was decoded, by `time.monotonic`.
-        capture_time_nanoseconds: What the client said of it; 0 where it said nothing.
-        decode_seconds: What reading, decoding and resizing it took.
-        checksum: CRC-32 of the pixels, if it comes from a clip.
+        arrived_seconds: When the frame's data arrived, by `time.monotonic`. For a clip, when the frame was decoded.
+        capture_time_nanoseconds: When the client captured the frame, by the client's own clock; 0: not known.
+        decode_seconds: Time spent on reading, decoding and resizing the frame.
+        checksum: CRC-32 of the pixels, for frames of clips.
     """
 
     index: int

@@ -57,6 +57,11 @@ class FrameStore:
         self._changed.set()
 
     @property
+    def nbytes(self) -> int:
+        """Size of the file; 0 before the first frame, and once the file is let go."""
+        return 0 if self._file is None or self._first is None else len(self) * self._first.pixels.nbytes
+
+    @property
     def is_complete(self) -> bool:
         """There are no more to be added."""
         return self._ended

@@ -1,4 +1,4 @@
-"""What decoding one video or picture may cost."""
+"""What decoding one video or picture may cost. The decoding process imports this module."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """What one stream may cost. Everything beyond ends in ResourceExhausted, with the limit's name and value.
+    """What one stream may cost. Whatever costs more ends in ResourceExhausted, with the limit's name and value.
 
     Attributes:
-        max_upload_bytes: Size of an uploaded file; also bounds the temporary file it is spooled to.
+        max_upload_bytes: Size of an uploaded file, and so of the temporary file that it is written to.
         max_frame_pixels: Height times width of one frame or picture.
         max_side: Height or width of one frame or picture.
-        max_frames: Frames in one clip; 0 for no limit.
-        max_duration_seconds: Time stamp of the last frame; 0 for no limit.
-        max_decoded_pixels: Pixels of all frames of one clip together; 0 for no limit.
+        max_frames: Frames in one clip; 0: no limit.
+        max_duration_seconds: Time stamp of the last frame; 0: no limit.
+        max_decoded_pixels: Pixels of all frames of one clip together; 0: no limit.
         decoder_memory_bytes: Address space of the decoding process.
-        decoder_cpu_seconds: Processor time of the decoding process; 0 for no limit.
-        first_frame_timeout_seconds: From the end of the upload to the first frame.
+        decoder_cpu_seconds: Processor time of the decoding process; 0: no limit.
+        first_frame_timeout_seconds: Time from the end of the upload to the first frame.
     """
 
     max_upload_bytes: int = 2 * 1024**3
@@ -33,7 +33,7 @@ class VideoLimits:
     first_frame_timeout_seconds: float = 30.0
 
     def of_live_stream(self) -> VideoLimits:
-        """The same without those that a stream which never ends would reach."""
+        """The same limits without those that a stream without an end would reach some day."""
         return dataclasses.replace(
             self, max_frames=0, max_duration_seconds=0.0, max_decoded_pixels=0, decoder_cpu_seconds=0
         )

@@ -9,9 +9,10 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.step import Work, apply_prompt, track
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support.engine import HEIGHT, WIDTH, click, features, job, small_network
 
 
@@ -19,13 +20,13 @@ def tracked(num_frames: int, *, correction_window: int = 0) -> MemoryBank:
     """A bank that has seen so many frames."""
     bank = MemoryBank("nano", correction_window=correction_window)
     for index in range(num_frames):
-        run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
+        run_jobs(small_network(), [job(bank, index, [click()] if index == 0 else [])])
     return bank
 
 
 def go_on(bank: MemoryBank, start: int, stop: int) -> list[torch.Tensor]:
     """Masks ``bool[H, W]`` of further frames."""
-    outputs = [run_frames(small_network(), [job(bank, index)])[0] for index in range(start, stop)]
+    outputs = [run_jobs(small_network(), [job(bank, index)])[0] for index in range(start, stop)]
     return [torch.from_numpy(output.objects[0].mask) for output in outputs]
 
 
@@ -58,10 +59,10 @@ def test_memory_is_constant_over_400_frames() -> None:
     """A bank reaches 16 frames back: what has not been dropped after 40 never will be."""
     bank = MemoryBank("nano")
     seen = [features(index) for index in range(50)]
-    apply_prompt(small_network(), Work(bank, seen[0], 0), click(), height=HEIGHT, width=WIDTH)
+    apply_prompt(small_network(), Step(bank, seen[0], 0), click(), height=HEIGHT, width=WIDTH)
     sizes = []
     for index in range(400):
-        track(small_network(), [Work(bank, seen[index % 50], index)])
+        track(small_network(), [Step(bank, seen[index % 50], index)])
         sizes.append(bank.nbytes)
     assert len(set(sizes[40:])) == 1
 
@@ -94,7 +95,7 @@ def test_a_dump_keeps_the_order_of_conditioning_frames() -> None:
     bank = MemoryBank("nano")
     for index in range(12):
         prompts = [Prompt(frame_index=index, point_coords=[[40, 40]])] if index in (0, 2, 10) else []
-        run_frames(small_network(), [job(bank, index, prompts)])
+        run_jobs(small_network(), [job(bank, index, prompts)])
     assert list(MemoryBank.load(bank.dump(), model="nano").conditioning) == [0, 2, 10]
 
 
@@ -121,7 +122,7 @@ def test_a_dump_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize("frame_index", [0, 3])
 def test_a_prompt_that_waits_for_its_step_is_dumped_too(frame_index: int) -> None:
     bank = tracked(frame_index + 1, correction_window=2) if frame_index else MemoryBank("nano")
-    work = Work(bank, features(frame_index), frame_index)
+    work = Step(bank, features(frame_index), frame_index)
     apply_prompt(small_network(), work, click(), height=HEIGHT, width=WIDTH)
     bank.rewind(frame_index)
     loaded = MemoryBank.load(bank.dump(), model="nano")
@@ -138,7 +139,7 @@ def test_prompts_are_kept_for_good_where_that_is_wanted() -> None:
     bank.keeps_prompts = True
     for index in range(20):
         for one in (bank, plain):
-            run_frames(small_network(), [job(one, index, [click()] if index in (0, 2) else [])])
+            run_jobs(small_network(), [job(one, index, [click()] if index in (0, 2) else [])])
     later = MemoryBank.load(bank.copy().dump(), model="nano")
     assert later.keeps_prompts
     for one in (bank, later):
@@ -157,21 +158,21 @@ def test_frames_cannot_be_skipped_or_repeated() -> None:
     bank = tracked(3)
     for index in (1, 2, 4):
         with pytest.raises(FailedPrecondition, match="does not follow frame 2"):
-            track(small_network(), [Work(bank, features(index), index)])
+            track(small_network(), [Step(bank, features(index), index)])
     assert bank.last_frame == 2
 
 
 def test_an_object_without_prompt_cannot_be_tracked() -> None:
     with pytest.raises(FailedPrecondition, match="no prompt yet"):
-        track(small_network(), [Work(MemoryBank("nano"), features(0), 0)])
+        track(small_network(), [Step(MemoryBank("nano"), features(0), 0)])
 
 
 def test_corrections_end_where_the_window_ends() -> None:
     bank = tracked(10, correction_window=3)
     correction = Prompt(frame_index=6, point_coords=[[40, 40]])
     with pytest.raises(InvalidArgument, match="last 3 tracked frames"):
-        apply_prompt(small_network(), Work(bank, features(6), 6), correction, height=HEIGHT, width=WIDTH)
-    apply_prompt(small_network(), Work(bank, features(7), 7), correction, height=HEIGHT, width=WIDTH)
+        apply_prompt(small_network(), Step(bank, features(6), 6), correction, height=HEIGHT, width=WIDTH)
+    apply_prompt(small_network(), Step(bank, features(7), 7), correction, height=HEIGHT, width=WIDTH)
     with pytest.raises(InvalidArgument, match="last 3 tracked frames"):
         bank.rewind(6)
     bank.rewind(7)
@@ -205,10 +206,10 @@ def test_a_narrower_window_tracks_and_corrects_as_before() -> None:
 def test_going_back_before_the_first_frame_takes_a_prompt_there() -> None:
     bank = MemoryBank("nano", correction_window=10)
     for index in range(5, 8):
-        run_frames(small_network(), [job(bank, index, [click(0, 5)] if index == 5 else [])])
+        run_jobs(small_network(), [job(bank, index, [click(0, 5)] if index == 5 else [])])
     with pytest.raises(InvalidArgument, match="last 10 tracked frames"):
         bank.rewind(3)
-    apply_prompt(small_network(), Work(bank, features(3), 3), click(0, 3), height=HEIGHT, width=WIDTH)
+    apply_prompt(small_network(), Step(bank, features(3), 3), click(0, 3), height=HEIGHT, width=WIDTH)
     bank.rewind(3)
     assert (bank.first_frame, bank.last_frame, bank.recent) == (3, 3, {})
     go_on(bank, 4, 8)
@@ -218,11 +219,11 @@ def test_going_back_before_the_first_frame_takes_a_prompt_there() -> None:
 
 def test_conditioning_frames_are_bounded() -> None:
     bank = MemoryBank("nano")
-    work = Work(bank, features(0), 0)
+    work = Step(bank, features(0), 0)
     for index in range(MAX_CONDITIONING_FRAMES):
-        apply_prompt(small_network(), Work(bank, work.frame, index), click(), height=HEIGHT, width=WIDTH)
+        apply_prompt(small_network(), Step(bank, work.features, index), click(), height=HEIGHT, width=WIDTH)
     with pytest.raises(ResourceExhausted, match="prompts on 32 frames"):
-        apply_prompt(small_network(), Work(bank, work.frame, 99), click(), height=HEIGHT, width=WIDTH)
+        apply_prompt(small_network(), Step(bank, work.features, 99), click(), height=HEIGHT, width=WIDTH)
 
 
 def test_a_failed_step_leaves_the_bank_as_it_was() -> None:
@@ -230,6 +231,6 @@ def test_a_failed_step_leaves_the_bank_as_it_was() -> None:
     before, books = bank.dump(), repr(bank)
     bad = job(bank, 7, [Prompt(frame_index=7, point_coords=[[40, 40]])])
     with pytest.raises(FailedPrecondition):
-        run_frames(small_network(), [bad])
+        run_jobs(small_network(), [bad])
     assert repr(bank) == books
     assert bank.dump() == before

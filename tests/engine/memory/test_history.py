@@ -10,19 +10,21 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.tensor_file import StoredTensors, TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, ObjectTask, RecentFeatures
-from masklet_server.engine.serving.step import Work, track
-from tests.support.engine import HEIGHT, WIDTH, click, features, job, pixels, small_network
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.jobs import ClearPrompts, ConsolidatePrompts, FrameJob, FrameOutput
+from masklet_server.engine.serving.recent_features import RecentFeatures
+from masklet_server.engine.serving.step import Step, track
+from tests.support.engine import HEIGHT, WIDTH, backward, click, features, frame, job, prompted, small_network, stream
 
 
 def history(max_bytes: int = 10**9) -> History:
-    return History("nano", Shelf(max_bytes))
+    return History("nano", TensorFile(max_bytes))
 
 
 def on_request(
@@ -34,8 +36,13 @@ def on_request(
     network: Network | None = None,
 ) -> FrameOutput:
     """One job on one frame."""
-    one = replace(job(memory, frame_index, prompts), track=track, reverse=reverse)
-    return run_frames(network or small_network(), [one])[0]
+    one: FrameJob = job(memory, frame_index, prompts)
+    if reverse:
+        one = backward(memory, frame_index)
+    elif not track:
+        (prompt,) = prompts
+        one = prompted(memory, frame_index, prompt)
+    return run_jobs(network or small_network(), [one])[0]
 
 
 def seen(stop: int) -> History:
@@ -57,10 +64,10 @@ def state(memory: History) -> dict[str, object]:
         for name, tensor in entry.memory.tensors
     }
     for index in memory.prompted:
-        prompted = memory.waiting_prompt(index)
+        prompted = memory.prompted_frame(index)
         known[f"prompted {index}"] = (prompted.is_conditioning, prompted.top.sum().item())
     known["clicks"] = {index: coords.tolist() for index, (coords, _) in memory.clicks.items()}
-    known["tracked"] = dict(memory._tracked)
+    known["tracked"] = dict(memory.tracked)
     return known
 
 
@@ -79,7 +86,7 @@ def test_in_memory_is_what_the_next_step_reads_in_either_direction() -> None:
 
 
 def test_holding_little_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with a history that never puts anything away."""
+    """The same with a history that never moves anything to its file."""
 
     def play() -> list[np.ndarray]:
         memory, shown = seen(12), []
@@ -91,7 +98,7 @@ def test_holding_little_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         return shown
 
     ours = play()
-    monkeypatch.setattr(History, "_put_away", lambda self, frame_index, *, reverse: None)
+    monkeypatch.setattr(StoredTensors, "move_to_file", lambda self: None)
     for one, other in zip(ours, play(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -102,9 +109,10 @@ def test_a_job_that_fails_leaves_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -
     before = state(memory)
     speck = np.zeros((10 * HEIGHT, 10 * WIDTH), np.bool_)
     speck[5, 5] = True
-    bad = replace(job(memory, 6, [click(0, 6), Prompt(1, 6, mask=speck)]), height=10 * HEIGHT, width=10 * WIDTH)
+    bad = job(memory, 6, [click(0, 6), Prompt(1, 6, mask=speck)])
+    large = replace(bad.frame, height=10 * HEIGHT, width=10 * WIDTH)
     with pytest.raises(InvalidArgument, match="too small"):
-        run_frames(small_network(), [replace(bad, track=False)])
+        run_jobs(small_network(), [replace(bad, frame=large)])
     assert state(memory) == before
     monkeypatch.setattr("masklet_server.engine.memory.history.History.advance", _fail)
     with pytest.raises(RuntimeError, match="half-way"):
@@ -119,7 +127,7 @@ def _fail(self: History, frame_index: int, *, reverse: bool) -> None:
     raise RuntimeError("half-way")
 
 
-def test_a_full_shelf_fails_the_step_and_nothing_else() -> None:
+def test_a_full_file_fails_the_step_and_nothing_else() -> None:
     memory = history(max_bytes=300_000)
     on_request(memory, 0, click())
     index = 0
@@ -135,7 +143,7 @@ def test_a_full_shelf_fails_the_step_and_nothing_else() -> None:
 
 def test_clearing_makes_a_prompted_frame_a_tracked_one() -> None:
     memory = seen(5)
-    output = run_frames(small_network(), [replace(_clearing(memory, 0), track=False)])[0]
+    output = run_jobs(small_network(), [_clearing(memory, 0)])[0]
     assert output.objects == []
     assert output.prompts[0][0].mask.any()
     assert memory.conditioning_frames == set()
@@ -153,21 +161,21 @@ def test_clearing_where_nothing_is_left() -> None:
     memory = history()
     on_request(memory, 3, click(0, 3), track=False)
     assert memory.conditioning_frames == {3}
-    shown = run_frames(small_network(), [replace(_clearing(memory, 3), track=False)])[0].prompts[0][0]
+    shown = run_jobs(small_network(), [_clearing(memory, 3)])[0].prompts[0][0]
     assert not shown.mask.any()
     assert (shown.object_score, shown.predicted_iou) == (-1024.0, 0.0)
     assert memory.prompted == {}
 
 
-def _clearing(memory: History, frame_index: int) -> FrameJob:
-    return replace(job(memory, frame_index), tasks=[ObjectTask(memory, clear=True)])
+def _clearing(memory: History, frame_index: int) -> ClearPrompts:
+    return ClearPrompts(stream(), frame(frame_index), memory)
 
 
 def test_memories_of_prompts_can_be_made_without_tracking() -> None:
     memory = history()
     on_request(memory, 3, click(0, 3), track=False)
     assert list(memory.prompted) == [3]
-    run_frames(small_network(), [replace(job(memory, 0), track=False, settle=True)])
+    run_jobs(small_network(), [ConsolidatePrompts(stream(), [memory])])
     assert (memory.prompted, list(memory.conditioning)) == ({}, [3])
 
 
@@ -179,17 +187,17 @@ def test_conditioning_frames_have_a_bound() -> None:
     with pytest.raises(ResourceExhausted, match="prompts on 32 frames"):
         on_request(memory, 60, click(0, 0), track=False)
     assert memory.conditioning_frames == set(range(MAX_CONDITIONING_FRAMES))
-    one = memory.prompted[0].entry.small.get()["pointer"].nbytes
-    assert memory.nbytes < 2000 + one, "what waits is put away too"
+    one = memory.prompted[0].memory.small.get()["pointer"].nbytes
+    assert memory.nbytes < 2000 + one, "frames that are not consolidated move to the file too"
 
 
 def test_only_a_history_goes_backward_and_takes_prompts_back() -> None:
     bank = MemoryBank("nano")
-    run_frames(small_network(), [job(bank, 0, [click()])])
+    run_jobs(small_network(), [job(bank, 0, [click()])])
     with pytest.raises(FailedPrecondition, match="forward in time only"):
-        track(small_network(), [Work(bank, features(1), 1, reverse=True)])
+        track(small_network(), [Step(bank, features(1), 1, reverse=True)])
     with pytest.raises(FailedPrecondition, match="takes no prompt back"):
-        run_frames(small_network(), [replace(job(bank, 0), tasks=[ObjectTask(bank, clear=True)], track=False)])
+        run_jobs(small_network(), [ClearPrompts(stream(), frame(0), bank)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -207,15 +215,15 @@ def test_histories_and_banks_share_a_batch() -> None:
 
     def forward_and_back(together: bool) -> list[FrameOutput]:
         bank, memory = MemoryBank("nano"), history()
-        run_frames(small_network(), [job(bank, 0, [click()])])
+        run_jobs(small_network(), [job(bank, 0, [click()])])
         on_request(memory, 8, click(0, 8))
         outputs: list[FrameOutput] = []
         for step in range(1, 8):
-            jobs = [job(bank, step, stream="a"), replace(job(memory, 8 - step, stream="b"), reverse=True)]
+            jobs = [job(bank, step, name="a"), backward(memory, 8 - step, name="b")]
             if together:
-                outputs += run_frames(small_network(), jobs)
+                outputs += run_jobs(small_network(), jobs)
             else:
-                outputs += [run_frames(small_network(), [one])[0] for one in jobs]
+                outputs += [run_jobs(small_network(), [one])[0] for one in jobs]
         return outputs
 
     for one, other in zip(forward_and_back(True), forward_and_back(False), strict=True):
@@ -232,15 +240,15 @@ def test_clicks_on_the_frame_looked_at_last_cost_no_encoder(monkeypatch: pytest.
 
     monkeypatch.setattr(Network, "encode_pixels", counted)
     last, memory = RecentFeatures(), history()
-    clicked = replace(job(memory, 3, [click(0, 3)]), track=False, recent=last)
-    run_frames(small_network(), [clicked])
-    run_frames(small_network(), [clicked, job(MemoryBank("nano"), 0, [click()])])
+    clicked = replace(prompted(memory, 3, click(0, 3)), stream=stream(recent=last))
+    run_jobs(small_network(), [clicked])
+    run_jobs(small_network(), [clicked, job(MemoryBank("nano"), 0, [click()])])
     assert encoded == [1, 1], "the second time that of the other stream"
     known = last.get(3)
     assert known is not None
     assert torch.equal(known.features.top, features(3).top)
-    next_frame = replace(clicked, frame_index=4, pixels=pixels(4))
-    run_frames(small_network(), [next_frame, job(MemoryBank("nano"), 0, [click()])])
+    next_frame = replace(clicked, frame=frame(4))
+    run_jobs(small_network(), [next_frame, job(MemoryBank("nano"), 0, [click()])])
     assert encoded[-1] == 2
     assert last.get(3) is None
     beside = last.get(4)

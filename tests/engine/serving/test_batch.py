@@ -11,12 +11,13 @@ import torch
 
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.jobs import EncodedFrame, FrameJob, FrameOutput, RecentFeatures
-from tests.support.engine import click, features, job, pixels, small_network
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.jobs import FrameJob, FrameOutput
+from masklet_server.engine.serving.recent_features import EncodedFrame, RecentFeatures
+from tests.support.engine import backward, click, features, job, pixels, prompted, small_network, stream
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def jobs(frames: int, *, ahead: int, recent: RecentFeatures | None) -> Sequence[
     return [
         replace(
             job(bank, index, [click()] if index == 0 else []),
-            recent=recent,
+            stream=stream(recent=recent),
             upcoming=[pixels(i) for i in range(index + 1, min(frames, index + 1 + ahead))],
         )
         for index in range(frames)
@@ -55,9 +56,9 @@ def test_a_pass_takes_the_frames_that_are_known_and_masks_stay_the_same(
     passes: list[int], ahead: int, expected: list[int]
 ) -> None:
     network = small_network()
-    alone = masks([run_frames(network, [one])[0] for one in jobs(7, ahead=0, recent=None)])
+    alone = masks([run_jobs(network, [one])[0] for one in jobs(7, ahead=0, recent=None)])
     passes.clear()
-    outputs = [run_frames(network, [one])[0] for one in jobs(7, ahead=ahead, recent=RecentFeatures(ahead + 1))]
+    outputs = [run_jobs(network, [one])[0] for one in jobs(7, ahead=ahead, recent=RecentFeatures(ahead + 1))]
     assert passes == expected
     assert all(np.array_equal(one, other) for one, other in zip(masks(outputs), alone, strict=True))
     assert all(output.encode_seconds > 0 for output in outputs)
@@ -67,11 +68,11 @@ def test_a_pass_takes_the_frames_that_are_known_and_masks_stay_the_same(
 
 def test_backward_the_frames_before_are_encoded_ahead(passes: list[int]) -> None:
     network, recent = small_network(), RecentFeatures(3)
-    history = History("", Shelf(max_bytes=2**20))
-    run_frames(network, [replace(job(history, 5, [click()]), track=False, recent=recent)])
+    history = History("", TensorFile(max_bytes=2**20))
+    run_jobs(network, [replace(prompted(history, 5, click()), stream=stream(recent=recent))])
     for index in (5, 4, 3, 2):
         upcoming = [] if index in recent else [pixels(i) for i in range(index - 1, index - 3, -1)]
-        run_frames(network, [replace(job(history, index), reverse=True, recent=recent, upcoming=upcoming)])
+        run_jobs(network, [replace(backward(history, index), stream=stream(recent=recent), upcoming=upcoming)])
     assert passes == [1, 3]
     found = recent.get(3)
     assert found is not None
@@ -82,10 +83,10 @@ def test_backward_the_frames_before_are_encoded_ahead(passes: list[int]) -> None
 def test_nothing_is_encoded_ahead_where_it_would_be_forgotten_or_streams_share_the_pass(passes: list[int]) -> None:
     network = small_network()
     forgetful = jobs(3, ahead=2, recent=None)[0]
-    run_frames(network, [forgetful])
+    run_jobs(network, [forgetful])
     assert passes == [1]
     streams = [jobs(3, ahead=2, recent=RecentFeatures(3))[0] for _ in range(2)]
-    run_frames(network, streams)
+    run_jobs(network, streams)
     assert passes == [1, 2]
 
 

@@ -16,11 +16,11 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.policies import MAX_SELECTED, DistractorAware, MemoryPolicy, MotionAware
 from masklet_server.engine.network.tensors import CandidateBatch
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.jobs import FrameJob, ObjectTask
-from masklet_server.engine.serving.step import Work, apply_prompt, track
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, Track
+from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support import synthetic
-from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, small_network
+from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, small_network, stream
 
 OTHERS = [MemoryPolicy.DISTRACTOR_AWARE, MemoryPolicy.MOTION_AWARE]
 SCENE = synthetic.Scene()
@@ -42,15 +42,16 @@ def bank_of(policy: MemoryPolicy, *, correction_window: int = 0) -> MemoryBank:
     return MemoryBank("nano", correction_window=correction_window, memory_policy=policy)
 
 
-def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> FrameJob:
+def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> Track:
     prompts = [PROMPT] if index == 0 else []
-    return FrameJob("nano", "a", index, SCENE.frame(index, size, size), HEIGHT, WIDTH, [ObjectTask(bank, prompts)])
+    frame = FrameInput(index, SCENE.frame(index, size, size), HEIGHT, WIDTH)
+    return Track(stream(), frame, [ObjectTask(bank, prompts)])
 
 
 def follow(bank: MemoryBank, stop: int, start: int = 0, *, size: int = SIZE) -> list[Mask]:
     """Masks of the scene's frames."""
     network = small_network(size=size)
-    return [run_frames(network, [scene_job(bank, index, size)])[0].objects[0].mask for index in range(start, stop)]
+    return [run_jobs(network, [scene_job(bank, index, size)])[0].objects[0].mask for index in range(start, stop)]
 
 
 def together(banks: Sequence[MemoryBank], stop: int) -> list[list[Mask]]:
@@ -58,7 +59,7 @@ def together(banks: Sequence[MemoryBank], stop: int) -> list[list[Mask]]:
     found: list[list[Mask]] = [[] for _ in banks]
     for index in range(stop):
         tasks = [ObjectTask(bank, [click(i)] if index == 0 else []) for i, bank in enumerate(banks)]
-        (output,) = run_frames(small_network(), [dataclasses.replace(job(banks[0], index), tasks=tasks)])
+        (output,) = run_jobs(small_network(), [dataclasses.replace(job(banks[0], index), tasks=tasks)])
         for masks, one in zip(found, output.objects, strict=True):
             masks.append(one.mask)
     return found
@@ -113,8 +114,8 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
     for kind in OTHERS:
         bank = banks[kind]
         assert bank.policy is not None
-        assert not set(bank.policy.kept) & set(HIDDEN)
-        assert min(bank.policy.kept) < HIDDEN.start - 1
+        assert not set(bank.policy.selected) & set(HIDDEN)
+        assert min(bank.policy.selected) < HIDDEN.start - 1
         assert all(memory.features is None for memory in bank.recent.values()), "held once, by the policy"
 
 
@@ -122,7 +123,7 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
 def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(policy: MemoryPolicy) -> None:
     bank, sizes = bank_of(policy), []
     for index in range(25):
-        run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
+        run_jobs(small_network(), [job(bank, index, [click()] if index == 0 else [])])
         ages = attended(bank, index + 1)
         assert len(ages) <= small_network().model.num_maskmem
         assert [age for age in ages if age] == sorted({age for age in ages if age}, reverse=True)
@@ -130,7 +131,7 @@ def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(poli
     side, width = small_network().grid_size, small_network().model.mem_dim
     memory, pointer = width * side * side * 2, small_network().model.hidden_dim * 4 + 4 + 4
     assert max(sizes) <= (1 + MAX_SELECTED + 1) * memory + 16 * pointer
-    assert bank.nbytes == (1 + len(bank.policy.kept)) * memory + 16 * pointer  # type: ignore[union-attr]
+    assert bank.nbytes == (1 + len(bank.policy.selected)) * memory + 16 * pointer  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("policy", OTHERS)
@@ -141,13 +142,13 @@ def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
         alone = bank_of(policy)
         for index, mask in enumerate(masks):
             tasks = [ObjectTask(alone, [click(blob)] if index == 0 else [])]
-            (output,) = run_frames(small_network(), [dataclasses.replace(job(alone, index), tasks=tasks)])
+            (output,) = run_jobs(small_network(), [dataclasses.replace(job(alone, index), tasks=tasks)])
             # Batches move rounding: see tests/parity/test_batching.py.
             assert synthetic.iou(output.objects[0].mask, mask) > 0.99, (blob, index)
         assert bank.policy is not None
         assert alone.policy is not None
-        assert {i: kept.role for i, kept in bank.policy.kept.items()} == {
-            i: kept.role for i, kept in alone.policy.kept.items()
+        assert {i: kept.role for i, kept in bank.policy.selected.items()} == {
+            i: kept.role for i, kept in alone.policy.selected.items()
         }
     states = [str(bank.policy.to_json()) for bank in banks if bank.policy is not None]
     assert len(set(states)) == 2
@@ -186,9 +187,9 @@ def test_a_failed_step_leaves_the_bank_as_it_was(policy: MemoryPolicy) -> None:
     bank, other = bank_of(policy), bank_of(policy)
     follow(bank, 7)
     before = bank.dump()
-    fails = dataclasses.replace(scene_job(other, 3), stream="b")  # nothing was prompted there
+    fails = dataclasses.replace(scene_job(other, 3), stream=stream("b"))  # nothing was prompted there
     with pytest.raises(FailedPrecondition):
-        run_frames(small_network(), [scene_job(bank, 7), fails])
+        run_jobs(small_network(), [scene_job(bank, 7), fails])
     assert bank.dump() == before
 
 
@@ -205,7 +206,7 @@ def test_a_step_that_fails_half_way_leaves_the_bank_as_it_was(
 
     monkeypatch.setattr(small_network(), "encode_memory", fail)  # after the candidate was chosen and noted
     with pytest.raises(RuntimeError, match="no memory left"):
-        run_frames(small_network(), [scene_job(bank, 7)])
+        run_jobs(small_network(), [scene_job(bank, 7)])
     assert bank.dump() == before
 
 
@@ -222,19 +223,19 @@ def test_rewinding_and_tracking_again_gives_the_same_masks(policy: MemoryPolicy)
 def test_a_correction_is_remembered_as_the_policy_remembers(policy: MemoryPolicy) -> None:
     bank = bank_of(policy, correction_window=3)
     for index in range(8):
-        run_frames(small_network(), [job(bank, index, [click()] if index == 0 else [])])
+        run_jobs(small_network(), [job(bank, index, [click()] if index == 0 else [])])
     frame = features(7)
-    apply_prompt(small_network(), Work(bank, frame, 7), click(0, 7), height=HEIGHT, width=WIDTH)
-    track(small_network(), [Work(bank, features(8), 8)])
+    apply_prompt(small_network(), Step(bank, frame, 7), click(0, 7), height=HEIGHT, width=WIDTH)
+    track(small_network(), [Step(bank, features(8), 8)])
     assert bank.policy is not None
-    assert 7 in bank.policy.kept
+    assert 7 in bank.policy.selected
     assert bank.recent[7].features is None
     corrected = bank.recent[7]
     assert corrected.logits is not None
     expected = small_network().encode_memory(
         frame.top[None], corrected.logits[None], corrected.object_score[None], prompted=True
     )
-    torch.testing.assert_close(bank.policy.kept[7].features, expected[0])
+    torch.testing.assert_close(bank.policy.selected[7].features, expected[0])
 
 
 @pytest.mark.parametrize("policy", OTHERS)
@@ -242,8 +243,8 @@ def test_an_object_may_be_prompted_on_several_frames(policy: MemoryPolicy) -> No
     bank = bank_of(policy)
     for index in range(8):
         prompts = [click(0, index)] if index in (0, 4) else []
-        run_frames(small_network(), [job(bank, index, prompts)])
+        run_jobs(small_network(), [job(bank, index, prompts)])
     assert list(bank.conditioning) == [0, 4]
     assert attended(bank, 8).count(0) >= 2
     assert bank.policy is not None
-    assert 4 not in bank.policy.kept
+    assert 4 not in bank.policy.selected

@@ -15,11 +15,11 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from masklet_server.engine.serving import scheduler
-from masklet_server.engine.serving.batch import run_frames
-from masklet_server.engine.serving.jobs import PictureJob, PicturePrompt
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.picture_jobs import PictureJob, PicturePrompt
 from masklet_server.engine.serving.scheduler import Engine
 from tests.support import synthetic
-from tests.support.engine import HEIGHT, WIDTH, click, job, small_network
+from tests.support.engine import HEIGHT, WIDTH, click, job, prompted, small_network, stream
 
 
 @pytest.fixture
@@ -54,21 +54,21 @@ async def test_unknown_models_are_not_found(engine: Engine) -> None:
 
 
 async def test_logits_are_those_of_the_masks(engine: Engine) -> None:
-    asked = replace(job(engine.new_bank("nano"), 0, [click()]), return_logits=True)
-    output = await engine.track(asked)
+    asked = replace(job(engine.new_bank("nano"), 0, [click()]), stream=stream(return_logits=True))
+    output = await engine.run(asked)
     for found in (output.objects[0], output.prompts[0][0]):
         assert found.logits is not None
         assert found.logits.shape == (32, 32)
         assert found.logits.dtype == np.float32
         full = small_network().resize(torch.from_numpy(found.logits)[None, None], HEIGHT, WIDTH)[0, 0]
         np.testing.assert_array_equal(full > 0, found.mask)
-    unasked = await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+    unasked = await engine.run(job(engine.new_bank("nano"), 0, [click()]))
     assert unasked.objects[0].logits is None
 
 
 async def test_tracking_and_segmenting(engine: Engine) -> None:
     bank = engine.new_bank("nano")
-    output = await engine.track(job(bank, 0, [click()]))
+    output = await engine.run(job(bank, 0, [click()]))
     assert output.objects[0].mask.shape == (HEIGHT, WIDTH)
     assert len(output.prompts[0]) == 1
     box = PicturePrompt(box=np.array([10, 10, 50, 50], np.float32))
@@ -78,18 +78,18 @@ async def test_tracking_and_segmenting(engine: Engine) -> None:
 
 async def test_prompting_alone_leaves_the_tracking_to_another_job(engine: Engine) -> None:
     apart, together = engine.new_bank("nano"), engine.new_bank("nano")
-    prompted = await engine.track(replace(job(apart, 0, [click()]), track=False))
-    assert prompted.objects == []
+    alone = await engine.run(prompted(apart, 0, click()))
+    assert alone.objects == []
     assert not apart.was_tracked(0)
-    tracked, both = await engine.track(job(apart, 0)), await engine.track(job(together, 0, [click()]))
-    assert (prompted.prompts[0][0].mask == both.prompts[0][0].mask).all()
+    tracked, both = await engine.run(job(apart, 0)), await engine.run(job(together, 0, [click()]))
+    assert (alone.prompts[0][0].mask == both.prompts[0][0].mask).all()
     assert (tracked.objects[0].mask == both.objects[0].mask).all()
     assert apart.was_tracked(0)
 
 
 async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:
     bank = engine.new_bank("nano")
-    await engine.track(job(bank, 0, [click()]))
+    await engine.run(job(bank, 0, [click()]))
     assert engine.bank_bytes() == bank.nbytes > 0
     del bank
     gc.collect()
@@ -123,12 +123,12 @@ async def test_everything_runs_on_one_thread() -> None:
 
     def watch(*args: Any) -> Any:
         threads.add(threading.current_thread().name)
-        return run_frames(*args)
+        return run_jobs(*args)
 
     running = Engine({"nano": small_network()})
     running.start()
-    with mock.patch.object(scheduler, "run_frames", watch):
-        await asyncio.gather(*(running.track(job(running.new_bank("nano"), 0, [click()], stream=s)) for s in "abc"))
+    with mock.patch.object(scheduler, "run_jobs", watch):
+        await asyncio.gather(*(running.run(job(running.new_bank("nano"), 0, [click()], name=s)) for s in "abc"))
     await running.close()
     assert threads == {"masklet-engine"}
 
@@ -137,9 +137,9 @@ async def test_one_stream_cannot_starve_another() -> None:
     running = Engine({"nano": small_network()})
     order: list[str] = []
 
-    async def ask(stream: str) -> None:
-        await running.track(job(running.new_bank("nano"), 0, [click()], stream=stream))
-        order.append(stream)
+    async def ask(name: str) -> None:
+        await running.run(job(running.new_bank("nano"), 0, [click()], name=name))
+        order.append(name)
 
     asking = [asyncio.ensure_future(ask("busy")) for _ in range(10)]
     await asyncio.sleep(0)
@@ -153,8 +153,8 @@ async def test_one_stream_cannot_starve_another() -> None:
 
 async def test_a_bad_job_fails_alone(engine: Engine) -> None:
     good, bad = engine.new_bank("nano"), engine.new_bank("nano")
-    good_job, bad_job = job(good, 0, [click()], stream="good"), job(bad, 0, stream="bad")
-    found = await asyncio.gather(engine.track(good_job), engine.track(bad_job), return_exceptions=True)
+    good_job, bad_job = job(good, 0, [click()], name="good"), job(bad, 0, name="bad")
+    found = await asyncio.gather(engine.run(good_job), engine.run(bad_job), return_exceptions=True)
     assert isinstance(found[1], FailedPrecondition)
     assert not isinstance(found[0], BaseException)
     assert good.last_frame == 0
@@ -171,37 +171,37 @@ async def test_a_bad_job_fails_alone(engine: Engine) -> None:
 )
 async def test_out_of_memory_is_the_asking_sessions_alone(engine: Engine, error: Exception) -> None:
     def run(network: Any, jobs: Any, observer: Any = None) -> Any:
-        if any(j.stream == "greedy" for j in jobs):
+        if any(j.stream.id == "greedy" for j in jobs):
             raise error
-        return run_frames(network, jobs, observer)
+        return run_jobs(network, jobs, observer)
 
     modest, greedy = engine.new_bank("nano"), engine.new_bank("nano")
-    with mock.patch.object(scheduler, "run_frames", run):
+    with mock.patch.object(scheduler, "run_jobs", run):
         found = await asyncio.gather(
-            engine.track(job(modest, 0, [click()], stream="modest")),
-            engine.track(job(greedy, 0, [click()], stream="greedy")),
+            engine.run(job(modest, 0, [click()], name="modest")),
+            engine.run(job(greedy, 0, [click()], name="greedy")),
             return_exceptions=True,
         )
     assert not isinstance(found[0], BaseException)
     assert isinstance(found[1], ResourceExhausted)
     assert "smaller model, fewer objects" in str(found[1])
-    await engine.track(job(greedy, 0, [click()], stream="greedy"))
+    await engine.run(job(greedy, 0, [click()], name="greedy"))
 
 
 async def test_a_bug_is_handed_to_the_one_who_waits_and_the_thread_lives_on(engine: Engine) -> None:
     bank = engine.new_bank("nano")
     with (
-        mock.patch.object(scheduler, "run_frames", side_effect=ZeroDivisionError("boom")),
+        mock.patch.object(scheduler, "run_jobs", side_effect=ZeroDivisionError("boom")),
         pytest.raises(ZeroDivisionError),
     ):
-        await engine.track(job(bank, 0, [click()]))
-    await engine.track(job(bank, 0, [click()]))
+        await engine.run(job(bank, 0, [click()]))
+    await engine.run(job(bank, 0, [click()]))
 
 
 async def test_forgetting_a_stream_drops_its_waiting_jobs() -> None:
     idle = Engine({"nano": small_network()})  # never started: everything waits
-    waiting = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="gone")))
-    other = asyncio.ensure_future(idle.track(job(idle.new_bank("nano"), 0, [click()], stream="stays")))
+    waiting = asyncio.ensure_future(idle.run(job(idle.new_bank("nano"), 0, [click()], name="gone")))
+    other = asyncio.ensure_future(idle.run(job(idle.new_bank("nano"), 0, [click()], name="stays")))
     await asyncio.sleep(0)
     await idle.forget("gone")
     with pytest.raises(asyncio.CancelledError):
@@ -215,12 +215,12 @@ async def test_forgetting_a_stream_drops_its_waiting_jobs() -> None:
 async def test_a_cancelled_wait_leaves_the_bank_untouched() -> None:
     idle = Engine({"nano": small_network()})
     bank = idle.new_bank("nano")
-    waiting = asyncio.ensure_future(idle.track(job(bank, 0, [click()])))
+    waiting = asyncio.ensure_future(idle.run(job(bank, 0, [click()])))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.sleep(0)
     idle.start()
-    await idle.track(job(idle.new_bank("nano"), 0, [click()]))
+    await idle.run(job(idle.new_bank("nano"), 0, [click()]))
     assert bank.last_frame is None
     await idle.close()
 
@@ -229,7 +229,7 @@ async def test_a_closed_engine_refuses(engine: Engine) -> None:
     bank = engine.new_bank("nano")
     await engine.close()
     with pytest.raises(Unavailable, match="shutting down"):
-        await engine.track(job(bank, 0, [click()]))
+        await engine.run(job(bank, 0, [click()]))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -244,5 +244,5 @@ async def test_nobody_waits_for_an_engine_that_has_broken_down() -> None:
         with pytest.raises(Unavailable, match="must be started anew"):
             await asyncio.wait_for(waiting, 10)
     with pytest.raises(Unavailable, match="must be started anew"):
-        await engine.track(job(engine.new_bank("nano"), 0, [click()]))
+        await engine.run(job(engine.new_bank("nano"), 0, [click()]))
     await engine.close()

@@ -9,14 +9,14 @@ import pytest
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.picture import Picture
-from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask
+from tests.support.fakes import FAKE_CORRECTION_BYTES, HEIGHT, IMAGE_SIZE, WIDTH, fake_mask, is_tracking, prompts_in
 from tests.support.session import Talk, click, ids, talk, video
 
 PICTURE = events.NextPicture(Picture("encoded", b"\x01"))
@@ -81,13 +81,13 @@ async def test_the_corrected_frame_is_prompted_and_not_tracked_and_those_after_i
         client.say(click(1, 3))
         await client.frames(9)
         again = client.engine.jobs[6:]
-        assert [(job.frame_index, job.track, len(job.tasks[0].prompts)) for job in again] == [
+        assert [(job.frame.index, is_tracking(job), len(prompts_in(job))) for job in again] == [
             (3, False, 1),
             (4, True, 0),
             (5, True, 0),
         ]
-        assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in again)
-        assert {job.clip_length for job in client.engine.jobs} == {6}
+        assert all((job.frame.pixels == client.engine.jobs[job.frame.index].frame.pixels).all() for job in again)
+        assert {job.frame.clip_length for job in client.engine.jobs} == {6}
         await finish(client)
 
 
@@ -233,7 +233,7 @@ async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
         again = client.all(replies.FrameResult)[8:]
         assert [known_corrections(r, 1, 0) for r in again] == [1, 1, 2, 2]
         assert [known_corrections(r, 2, 1) for r in again[1:]] == [1, 1, 1]
-        assert [len(job.tasks) for job in client.engine.jobs[8:] if job.track] == [1, 2, 2]
+        assert [len(job.memories) for job in client.engine.jobs[8:] if is_tracking(job)] == [1, 2, 2]
         await finish(client)
 
 
@@ -315,7 +315,10 @@ async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() 
         await client.until(lambda: client.problems)
         assert violations(client) == [["prompt.frame_index"]]
         assert "is 6, which was tracked too long ago to be corrected; frames 7 to 9 can" in client.problems[0]
-        assert "sent as a file, or with PROPAGATION_ON_REQUEST, every frame can be" in client.problems[0]
+        assert (
+            "Every frame can be corrected in a clip that is sent as a file, and with PROPAGATION_ON_REQUEST"
+            in client.problems[0]
+        )
         client.say(click(1, 7))
         await client.frames(13)
         await finish(client)
@@ -360,7 +363,7 @@ async def test_corrections_that_are_off_are_late_prompts() -> None:
         (problem,) = client.all(replies.Problem)
         assert isinstance(problem.error, FailedPrecondition)
         assert "too late for frame 0, which is tracked already; frame 2 is the next" in problem.error.message
-        assert len(client.session._kept) == 0
+        assert len(client.automatic.objects.window) == 0
         assert client.engine.banks[0].correctable == set()
 
 
@@ -370,20 +373,20 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
     async with talk(LIVE, correction_bytes=most) as client:
 
         def held() -> int:
-            banks = [client.engine.banks[i] for i in range(len(client.session._tracker.objects))]
-            return client.session._kept.nbytes + sum(bank.correction_nbytes for bank in banks)
+            banks = [client.engine.banks[i] for i in range(len(client.automatic.objects))]
+            return client.automatic.objects.window.nbytes + sum(bank.correction_nbytes for bank in banks)
 
         client.say(click(1), *[PICTURE] * 30)
         await client.frames(30)
         await client.quiet()
-        assert len(client.session._kept) == 10
+        assert len(client.automatic.objects.window) == 10
         for object_id in range(2, 8):
             client.say(events.PromptObject(click(object_id).prompt, on_next_frame=True))
         client.say(*[PICTURE] * 20)
         await client.frames(50)
         await client.quiet()
         # Seven objects to a frame: each frame that is kept costs its pixels and seven times a bank's part.
-        assert len(client.session._kept) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
+        assert len(client.automatic.objects.window) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
         assert held() <= most
         assert all(len(bank.correctable) == 5 for bank in client.engine.banks)
         for object_id in range(2, 8):
@@ -391,7 +394,7 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
         client.say(ack(client), *[PICTURE] * 10)
         await client.frames(60)
         await client.quiet()
-        assert len(client.session._kept) == 10, "what is freed is used again"
+        assert len(client.automatic.objects.window) == 10, "what is freed is used again"
         client.say(click(1, 50))
         await client.frames(70)
         client.say(events.EndOfVideo())
@@ -418,9 +421,9 @@ async def test_everything_is_freed_with_the_session() -> None:
         await client.until(lambda: client.engine.running)
         client.task.cancel()
         await asyncio.gather(client.task, return_exceptions=True)
-        assert len(client.session._kept) == 0
-        assert client.session._tracker.objects == {}
-        assert client.session._tracker._corrections._swept == {}
+        assert len(client.automatic.objects.window) == 0
+        assert not client.automatic.objects
+        assert not client.automatic.tracker.corrections.under_way
 
 
 async def test_corrections_take_credits_and_wait_for_acks() -> None:
@@ -472,7 +475,7 @@ async def test_a_correction_that_does_not_fit_its_frame_harms_nothing() -> None:
         assert violations(client) == [["prompt.points[0]"]] * 2
         await finish(client)
         assert len(lines(client)) == 3, "nothing was sent again"
-        assert set(client.session._tracker.objects) == set()
+        assert set(client.automatic.objects) == set()
 
 
 async def test_a_broken_mask_is_answered() -> None:
@@ -496,7 +499,7 @@ async def test_what_the_engine_refuses_is_answered_and_the_rest_goes_on(error: M
     async with talk(PATIENT) as client:
         client.say(click(1), click(2), *video(4))
         await client.frames(4)
-        client.engine.refuse = lambda job: error if not job.track and job.tasks[0].prompts[0].object_id == 1 else None
+        client.engine.refuse = lambda job: error if not is_tracking(job) and prompts_in(job)[0].object_id == 1 else None
         client.say(click(1, 2), click(2, 2))
         await client.frames(6)
         await finish(client)
@@ -698,7 +701,7 @@ async def test_a_correction_for_a_skipped_frame_goes_to_the_next_one_that_was_tr
         client.engine.open_gate.set()
         first, second, third = await client.frames(3)
         assert third.skipped == (2, 3, 4)
-        assert (third.frame_index, client.engine.jobs[-1].frame_index) == (5, 2), "to memory it is the third"
+        assert (third.frame_index, client.engine.jobs[-1].frame.index) == (5, 2), "to memory it is the third"
         client.say(click(1, 3))
         await client.frames(4)
         client.say(events.EndOfVideo())

@@ -9,18 +9,18 @@ import pytest
 
 from masklet.errors import DataLoss
 from masklet_server.session import events, replies
-from masklet_server.session.automatic.frame_reader import FrameFeed
+from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, FakeClip, FakeEngine
+from tests.support.fakes import BROKEN, FakeClip, FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
 
-async def feed(frames: int, frame_count: int = 0) -> tuple[FrameFeed, FakeClip]:
+async def feed(frames: int, frame_count: int = 0) -> tuple[FrameReader, FakeClip]:
     source = FakeClip(16)
     await source.feed(bytes(frames))
     await source.end()
-    return FrameFeed(source, IdleWatch(60), frame_count=frame_count), source
+    return FrameReader(source, IdleWatch(60), ReaderOptions(frame_count=frame_count)), source
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None), (40, None)])
@@ -56,7 +56,7 @@ async def test_a_wrong_count_is_noticed_where_it_matters(promised: int, frames: 
     frame_feed, _ = await feed(frames, promised)
     while await frame_feed.next() is not None:
         pass
-    assert frame_feed.broken_promise() is broken
+    assert frame_feed.is_frame_count_wrong() is broken
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None)])
@@ -64,7 +64,7 @@ async def test_every_job_of_a_session_knows_the_clips_length(frames: int, length
     async with talk() as client:
         client.say(click(), *video(frames))
         await client.end()
-        assert [job.clip_length for job in client.engine.jobs] == [length] * frames
+        assert [job.frame.clip_length for job in client.engine.jobs] == [length] * frames
 
 
 async def test_nothing_is_tracked_before_the_length_is_known() -> None:
@@ -75,7 +75,7 @@ async def test_nothing_is_tracked_before_the_length_is_known() -> None:
         assert client.engine.jobs == []
         client.say(events.VideoChunk(bytes(1)))
         await client.frames(16)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
 
 
 async def test_prompts_are_in_time_while_the_session_looks_ahead() -> None:
@@ -91,16 +91,16 @@ async def test_a_stream_whose_length_is_told_starts_at_once() -> None:
     async with talk(events.Configure(frame_count=16)) as client:
         client.say(click(), events.VideoChunk(bytes(1)))
         await client.frames(1)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
 
 
 async def test_a_wrong_count_is_answered_at_the_end() -> None:
     async with talk(events.Configure(frame_count=5)) as client:
         client.say(click(), *video(4))
         await client.end()
-        assert [job.clip_length for job in client.engine.jobs] == [5] * 4
+        assert [job.frame.clip_length for job in client.engine.jobs] == [5] * 4
         (problem,) = client.problems
-        assert problem.startswith("config.frame_count: said 5, but the video had 4 frames")
+        assert problem.startswith("config.frame_count: is 5, but the video had 4 frames")
 
 
 @pytest.mark.parametrize("prompted", [0, 3, 15])
@@ -126,7 +126,7 @@ async def test_a_promise_of_too_few_frames_is_not_believed_any_longer() -> None:
 
 async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60))
+    subject = FrameReader(source, IdleWatch(60))
     async with subject.running():
         for _ in range(3):
             with pytest.raises(asyncio.TimeoutError):
@@ -140,10 +140,10 @@ async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
 
 async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
     async with subject.running():
         await source.feed(bytes([0, BROKEN]))
-        drawing = asyncio.create_task(subject.draw())
+        drawing = asyncio.create_task(subject.read_ahead())
         await asyncio.gather(drawing, return_exceptions=True)
         assert subject.take().frame.index == 0
         for _ in range(2):
@@ -153,10 +153,10 @@ async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> N
 
 async def test_pictures_are_drawn_no_further_than_the_window() -> None:
     source = FakeClip(16)
-    subject = FrameFeed(source, IdleWatch(60), most_ahead=3)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
     await source.feed(bytes(10))
     async with subject.running():
-        await subject.draw()
+        await subject.read_ahead()
         assert source.taken == 3
         assert [subject.take().frame.index for _ in range(3)] == [0, 1, 2]
 
@@ -165,7 +165,7 @@ async def test_pictures_are_drawn_no_further_than_the_window() -> None:
 async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | None) -> None:
     source = FakeClip(16)
     await source.feed(bytes(3))
-    subject = FrameFeed(source, IdleWatch(60), is_file=is_file)
+    subject = FrameReader(source, IdleWatch(60), ReaderOptions(is_file=is_file))
     async with subject.running():
         await subject.next()
         frame = await subject.peek()
@@ -178,7 +178,7 @@ async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | 
 async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
     source = FakeClip(16)
     await source.feed(bytes(9))
-    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
     async with frame_feed.running():
         assert await frame_feed.ready()
         assert frame_feed.take().frame.index == 0
@@ -192,7 +192,7 @@ async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
 
 async def test_a_slow_source_keeps_nobody_waiting_for_more_than_the_next_frame() -> None:
     source = FakeClip(16)
-    frame_feed = FrameFeed(source, IdleWatch(60), look_ahead=3)
+    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
     async with frame_feed.running():
         for index in range(5):
             await source.feed(bytes(1))
@@ -210,7 +210,7 @@ async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool,
     async with talk(events.Configure(deterministic=deterministic), engine=engine) as client:
         client.say(click(), events.VideoChunk(bytes(range(20))), events.EndOfVideo())
         await client.end()
-    told = [[int(pixels[0, 0, 0]) for pixels in job.upcoming] for job in engine.jobs]
+    told = [upcoming(job) for job in engine.jobs]
     assert len(told) == 20
     if deterministic or encode_ahead == 1:
         assert told == [[]] * 20
@@ -218,4 +218,4 @@ async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool,
         assert told[0] == [1, 2, 3], "four in one pass"
         assert all(following == list(range(i + 1, i + 1 + len(following))) for i, following in enumerate(told))
         assert sum(map(len, told)) > 40
-    assert len({id(job.recent) for job in engine.jobs}) == 1
+    assert len({id(job.stream.recent) for job in engine.jobs}) == 1

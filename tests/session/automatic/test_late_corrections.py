@@ -26,7 +26,7 @@ from tests.session.automatic.test_corrections import (
     prompted,
     violations,
 )
-from tests.support.fakes import FakeBank, FakeClip
+from tests.support.fakes import FakeBank, FakeClip, is_tracking
 from tests.support.session import Talk, click, ids, talk, video
 
 # The session waits for the client's acks before it ends, so that all frames can be corrected.
@@ -59,7 +59,7 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
     async with narrow() as client:
         client.say(click(1), click(2), *video(20))
         await client.frames(20)
-        assert len(client.session._kept) == 3
+        assert len(client.automatic.objects.window) == 3
         client.say(click(1, 8))
         await client.frames(32)
         await client.quiet()
@@ -73,11 +73,16 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
         # Brought back to frame 5, and read again up to those that are kept.
         assert clip_of(client).readings == [list(range(6, 17))]
         jobs = client.engine.jobs[20:]
-        assert [(job.frame_index, job.track) for job in jobs[:4]] == [(6, True), (7, True), (8, True), (8, False)]
-        assert all((job.pixels == client.engine.jobs[job.frame_index].pixels).all() for job in jobs)
+        assert [(job.frame.index, is_tracking(job)) for job in jobs[:4]] == [
+            (6, True),
+            (7, True),
+            (8, True),
+            (8, False),
+        ]
+        assert all((job.frame.pixels == client.engine.jobs[job.frame.index].frame.pixels).all() for job in jobs)
         assert clip_of(client).reading == 0
         # Its memory is as bounded as before: the last frames can be corrected, and no more is held for it.
-        (bank, _) = [followed.bank for followed in client.session._tracker.objects.values()]
+        (bank, _) = client.automatic.objects.banks
         assert cast("FakeBank", bank).correctable == {17, 18, 19}
         client.say(events.ClearPrompts(1, 8))
         await client.until(lambda: client.problems)
@@ -162,7 +167,7 @@ async def test_one_that_comes_too_late_to_be_brought_back_waits_for_the_next_way
         await client.frames(30)
 
         def say_more(job: FrameJob) -> None:
-            if job.frame_index == 12:
+            if job.frame.index == 12:
                 client.engine.refuse = lambda _: None
                 client.say(click(2, 14), click(1, 3))  # the second object would have to be tracked from frame 10 on
 
@@ -208,7 +213,7 @@ async def test_where_no_frame_can_be_kept_all_are_read_again() -> None:
     async with narrow(correction_bytes=10) as client:
         client.say(click(1), *video(12))
         await client.frames(12)
-        assert len(client.session._kept) == 0
+        assert len(client.automatic.objects.window) == 0
         client.say(click(1, 6))
         await client.frames(18)
         client.say(click(1, 11))
@@ -258,7 +263,7 @@ async def test_an_object_removed_on_its_way_back_is_forgotten() -> None:
         client.engine.open_gate.clear()
         client.say(click(1, 9))
         await client.until(lambda: client.engine.running)
-        assert client.engine.jobs[-1].frame_index == 6
+        assert client.engine.jobs[-1].frame.index == 6
         client.say(events.RemoveObject(1))
         await client.quiet()
         client.engine.open_gate.set()
@@ -298,13 +303,13 @@ async def test_what_the_engine_refuses_leaves_the_object_as_it_was() -> None:
     async with narrow() as client:
         client.say(click(1), *video(20))
         await client.frames(20)
-        client.engine.refuse = lambda job: None if job.track else InvalidArgument.of("mask", "is too small")
+        client.engine.refuse = lambda job: None if is_tracking(job) else InvalidArgument.of("mask", "is too small")
         client.say(click(1, 9), click(5, 9))
         await client.until(lambda: len(client.problems) == 2)
         assert violations(client) == [["prompt.mask"]] * 2
         await client.until(lambda: not clip_of(client).reading)
         client.engine.refuse = lambda _: None
-        assert set(client.session._tracker.objects) == {1}
+        assert set(client.automatic.objects) == {1}
         assert len(lines(client)) == 20
         client.say(click(1, 19))
         await client.frames(21)
@@ -323,15 +328,14 @@ async def test_everything_is_freed_when_the_client_leaves_in_the_middle() -> Non
         client.say(click(1, 3))
         await client.until(lambda: client.engine.running)
         assert clip_of(client).reading == 1
-        tracker = client.session._tracker
+        automatic = client.automatic
         client.task.cancel()
         await asyncio.gather(client.task, return_exceptions=True)
         assert clip_of(client).reading == 0
         assert clip_of(client).closed
-        assert tracker.objects == {}
-        assert not tracker._corrections._swept
-        assert not tracker._corrections._returning
-        assert tracker._shelf.size == 0
+        assert not automatic.objects
+        assert not automatic.tracker.corrections.under_way
+        assert automatic.objects.snapshot_file_bytes == 0
 
 
 # What can't be had
@@ -404,18 +408,20 @@ async def test_what_is_forgotten_takes_no_room() -> None:
     async with narrow() as client:
         client.say(click(1), *video(20))
         await client.frames(20)
-        shelf = client.session._tracker._shelf
-        size, count = shelf.size, 20
+        objects = client.automatic.objects
+        size, count = objects.snapshot_file_bytes, 20
         assert size == 4 * PIECE
         for _ in range(5):
             client.say(click(1, 5))
             count += 15
             await client.frames(count)
-        assert shelf.size == size
+        assert objects.snapshot_file_bytes == size
         client.say(events.RemoveObject(1))
         await client.quiet()
         gc.collect()
-        assert sum(len(free) for free in shelf._free.values()) == 4
+        client.say(click(2, 0))  # writes as many snapshots as were forgotten
+        await client.frames(count + 20)
+        assert objects.snapshot_file_bytes == size
         await finish(client)
 
 
@@ -433,7 +439,7 @@ async def test_of_a_live_stream_no_earlier_frame_can_be_had(config: events.Confi
         client.say(click(1, 2), at(0.04))
         await client.until(lambda: len(client.problems) == 2)
         assert violations(client) == [["prompt.frame_index"], ["prompt.pts_seconds"]]
-        assert client.session._tracker._shelf.size == 0
+        assert client.automatic.objects.snapshot_file_bytes == 0
         client.say(events.EndOfVideo())
         await finish(client)
 
@@ -444,7 +450,9 @@ async def test_pictures_are_not_spooled() -> None:
         await client.frames(16)
         client.say(click(1, 2))
         await client.until(lambda: client.problems)
-        assert "frames 13 to 15 can. Of a clip that is sent as a file" in client.problems[0]
+        assert (
+            "frames 13 to 15 can. Every frame can be corrected in a clip that is sent as a file" in client.problems[0]
+        )
         await finish(client)
 
 
@@ -453,7 +461,7 @@ async def test_pictures_are_not_spooled() -> None:
 
 def has_answered(client: Talk, seen: int) -> bool:
     """Whether there are more responses than that, and none will follow."""
-    return len(client.responses) > seen and not client.session._tracker._corrections.are_due
+    return len(client.responses) > seen and not client.automatic.tracker.corrections.are_due
 
 
 async def all_that_is_sent(window: int, said: list[tuple[str, int, int]]) -> list[tuple[int, int, int, bytes]]:

@@ -1,4 +1,4 @@
-"""Feeds of which only the latest frames are wanted: what they skip, and when they have pictures decoded."""
+"""Readers that give only the latest frames: what they skip, and when they have pictures decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from masklet.errors import DataLoss
-from masklet_server.session.automatic.latest_reader import LatestFeed, PacedFeed
+from masklet_server.session.automatic.latest_reader import LatestReader, PacedReader
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
@@ -37,40 +37,40 @@ async def until(reached: Callable[[], object]) -> None:
 # Frames of packets, which are all decoded
 
 
-async def latest(count: int, *, max_latency: float, clock: list[float]) -> tuple[LatestFeed, FakePictures]:
+async def latest(count: int, *, max_latency: float, clock: list[float]) -> tuple[LatestReader, FakePictures]:
     source = FakePictures(16)
     for index in range(count):
-        await source._frames.put(frame_of(index, float(index)))
-    feed = LatestFeed(source, IdleWatch(60), max_latency_seconds=max_latency, clock=lambda: clock[0])
-    return feed, source
+        await source.put_frame(frame_of(index, float(index)))
+    reader = LatestReader(source, IdleWatch(60), max_latency_seconds=max_latency, clock=lambda: clock[0])
+    return reader, source
 
 
 async def test_the_oldest_that_is_fresh_enough_comes_first() -> None:
     clock = [0.0]
-    feed, _ = await latest(10, max_latency=3.0, clock=clock)
-    async with feed.running():
+    reader, _ = await latest(10, max_latency=3.0, clock=clock)
+    async with reader.running():
         await settle()
         clock[0] = 9.0
-        upcoming = await feed.peek()
+        upcoming = await reader.peek()
         assert upcoming is not None
         assert upcoming.index == 6
-        taken = feed.take()
+        taken = reader.take()
         assert (taken.frame.index, taken.step, taken.skipped) == (6, 0, (0, 1, 2, 3, 4, 5))
         clock[0] = 10.0
-        taken = feed.take()
+        taken = reader.take()
         assert (taken.frame.index, taken.step, taken.skipped) == (7, 1, ())
         clock[0] = 100.0
-        taken = feed.take()
+        taken = reader.take()
         assert (taken.frame.index, taken.step, taken.skipped) == (9, 2, (8,)), "the newest, however late"
-        assert (feed.taken, feed.frame_count) == (3, 10)
-        assert await feed.peek() is None
-        assert not feed.at_end
+        assert (reader.taken, reader.frame_count) == (3, 10)
+        assert await reader.peek() is None
+        assert not reader.at_end
 
 
 async def test_the_pump_ends_with_its_block() -> None:
-    feed, _ = await latest(1, max_latency=1.0, clock=[0.0])
+    reader, _ = await latest(1, max_latency=1.0, clock=[0.0])
     before = asyncio.all_tasks()
-    async with feed.running():
+    async with reader.running():
         await settle()
         assert asyncio.all_tasks() > before
     assert asyncio.all_tasks() == before
@@ -134,65 +134,64 @@ class Camera:
     async def __aexit__(self, *exc_info: object) -> None: ...
 
 
-def paced(camera: Camera, clock: list[float], *, max_latency: float = 0.02) -> PacedFeed:
-    return PacedFeed(camera, IdleWatch(60), max_latency_seconds=max_latency, clock=lambda: clock[0])
+def paced(camera: Camera, clock: list[float], *, max_latency: float = 0.02) -> PacedReader:
+    return PacedReader(camera, IdleWatch(60), max_latency_seconds=max_latency, clock=lambda: clock[0])
 
 
-async def a_frame(feed: PacedFeed, camera: Camera) -> int:
+async def a_frame(reader: PacedReader, camera: Camera) -> int:
     """One more picture, waited for and taken; its index."""
     camera.shoot()
-    assert await asyncio.wait_for(feed.ready(), 10)
-    return feed.take().frame.index
+    assert await asyncio.wait_for(reader.ready(), 10)
+    return reader.take().frame.index
 
 
 async def test_a_picture_is_decoded_shortly_before_it_is_wanted() -> None:
     clock = [0.0]
     camera = Camera(clock, making=0.010)
-    feed = paced(camera, clock)
-    async with feed.running():
+    reader = paced(camera, clock)
+    async with reader.running():
         for _ in range(3):  # three frames, of 50 ms each
-            await a_frame(feed, camera)
+            await a_frame(reader, camera)
             clock[0] += 0.050
-        await a_frame(feed, camera)
+        await a_frame(reader, camera)
         asked = len(camera.asked)
         camera.shoot()
         clock[0] += 0.030
-        feed._asked.set()
-        await settle()
+        await asyncio.sleep(0.05)  # it looks at the clock again after the time that it expects to wait
         assert len(camera.asked) == asked, "10 ms too early"
         camera.shoot()
         clock[0] += 0.011
-        feed._asked.set()
+        await until(lambda: len(camera.asked) > asked)
         await settle()
         assert len(camera.asked) == asked + 1
         clock[0] += 0.009
-        assert feed.has_next
-        taken = feed.take()
+        assert reader.has_next
+        taken = reader.take()
         assert (taken.frame.index, taken.skipped) == (5, (4,))
 
 
 async def test_a_tracker_that_comes_back_early_does_not_wait_for_the_time() -> None:
     clock = [0.0]
     camera = Camera(clock)
-    feed = paced(camera, clock)
-    async with feed.running():
+    reader = paced(camera, clock)
+    async with reader.running():
         for _ in range(3):
-            await a_frame(feed, camera)
+            await a_frame(reader, camera)
             clock[0] += 1000.0
-        assert await a_frame(feed, camera) == 3
-        assert await a_frame(feed, camera) == 4, "asked for 1,000 s before it was expected"
+        assert await a_frame(reader, camera) == 3
+        assert await a_frame(reader, camera) == 4, "asked for 1,000 s before it was expected"
 
 
 async def test_a_fast_tracker_has_every_picture_decoded_ahead() -> None:
     clock = [0.0]
     camera = Camera(clock, making=0.010)
-    feed = paced(camera, clock)
-    async with feed.running():
+    reader = paced(camera, clock)
+    async with reader.running():
         for index in range(20):
             camera.shoot()
             await settle()
-            assert feed.has_next, "while the tracker is busy with the one before"
-            taken = feed.take()
+            assert reader.has_next, "while the tracker is busy with the one before"
+            taken = reader.take()
             assert (taken.frame.index, taken.skipped) == (index, ())
             clock[0] += 0.005
 
@@ -200,64 +199,64 @@ async def test_a_fast_tracker_has_every_picture_decoded_ahead() -> None:
 async def test_a_frame_that_grew_old_ahead_is_replaced() -> None:
     clock = [0.0]
     camera = Camera(clock)
-    feed = paced(camera, clock, max_latency=0.001)
-    async with feed.running():
-        await a_frame(feed, camera)
+    reader = paced(camera, clock, max_latency=0.001)
+    async with reader.running():
+        await a_frame(reader, camera)
         camera.shoot()
         await settle()
         clock[0] += 2.0
-        old_but_newest = feed.has_next
+        old_but_newest = reader.has_next
         camera.shoot()
-        assert (old_but_newest, feed.has_next) == (True, False)
-        assert await asyncio.wait_for(feed.ready(), 10)
+        assert (old_but_newest, reader.has_next) == (True, False)
+        assert await asyncio.wait_for(reader.ready(), 10)
         camera.shoot()
         clock[0] += 0.019
-        assert feed.has_next, "decoded a moment ago: a tracker that is slow to take would wait for ever"
-        taken = feed.take()
+        assert reader.has_next, "decoded a moment ago: a tracker that is slow to take would wait for ever"
+        taken = reader.take()
         assert (taken.frame.index, taken.skipped) == (2, (1,))
 
 
 async def test_a_frame_that_came_while_something_else_was_waited_for_is_replaced() -> None:
     clock = [0.0]
     camera = Camera(clock)
-    feed = paced(camera, clock)
-    async with feed.running():
-        await a_frame(feed, camera)
+    reader = paced(camera, clock)
+    async with reader.running():
+        await a_frame(reader, camera)
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(feed.ready(), 0.01)  # a correction comes first
+            await asyncio.wait_for(reader.ready(), 0.01)  # a correction comes first
         camera.shoot()
         await settle()
         clock[0] += 3.0
         camera.shoot()
-        assert not feed.has_next
-        assert await asyncio.wait_for(feed.ready(), 10)
-        assert feed.take().frame.index == 2
+        assert not reader.has_next
+        assert await asyncio.wait_for(reader.ready(), 10)
+        assert reader.take().frame.index == 2
 
 
 async def test_the_last_picture_is_not_lost_and_then_it_is_over() -> None:
     clock = [0.0]
     camera = Camera(clock)
-    feed = paced(camera, clock)
-    async with feed.running():
+    reader = paced(camera, clock)
+    async with reader.running():
         for _ in range(3):
             camera.shoot()
         await camera.end()
-        assert await asyncio.wait_for(feed.ready(), 10)
-        assert feed.take().skipped == (0, 1)
-        assert not await asyncio.wait_for(feed.ready(), 10)
-        assert feed.at_end
-        assert (feed.taken, feed.frame_count) == (1, 3)
+        assert await asyncio.wait_for(reader.ready(), 10)
+        assert reader.take().skipped == (0, 1)
+        assert not await asyncio.wait_for(reader.ready(), 10)
+        assert reader.at_end
+        assert (reader.taken, reader.frame_count) == (1, 3)
 
 
 async def test_a_fault_comes_after_the_frames_before_it() -> None:
     clock = [0.0]
     camera = Camera(clock)
-    feed = paced(camera, clock)
-    async with feed.running():
+    reader = paced(camera, clock)
+    async with reader.running():
         camera.shoot()
-        await until(lambda: feed.has_next)
+        await until(lambda: reader.has_next)
         camera.fault = DataLoss("broken")
-        assert await feed.ready()
-        feed.take()
+        assert await reader.ready()
+        reader.take()
         with pytest.raises(DataLoss, match="broken"):
-            await asyncio.wait_for(feed.ready(), 10)
+            await asyncio.wait_for(reader.ready(), 10)

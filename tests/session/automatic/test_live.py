@@ -44,10 +44,10 @@ async def test_the_first_frame_of_a_live_stream_is_tracked_at_once(
     async with talk(config) as client:
         client.say(click(), video)
         await client.frames(1)
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
         client.say(events.EndOfVideo())
         await client.end()
-        assert client.engine.jobs[0].clip_length is None
+        assert client.engine.jobs[0].frame.clip_length is None
         assert client.all(replies.Done) == [replies.Done(1)]
 
 
@@ -97,8 +97,7 @@ async def put(client: Talk, height: int, width: int) -> None:
     """A frame of that size."""
     source = client.source
     pixels = np.zeros((source.image_size, source.image_size, 3), np.uint8)
-    await source._frames.put(Frame(source._fed, 0, Fraction(1), pixels, height, width))
-    source._fed += 1
+    await source.put_frame(Frame(source.fed, 0, Fraction(1), pixels, height, width))
 
 
 async def test_masks_have_the_size_of_their_frame_and_prompts_are_held_against_it() -> None:
@@ -159,7 +158,7 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
         assert results[1].skipped[0] == 1
         assert results[-1].frame_index == 20, "the newest is never skipped"
         # The bank knows consecutive numbers alone; the fake engine refuses anything else.
-        assert [job.frame_index for job in client.engine.jobs] == list(range(len(results)))
+        assert [job.frame.index for job in client.engine.jobs] == list(range(len(results)))
         assert client.all(replies.Done) == [replies.Done(len(results))], "frames tracked"
         assert results[0].latency_seconds > 0
 
@@ -167,7 +166,9 @@ async def test_frames_that_waited_too_long_are_skipped_and_named() -> None:
 async def test_a_slow_tracker_never_keeps_the_client_from_being_read() -> None:
     async with talk(LATEST, window=1) as client:
         client.engine.open_gate.clear()
-        client.say(click(), *[PICTURE] * 300, events.RemoveObject(7))
+        client.say(click(), PICTURE)
+        await client.until(lambda: client.engine.running)
+        client.say(*[PICTURE] * 299, events.RemoveObject(7))
         await client.until(lambda: client.problems)
         await fed(client, 300)
         await asyncio.sleep(0.05)

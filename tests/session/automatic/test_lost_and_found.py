@@ -12,8 +12,8 @@ from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.serving.jobs import FrameJob, ObjectOutput
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
-from masklet_server.session.visibility import ObjectEvent
-from tests.support.fakes import HEIGHT, WIDTH, FakeEngine
+from masklet_server.session.replies import ObjectEvent
+from tests.support.fakes import HEIGHT, WIDTH, FakeEngine, prompts_in
 from tests.support.session import Talk, click, talk, video
 
 
@@ -22,7 +22,7 @@ def hidden_on(frames: range, *, bank: int = 0, edge: bool = False) -> Callable[[
 
     def looks(job: FrameJob, number: int) -> ObjectOutput:
         mask = np.zeros((HEIGHT, WIDTH), np.bool_)
-        if number == bank and job.frame_index in frames:
+        if number == bank and job.frame.index in frames:
             return ObjectOutput(Runs.of(mask), 0.1, -5.0)
         mask[10:20, (WIDTH - 10 if edge else 20) : (WIDTH if edge else 30)] = True
         return ObjectOutput(Runs.of(mask), 0.9, 5.0)
@@ -102,7 +102,7 @@ async def test_a_prompt_is_tried_with_the_sessions_memory_policy() -> None:
     engine = FakeEngine()
     engine.refuse = lambda job: (
         InvalidArgument.of("mask", "is too small")
-        if any(p.point_coords is not None and p.point_coords[0, 0] == 7 for t in job.tasks for p in t.prompts)
+        if any(p.point_coords is not None and p.point_coords[0, 0] == 7 for p in prompts_in(job))
         else None
     )
     config = events.Configure(memory_policy=MemoryPolicy.MOTION_AWARE)

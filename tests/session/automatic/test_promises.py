@@ -30,7 +30,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
 from masklet_server.video.picture import Picture
-from tests.support.fakes import FakeEngine
+from tests.support.fakes import FakeEngine, prompts_in
 from tests.support.session import Talk, click
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class Client(RuleBasedStateMachine):
     @rule(refuses=st.booleans())
     def make_the_engine_refuse_prompts(self, refuses: bool) -> None:
         def refuse(job: FrameJob) -> Exception | None:
-            prompted = any(task.prompts for task in job.tasks)
+            prompted = bool(prompts_in(job))
             return InvalidArgument.of("mask", "is too small") if refuses and prompted else None
 
         self.talk.engine.refuse = refuse
@@ -224,8 +224,8 @@ class Client(RuleBasedStateMachine):
 
     @invariant()
     def no_more_is_held_than_allowed(self) -> None:
-        assert len(self.talk.session._tracker.objects) <= 3
-        assert len(self.talk.session._book) <= 3
+        assert len(self.talk.automatic.objects) <= 3
+        assert len(self.talk.automatic.prompts) <= 3
         assert self.talk.engine.max_running <= 1
 
     def teardown(self) -> None:
@@ -233,7 +233,7 @@ class Client(RuleBasedStateMachine):
             self._run(self._end_well() if self.ended else self._hang_up())
             assert all(source.closed for source in self.talk.sources.made)
             assert self.talk.engine.forgotten == [self.talk.session.id]
-            assert not self.talk.session._tracker.objects
+            assert not self.talk.automatic.objects
             self.talk.pool.close()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())  # the client's own
         assert not asyncio.all_tasks(self.loop)

@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 import pytest
 
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput
+from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, TrackingJob
 from masklet_server.rpc import to_wire
 from masklet_server.session import events, replies
 from tests.support.fakes import FakeEngine
@@ -19,8 +19,9 @@ ASKED = events.Configure(timings=True)
 class TimedEngine(FakeEngine):
     """Says that its work took so and so long, different on each frame."""
 
-    async def track(self, job: FrameJob) -> FrameOutput:
-        output, i = await super().track(job), job.frame_index
+    async def run(self, job: TrackingJob) -> FrameOutput:
+        assert isinstance(job, FrameJob)
+        output, i = await super().run(job), job.frame.index
         return replace(output, queue_seconds=1.0 + i, encode_seconds=2.0 + i, step_seconds=3.0 + i)
 
 

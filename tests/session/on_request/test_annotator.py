@@ -21,7 +21,8 @@ from masklet.errors import (
 )
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.serving.jobs import EncodedFrame
+from masklet_server.engine.serving.jobs import TrackBackward
+from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.session import events, replies
@@ -31,7 +32,7 @@ from masklet_server.session.state import State
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.engine import features
-from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine, fake_mask
+from tests.support.fakes import BROKEN, HEIGHT, WIDTH, FakeEngine, fake_mask, is_tracking, upcoming
 from tests.support.session import Talk, click, ids, talk, video
 
 ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)
@@ -86,7 +87,7 @@ async def test_a_session_from_prompt_to_done() -> None:
         assert client.session.state is State.DONE
         assert client.source.closed
         assert client.engine.forgotten == [client.session.id]
-        assert all(not job.track or not job.reverse for job in client.engine.jobs)
+        assert not any(isinstance(job, TrackBackward) for job in client.engine.jobs)
 
 
 async def test_what_was_asked_for_before_half_closing_is_finished() -> None:
@@ -131,8 +132,8 @@ async def test_ranges() -> None:
             (0, 0, False),
         ]
         assert frames_of(client) == [2, 3, 7, 8, 6, 6, 5, 4, 1, 0]
-        (settling,) = [job for job in client.engine.jobs if job.settle]
-        assert not settling.track
+        (consolidation,) = client.engine.consolidations
+        assert len(consolidation.memories) == 1
 
 
 async def test_answers_come_in_the_order_of_the_requests() -> None:
@@ -155,7 +156,7 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
             *("PromptResult", "Problem", "PromptResult", "Problem", "FrameResult"),
         ]
         await propagated(client, 2)
-        assert client.problems == ["prompt: bad", "object 7 is not followed"]
+        assert client.problems == ["prompt: bad", "object 7 is not tracked"]
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[1], [1], [1]]
 
 
@@ -164,7 +165,7 @@ async def test_objects_are_tracked_together_in_order_of_their_ids() -> None:
         client.say(*video(3), click(9), click(4, 1), Propagate())
         await propagated(client)
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[4, 9]] * 3
-        assert [len(job.tasks) for job in client.engine.jobs] == [1, 1, 2, 2, 2]
+        assert [len(job.memories) for job in client.engine.jobs] == [1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize(("deterministic", "encode_ahead"), [(False, 3), (True, 3), (False, 1)])
@@ -177,13 +178,13 @@ async def test_the_engine_is_told_of_the_frames_that_follow_in_the_pass(determin
         await answers(client, 1)
         client.say(Propagate(direction=Direction.BOTH))
         await propagated(client)
-    told = [(job.frame_index, [int(pixels[0, 0, 0]) for pixels in job.upcoming]) for job in engine.jobs]
+    told = [(job.frame.index, upcoming(job)) for job in engine.jobs]
     if deterministic or encode_ahead == 1:
-        assert not any(upcoming for _, upcoming in told)
+        assert not any(following for _, following in told)
     else:
         forward, backward = [(3, [4, 5]), (4, [5]), (5, [])], [(3, [2, 1]), (2, [1, 0]), (1, [0]), (0, [])]
         assert told == [(3, []), *forward, *backward]
-    assert len({id(job.recent) for job in engine.jobs}) == 1
+    assert len({id(job.stream.recent) for job in engine.jobs}) == 1
 
 
 async def test_what_is_encoded_already_is_not_read_again() -> None:
@@ -192,13 +193,13 @@ async def test_what_is_encoded_already_is_not_read_again() -> None:
     async with talk(ON_REQUEST, engine=engine) as client:
         client.say(*video(6), click(1, 0))
         await answers(client, 1)
-        recent = engine.jobs[0].recent
+        recent = engine.jobs[0].stream.recent
         assert recent is not None
         for index in (0, 1):
             recent.put(index, EncodedFrame(features(index), 0.0))
         client.say(Propagate())
         await propagated(client)
-    assert [len(job.upcoming) for job in engine.jobs] == [0, 0, 0, 2, 2, 1, 0]
+    assert [len(upcoming(job)) for job in engine.jobs] == [0, 0, 0, 2, 2, 1, 0]
 
 
 async def test_short_clips_are_known_to_be_short() -> None:
@@ -206,7 +207,7 @@ async def test_short_clips_are_known_to_be_short() -> None:
         async with talk(ON_REQUEST) as client:
             client.say(*video(frames), click(), Propagate(max_frames=0))
             await propagated(client)
-            assert {job.clip_length for job in client.engine.jobs} == {length}
+            assert {job.frame.clip_length for job in client.engine.jobs} == {length}
 
 
 # Video that is still arriving
@@ -305,7 +306,9 @@ async def test_after_half_closing_no_acks_are_waited_for() -> None:
 async def test_a_failed_frame_costs_no_credit() -> None:
     config = events.Configure(propagation=Propagation.ON_REQUEST, window=1)
     async with talk(config) as client:
-        client.engine.refuse = lambda job: ResourceExhausted("full") if job.track and len(client.problems) < 2 else None
+        client.engine.refuse = lambda job: (
+            ResourceExhausted("full") if is_tracking(job) and len(client.problems) < 2 else None
+        )
         client.say(*video(3), click(), Propagate(), Propagate(), Propagate(max_frames=0))
         done = await propagated(client, 3)
         assert [(d.frame_count, d.stopped) for d in done] == [(0, True), (0, True), (1, False)]
@@ -375,7 +378,7 @@ async def test_clearing_shows_what_is_left() -> None:
         areas = [result.object.area for result in client.all(replies.PromptResult)]
         assert areas == [64, 64, 0, 64, 64]
         assert not client.all(replies.PromptResult)[2].object.visible
-        assert client.problems == ["object 1 has no prompt any more; prompt it anew or remove it"]
+        assert client.problems == ["object 1 has no prompt any more; prompt it again or remove it"]
         assert [d.stopped for d in client.all(replies.PropagationDone)] == [False, True, False]
 
 
@@ -386,7 +389,7 @@ async def test_reset_forgets_objects_and_revisions() -> None:
         assert revisions_of(client) == [0, 0, 1, 1, 0, 0]
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[1]] * 4 + [[2]] * 2
         assert client.problems == ["there is no object to track; send a prompt first"]
-        assert list(client.session._annotator.objects) == [2]  # type: ignore[union-attr]
+        assert list(client.on_request.annotator.objects) == [2]
 
 
 async def test_prompts_by_time() -> None:
@@ -421,8 +424,8 @@ def mask_prompt(mask: EncodedMask) -> events.PromptObject:
         (mask_prompt(EncodedMask(MaskEncoding.COCO_RLE, HEIGHT, WIDTH, b"0")), InvalidArgument, r"prompt\.mask"),
         (events.PromptObject(click().prompt, on_next_frame=True), InvalidArgument, r"prompt\.on_next_frame"),
         (ClearPrompts(1, 9), InvalidArgument, r"clear_prompts\.frame_index: is 9"),
-        (ClearPrompts(8, 0), NotFound, "object 8 is not followed"),
-        (RemoveObject(8), NotFound, "object 8 is not followed"),
+        (ClearPrompts(8, 0), NotFound, "object 8 is not tracked"),
+        (RemoveObject(8), NotFound, "object 8 is not tracked"),
         (Propagate(77), InvalidArgument, r"propagate\.start_frame_index: is 77, but the video has 5 frames"),
     ],
 )
@@ -524,10 +527,8 @@ async def test_cancelling_frees_everything_at_once() -> None:
         with pytest.raises(Cancelled):
             await asyncio.wait_for(client.end(), 1)
         assert client.source.closed
-        annotator = client.session._annotator
-        assert annotator is not None
-        assert annotator.objects == {}
-        assert annotator._frames._file is None
+        assert client.on_request.annotator.objects == {}
+        assert client.on_request.frames.nbytes == 0
         assert client.engine.forgotten == [client.session.id]
 
 

@@ -20,10 +20,10 @@ async def test_first_come_first_served() -> None:
     queue.finish()
     handed_out = []
     while (asked := await queue.next()) is not None:
-        assert queue.under_way is asked
+        assert queue.current is asked
         handed_out.append(asked.request)
     assert handed_out == requests
-    assert queue.under_way is None
+    assert queue.current is None
 
 
 async def test_the_next_one_is_waited_for() -> None:
@@ -49,11 +49,11 @@ async def test_stopping_means_those_that_are_here_and_no_later_one() -> None:
     queue = RequestQueue(SessionLimits())
     for number in (1, 2):
         queue.add(Propagate(request_id=number))
-    under_way = await queue.next()
+    current = await queue.next()
     queue.stop()
     queue.add(Propagate(request_id=3))
     second, third = await queue.next(), await queue.next()
-    assert [one.stopped.is_set() for one in (under_way, second, third) if one is not None] == [True, True, False]
+    assert [one.stopped.is_set() for one in (current, second, third) if one is not None] == [True, True, False]
 
 
 def test_too_many_wait() -> None:

@@ -21,9 +21,12 @@ import pytest
 
 from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.sandbox.decoder_process import SharedPixels, error_of, error_of_death
+from masklet_server.video.messages import DecodingFailed, MessageError, decode_from_decoder
+from masklet_server.video.sandbox.process_errors import error_of, error_of_death
+from masklet_server.video.sandbox.shared_pixels import SharedPixels
 from masklet_server.video.sources.clip import ClipSource
 from tests.support.clips import BUNNY, decode_clip, make_clip, take_all
+from tests.support.processes import HEAVY_IMPORTS
 
 
 def descriptors() -> set[str]:
@@ -174,9 +177,7 @@ except (OSError, ValueError) as error:
 
 
 def test_the_process_needs_no_heavy_imports() -> None:
-    program = (
-        "import sys, masklet_server.video.worker.main; print(sorted({'torch', 'grpc', 'numpy'} & set(sys.modules)))"
-    )
+    program = f"import sys, masklet_server.video.worker.main; print(sorted({HEAVY_IMPORTS} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
 
@@ -304,8 +305,10 @@ def test_shared_pixels_check_what_they_are_told() -> None:
 
 
 def test_errors_from_the_process() -> None:
-    assert isinstance(error_of({"type": "error", "kind": "BaseException", "message": "x"}), Internal)
-    refused = error_of({"type": "error", "kind": "InvalidArgument", "message": "is bad", "field": "frame.data"})
+    assert isinstance(error_of(DecodingFailed("Internal", "x")), Internal)
+    with pytest.raises(MessageError, match="kind: must be one of InvalidArgument, DataLoss"):
+        decode_from_decoder(b'{"type": "DecodingFailed", "kind": "BaseException", "message": "x", "field": ""}\n')
+    refused = error_of(DecodingFailed("InvalidArgument", "is bad", "frame.data"))
     assert isinstance(refused, InvalidArgument)
     assert refused.violations[0].field == "frame.data"
     assert isinstance(error_of_death(1, VideoLimits()), Internal)

@@ -21,7 +21,7 @@ from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.worker.fork_server_main import ForkServer
 from tests.support.clips import decode_clip, make_clip
-from tests.support.processes import decoders
+from tests.support.processes import HEAVY_IMPORTS, decoders
 
 
 def parent_of(pid: int) -> int:
@@ -83,8 +83,7 @@ def test_it_imports_no_more_than_decoding_takes_and_ends_with_its_socket() -> No
     program = """
 import sys
 from masklet_server.video.sandbox import fork_server
-fork_server.start()
-print(fork_server._server._process.pid)
+print(fork_server.start())
 import os
 os._exit(0)
 """
@@ -94,9 +93,7 @@ os._exit(0)
     while lives(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not lives(pid)
-    program = (
-        "import sys, masklet_server.video.worker.fork_server_main; print({'torch', 'grpc', 'numpy'} & set(sys.modules))"
-    )
+    program = f"import sys, masklet_server.video.worker.fork_server_main; print({HEAVY_IMPORTS} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
 
@@ -112,7 +109,7 @@ def test_a_fork_that_fails_costs_nobody_else_anything(monkeypatch: pytest.Monkey
         server = ForkServer(theirs)
         for sent in ([writing] * 4, [writing]):  # the second as if the server had no room for more files
             socket.send_fds(ours, [FORK], sent)
-            assert server._fork(selector), "it goes on"
+            assert server.answer(selector), "it goes on"
         os.close(writing)
         with pytest.raises(Internal):
             fork_server.process_id(words.readline())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import tempfile
-from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -255,7 +254,7 @@ def test_frames_are_let_go_without_the_garbage_collector() -> None:
         before = frames_alive()
         gc.disable()
         try:
-            shown = list(Clip(arrived, asdict(VideoLimits()), image_size=32, threads=1).frames())
+            shown = list(Clip(arrived, VideoLimits(), image_size=32, threads=1).frames())
             left = frames_alive() - before
         finally:
             gc.enable()

@@ -16,7 +16,7 @@ import pytest
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.packet import Packet
-from masklet_server.video.sources import packets
+from masklet_server.video.sources import fed_packets
 from masklet_server.video.sources.packets import PacketSource
 from tests.support.clips import Outcome, make_clip, resized, take_all
 
@@ -203,7 +203,7 @@ def test_packets_check_themselves(fields: dict[str, Any], field: str) -> None:
 )
 async def test_a_stream_keeps_its_codec_and_its_cut(second: Packet, field: str) -> None:
     async with PacketSource(SIZE, LIMITS) as source:
-        with pytest.raises(InvalidArgument, match="first packet names it"):
+        with pytest.raises(InvalidArgument, match="the first packet must name its codec: h264"):
             await source.feed(Packet(b"x"))
         await source.feed(Packet(units("h264")[0], "h264"))
         with pytest.raises(InvalidArgument) as caught:
@@ -221,7 +221,7 @@ async def test_bad_extradata() -> None:
 
 async def test_packets_that_wait_are_bounded_and_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     data = units("h264")
-    monkeypatch.setattr(packets, "MAX_WAITING_BYTES", 3 * (max(map(len, data)) + 512))
+    monkeypatch.setattr(fed_packets, "MAX_WAITING_BYTES", 3 * (max(map(len, data)) + 512))
     async with PacketSource(SIZE, LIMITS, frames_ahead=1) as source:
         fed = 0
 
@@ -237,7 +237,7 @@ async def test_packets_that_wait_are_bounded_and_go_on(monkeypatch: pytest.Monke
         assert await source.next_frame() is not None
         await asyncio.sleep(0.5)
         assert fed < 60, "it waits until frames are taken"
-        assert source._waiting_bytes <= packets.MAX_WAITING_BYTES
+        assert source.fed.waiting_bytes <= fed_packets.MAX_WAITING_BYTES
         outcome = await asyncio.wait_for(take_all(source), 60)
         await feeding
         assert (outcome.error, len(outcome.frames)) == (None, 119)
@@ -248,11 +248,11 @@ async def test_what_is_known_of_packets_does_not_pile_up() -> None:
         for index in range(1000):
             await source.feed(Packet(units("h264")[index % 12], "h264"))
             await source.next_frame()
-        assert len(source._known) < 300
+        assert len(source.fed) < 300
 
 
 async def test_leaving_frees_a_feed_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packets, "MAX_WAITING_BYTES", 1)
+    monkeypatch.setattr(fed_packets, "MAX_WAITING_BYTES", 1)
     async with PacketSource(SIZE, LIMITS) as source:
         pid = source.pid
         await source.feed(Packet(units("h264")[0], "h264"))
@@ -266,7 +266,7 @@ async def test_leaving_frees_a_feed_that_waits(monkeypatch: pytest.MonkeyPatch) 
 async def test_progress_is_told_after_a_good_deal_of_data() -> None:
     async with PacketSource(SIZE, LIMITS) as source:
         first, *_ = units("h264")
-        count = packets._PROGRESS_BYTES // (len(first) + packets._PACKET_COST) + 1
+        count = fed_packets.PROGRESS_BYTES // (len(first) + fed_packets.PACKET_COST) + 1
         telling = asyncio.create_task(source.packets_taken())
         for index in range(count + 1):
             await source.feed(Packet(first, "h264"))

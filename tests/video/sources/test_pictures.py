@@ -23,8 +23,7 @@ from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, Maskle
 from masklet_server.video.formats import PictureFormat
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.picture import Picture
-from masklet_server.video.sandbox import picture_pool
-from masklet_server.video.sandbox.picture_pool import decode_picture
+from masklet_server.video.sandbox.picture_pool import decode_picture, pool_for
 from masklet_server.video.sources.pictures import PictureSource
 from tests.support.clips import Outcome, picture, shrunk, take_all
 
@@ -300,15 +299,14 @@ async def test_processes_are_kept_and_replaced_when_they_die() -> None:
     limits = VideoLimits(max_side=9999)  # processes of our own
     data = encoded(photo())
     await one(data, limits)
-    idle = picture_pool._pool(limits)._idle
-    assert len(idle) == 1
-    pid = idle[0].pid
+    pool = pool_for(limits)
+    (pid,) = pool.idle_pids
     await one(data, limits)
-    assert [process.pid for process in idle] == [pid]
+    assert pool.idle_pids == [pid]
     os.kill(pid, signal.SIGKILL)
     await asyncio.to_thread(wait_for_death, pid)
     await one(data, limits)
-    assert pid not in [process.pid for process in idle]
+    assert pid not in pool.idle_pids
     assert is_gone(pid)
 
 
@@ -316,11 +314,11 @@ async def test_a_process_that_dies_at_work_is_an_error() -> None:
     limits = VideoLimits(max_side=9998, first_frame_timeout_seconds=1.0)
     data = encoded(photo())
     await one(data, limits)
-    os.kill(picture_pool._pool(limits)._idle[0].pid, signal.SIGSTOP)
+    os.kill(pool_for(limits).idle_pids[0], signal.SIGSTOP)
     with pytest.raises(ResourceExhausted, match="first_frame_timeout_seconds"):
         await one(data, limits)
     await one(data, limits)
-    stopped = picture_pool._pool(limits)._idle[0].pid
+    stopped = pool_for(limits).idle_pids[0]
     os.kill(stopped, signal.SIGSTOP)
     waiting = asyncio.ensure_future(one(data, limits))
     await asyncio.sleep(0.2)

@@ -126,7 +126,7 @@ async def test_the_last_word_is_repeated() -> None:
         assert await source.next_frame() is None
         assert await source.next_frame() is None
         assert (await source.info()).frame_count == 1
-        with pytest.raises(FailedPrecondition, match="ended"):
+        with pytest.raises(FailedPrecondition, match="video_chunk: came after end_of_video"):
             await source.feed(b"more")
     assert await source.next_frame() is None
 

@@ -13,21 +13,26 @@ import torch
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
-from masklet_server.engine.memory.object_memory import Memory
+from masklet.prompts import Prompt
+from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.image_predictor import PictureCache, encode_picture, find_picture, segment
 from masklet_server.engine.serving.jobs import (
-    EncodedFrame,
+    ApplyPrompt,
+    ClearPrompts,
+    ConsolidatePrompts,
     FrameJob,
     FrameOutput,
     ObjectOutput,
-    ObjectTask,
-    PictureJob,
-    PictureOutput,
+    Track,
+    TrackBackward,
+    TrackingJob,
 )
 from masklet_server.engine.serving.mask_runs import runs_of
-from masklet_server.engine.serving.picture import PictureCache, encode_picture, find_picture, segment
-from masklet_server.engine.serving.step import Work, apply_prompt, settle_prompts, track
+from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
+from masklet_server.engine.serving.recent_features import EncodedFrame
+from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
 from masklet_server.masks.runs import Runs
 
 # Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.
@@ -51,48 +56,79 @@ class EngineObserver(Protocol):
 
 
 @torch.inference_mode()
-def run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None = None) -> list[FrameOutput]:
-    """Prompt and track the objects of several streams, each on a frame. A failure leaves every bank as it was."""
-    before = [task.bank.copy() for job in jobs for task in job.tasks]
+def run_jobs(
+    network: Network, jobs: Sequence[TrackingJob], observer: EngineObserver | None = None
+) -> list[FrameOutput]:
+    """Run jobs of several streams together, at most one of each stream. A failure leaves every memory as it was."""
+    before = [memory.copy() for job in jobs for memory in job.memories]
     try:
-        return _run_frames(network, jobs, observer)
+        return _run_jobs(network, jobs, observer)
     except BaseException:
-        for task, saved in zip((task for job in jobs for task in job.tasks), before, strict=True):
-            task.bank.restore(saved)
+        for memory, saved in zip((memory for job in jobs for memory in job.memories), before, strict=True):
+            memory.restore(saved)
         raise
 
 
-def _run_frames(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[FrameOutput]:
-    frames = _encode(network, jobs, observer)
+def _run_jobs(network: Network, jobs: Sequence[TrackingJob], observer: EngineObserver | None) -> list[FrameOutput]:
+    frame_jobs = [job for job in jobs if isinstance(job, FrameJob)]
+    encoded = _encode(network, frame_jobs, observer)
     begun = time.perf_counter()
-    works = [
-        [Work(task.bank, frame.features, job.frame_index, job.clip_length, job.reverse) for task in job.tasks]
-        for job, frame in zip(jobs, frames, strict=True)
-    ]
     for job in jobs:
-        if job.settle:
-            for task in job.tasks:
-                settle_prompts(network, task.bank)
-    prompted = [
-        [_prompt(network, work, task, job) for task, work in zip(job.tasks, job_works, strict=True)]
-        for job, job_works in zip(jobs, works, strict=True)
-    ]
-    to_track = [work for job, job_works in zip(jobs, works, strict=True) if job.track for work in job_works]
-    tracked = iter(track(network, to_track, max_batch=MAX_STEP_BATCH))
-    shown = [
-        (
-            _show(network, [next(tracked) for _ in job.tasks if job.track], job),
-            [_show(network, memories, job) for memories in job_prompted],
-        )
-        for job, job_prompted in zip(jobs, prompted, strict=True)
-    ]
+        if isinstance(job, ConsolidatePrompts):
+            for memory in job.objects:
+                consolidate_prompts(network, memory)
+    outputs = iter(_run_on_frames(network, frame_jobs, encoded))
     step_seconds = time.perf_counter() - begun
     if observer is not None:
-        observer.on_step(sum(len(job.tasks) for job in jobs), step_seconds)
+        observer.on_step(sum(len(job.memories) for job in jobs), step_seconds)
     return [
-        FrameOutput(*outputs, encode_seconds=frame.seconds, step_seconds=step_seconds)
-        for outputs, frame in zip(shown, frames, strict=True)
+        replace(next(outputs) if isinstance(job, FrameJob) else FrameOutput((), ()), step_seconds=step_seconds)
+        for job in jobs
     ]
+
+
+def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence[EncodedFrame]) -> list[FrameOutput]:
+    """Apply the prompts of all jobs, one by one, then take all their steps in as few passes as possible."""
+    prompted = [_apply_prompts(network, job, frame) for job, frame in zip(jobs, encoded, strict=True)]
+    steps = [_steps(job, frame) for job, frame in zip(jobs, encoded, strict=True)]
+    tracked = iter(track(network, [step for some in steps for step in some], max_batch=MAX_STEP_BATCH))
+    return [
+        FrameOutput(
+            _show(network, [next(tracked) for _ in some], job),
+            [_show(network, memories, job) for memories in job_prompted],
+            encode_seconds=frame.seconds,
+        )
+        for job, frame, some, job_prompted in zip(jobs, encoded, steps, prompted, strict=True)
+    ]
+
+
+def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
+    """What the prompts of a job give, for each of its objects."""
+    match job:
+        case Track():
+            return [[_apply(network, job, encoded, task.memory, p) for p in task.prompts] for task in job.tasks]
+        case ApplyPrompt():
+            return [[_apply(network, job, encoded, job.memory, job.prompt)]]
+        case ClearPrompts():
+            job.history.clear_prompts(job.frame.index)
+            return [[job.history.outcome(job.frame.index) or _nothing(network)]]
+    return []
+
+
+def _apply(network: Network, job: FrameJob, encoded: EncodedFrame, memory: ObjectMemory, prompt: Prompt) -> FrameMemory:
+    step = Step(memory, encoded.features, job.frame.index, job.frame.clip_length)
+    return apply_prompt(network, step, prompt, height=job.frame.height, width=job.frame.width)
+
+
+def _steps(job: FrameJob, encoded: EncodedFrame) -> list[Step]:
+    """The objects that the job tracks, on its frame."""
+    frame, features = job.frame, encoded.features
+    match job:
+        case Track():
+            return [Step(task.memory, features, frame.index, frame.clip_length) for task in job.tasks]
+        case TrackBackward():
+            return [Step(one, features, frame.index, frame.clip_length, reverse=True) for one in job.histories]
+    return []
 
 
 @torch.inference_mode()
@@ -121,28 +157,37 @@ def run_picture(
 
 
 def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[EncodedFrame]:
-    """The features of each job's frame; those of a stream that runs alone are encoded some frames ahead."""
-    known = [None if job.recent is None else job.recent.get(job.frame_index) for job in jobs]
+    """The features of each job's frame. If a stream runs alone, its next frames are encoded in the same pass."""
+    known = [None if job.stream.recent is None else job.stream.recent.get(job.frame.index) for job in jobs]
     unknown = [job for job, encoded in zip(jobs, known, strict=True) if encoded is None]
     if not unknown:
         return [encoded for encoded in known if encoded is not None]
     start = time.perf_counter()
-    ahead = jobs[0].upcoming[: MAX_ENCODE_BATCH - 1] if len(jobs) == 1 and jobs[0].recent is not None else ()
-    features = _encode_pixels(network, [*(job.pixels for job in unknown), *ahead])
+    ahead = _upcoming(jobs[0]) if len(jobs) == 1 else {}
+    features = _encode_pixels(network, [*(job.frame.pixels for job in unknown), *ahead.values()])
     seconds = time.perf_counter() - start
     if observer is not None:
         observer.on_encode(len(features), seconds)
     fresh = [EncodedFrame(each, seconds / (1 + len(ahead))) for each in features]
     for job, encoded in zip(unknown, fresh, strict=False):
-        if job.recent is not None:
+        if job.stream.recent is not None:
             # Its own copy: a view would keep the features of all streams in the batch.
-            kept = encoded if len(unknown) == 1 else replace(encoded, features=encoded.features.clone())
-            job.recent.put(job.frame_index, kept)
-    for steps, encoded in enumerate(fresh[len(unknown) :], start=1):
-        assert jobs[0].recent is not None
-        jobs[0].recent.put(jobs[0].frame_index + (-steps if jobs[0].reverse else steps), encoded)
+            own = encoded if len(unknown) == 1 else replace(encoded, features=encoded.features.clone())
+            job.stream.recent.put(job.frame.index, own)
+    if (recent := jobs[0].stream.recent) is not None:
+        for index, encoded in zip(ahead, fresh[len(unknown) :], strict=False):
+            recent.put(index, encoded)
     made = iter(fresh)
     return [next(made) if encoded is None else encoded for encoded in known]
+
+
+def _upcoming(job: FrameJob) -> dict[int, npt.NDArray[np.uint8]]:
+    """Pictures, by frame index, to be encoded in one pass with the job's own: those that its stream can remember."""
+    if not isinstance(job, (Track, TrackBackward)) or job.stream.recent is None:
+        return {}
+    direction = -1 if isinstance(job, TrackBackward) else 1
+    pictures = job.upcoming[: MAX_ENCODE_BATCH - 1]
+    return {job.frame.index + direction * distance: picture for distance, picture in enumerate(pictures, start=1)}
 
 
 def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Features]:
@@ -153,21 +198,10 @@ def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) 
     return features
 
 
-def _prompt(network: Network, work: Work, task: ObjectTask, job: FrameJob) -> list[Memory]:
-    """Do to one object what its task says, short of tracking it; what there is to be shown."""
-    shown = []
-    if task.clear:
-        task.bank.clear_prompts(job.frame_index)
-        shown.append(task.bank.found(job.frame_index) or _nothing(network))
-    for prompt in task.prompts:
-        shown.append(apply_prompt(network, work, prompt, height=job.height, width=job.width))
-    return shown
-
-
-def _nothing(network: Network) -> Memory:
+def _nothing(network: Network) -> FrameMemory:
     """What is shown where nothing is known: upstream's placeholder for missing objects."""
     side = network.logits_size
-    return Memory(
+    return FrameMemory(
         pointer=torch.empty(0),
         object_score=torch.tensor([NO_OBJ_SCORE], device=network.device),
         predicted_iou=torch.tensor(0.0, device=network.device),
@@ -175,21 +209,22 @@ def _nothing(network: Network) -> Memory:
     )
 
 
-def _logits(memory: Memory) -> Tensor:
+def _logits(memory: FrameMemory) -> Tensor:
     assert memory.logits is not None
     return memory.logits
 
 
-def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[ObjectOutput]:
+def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> list[ObjectOutput]:
     """Masks at the video's size; a few objects at a time, because full-size logits of many would be gigabytes."""
     if not memories:
         return []
     logits = torch.stack([_logits(memory) for memory in memories])
-    at_once = max(1, MAX_SHOWN_PIXELS // (job.height * job.width))
+    height, width = job.frame.height, job.frame.width
+    at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
     runs: list[Runs] = []
     for some in torch.split(logits, at_once):
-        runs += runs_of(network.resize(some, job.height, job.width)[:, 0] > 0)
+        runs += runs_of(network.resize(some, height, width)[:, 0] > 0)
     # One transfer for all objects: each is a wait for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
-    low = logits[:, 0].float().cpu().numpy() if job.return_logits else [None] * len(memories)
+    low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)
     return [ObjectOutput(*parts) for parts in zip(runs, *zip(*scores, strict=True), low, strict=True)]

@@ -19,13 +19,15 @@ from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.memory.tensor_file import Shelf
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.network.device import device_name, make_network, pick_device
 from masklet_server.engine.network.network import Network
-from masklet_server.engine.serving.batch import EngineObserver, run_frames, run_picture
+from masklet_server.engine.serving.batch import EngineObserver, run_jobs, run_picture
 from masklet_server.engine.serving.fair_queue import Entry, FairQueue
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput, LoadedModel, PictureJob, PictureOutput
-from masklet_server.engine.serving.picture import PictureCache
+from masklet_server.engine.serving.image_predictor import PictureCache
+from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
+from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
 
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
 MAX_BATCH_OBJECTS = 32
 OUT_OF_MEMORY_ADVICE = "use a smaller model, fewer objects or fewer streams at once"
 
-J = TypeVar("J", FrameJob, PictureJob)
+J = TypeVar("J", TrackingJob, PictureJob)
 R = TypeVar("R", FrameOutput, PictureOutput)
 
 
@@ -48,13 +50,13 @@ class _Ticket(Generic[J, R]):
     queued_at: float = field(default_factory=time.perf_counter)
 
 
-_AnyTicket = _Ticket[FrameJob, FrameOutput] | _Ticket[PictureJob, PictureOutput]
+_AnyTicket = _Ticket[TrackingJob, FrameOutput] | _Ticket[PictureJob, PictureOutput]
 
 
 class Engine:
     """SAM 2 models on one device.
 
-    Everything that touches the device runs on one thread; `track` and `segment` may be awaited from any event loop.
+    Everything that touches the device runs on one thread; `run` and `segment` may be awaited from any event loop.
     Streams take turns, and jobs of different streams that wait at the same time run as one batch.
 
     Args:
@@ -85,7 +87,7 @@ class Engine:
         # No WeakSet, which can't be listed on one thread while another adds to it.
         self._banks: set[weakref.ref[ObjectMemory]] = set()
         self._why_closed = "the server is shutting down"
-        self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="masklet-engine", daemon=True)
 
     @classmethod
     def load(
@@ -165,14 +167,14 @@ class Engine:
         self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
 
-    def new_history(self, model: str, shelf: Shelf) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """An empty memory for one object that is tracked on request; freed when its last reference goes.
 
         Raises:
             NotFound: The model is not loaded.
         """
         self.network(model)
-        history = History(model, shelf)
+        history = History(model, file)
         self._banks.add(weakref.ref(history, self._banks.discard))
         return history
 
@@ -180,8 +182,8 @@ class Engine:
         """Bytes of all living banks."""
         return sum(bank.nbytes for reference in list(self._banks) if (bank := reference()) is not None)
 
-    async def track(self, job: FrameJob) -> FrameOutput:
-        """Track some objects of one stream on its next frame.
+    async def run(self, job: TrackingJob) -> FrameOutput:
+        """Do one operation on objects of one stream; see `masklet_server.engine.serving.jobs`.
 
         Raises:
             NotFound: The model is not loaded.
@@ -189,10 +191,11 @@ class Engine:
             ResourceExhausted: The device's memory does not suffice; the banks are as before.
             Unavailable: The engine is closing.
         """
-        self.network(job.model)
-        ticket: _Ticket[FrameJob, FrameOutput] = _Ticket(job)
-        kind = None if job.deterministic else ("frame", job.model)
-        self._put(Entry(ticket, job.stream, kind, weight=len(job.tasks)))
+        stream = job.stream
+        self.network(stream.model)
+        ticket: _Ticket[TrackingJob, FrameOutput] = _Ticket(job)
+        kind = None if stream.deterministic else ("frame", stream.model)
+        self._put(Entry(ticket, stream.id, kind, weight=len(job.memories)))
         return await asyncio.wrap_future(ticket.future)
 
     async def segment(self, job: PictureJob) -> PictureOutput:
@@ -227,7 +230,7 @@ class Engine:
         for ticket in (*unanswered, *waiting):
             ticket.future.set_exception(Unavailable(self._why_closed))
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
         # CPUs are slow with numbers too small for the normal form, and these count for nothing in a mask. Holds for
         # this thread and those that it starts.
@@ -254,18 +257,18 @@ class Engine:
         if self.observer is not None:
             for ticket in wanted:
                 self.observer.on_queue(start - ticket.queued_at)
-        if frames := [ticket for ticket in wanted if isinstance(ticket.job, FrameJob)]:
-            self._answer_frames(frames, start)
+        if tracking := [ticket for ticket in wanted if isinstance(ticket.job, TrackingJob)]:
+            self._answer_tracking(tracking, start)
         for ticket in wanted:
             if isinstance(ticket.job, PictureJob):
                 self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
 
-    def _answer_frames(self, tickets: Sequence[_Ticket[FrameJob, FrameOutput]], start: float) -> None:
+    def _answer_tracking(self, tickets: Sequence[_Ticket[TrackingJob, FrameOutput]], start: float) -> None:
         """One batch for all; if that fails, each alone, so that only those at fault get the error."""
-        network = self._networks[tickets[0].job.model]
+        network = self._networks[tickets[0].job.stream.model]
 
-        def run(some: Sequence[_Ticket[FrameJob, FrameOutput]]) -> list[FrameOutput]:
-            outputs = run_frames(network, [ticket.job for ticket in some], self.observer)
+        def run(some: Sequence[_Ticket[TrackingJob, FrameOutput]]) -> list[FrameOutput]:
+            outputs = run_jobs(network, [ticket.job for ticket in some], self.observer)
             return [replace(o, queue_seconds=start - t.queued_at) for t, o in zip(some, outputs, strict=True)]
 
         if len(tickets) > 1:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.object_memory import Memory, ObjectMemory, Prompted
+from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory, PromptedFrame
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
@@ -26,31 +26,31 @@ FEEDBACK_LIMIT = 32.0
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class Step:
     """One object on one frame.
 
     Attributes:
-        bank: Advanced by one frame.
-        frame: Features of the frame.
+        memory: The object's memory; tracking advances it by one frame.
+        features: What the image encoder made of the frame.
         frame_index: Of a `MemoryBank` the one after the last that it was tracked on; of a `History` any.
         clip_length: Frames in the clip if fewer than 16, else None.
         reverse: Time runs backwards: the past is what was found on the frames after this one.
     """
 
-    bank: ObjectMemory
-    frame: Features
+    memory: ObjectMemory
+    features: Features
     frame_index: int
     clip_length: int | None = None
     reverse: bool = False
 
 
 @torch.inference_mode()
-def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, width: int) -> Memory:
+def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, width: int) -> FrameMemory:
     """Prompt an object on a frame, before the frame is tracked or, inside the correction window, after.
 
     Args:
         network: The model.
-        work: Object and frame.
+        step: Object and frame.
         prompt: Checked against the size.
         height: Rows of the video as shown, which the prompt's coordinates refer to.
         width: Columns likewise.
@@ -62,87 +62,87 @@ def apply_prompt(network: Network, work: Work, prompt: Prompt, *, height: int, w
         InvalidArgument: A correction outside the correction window.
         ResourceExhausted: Too many conditioning frames.
     """
-    bank, index = work.bank, work.frame_index
-    is_conditioning = not bank.was_tracked(index)
+    memory, index = step.memory, step.frame_index
+    is_conditioning = not memory.was_tracked(index)
     if not is_conditioning:
-        bank.check_correctable(index)
-        work = replace(work, reverse=bank.was_tracked_backward(index))
+        memory.check_correctable(index)
+        step = replace(step, reverse=memory.was_tracked_backward(index))
     if prompt.mask is not None:
-        bank.clicks.pop(index, None)
-        decoded = network.decoder.decode_mask(Features.stack([work.frame]), _model_mask(network, prompt.mask))
+        memory.clicks.pop(index, None)
+        decoded = network.decoder.decode_mask(Features.stack([step.features]), _model_mask(network, prompt.mask))
     else:
         points = network.decoder.model_points(prompt, height=height, width=width)
-        if prompt.keep_old_points and (old := bank.clicks.get(index)) is not None:
+        if prompt.keep_old_points and (old := memory.clicks.get(index)) is not None:
             points = (torch.cat([old[0], points[0]]), torch.cat([old[1], points[1]]))
-        bank.clicks[index] = points
-        decoded = _decode_points(network, work, points, is_conditioning=is_conditioning)
-    memory = Memory(
+        memory.clicks[index] = points
+        decoded = _decode_points(network, step, points, is_conditioning=is_conditioning)
+    outcome = FrameMemory(
         pointer=decoded.pointer[0],
         object_score=decoded.object_score[0],
         predicted_iou=decoded.predicted_iou[0],
         logits=network.fill_holes(decoded.logits)[0],
     )
-    bank.add_prompted(index, Prompted(memory, work.frame.top, is_conditioning))
-    return memory
+    memory.add_prompted(index, PromptedFrame(outcome, step.features.top, is_conditioning))
+    return outcome
 
 
 @torch.inference_mode()
-def track(network: Network, works: Sequence[Work], *, max_batch: int = 16) -> list[Memory]:
-    """Track each object on its frame and remember the outcome. Several works of one bank are not allowed.
+def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> list[FrameMemory]:
+    """Track each object on its frame and remember the outcome. Several steps of one bank are not allowed.
 
     Returns:
-        For each work what was found, in order; `logits` are there to be shown, whatever the bank itself keeps.
+        For each step what was found, in order; `logits` are there to be shown, whatever the bank itself keeps.
 
     Raises:
         FailedPrecondition: A frame does not follow the bank's last one, or the object was never prompted.
     """
-    for work in works:
-        work.bank.check_next(work.frame_index, reverse=work.reverse)
-    for work in works:
-        settle_prompts(network, work.bank)
-    found: dict[int, Memory] = {}
+    for step in steps:
+        step.memory.check_next(step.frame_index, reverse=step.reverse)
+    for step in steps:
+        consolidate_prompts(network, step.memory)
+    found: dict[int, FrameMemory] = {}
     groups: dict[tuple[MemoryPolicy, int, int], list[int]] = {}
-    for i, work in enumerate(works):
-        if (memory := work.bank.conditioned(work.frame_index)) is not None:
+    for i, step in enumerate(steps):
+        if (memory := step.memory.conditioning_memory(step.frame_index)) is not None:
             found[i] = memory
             continue
-        lengths = (len(_memories(work)), len(_pointers(network, work)))
-        groups.setdefault((work.bank.memory_policy, *lengths), []).append(i)
+        lengths = (len(_memories(step)), len(_pointers(network, step)))
+        groups.setdefault((step.memory.memory_policy, *lengths), []).append(i)
     for members in groups.values():
         for start in range(0, len(members), max_batch):
             batch = members[start : start + max_batch]
-            for i, memory in zip(batch, _track_batch(network, [works[i] for i in batch]), strict=True):
-                works[i].bank.remember(works[i].frame_index, memory)
+            for i, memory in zip(batch, _track_batch(network, [steps[i] for i in batch]), strict=True):
+                steps[i].memory.remember(steps[i].frame_index, memory)
                 found[i] = memory
-    for work in works:
-        work.bank.advance(work.frame_index, reverse=work.reverse)
-    return [found[i] for i in range(len(works))]
+    for step in steps:
+        step.memory.advance(step.frame_index, reverse=step.reverse)
+    return [found[i] for i in range(len(steps))]
 
 
-def _track_batch(network: Network, works: Sequence[Work]) -> list[Memory]:
-    """One pass for works of one policy whose banks hold equally many memories and pointers."""
-    batch, past = Features.stack([work.frame for work in works]), _past(network, works)
-    choosing = [(work.bank.policy, work.frame_index) for work in works if work.bank.policy is not None]
+def _track_batch(network: Network, steps: Sequence[Step]) -> list[FrameMemory]:
+    """One pass for steps of one policy whose banks hold equally many memories and pointers."""
+    batch, past = Features.stack([step.features for step in steps]), _past(network, steps)
+    choosing = [(step.memory.policy, step.frame_index) for step in steps if step.memory.policy is not None]
     decoded, memories = step_by_policy(network, batch, past, choosing) if choosing else network.step(batch, past)
     shown = network.fill_holes(decoded.logits)
     return [
         # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.
-        Memory(
+        FrameMemory(
             pointer=decoded.pointer[i].clone(),
             object_score=decoded.object_score[i].clone(),
             predicted_iou=decoded.predicted_iou[i].clone(),
             features=memories[i].clone(),
             logits=shown[i].clone(),
         )
-        for i in range(len(works))
+        for i in range(len(steps))
     ]
 
 
-def _past(network: Network, works: Sequence[Work]) -> Past:
-    """What the banks of works hold for their frames."""
-    memories = [_memories(work) for work in works]
-    pointers = [_pointers(network, work) for work in works]
-    farthest = [_max_pointers(network, work) - 1 for work in works]
+def _past(network: Network, steps: Sequence[Step]) -> Past:
+    """What the banks of steps hold for their frames."""
+    memories = [_memories(step) for step in steps]
+    pointers = [_pointers(network, step) for step in steps]
+    farthest = [_max_pointers(network, step) - 1 for step in steps]
     distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
     return Past(
         memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
@@ -152,17 +152,17 @@ def _past(network: Network, works: Sequence[Work]) -> Past:
     )
 
 
-def _max_pointers(network: Network, work: Work) -> int:
+def _max_pointers(network: Network, step: Step) -> int:
     """How far back pointers count: min(frames in the clip, 16) of SAM 2.1's position encoding."""
-    return min(work.clip_length or network.max_pointers, network.max_pointers)
+    return min(step.clip_length or network.max_pointers, network.max_pointers)
 
 
-def _memories(work: Work) -> list[tuple[int, Tensor]]:
-    return work.bank.memories_before(work.frame_index, reverse=work.reverse)
+def _memories(step: Step) -> list[tuple[int, Tensor]]:
+    return step.memory.memories_before(step.frame_index, reverse=step.reverse)
 
 
-def _pointers(network: Network, work: Work) -> list[tuple[int, Tensor]]:
-    return work.bank.pointers_before(work.frame_index, _max_pointers(network, work), reverse=work.reverse)
+def _pointers(network: Network, step: Step) -> list[tuple[int, Tensor]]:
+    return step.memory.pointers_before(step.frame_index, _max_pointers(network, step), reverse=step.reverse)
 
 
 def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
@@ -173,30 +173,25 @@ def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def settle_prompts(network: Network, bank: ObjectMemory) -> None:
+def consolidate_prompts(network: Network, memory: ObjectMemory) -> None:
     """Encode the memories of frames prompted since the last step (`propagate_in_video_preflight`)."""
-    for index in bank.waiting():
-        prompted = bank.waiting_prompt(index)
-        memory = prompted.memory
-        assert memory.logits is not None
+    for index in memory.frames_to_consolidate():
+        prompted = memory.prompted_frame(index)
+        outcome = prompted.memory
+        assert outcome.logits is not None
         features = network.encode_memory(
-            prompted.top[None], memory.logits[None], memory.object_score[None], prompted=True
+            prompted.top[None], outcome.logits[None], outcome.object_score[None], prompted=True
         )
-        bank.settle(
-            index,
-            Memory(
-                memory.pointer, memory.object_score, memory.predicted_iou, features=features[0], logits=memory.logits
-            ),
-        )
+        memory.consolidate(index, replace(outcome, features=features[0]))
 
 
-def _decode_points(network: Network, work: Work, points: tuple[Tensor, Tensor], *, is_conditioning: bool) -> Decoded:
+def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], *, is_conditioning: bool) -> Decoded:
     """A conditioning frame looks at nothing but itself; a correction remembers, and both go on from earlier logits."""
-    batch = Features.stack([work.frame])
+    batch = Features.stack([step.features])
     features = (
-        network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [work]))
+        network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [step]))
     )
-    logits = work.bank.last_logits(work.frame_index)
+    logits = step.memory.last_logits(step.frame_index)
     return network.decoder.decode(
         features,
         batch.fine,

@@ -1,4 +1,4 @@
-"""Requests that wait for those before them."""
+"""The requests that wait until those before them are done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from masklet.errors import ResourceExhausted
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
-from masklet_server.session.prompts import MAX_WAITING_MASKS
+from masklet_server.session.prompts import check_waiting_masks
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """A request, and whether it is to end early."""
+class QueuedRequest:
+    """A request, and whether the client has stopped it.
+
+    Attributes:
+        request: What the client asks for.
+        stopped: Set once a propagation is to end early.
+    """
 
     request: events.Request
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -24,17 +29,16 @@ class RequestQueue:
     """One client's requests, first come, first served.
 
     Attributes:
-        under_way: The one that `next` has handed out last, until it is asked for another.
+        current: The request that is being done: the last one that `next` gave.
 
     Args:
-        limits: Bound how many wait (`max_objects`), and how large their masks are.
+        limits: Bound how many requests wait (`max_objects`), and how large their masks are.
     """
 
     def __init__(self, limits: SessionLimits) -> None:
-        self.under_way: Asked | None = None
-        self._waiting: deque[Asked] = deque()
-        self._most = limits.max_objects
-        self._most_mask_bytes = MAX_WAITING_MASKS * limits.max_mask_bytes
+        self.current: QueuedRequest | None = None
+        self._waiting: deque[QueuedRequest] = deque()
+        self._limits = limits
         self._changed = asyncio.Event()
         self._finished = False
 
@@ -42,28 +46,26 @@ class RequestQueue:
         """Put a request behind the others.
 
         Raises:
-            ResourceExhausted: Too many wait, or too large ones.
+            ResourceExhausted: Too many requests wait, or their masks are too large.
         """
-        if len(self._waiting) >= self._most:
+        most = self._limits.max_objects
+        if len(self._waiting) >= most:
             raise ResourceExhausted(
-                f"{self._most} requests wait already, the most allowed (max_objects); send further ones once some are "
+                f"{most} requests wait already, the most allowed (max_objects); send further ones once some are "
                 "answered, or stop_propagation to end the propagation that they wait for"
             )
-        masks = sum(_mask_bytes(asked.request) for asked in self._waiting) + _mask_bytes(request)
-        if masks > self._most_mask_bytes:
-            raise ResourceExhausted(
-                f"the masks of waiting prompts would take {masks} bytes, at most {self._most_mask_bytes} are allowed; "
-                "send COCO run-lengths, or fewer ahead"
-            )
-        self._waiting.append(Asked(request))
+        check_waiting_masks(
+            (_mask_bytes(one) for one in (request, *[queued.request for queued in self._waiting])), self._limits
+        )
+        self._waiting.append(QueuedRequest(request))
         self._changed.set()
 
     def stop(self) -> None:
-        """Mark the request under way, and those that wait, as stopped."""
-        for asked in self._waiting:
-            asked.stopped.set()
-        if self.under_way is not None:
-            self.under_way.stopped.set()
+        """Mark the current request, and all that wait, as stopped."""
+        for queued in self._waiting:
+            queued.stopped.set()
+        if self.current is not None:
+            self.current.stopped.set()
 
     def finish(self) -> None:
         """No more requests will come."""
@@ -71,20 +73,20 @@ class RequestQueue:
         self._changed.set()
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all requests."""
         self._waiting.clear()
-        self.under_way = None
+        self.current = None
 
-    async def next(self) -> Asked | None:
-        """The next request, once there is one; None where none will come."""
-        self.under_way = None
+    async def next(self) -> QueuedRequest | None:
+        """Wait for the next request; None if none will come."""
+        self.current = None
         while not self._waiting:
             if self._finished:
                 return None
             self._changed.clear()
             await self._changed.wait()
-        self.under_way = self._waiting.popleft()
-        return self.under_way
+        self.current = self._waiting.popleft()
+        return self.current
 
 
 def _mask_bytes(request: events.Request) -> int:

@@ -1,1 +1,1 @@
-"""The server's side of decoding processes: to start, feed, and end them."""
+"""Decoding processes, seen from the server: starting, feeding, watching and ending them."""

@@ -1,4 +1,4 @@
-"""The server's side of the process that decoding processes are forked from; there is one for the whole server."""
+"""The process from which decoding processes are forked, seen from the server. There is one for the whole server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
 
 
 def command(socket_fd: int) -> list[str]:
-    """The command line; without the site module, since `environment` says where packages are."""
+    """The command line. The site module is left out, because `environment` says where packages are."""
     return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.fork_server_main", str(socket_fd)]
 
 
 def environment() -> dict[str, str]:
-    """The whole environment of decoding processes: what Python needs to start, none of the server's own."""
+    """The environment of decoding processes: what Python needs to start, and nothing of the server's own."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {
         **passed,
@@ -40,38 +40,43 @@ _used: dict[int, float] = {}  # processor seconds, by the fork server's process 
 
 
 class Forked:
-    """Pipes to a process that was, or is about to be, forked; to be closed by whoever holds it.
+    """Pipes to a process that was forked or is about to be; whoever holds this closes it.
 
     Attributes:
-        stdin: To write to.
-        stdout: To read from.
-        words: To read from: a line with the process's id, and one with how it ended (see `exit_code`).
+        stdin: To write messages to.
+        stdout: To read messages from.
+        status: To read two lines from: the process's id (see `process_id`), and how it ended (see `exit_code`).
     """
 
-    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, words: io.FileIO) -> None:
+    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, status: io.FileIO) -> None:
         self.stdin = stdin
         self.stdout = stdout
-        self.words = words
+        self.status = status
 
     def close(self) -> None:
-        """Close all three; the process ends once it reads."""
-        for pipe in (self.stdin, self.stdout, self.words):
+        """Close all three pipes; the process ends once it reads."""
+        for pipe in (self.stdin, self.stdout, self.status):
             pipe.close()
 
 
 def process_id(line: bytes) -> int:
-    """What the first line says.
+    """The process id, from the first line of the status pipe.
 
     Raises:
-        Internal: There is none.
+        Internal: There is no such line.
     """
     if not line.endswith(b"\n"):
-        raise Internal("no decoding process could be started: the process that forks them has died")
+        raise Internal("no decoding process could be started: the process that forks them has died; try again")
     return int(line)
 
 
 def exit_code(line: bytes) -> int:
-    """What the second line says: the exit status, or a signal, negative; SIGKILL of a process that was lost."""
+    """The exit code, from the second line of the status pipe.
+
+    Returns:
+        The exit status, or the signal that ended the process, negative; that of SIGKILL if there is no such line, which
+        is so when the fork server died.
+    """
     if not line.endswith(b"\n"):
         return -signal.SIGKILL
     code, server, seconds = line.split()
@@ -80,12 +85,12 @@ def exit_code(line: bytes) -> int:
 
 
 def processor_seconds() -> float:
-    """Used so far by fork servers and by decoding processes that have ended."""
+    """Processor time used so far by fork servers and by those decoding processes that have ended."""
     return sum(_used.values())
 
 
 def kill(pid: int, handle: int) -> None:
-    """End a process; `handle` is what `open_handle` gave."""
+    """Kill a process; `handle` is what `open_handle` returned for it."""
     with contextlib.suppress(ProcessLookupError):
         if handle >= 0:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
@@ -94,7 +99,7 @@ def kill(pid: int, handle: int) -> None:
 
 
 def open_handle(pid: int) -> int:
-    """A descriptor that stands for the process, whoever has its number later; -1 where the kernel knows none."""
+    """A descriptor of the process, which stays right when its id is used again; -1 if the kernel has no such thing."""
     try:
         return os.pidfd_open(pid)
     except OSError:
@@ -102,7 +107,7 @@ def open_handle(pid: int) -> int:
 
 
 class _Server:
-    """The fork server, which is started when it is first needed, and again if it has died."""
+    """The fork server. It is started when it is first needed, and started again if it has died."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -110,9 +115,11 @@ class _Server:
         self._socket: socket.socket | None = None
         atexit.register(self.close)
 
-    def start(self) -> None:
+    def start(self) -> int:
         with self._lock:
             self._ensure()
+            assert self._process is not None
+            return self._process.pid
 
     def send(self, descriptors: Sequence[int]) -> None:
         with self._lock:
@@ -161,13 +168,18 @@ class _Server:
 _server = _Server()
 
 
-def start() -> None:
-    """Have the fork server ready before it is needed."""
-    _server.start()
+def start() -> int:
+    """Start the fork server before it is needed, unless it runs; returns its process id."""
+    return _server.start()
 
 
-def fork(memory_fd: int, spool_fd: int | None = None) -> Forked:
-    """Ask for a decoding process with these descriptors, which remain the caller's."""
+def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
+    """Ask for a decoding process.
+
+    Args:
+        memory_fd: Its shared memory; the descriptor remains the caller's.
+        upload_fd: The file that it decodes, if it is a clip; the descriptor remains the caller's.
+    """
     ours: list[io.FileIO] = []
     theirs: list[int] = []
     try:
@@ -175,7 +187,7 @@ def fork(memory_fd: int, spool_fd: int | None = None) -> Forked:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             theirs.append(reading if writes else writing)
             ours.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
-        _server.send([*theirs, memory_fd, *(() if spool_fd is None else (spool_fd,))])
+        _server.send([*theirs, memory_fd, *(() if upload_fd is None else (upload_fd,))])
     except BaseException:
         for pipe in ours:
             pipe.close()

@@ -1,1 +1,1 @@
-"""Where frames come from, as a session sees it: a clip, pictures, packets."""
+"""Sources: each gives the frames of one video, which a sandboxed process decodes."""

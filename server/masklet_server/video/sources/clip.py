@@ -5,73 +5,74 @@ from __future__ import annotations
 import os
 
 from masklet.errors import FailedPrecondition
-from masklet_server.video import messages
 from masklet_server.video.frame import Frame
 from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import FrameDecoded, Setup, SlotFree, UploadArrived
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
-from masklet_server.video.sources.clip_redecoder import ClipRedecoder, FirstPass
+from masklet_server.video.sources.clip_redecoder import ClipRedecoder, FrameRecords, SpooledClip
 from masklet_server.video.sources.sandboxed import SandboxedSource
 from masklet_server.video.sources.spool import Spool
 
 
 class ClipSource(SandboxedSource):
-    """A video file that arrives in chunks.
+    """Gives the frames of a video file that arrives in chunks.
 
-    Faststart and fragmented MP4, Matroska, WebM and MPEG-TS give frames while they arrive; an MP4 with its index at the
-    end does when it is complete. See `_clip` for what is decided about frames, and `formats` for what is allowed.
+    Faststart and fragmented MP4, Matroska, WebM and MPEG-TS give frames while they arrive. An MP4 with its index at the
+    end gives them when it is complete. `worker.clip_decoder` says which frames come out, and `formats` what is allowed.
     """
 
     def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
-        """See `SandboxedSource`."""
         super().__init__(image_size, limits, frames_ahead=frames_ahead)
         self._spool: Spool | None = None
-        self._first_pass = FirstPass()
+        self._records = FrameRecords()
 
     async def _start(self) -> DecoderProcess:
         self._spool = Spool(self._limits.max_upload_bytes)
-        reading = -1
+        upload_fd = -1
         try:
-            reading = self._spool.open_for_reading()
-            return await DecoderProcess.start(
-                "clip", image_size=self._image_size, slots=self._frames_ahead, limits=self._limits, spool_fd=reading
-            )
+            upload_fd = self._spool.open_for_reading()
+            setup = Setup.for_frames("clip", self._image_size, self._frames_ahead, self._limits)
+            return await DecoderProcess.start(setup, upload_fd)
         except BaseException:
             self._spool.close()
             raise
         finally:
-            if reading >= 0:
-                os.close(reading)
+            if upload_fd >= 0:
+                os.close(upload_fd)
 
     async def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the file. Dropped once the decoder has had its last word, which `next_frame` gives.
+        """Take the next bytes of the file.
+
+        They are dropped if the decoder has ended, for which `next_frame` has the error.
 
         Raises:
-            FailedPrecondition: After `end`.
-            ResourceExhausted: More than `max_upload_bytes` in all, or the server's disk is full.
+            FailedPrecondition: `end` was called before.
+            ResourceExhausted: There are more than `max_upload_bytes` in all, or the server's disk is full.
         """
         if self._ended:
-            raise FailedPrecondition("video_chunk: the video was ended; nothing may follow end_of_video")
+            raise FailedPrecondition("video_chunk: came after end_of_video; send all of the video before it")
         if self._over or not chunk:
             return
         assert self._spool is not None
         await self._spool.append(chunk)
-        await self._decoder.send("arrived", size=self._spool.size)
+        await self._decoder.send(UploadArrived(self._spool.size))
 
     def redecode(self, frame_index: int) -> ClipRedecoder:
-        """The frames from that one on once more, the very same; it must have been taken before.
+        """Decode the clip once more, from that frame on, which must have been taken before.
 
-        To be entered while this source is.
+        The redecoder must be entered before this source is left.
         """
         assert self._spool is not None
-        return ClipRedecoder(self._spool, self._first_pass, frame_index, self._image_size, self._limits)
+        clip = SpooledClip(self._spool, self._records, self._image_size, self._limits)
+        return ClipRedecoder(clip, frame_index)
 
-    def _frame_of(self, message: messages.Message) -> Frame:
+    def _frame_of(self, message: FrameDecoded) -> Frame:
         frame = super()._frame_of(message)
-        self._first_pass.add(frame)
+        self._records.add(frame)
         return frame
 
     def _on_taken(self) -> None:
-        self._decoder.write("free")
+        self._decoder.write(SlotFree())
 
     def _free(self) -> None:
         if self._spool is not None:

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
-from masklet.errors import Cancelled, DataLoss, MaskletError, ResourceExhausted
-from masklet_server.video import messages
+from masklet.errors import Cancelled, MaskletError, ResourceExhausted
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import EndOfFrames, EndOfInput, FrameDecoded, FromDecoder, VideoOpened
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
+from masklet_server.video.sandbox.process_errors import error_of_nonsense
 
 Source = TypeVar("Source", bound="SandboxedSource")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What is known of a frame beside its pixels; the attributes are those of `Frame`."""
+    """What the server itself knows of a frame; the attributes are those of `Frame`."""
 
     index: int
     pts: int
@@ -36,20 +37,18 @@ class SandboxedSource(abc.ABC):
     and frees its temporary file and its shared memory at once. One task feeds the source while another one takes
     frames, on the same event loop; what is fed may still be arriving while frames are taken.
 
-    This class has the side of a source that gives frames, which is the same for all. A subclass starts its process in
-    `_start`, and has a method `feed` of its own.
+    This class has the side of a source from which frames are taken, which is the same for all. A subclass starts its
+    process in `_start`, and has a method `feed` of its own.
+
+    Args:
+        image_size: Side S of the frames that come out.
+        limits: What the stream may cost.
+        frames_ahead: Frames that are decoded before they are asked for.
     """
 
     def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
-        """Nothing is started yet.
-
-        Args:
-            image_size: Side S of the frames that come out.
-            limits: What the stream may cost.
-            frames_ahead: Frames decoded before they are asked for.
-        """
         if frames_ahead < 1:
-            raise ValueError("frames_ahead must be at least 1")
+            raise ValueError(f"frames_ahead is {frames_ahead}, must be at least 1")
         self._image_size = image_size
         self._limits = limits
         self._frames_ahead = frames_ahead
@@ -67,7 +66,7 @@ class SandboxedSource(abc.ABC):
 
     @abc.abstractmethod
     async def _start(self) -> DecoderProcess:
-        """The decoding process, ready to be fed."""
+        """Start the decoding process, ready to be fed."""
 
     async def __aenter__(self: Source) -> Source:
         """Start the decoding process."""
@@ -86,7 +85,7 @@ class SandboxedSource(abc.ABC):
             await self._process.reaped()
 
     def _free(self) -> None:  # noqa: B027 - most sources hold nothing more
-        """Let go of what a subclass holds; called once the source is left, must not wait."""
+        """Free what a subclass holds. Called when the source is left; must not wait."""
 
     @property
     def _decoder(self) -> DecoderProcess:
@@ -118,108 +117,104 @@ class SandboxedSource(abc.ABC):
         """
         async with self._taking:
             await self._first_info()
-            message = await self._receive("frame", "end")
-            if message["type"] == "end":
+            message = await self._receive()
+            if isinstance(message, EndOfFrames):
                 return None
+            if not isinstance(message, FrameDecoded):
+                raise self._nonsense(message)
             frame = self._frame_of(message)
         self._taken += 1
         self._on_taken()
         return frame
 
     def _on_taken(self) -> None:  # noqa: B027 - for subclasses
-        """A frame was copied out of its slot."""
+        """Called when a frame was copied out of its slot."""
 
     async def end(self) -> None:
         """Say that nothing more will be fed; may be called twice."""
         if self._ended:
             return
         self._ended = True
-        await self._decoder.send("end")
-        self._arm()
+        await self._decoder.send(EndOfInput())
+        self._start_timer()
 
-    def _arm(self) -> None:
+    def _start_timer(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._limits.first_frame_timeout_seconds, self._expire)
 
     def _expire(self) -> None:
-        """The first frame is late only if someone waits for it: otherwise it may lie ready."""
+        """The first frame is late only if someone waits for it: otherwise it may be ready and not taken."""
         if self._info is not None or self._over:
             return
         if not self._waiting:
-            self._arm()
+            self._start_timer()
             return
         self._timed_out = True
         self._decoder.kill()
 
     async def _first_info(self) -> VideoInfo:
         if self._info is None:
-            message = await self._receive("info")
-            base = message.pop("time_base")
-            del message["type"]
-            try:
-                self._time_base = Fraction(*base)
-                self._info = VideoInfo(**message)
-            except (TypeError, ValueError, ZeroDivisionError) as error:
-                raise self._failed(_nonsense(message)) from error
+            message = await self._receive()
+            if not isinstance(message, VideoOpened):
+                raise self._nonsense(message)
+            self._info, self._time_base = message.info, message.time_base
         return self._info
 
-    def _frame_of(self, message: messages.Message) -> Frame:
-        size = self._image_size
+    def _frame_of(self, message: FrameDecoded) -> Frame:
         try:
-            pixels = self._decoder.pixels.copy(int(message["slot"]), size, size)
-            pts, height, width = int(message["pts"]), int(message["height"]), int(message["width"])
-            decode_seconds = float(message["decode_seconds"])
-            checksum = int(message["checksum"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._failed(_nonsense(message)) from error
-        arrival = self._arrival_of(self._taken, pts)
+            pixels = self._decoder.pixels.copy(message.slot, self._image_size, self._image_size)
+        except ValueError as error:
+            raise self._nonsense(message) from error
+        arrival = self._arrival_of(self._taken, message.pts)
         return Frame(
             arrival.index,
             arrival.pts,
             self._time_base,
             pixels,
-            height,
-            width,
+            message.height,
+            message.width,
             arrival.arrived_seconds,
             arrival.capture_time_nanoseconds,
-            decode_seconds,
-            checksum,
+            message.decode_seconds,
+            message.checksum,
         )
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:
         """What is known of a frame beside its pixels.
 
         Args:
-            index: Of the frame.
-            pts: What the process says.
+            index: Index of the frame.
+            pts: Time stamp that the process gave it.
         """
         return Arrival(index, pts, time.monotonic())
 
-    async def _receive(self, *expected: str) -> messages.Message:
-        """The next message; the last word is repeated for ever."""
+    async def _receive(self) -> FromDecoder:
+        """Wait for the next message. The last one, be it the end or an error, is repeated for ever."""
         if self._outcome is not None:
             raise self._outcome
         if self._over:
-            return {"type": "end"}
+            return EndOfFrames()
         self._waiting = True
         try:
             message = await self._decoder.receive()
         except MaskletError as error:
-            if self._outcome is not None:  # left meanwhile
+            if self._outcome is not None:  # the source was left meanwhile
                 raise self._outcome from None
             raise self._failed(self._late() if self._timed_out else error) from error.__cause__
         finally:
             self._waiting = False
-        if message["type"] not in expected:
-            raise self._failed(_nonsense(message))
-        if message["type"] == "end":
+        if isinstance(message, EndOfFrames):
             self._finished()
         return message
 
     def _late(self) -> MaskletError:
         return ResourceExhausted(
             "no frame was decoded within first_frame_timeout_seconds = "
-            f"{self._limits.first_frame_timeout_seconds:g} after the end of the upload"
+            f"{self._limits.first_frame_timeout_seconds:g} after the end of the upload; try again when the server is "
+            "less busy, or send a smaller video"
         )
+
+    def _nonsense(self, message: FromDecoder) -> MaskletError:
+        return self._failed(error_of_nonsense(f"{type(message).__name__} with wrong values or at the wrong time"))
 
     def _failed(self, error: MaskletError) -> MaskletError:
         self._outcome = error
@@ -227,9 +222,5 @@ class SandboxedSource(abc.ABC):
         return error
 
     def _finished(self) -> None:
-        """The process has had its last word."""
+        """The process has sent its last message."""
         self._over = True
-
-
-def _nonsense(message: messages.Message) -> MaskletError:
-    return DataLoss(f"the decoding process sent a {str(message.get('type'))[:20]!r} message that makes no sense")

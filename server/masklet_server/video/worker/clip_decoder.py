@@ -1,26 +1,25 @@
 """Frames of a video file, by PyAV. Runs in the decoding process.
 
-What is decided here:
+These rules are kept here:
 
-- The stream is the one that FFmpeg holds best, cover pictures aside. Audio, subtitles and data are not read.
-- Frames come in order of presentation with their own time stamps. Where a container has none, the frame rate fills
-  them in; where they do not grow, they are moved on by one unit.
-- Frames are shown as the display matrix says, and with square pixels: a sample aspect ratio is ignored, as it is by
-  SAM 2's loaders and by annotation tools.
-- Damaged packets are skipped as long as frames follow. After the last frame that can be had of a file that was cut off
-  or whose container breaks down, DataLoss is raised, so that a part is never taken for the whole.
-- Where a clip is read for the second time, from a frame on, nothing is trusted to lead to that very frame: who asked
-  for it holds every frame against what it was the first time (`again`).
+- The video stream is the one that FFmpeg calls the best, except for cover pictures. Audio, subtitles and data are not
+  read.
+- Frames come in order of presentation, with their own time stamps. Where a container has no time stamps, they are
+  made from the frame rate; a time stamp that does not grow is set one unit after the one before.
+- Frames are shown as the display matrix says, and with square pixels: a sample aspect ratio is ignored, as SAM 2's
+  loaders and annotation tools do.
+- Damaged packets are skipped as long as frames follow. If a file was cut off, or its container is damaged, DataLoss is
+  raised after the last frame that can be decoded, so that nobody takes a part for the whole.
+- When a clip is decoded a second time, from one frame on, nothing guarantees that a key frame leads to that very
+  frame. The server compares every frame with what it was the first time (`sources.clip_redecoder`).
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 import av
 
@@ -31,43 +30,20 @@ import av.subtitles.codeccontext
 import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
-from av.buffer import Buffer
-from av.sidedata.sidedata import SideDataContainer
-from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS
-from masklet_server.video.messages import Refusal
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.limits import VideoLimits
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.declared_length import declared_length
-from masklet_server.video.worker.pixels import FrameResizer, check_size, orientation, shown_size
+from masklet_server.video.worker.pixels import FrameResizer, check_size
+from masklet_server.video.worker.refusal import Refusal
+from masklet_server.video.worker.shown_frame import ShownFrame, max_coded_pixels, show
 
-_MAX_THREADS = 4
 _FALLBACK_RATE = Fraction(30)
-# Decoders round sizes up to whole blocks before they hold them against `max_pixels`.
-_BLOCK = 128
-_SideData = cast("Callable[[av.VideoFrame], Mapping[SideDataType, Buffer]]", SideDataContainer)  # for PyAV's stubs
 # Results carry time stamps as 64 bits of nanoseconds.
 _MAX_SECONDS = (2**63 - 1) // 1_000_000_000
-
-
-@dataclass(frozen=True)
-class ShownFrame:
-    """One frame as a viewer sees it.
-
-    Attributes:
-        pts: In units of the clip's `time_base`.
-        height: In pixels.
-        width: In pixels.
-        pixels: At the model's size: RGB bytes of ``[image_size, image_size, 3]``, turned as shown.
-        rotation_degrees: Clockwise, what was done to it.
-    """
-
-    pts: int
-    height: int
-    width: int
-    pixels: bytes
-    rotation_degrees: int
 
 
 class Clip:
@@ -84,7 +60,7 @@ class Clip:
     """
 
     def __init__(
-        self, file: ArrivingFile, limits: dict[str, Any], *, image_size: int, threads: int, seeks: bool = False
+        self, file: ArrivingFile, limits: VideoLimits, *, image_size: int, threads: int, seeks: bool = False
     ) -> None:
         self._file = file
         self._resizer = FrameResizer(image_size)
@@ -104,26 +80,25 @@ class Clip:
         check_size(
             context.height,
             context.width,
-            max_pixels=limits["max_frame_pixels"],
-            max_side=limits["max_side"],
+            limits,
             what="the video",
         )
         self._check_duration(self._duration_seconds())
         self._check_count(self._stream.frames)
 
     def _check_duration(self, seconds: float) -> None:
-        if 0 < self._limits["max_duration_seconds"] < seconds:
+        if 0 < self._limits.max_duration_seconds < seconds:
             raise Refusal(
                 "ResourceExhausted",
                 f"the video lasts {seconds:.3f} s; max_duration_seconds is "
-                f"{self._limits['max_duration_seconds']:g}. Cut it first",
+                f"{self._limits.max_duration_seconds:g}. Cut it first",
             )
 
     def _check_count(self, count: int) -> None:
-        if 0 < self._limits["max_frames"] < count:
+        if 0 < self._limits.max_frames < count:
             raise Refusal(
                 "ResourceExhausted",
-                f"the video has {count} frames or more; max_frames is {self._limits['max_frames']}. Cut it first",
+                f"the video has {count} frames or more; max_frames is {self._limits.max_frames}. Cut it first",
             )
 
     def _configure(self, threads: int) -> None:
@@ -146,15 +121,18 @@ class Clip:
     def _rate(self) -> Fraction:
         return self._stream.average_rate or self._stream.guessed_rate or Fraction(0)
 
-    def info(self) -> dict[str, Any]:
-        """What the header says: `VideoInfo` but for the size and the rotation, which the first frame has."""
-        return {
-            "frame_rate": float(self._rate()),
-            "duration_seconds": max(0.0, self._duration_seconds()),
-            "frame_count": max(0, self._stream.frames),
-            "container": self._container.format.name,
-            "codec": self._stream.codec_context.codec.canonical_name,
-        }
+    def info(self, first: ShownFrame) -> VideoInfo:
+        """What the header says of the video, and the size and the rotation of its first frame."""
+        return VideoInfo(
+            height=first.height,
+            width=first.width,
+            frame_rate=max(0.0, float(self._rate())),
+            duration_seconds=max(0.0, self._duration_seconds()),
+            frame_count=max(0, self._stream.frames),
+            container=self._container.format.name,
+            codec=self._stream.codec_context.codec.canonical_name,
+            rotation_degrees=first.rotation_degrees,
+        )
 
     def seek(self, pts: int) -> None:
         """Go on at a key frame before that time, in units of `time_base`, as far as the container knows of one.
@@ -189,11 +167,11 @@ class Clip:
             self._check_time(count, pts * self.time_base)
             self._check_duration(float((pts - first_pts) * self.time_base))
             pixels += frame.width * frame.height
-            if 0 < self._limits["max_decoded_pixels"] < pixels:
+            if 0 < self._limits.max_decoded_pixels < pixels:
                 raise Refusal(
                     "ResourceExhausted",
                     f"the video's frames have {pixels} pixels or more in all; max_decoded_pixels is "
-                    f"{self._limits['max_decoded_pixels']}. Cut it or scale it down first",
+                    f"{self._limits.max_decoded_pixels}. Cut it or scale it down first",
                 )
             count += 1
             yield shown
@@ -204,8 +182,7 @@ class Clip:
         check_size(
             frame.height,
             frame.width,
-            max_pixels=self._limits["max_frame_pixels"],
-            max_side=self._limits["max_side"],
+            self._limits,
             what=f"frame {index}",
         )
         if size != first:
@@ -283,43 +260,11 @@ class Clip:
             self._damage = "its last packet is not whole"
 
 
-def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
-    """The frame as a viewer sees it, at the model's size.
-
-    Raises:
-        Refusal: Its pixels cannot be converted.
-    """
-    # Not frame.side_data: the frame would hold what holds the frame, and its megabytes would wait for the garbage
-    # collector while FFmpeg takes new ones from the kernel.
-    matrix = _SideData(frame).get(SideDataType.DISPLAYMATRIX)
-    transpose, degrees = orientation(None if matrix is None else bytes(matrix))
-    try:
-        pixels = resizer.pixels(frame, transpose)
-    except av.FFmpegError as error:
-        if isinstance(error, MemoryError):
-            raise
-        raise Refusal(
-            "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted: {error.strerror}"
-        ) from error
-    height, width = shown_size(frame.height, frame.width, transpose)
-    return ShownFrame(pts, height, width, pixels, degrees)
-
-
 def _because(damage: str) -> str:
     return f": {damage}" if damage else ""
 
 
-def decoder_threads() -> int:
-    """Of one stream: half of the cores at most. On few cores more would only take turns with the engine's."""
-    return max(1, min(_MAX_THREADS, len(os.sched_getaffinity(0)) // 2))
-
-
-def max_coded_pixels(limits: dict[str, Any]) -> int:
-    """What decoders are told as their `max_pixels`."""
-    return int(min(2**31 - 1, limits["max_frame_pixels"] + 2 * _BLOCK * limits["max_side"]))
-
-
-def _open(file: ArrivingFile, limits: dict[str, Any], *, seeks: bool) -> av.container.InputContainer:
+def _open(file: ArrivingFile, limits: VideoLimits, *, seeks: bool) -> av.container.InputContainer:
     options = {
         "format_whitelist": ",".join(CONTAINERS),
         # No protocol has this name: the file is the only thing that FFmpeg reads.

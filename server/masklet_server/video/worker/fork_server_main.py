@@ -2,13 +2,14 @@
 
 Started as ``python -m masklet_server.video.worker.fork_server_main SOCKET_FD``.
 
-Starting Python and importing FFmpeg's bindings takes some tenths of a second, a fork some milliseconds. This process
-does the former once, never sees any input, and forks for every message on its socket. The message carries descriptors:
-what becomes standard input and output, a pipe for words about the process, its shared memory, and perhaps a spool. On
-the pipe come two lines: the process's id; and how it ended, this process's id, and the processor seconds that this one
-and all that ended have used so far. It ends with the socket, and everything that it forked with it.
+Starting Python and importing FFmpeg's bindings takes some tenths of a second, a fork takes some milliseconds. This
+process imports once, never sees any input, and forks for every message on its socket. A message carries descriptors:
+standard input and output of the new process, a status pipe, its shared memory, and for clips the upload. Two lines are
+written to the status pipe: the id of the new process; and, when it has ended, its exit code, the id of the fork server,
+and the processor seconds that the fork server and all its ended processes have used so far. The fork server ends when
+its socket is closed, and all that it forked ends with it.
 
-All decoding processes share one layout of memory, which is the price.
+The price is that all decoding processes have the same layout of memory.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ _MAX_DESCRIPTORS = 5
 
 
 class ForkServer:
-    """Forks decoding processes and tells how they end.
+    """Forks decoding processes, and tells how they end.
 
     Args:
-        requests: Where messages come.
+        requests: The socket on which the server asks for processes.
     """
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
-        self._running: dict[int, int] = {}  # by process id, the pipe for words about it
+        self._running: dict[int, int] = {}  # status pipes, by process id
         self._woken, self._waking = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Serve until the socket is closed."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # or nothing is written to the descriptor
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written to the descriptor
         signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
             selector.register(self._requests, selectors.EVENT_READ)
@@ -52,44 +53,45 @@ class ForkServer:
                 ready = {key.fd for key, _ in selector.select()}
                 if self._woken in ready:
                     self._reap()
-                if self._requests.fileno() in ready and not self._fork(selector):
+                if self._requests.fileno() in ready and not self.answer(selector):
                     return
 
-    def _fork(self, selector: selectors.BaseSelector) -> bool:
-        """Answer one message; False if there will be no more."""
+    def answer(self, selector: selectors.BaseSelector) -> bool:
+        """Answer one message, which must be there; returns False if there will be no more."""
         message, descriptors, _, _ = socket.recv_fds(self._requests, len(FORK), _MAX_DESCRIPTORS)
         if not message:
             return False
         try:
-            incoming, outgoing, words, memory, *spool = descriptors
+            incoming, outgoing, status, memory, *upload = descriptors
             process_id = os.fork()
-        except (OSError, ValueError):  # too many processes or files; the closed pipe says so, and other streams go on
+        except (OSError, ValueError):
+            # Too many processes or files. The closed status pipe says so, and other streams go on.
             for descriptor in descriptors:
                 os.close(descriptor)
             return True
         if process_id == 0:
             selector.close()
-            self._become_decoder(incoming, outgoing, [words], memory, *spool)
-        self._running[process_id] = words
-        _say(words, f"{process_id}\n")
-        for descriptor in (incoming, outgoing, memory, *spool):
+            self._become_decoder(incoming, outgoing, [status], memory, *upload)
+        self._running[process_id] = status
+        _say(status, f"{process_id}\n")
+        for descriptor in (incoming, outgoing, memory, *upload):
             os.close(descriptor)
         return True
 
     def _become_decoder(
-        self, incoming: int, outgoing: int, others: list[int], memory: int, spool: int = -1
+        self, incoming: int, outgoing: int, others: list[int], memory: int, upload: int = -1
     ) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.setsid()  # a Ctrl-C is for the server, which may want to finish its streams
+            os.setsid()  # a Ctrl-C goes to the server alone, which may want to finish its streams
             for standard, descriptor in ((0, incoming), (1, outgoing)):
                 os.dup2(descriptor, standard)
                 os.close(descriptor)
             self._requests.close()
             for descriptor in (self._woken, self._waking, *self._running.values(), *others):
                 os.close(descriptor)
-            worker.run(memory, spool)
+            worker.run(memory, upload)
         finally:
             os._exit(1)
 
@@ -98,17 +100,17 @@ class ForkServer:
             while os.read(self._woken, 4096):
                 pass
         while self._running:
-            process_id, status = os.waitpid(-1, os.WNOHANG)
+            process_id, wait_status = os.waitpid(-1, os.WNOHANG)
             if process_id == 0:
                 return
-            words = self._running.pop(process_id)
-            _say(words, f"{os.waitstatus_to_exitcode(status)} {os.getpid()} {_processor_seconds():.6f}\n")
-            os.close(words)
+            status = self._running.pop(process_id)
+            _say(status, f"{os.waitstatus_to_exitcode(wait_status)} {os.getpid()} {_processor_seconds():.6f}\n")
+            os.close(status)
 
 
-def _say(words: int, line: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-        os.write(words, line.encode())
+def _say(status: int, line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the server does not wait for it any more
+        os.write(status, line.encode())
 
 
 def _processor_seconds() -> float:
@@ -117,10 +119,10 @@ def _processor_seconds() -> float:
 
 
 def main() -> NoReturn:
-    """Serve on the socket of that number."""
+    """Serve on the socket whose descriptor is the first argument."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     gc.collect()
-    gc.freeze()  # what is there now is shared with all that are forked
+    gc.freeze()  # the objects of now are shared with all forked processes
     ForkServer(requests).run()
     os._exit(0)
 

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
 
 from masklet_server.video.formats import PICTURE_FORMATS
-from masklet_server.video.messages import Refusal
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import DecodePicture
+from masklet_server.video.worker.refusal import Refusal
 
 if TYPE_CHECKING:
     import av
@@ -109,20 +111,23 @@ def shrink(picture: Image.Image, image_size: int) -> bytes:
     return picture.resize((image_size, image_size)).tobytes()
 
 
-def check_size(height: int, width: int, *, max_pixels: int, max_side: int, what: str) -> None:
-    """Hold a size against the limits.
+def check_size(height: int, width: int, limits: VideoLimits, *, what: str) -> None:
+    """Compare a size with the limits.
 
     Raises:
-        Refusal: It is too large, or nothing at all.
+        Refusal: The size is too large, or zero.
     """
     if height <= 0 or width <= 0:
-        raise Refusal("DataLoss", f"{what} is {width}x{height} pixels: there is nothing to see")
-    if max(height, width) > max_side:
-        raise Refusal("ResourceExhausted", f"{what} is {width}x{height} pixels; max_side is {max_side}")
-    if height * width > max_pixels:
+        raise Refusal("DataLoss", f"{what} is {width}x{height} pixels: it is empty")
+    if max(height, width) > limits.max_side:
         raise Refusal(
             "ResourceExhausted",
-            f"{what} is {width}x{height} = {height * width} pixels; max_frame_pixels is {max_pixels}. "
+            f"{what} is {width}x{height} pixels; max_side is {limits.max_side}. Scale it down first",
+        )
+    if height * width > limits.max_frame_pixels:
+        raise Refusal(
+            "ResourceExhausted",
+            f"{what} is {width}x{height} = {height * width} pixels; max_frame_pixels is {limits.max_frame_pixels}. "
             "Scale it down first",
         )
 
@@ -140,22 +145,22 @@ def from_nv12(data: bytes, height: int, width: int) -> Image.Image:
     return Image.merge("YCbCr", (luma.point(_LUMA), blue, red)).convert("RGB")
 
 
-def from_bytes(
-    data: bytes, form: str, height: int, width: int, *, max_pixels: int, max_side: int, field: str
-) -> Image.Image:
+def read_picture(message: DecodePicture, limits: VideoLimits, *, field: str) -> Image.Image:
     """The RGB picture, as shown, of an encoded picture or of raw pixels.
 
+    Args:
+        message: The picture's data and format.
+        limits: What an encoded picture may cost; of a raw one they have been checked.
+        field: The request's field that has the data, for errors.
+
     Raises:
-        Refusal: It is no picture of an allowed format, damaged or too large.
+        Refusal: The picture has no allowed format, is damaged or too large.
     """
-    if form != "encoded":
-        if form == "nv12":
-            return from_nv12(data, height, width)
-        mode, raw = {"rgb24": ("RGB", "RGB"), "bgr24": ("RGB", "BGR"), "gray8": ("L", "L")}[form]
-        return Image.frombytes(mode, (width, height), data, "raw", raw).convert("RGB")
+    if message.format != "encoded":
+        return _from_raw(message)
     try:
-        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
-            check_size(picture.height, picture.width, max_pixels=max_pixels, max_side=max_side, what="the picture")
+        with Image.open(io.BytesIO(message.data), formats=PICTURE_FORMATS) as picture:
+            check_size(picture.height, picture.width, limits, what="the picture")
             picture.load()
             return flatten(ImageOps.exif_transpose(picture))
     except UnidentifiedImageError:
@@ -166,3 +171,10 @@ def from_bytes(
     except Exception as error:
         # Pillow's readers raise nearly anything for damaged files: SyntaxError, struct.error, IndexError, EOFError ...
         raise Refusal("DataLoss", f"the picture is damaged: {error}") from error
+
+
+def _from_raw(message: DecodePicture) -> Image.Image:
+    if message.format == "nv12":
+        return from_nv12(message.data, message.height, message.width)
+    mode, raw = {"rgb24": ("RGB", "RGB"), "bgr24": ("RGB", "BGR"), "gray8": ("L", "L")}[message.format]
+    return Image.frombytes(mode, (message.width, message.height), message.data, "raw", raw).convert("RGB")

@@ -1,0 +1,184 @@
+"""Single pictures: SAM 2's image predictor on the same weights, with a cache of encoded pictures bounded in bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from masklet.errors import InvalidArgument, NotFound
+from masklet_server.engine.network.mask_decoder import MASK_BIAS, MASK_SCALE
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.mask_runs import runs_of
+from masklet_server.engine.serving.picture_jobs import Candidate, PicturePrompt
+
+# SAM2ImagePredictor.predict clamps the logits that may be fed back.
+LOGITS_LIMIT = 32.0
+# Prompts decoded in one pass: bounds the memory that a request for many boxes takes.
+MAX_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPicture:
+    """Features of one picture and its size."""
+
+    features: Features
+    height: int
+    width: int
+
+
+class PictureCache:
+    """Encoded pictures by the hash of their pixels; the least recently used go first.
+
+    Args:
+        max_bytes: Of all features together. A picture larger than that is not kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self._pictures: OrderedDict[tuple[str, str], EncodedPicture] = OrderedDict()
+
+    @staticmethod
+    def id_of(pixels: npt.NDArray[np.uint8]) -> str:
+        """Name of a picture ``uint8[H, W, 3]``: nobody who does not have the picture can guess it."""
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        return digest.hexdigest()[:32]
+
+    def get(self, model: str, image_id: str) -> EncodedPicture | None:
+        """The picture, if it is still here."""
+        picture = self._pictures.get((model, image_id))
+        if picture is not None:
+            self._pictures.move_to_end((model, image_id))
+        return picture
+
+    def put(self, model: str, image_id: str, picture: EncodedPicture) -> None:
+        """Keep the picture; others may have to go."""
+        if picture.features.nbytes > self.max_bytes:
+            return
+        if (known := self._pictures.pop((model, image_id), None)) is not None:
+            self.nbytes -= known.features.nbytes
+        self._pictures[model, image_id] = picture
+        self.nbytes += picture.features.nbytes
+        while self.nbytes > self.max_bytes:
+            _, oldest = self._pictures.popitem(last=False)
+            self.nbytes -= oldest.features.nbytes
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+
+@torch.inference_mode()
+def encode_picture(network: Network, pixels: npt.NDArray[np.uint8]) -> EncodedPicture:
+    """Features of a picture ``uint8[H, W, 3]`` RGB, resized as `SAM2Transforms` does: bilinear with antialiasing."""
+    height, width = pixels.shape[:2]
+    image = torch.from_numpy(pixels).to(network.device).permute(2, 0, 1)[None].float() / 255
+    square = F.interpolate(
+        image, size=(network.image_size, network.image_size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return EncodedPicture(network.encode_scaled(square)[0], height, width)
+
+
+@torch.inference_mode()
+def segment(
+    network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt], *, multimask: bool
+) -> list[list[Candidate]]:
+    """Masks for each prompt, best first (`SAM2ImagePredictor.predict`); prompts of one form are decoded together.
+
+    Raises:
+        InvalidArgument: A prompt outside the picture, or logits of another size than the model's.
+    """
+    for i, prompt in enumerate(prompts):
+        _check(network, picture, prompt, f"prompts[{i}]")
+    results: dict[int, list[Candidate]] = {}
+    forms: dict[tuple[int, bool], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        has_logits = prompt.mask is not None or prompt.mask_input is not None
+        forms.setdefault((_num_points(prompt), has_logits), []).append(i)
+    for members in forms.values():
+        for start in range(0, len(members), MAX_BATCH):
+            batch = members[start : start + MAX_BATCH]
+            found = _segment_batch(network, picture, [prompts[i] for i in batch], multimask=multimask)
+            results.update(zip(batch, found, strict=True))
+    return [results[i] for i in range(len(prompts))]
+
+
+def find_picture(cache: PictureCache, model: str, image_id: str) -> EncodedPicture:
+    """The picture that a request names.
+
+    Raises:
+        NotFound: It is not in the cache, or not any more.
+    """
+    if (picture := cache.get(model, image_id)) is None:
+        raise NotFound(f"image_id {image_id!r} is not in the cache of the model {model!r}; send the picture again")
+    return picture
+
+
+def _check(network: Network, picture: EncodedPicture, prompt: PicturePrompt, path: str) -> None:
+    try:
+        prompt.check_size(picture.height, picture.width)
+    except InvalidArgument as error:
+        raise error.within(path) from None
+    size = (network.logits_size, network.logits_size)
+    if prompt.mask_input is not None and prompt.mask_input.shape != size:
+        raise InvalidArgument.of(
+            f"{path}.mask_input", f"has the shape {list(prompt.mask_input.shape)}, the model's logits have {list(size)}"
+        )
+
+
+def _num_points(prompt: PicturePrompt) -> int:
+    clicks = 0 if prompt.point_labels is None else len(prompt.point_labels)
+    return clicks + (0 if prompt.box is None else 2)
+
+
+def _segment_batch(
+    network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt], *, multimask: bool
+) -> list[list[Candidate]]:
+    count = len(prompts)
+    batch = Features.stack([picture.features])
+    candidates = network.decoder.candidates(
+        network.without_memory(batch.top).expand(count, -1, -1, -1),
+        (batch.fine[0].expand(count, -1, -1, -1), batch.fine[1].expand(count, -1, -1, -1)),
+        points=_points(network, picture, prompts),
+        mask_logits=_mask_logits(network, prompts),
+        multimask=multimask,
+    )
+    found = []
+    for logits, ious in zip(candidates.logits, candidates.predicted_iou, strict=True):
+        ranks = ious.argsort(descending=True)
+        masks = network.resize(logits[ranks][:, None], picture.height, picture.width)[:, 0] > 0
+        ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
+        found.append([Candidate(*parts) for parts in ranked])
+    return found
+
+
+def _points(
+    network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt]
+) -> tuple[Tensor, Tensor] | None:
+    """Clicks and corners of each prompt (all have equally many) in pixels of the model's square."""
+    if _num_points(prompts[0]) == 0:
+        return None
+    rows = [network.decoder.model_points(p, height=picture.height, width=picture.width) for p in prompts]
+    return torch.stack([coords for coords, _ in rows]), torch.stack([labels for _, labels in rows])
+
+
+def _mask_logits(network: Network, prompts: Sequence[PicturePrompt]) -> Tensor | None:
+    """Logits to start from, ``float32[B, 1, 4h, 4w]``: the client's own, or made of its mask."""
+    rows = []
+    for prompt in prompts:
+        if prompt.mask_input is not None:
+            rows.append(torch.from_numpy(prompt.mask_input)[None].clamp(-LOGITS_LIMIT, LOGITS_LIMIT))
+        elif prompt.mask is not None:
+            full = torch.from_numpy(prompt.mask).float()[None, None] * MASK_SCALE + MASK_BIAS
+            size = (network.logits_size, network.logits_size)
+            rows.append(F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)[0])
+    return torch.stack(rows).to(network.device) if rows else None
