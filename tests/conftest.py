@@ -13,7 +13,7 @@ import masklet_server.engine  # noqa: F401 - sets up OpenMP, which must come bef
 from masklet_server.embedded import EmbeddedServer
 
 # In these folders nearly every test computes for seconds: `scripts/test --fast` runs only those marked `fast`.
-SLOW_FOLDERS = ("benchmarks", "e2e", "parity", "training")
+SLOW_FOLDERS = ("e2e", "parity")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

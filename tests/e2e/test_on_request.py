@@ -149,6 +149,7 @@ def test_an_annotators_session_gives_the_references_masks(nano_server: str) -> N
         assert call.until("done").frame_count == NUM_FRAMES
 
 
+@pytest.mark.fast
 def test_pictures_and_prompts_by_time(nano_server: str) -> None:
     with Call(nano_server) as call:
         for index, picture in enumerate(frames()[:5]):
