@@ -11,13 +11,12 @@ from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.session import events, replies
-from masklet_server.session.events import ClearPrompts, Propagate, Propagation, RemoveObject, Reset
+from masklet_server.session.events import ClearPrompts, Propagate, RemoveObject, Reset
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.replies import Answer
 from masklet_server.video.limits import VideoLimits
-from tests.support.session import click, talk, video
+from tests.support.session import ON_REQUEST, click, talk, video
 
-ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)
 N = TypeVar("N", bound=events.Numbered)
 
 
