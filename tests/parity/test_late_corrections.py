@@ -22,7 +22,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
-from masklet_server.engine.serving.scheduler import Engine
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.frame import Frame

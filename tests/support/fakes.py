@@ -293,10 +293,11 @@ class FakeEngine:
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         self.pictures.append(job)
-        image_id = job.image_id
-        if job.pixels is not None:
-            image_id = f"picture-{job.pixels.shape[0]}x{job.pixels.shape[1]}"
-        elif image_id == "picture-gone":
+        if not isinstance(job.picture, str):
+            image_id = f"picture-{job.picture.shape[0]}x{job.picture.shape[1]}"
+        else:
+            image_id = job.picture
+        if image_id == "picture-gone":
             raise NotFound("gone")
         height, width = map(int, image_id.removeprefix("picture-").split("x"))
         count = 3 if job.multimask_output else 1
