@@ -76,6 +76,7 @@ def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.mp4: No such file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_made_up_clip_on_a_real_server(nano_server: str, tmp_path: Path) -> None:
     figures = tmp_path / "bench.json"
     assert run("bench", "--streams", 2, "--server", nano_server, "--json", figures) == 0
