@@ -127,9 +127,9 @@ class InstantEngine:
         """A memory that was dumped."""
         return MemoryBank.load(data, model=model)
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """Likewise."""
-        return History(model, shelf)
+        return History(model, file)
 
     async def run(self, job: TrackingJob) -> FrameOutput:
         """The mask for every object and prompt."""

@@ -187,12 +187,12 @@ class OursOnRequest:
         self.features = features
         self.height, self.width = height, width
         self.clip_length = len(features) if len(features) < 16 else None
-        self.shelf = TensorFile(max_bytes=8 * 1024**3)
+        self.tensor_file = TensorFile(max_bytes=8 * 1024**3)
         self.histories: dict[int, History] = {}
 
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
-        history = self.histories.setdefault(prompt.object_id, History("", self.shelf))
+        history = self.histories.setdefault(prompt.object_id, History("", self.tensor_file))
         step = self._step(history, prompt.frame_index)
         return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 
@@ -216,7 +216,7 @@ class OursOnRequest:
         """Logits ``float32[H, W]`` of what is left of the object on the frame once its prompts there are cleared."""
         history = self.histories[object_id]
         history.clear_prompts(frame_index)
-        left = history.found(frame_index)
+        left = history.outcome(frame_index)
         return torch.full((self.height, self.width), NO_OBJ_SCORE) if left is None else self._shown(left.logits)
 
     def remove(self, object_id: int) -> None:

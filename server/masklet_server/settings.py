@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlCon
 from pydantic_settings import SettingsError as SourceError
 
 from masklet.errors import FieldViolation, InvalidArgument
-from masklet_server.fetching.fetch import SCHEMES, FetchRules
+from masklet_server.fetching.rules import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
 from masklet_server.video.limits import VideoLimits
 

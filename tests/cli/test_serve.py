@@ -144,7 +144,7 @@ def test_taken_port() -> None:
         port = taken.getsockname()[1]
         code, _, errors = run("--address", f"127.0.0.1:{port}")
     assert code == 1
-    assert errors.startswith(f"masklet serve: can't listen on 127.0.0.1:{port}: Address already in use")
+    assert errors.startswith(f"masklet serve: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert errors.count("\n") == 1
 
 

@@ -136,6 +136,22 @@ def test_names_in_an_alias_are_what_they_say() -> None:
     assert masklet.drawing.overlay is masklet.overlay
 
 
+def public(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", ["Client", "Tracking", "Live", "Annotation"])
+def test_both_faces_have_the_same_methods(name: str) -> None:
+    blocking, awaited = public(getattr(masklet, name)), public(getattr(masklet, f"Async{name}"))
+    assert awaited - blocking == {"aclose"}
+    assert blocking <= awaited
+
+
+def test_running_calls_name_the_same_act_alike() -> None:
+    acts = {"prompt", "remove_object", "clear_prompts", "cancel", "close", "session_id", "model", "video"}
+    assert all(acts <= public(cls) for cls in (masklet.Tracking, masklet.Live, masklet.Annotation))
+
+
 def loaded_after(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
     output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -270,7 +270,7 @@ def test_prompts_and_removals_can_be_added_while_it_runs() -> None:
     with FakeServer(Script(frame_count=8, window=1)) as server, masklet.Client(server.address) as client:
         tracking = client.track(b"video", [])
         assert next(tracking).objects == {}
-        tracking.add_prompt(masklet.Prompt(object_id=5, frame_index=6, point_coords=[[1, 1]]))
+        tracking.prompt(masklet.Prompt(object_id=5, frame_index=6, point_coords=[[1, 1]]))
         tracking.remove_object(4)
         assert list(list(tracking)[-1].objects) == [5]
         kinds = server.sessions[0].kinds()
@@ -561,7 +561,7 @@ async def test_leaving_an_async_with_block_ends_iteration() -> None:
                 assert tracking.video is not None
             assert await ended(server)
             assert [frame async for frame in tracking] == []
-            await tracking.aclose()
+            await tracking.close()
 
 
 async def test_async_cancel_wakes_the_loop() -> None:
@@ -613,7 +613,7 @@ async def test_async_prompts_can_be_added_while_it_runs() -> None:
         async with masklet.AsyncClient(server.address) as client:
             tracking = client.track(b"video", [])
             assert (await anext(tracking)).objects == {}
-            tracking.add_prompt(masklet.Prompt(object_id=5, frame_index=6, point_coords=[[1, 1]]))
+            tracking.prompt(masklet.Prompt(object_id=5, frame_index=6, point_coords=[[1, 1]]))
             tracking.remove_object(4)
             assert list([frame async for frame in tracking][-1].objects) == [5]
 

@@ -162,8 +162,8 @@ def test_what_is_shown_is_what_sam2_would_show() -> None:
     assert outputs.shown(0, is_cond=True) is None
     assert outputs.prompted(0, logits(1)), "nothing is tracked: a conditioning frame"
     outputs.settle()
-    outputs.went_over(0, logits(9))
-    outputs.went_over(1, logits(2))
+    outputs.add_tracked(0, logits(9))
+    outputs.add_tracked(1, logits(2))
     assert outputs.shown(0, is_cond=True) is not None
     np.testing.assert_array_equal(outputs.shown(0, is_cond=True), logits(1), "as prompted, not as tracked")
     assert not outputs.prompted(1, logits(3)), "a correction"

@@ -56,13 +56,13 @@ def test_no_rate_no_limit() -> None:
 
 
 def test_buckets_of_silent_clients_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_BUCKETS_BEFORE_SWEEP", 10)
+    monkeypatch.setattr(admission, "_MAX_BUCKETS", 10)
     clock = Clock()
     limiter = RateLimiter(1.0, clock=clock)
     for i in range(1000):
         clock.now += 1.0
         limiter.try_take(f"client {i}")
-    assert len(limiter._buckets) <= 10
+    assert len(limiter) <= 10
 
 
 async def refusal(stub: Any) -> grpc.aio.AioRpcError:

@@ -65,11 +65,12 @@ def test_spoilt_file_leaves_the_tokens_and_says_so(
     with caplog.at_level(logging.ERROR):
         assert tokens.identify("s3cret-1") == "annotator"
         assert tokens.identify("s3cret-1") == "annotator"
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["keeping the tokens read before"]
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == ["the tokens stay as they were"]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("# none\n", "holds no token"), ("a b c\n", "line 1"), (None, "can't be read")]
+    ("text", "message"),
+    [("# none\n", "has no token"), ("a b c\n", "line 1 has more than two words"), (None, "cannot be read")],
 )
 def test_useless_file_is_refused_at_the_start(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "tokens"

@@ -12,12 +12,12 @@ from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc import from_wire, to_wire
-from masklet_server.rpc.from_wire import RequestReader
+from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.video.limits import VideoLimits
 
-READER = RequestReader(SessionLimits(max_mask_bytes=100), VideoLimits(max_frame_pixels=10_000))
+READER = RequestParser(SessionLimits(max_mask_bytes=100), VideoLimits(max_frame_pixels=10_000))
 FOREGROUND, BACKGROUND = common_pb2.POINT_LABEL_FOREGROUND, common_pb2.POINT_LABEL_BACKGROUND
 RLE = common_pb2.MASK_ENCODING_COCO_RLE
 
@@ -270,5 +270,5 @@ def test_a_picture_prompt_has_everything_that_was_sent() -> None:
 
 def test_logits_of_a_wrong_size_are_refused() -> None:
     wrong = common_pb2.Logits(height=2, width=3, data=bytes(20))
-    with pytest.raises(InvalidArgument, match="has 20 bytes, 2x3 float32 have 24"):
+    with pytest.raises(InvalidArgument, match="has 20 bytes; 2x3 values of float32 have 24"):
         from_wire.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)

@@ -222,7 +222,7 @@ async def test_cut_ends_the_wait_for_a_running_stream() -> None:
         stopping = asyncio.create_task(one.server.stop(grace=3600))
         await asyncio.sleep(0.05)
         assert not stopping.done()
-        one.server.cut()
+        one.server.cancel_all()
         await asyncio.wait_for(stopping, 10)
 
 
@@ -241,7 +241,7 @@ async def test_stop_may_be_called_twice(running: Edge) -> None:
 async def test_a_taken_port_is_refused_clearly(running: Edge) -> None:
     settings = checked({"address": running.server.address})
     with pytest.raises(
-        Unavailable, match=r"can't listen on 127\.0\.0\.1:\d+: Address already in use; stop the program"
+        Unavailable, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use; stop the program"
     ):
         await Server(FakeService(), settings, Metrics()).start()
 
@@ -249,7 +249,7 @@ async def test_a_taken_port_is_refused_clearly(running: Edge) -> None:
 @pytest.mark.parametrize("address", ["192.0.2.1:0", "no-such-host.invalid:0", "unix:/no/such/folder/socket"])
 async def test_an_address_of_another_machine_is_refused_clearly(address: str) -> None:
     settings = checked({"address": address, "insecure": True})
-    with pytest.raises(Unavailable, match="can't listen on"):
+    with pytest.raises(Unavailable, match="cannot listen on"):
         await Server(FakeService(), settings, Metrics()).start()
 
 

@@ -271,7 +271,7 @@ async def test_a_correction_comes_as_further_results_with_a_higher_revision() ->
         ([chunk(1)], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
         ([click()], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
         ([click(0)], grpc.StatusCode.INVALID_ARGUMENT, "prompt.object_id"),
-        ([Request()], grpc.StatusCode.INVALID_ARGUMENT, "request: is empty"),
+        ([Request()], grpc.StatusCode.INVALID_ARGUMENT, "request: is not set"),
         ([config(), config()], grpc.StatusCode.FAILED_PRECONDITION, "config came twice"),
         ([config(model="huge")], grpc.StatusCode.NOT_FOUND, "'huge' is not loaded"),
         ([config(mask_encoding=9)], grpc.StatusCode.INVALID_ARGUMENT, "config.mask_encoding"),
@@ -572,7 +572,7 @@ async def test_an_answer_that_is_too_long_for_a_message_says_what_to_do() -> Non
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await h.stub.SegmentImage(requests)
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "do without return_logits" in (raised.value.details() or "")
+        assert "leave out return_logits" in (raised.value.details() or "")
 
 
 async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_two_servers_in_one_process_share_nothing(metrics: Metrics) -> None:
 
 
 def test_a_taken_port_is_refused_clearly(server: MetricsServer) -> None:
-    with pytest.raises(Unavailable, match=r"metrics can't listen on .*in use.*metrics_address"):
+    with pytest.raises(Unavailable, match=r"metrics cannot be served at .*in use.*metrics_address"):
         Metrics().serve(f"127.0.0.1:{server.port}")
 
 

@@ -218,7 +218,7 @@ class FakeEngine:
         assert isinstance(bank, FakeBank)
         return bank
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         assert model in self.models
         self.banks.append(FakeHistory(len(self.banks)))
         return cast("History", self.banks[-1])

@@ -157,3 +157,65 @@ def ids(result: replies.FrameResult) -> list[int]:
 def shows(result: replies.ObjectResult, bank: int, frame_index: int) -> bool:
     """Whether the result is the fake engine's mask for the bank of that number."""
     return bool((decode(result.mask) == fake_mask(bank, frame_index)).all())
+
+
+# Corrections
+
+
+def lines(client: Talk) -> list[tuple[int, int, list[int]]]:
+    """Frame, revision and objects of every result."""
+    return [(r.frame_index, r.revision, ids(r)) for r in client.all(replies.FrameResult)]
+
+
+def prompted(client: Talk) -> list[tuple[int, int]]:
+    """Frame and object of the result of every prompt."""
+    return [(p.frame_index, p.object.object_id) for p in client.all(replies.PromptResult)]
+
+
+def violations(client: Talk) -> list[list[str]]:
+    """The fields that each error names."""
+    return [[v.field for v in problem.error.violations] for problem in client.all(replies.Problem)]
+
+
+def known_corrections(result: replies.FrameResult, object_id: int, bank: int) -> int:
+    """How many corrections of the object the fake engine knew of on that frame."""
+    (mask,) = [decode(one.mask) for one in result.objects if one.object_id == object_id]
+    (count,) = [n for n in range(8) if (mask == fake_mask(bank, result.frame_index, corrections=n)).all()]
+    return count
+
+
+def ack(client: Talk) -> events.Ack:
+    """An acknowledgement of everything that came so far."""
+    return events.Ack(client.all(replies.FrameResult)[-1].sequence)
+
+
+async def finish(client: Talk) -> None:
+    """Acknowledge everything, so that a session whose frames can still be corrected ends."""
+    client.say(ack(client))
+    await client.end()
+
+
+def at(seconds: float, object_id: int = 1) -> events.PromptObject:
+    """A click that names a time."""
+    return events.PromptObject(GivenPrompt(Prompt(object_id, pts_seconds=seconds, point_coords=[(5, 5)])))
+
+
+# Propagation on request
+
+ON_REQUEST = events.Configure(propagation=events.Propagation.ON_REQUEST)
+
+
+async def answers(client: Talk, count: int) -> list[replies.Response]:
+    """Wait for that many answers to requests."""
+
+    def received() -> list[replies.Response]:
+        return [r for r in client.responses if not isinstance(r, (replies.Opened, replies.Described, replies.Done))]
+
+    await client.until(lambda: len(received()) >= count)
+    return received()
+
+
+async def propagated(client: Talk, count: int = 1) -> list[replies.PropagationDone]:
+    """Wait for the ends of that many propagations."""
+    await client.until(lambda: len(client.all(replies.PropagationDone)) >= count)
+    return client.all(replies.PropagationDone)

@@ -59,7 +59,7 @@ async def _serve(settings: Settings) -> None:
 
     stop = asyncio.Event()
     async with running_server(settings) as running:
-        with _Signals(stop, hurry=running.server.cut):
+        with _Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
             await stop.wait()
             typer.echo(f"stopping; running requests have {settings.grace_seconds:g} s to end", err=True)

@@ -1,4 +1,4 @@
-"""SegmentImage: one picture and its prompts, from request to response."""
+"""The SegmentImage method: one picture and its prompts, from the request to the response."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, Pi
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.rpc import from_wire, to_wire
-from masklet_server.rpc.from_wire import RequestReader
+from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.video.picture import Picture
 
-# Sizes of pictures by image_id. The engine's cache holds fewer: its features are a megabyte or more each.
+# Pictures whose sizes are remembered by their image_id. The engine remembers fewer, because features are megabytes.
 MAX_KNOWN_SIZES = 4096
 
-# Of all masks of one answer, a byte each while it is made: the limits of prompts and of pictures bound each factor, and
-# this their product.
+# Pixels of all masks of one response, which take a byte each while it is made. The limits on prompts and on pictures
+# bound the two factors, and this bounds their product.
 MAX_MASK_PIXELS = 2**30
 
 DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
 
 
 class SegmentingEngine(TrackingEngine, Protocol):
-    """The whole of `masklet_server.engine.serving.scheduler.Engine` that the service uses."""
+    """All of `masklet_server.engine.serving.scheduler.Engine` that the service uses."""
 
     async def segment(self, job: PictureJob) -> PictureOutput:
-        """Segment one picture."""
+        """Find the masks of one picture's prompts."""
 
 
 class SegmentImageHandler:
-    """Answers SegmentImage requests.
+    """Answers SegmentImage requests, and remembers the sizes of pictures that may be asked for again.
 
     Args:
-        engine: Segments.
-        pool: For masks.
-        reader: Reads masks within the limits.
-        max_prompts: In one request.
-        decode_picture: Makes ``uint8[H, W, 3]`` RGB of a picture, somewhere safe.
+        engine: Segments the pictures.
+        pool: Encodes and decodes masks.
+        parser: Reads masks within the limits.
+        max_prompts: Prompts in one request, at most.
+        decode_picture: Makes ``uint8[H, W, 3]`` RGB of a picture, in a sandbox.
     """
 
     def __init__(
         self,
         engine: SegmentingEngine,
         pool: MaskPool,
-        reader: RequestReader,
+        parser: RequestParser,
         *,
         max_prompts: int,
         decode_picture: DecodePicture,
     ) -> None:
         self._engine = engine
         self._pool = pool
-        self._reader = reader
+        self._parser = parser
         self._max_prompts = max_prompts
         self._decode_picture = decode_picture
         self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -69,12 +69,12 @@ class SegmentImageHandler:
 
         Args:
             request: From the client.
-            stream: Who asks, for fairness.
+            stream: Whose request it is; the engine takes turns between streams.
 
         Raises:
             InvalidArgument: A field is wrong.
-            NotFound: The model is not loaded, or the picture no longer held.
-            ResourceExhausted: Too many prompts, or a limit of pictures.
+            NotFound: The model is not loaded, or the server no longer has the picture.
+            ResourceExhausted: There are too many prompts, or the picture is beyond a limit.
             DataLoss: The picture is damaged.
         """
         model = self._model(request.model)
@@ -82,7 +82,7 @@ class SegmentImageHandler:
         self._check_count(len(request.prompts))
         masks = [self._encoded_mask(prompt, i) for i, prompt in enumerate(request.prompts)]
         for i, prompt in enumerate(request.prompts):
-            if masks[i] is None:  # the others wait for their masks; these need not wait for the picture
+            if masks[i] is None:  # a prompt without a mask can be checked before the picture is decoded
                 _prompt(prompt, i, None)
         pixels, (height, width) = await self._picture(request)
         _check_masks(len(masks) * (3 if request.multimask_output else 1), height, width)
@@ -116,24 +116,24 @@ class SegmentImageHandler:
 
     def _check_count(self, count: int) -> None:
         if count == 0:
-            raise InvalidArgument.of("prompts", "is empty; give at least one")
+            raise InvalidArgument.of("prompts", "is empty; send at least one")
         if count > self._max_prompts:
             raise ResourceExhausted(
-                f"{count} prompts in one request, at most max_objects = {self._max_prompts} are allowed"
+                f"the request has {count} prompts; send at most max_objects = {self._max_prompts} in one"
             )
 
     def _encoded_mask(self, prompt: image_pb2.SegmentPrompt, index: int) -> EncodedMask | None:
         if not prompt.HasField("mask"):
             return None
         try:
-            return self._reader.mask(prompt.mask)
+            return self._parser.mask(prompt.mask)
         except InvalidArgument as error:
             raise error.within(f"prompts[{index}]") from None
 
     async def _picture(
         self, request: image_pb2.SegmentImageRequest
     ) -> tuple[npt.NDArray[np.uint8] | None, tuple[int, int]]:
-        """The picture's pixels, None where the engine has it already, and its height and width."""
+        """The picture's pixels (None if the engine has the picture already), and its height and width."""
         source = request.WhichOneof("source")
         if source == "picture":
             picture = from_wire.picture(request.picture, "picture")
@@ -145,19 +145,22 @@ class SegmentImageHandler:
         if not request.image_id:
             raise InvalidArgument.of("source", "is not set; send a picture, or the image_id of an earlier response")
         if request.image_id not in self._sizes:
-            raise NotFound(f"the picture {request.image_id!r} is not held here (any longer); send the picture itself")
+            raise NotFound(
+                f"the server has no picture {request.image_id!r}, or not any longer; send the picture itself"
+            )
         return None, self._sizes[request.image_id]
 
     async def _complete(
         self, prompt: image_pb2.SegmentPrompt, index: int, mask: EncodedMask | None, height: int, width: int
     ) -> PicturePrompt:
-        """The prompt with its mask decoded, held against the picture's size before that costs memory."""
+        """The prompt with its mask decoded. The sizes are compared first, because decoding costs memory."""
         pixels = None
         if mask is not None:
             field = f"prompts[{index}].mask"
             if (mask.height, mask.width) != (height, width):
                 raise InvalidArgument.of(
-                    field, f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; they must be equal"
+                    field,
+                    f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; send one of the same size",
                 )
             try:
                 pixels = await self._pool.run(lambda: decode(mask))

@@ -1,4 +1,4 @@
-"""What a session needs of the engine and of video, so that either can be stood in for."""
+"""What a session needs of the engine and of video sources, as protocols, so that tests can replace both."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class TrackingEngine(Protocol):
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
-        """Loaded models by name."""
+        """The loaded models, by name."""
 
     @property
     def default_model(self) -> str:
-        """The one used where none is named."""
+        """Name of the model for sessions that name none."""
 
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
     ) -> MemoryBank:
-        """An empty memory for one object; freed when its last reference goes."""
+        """Make an empty memory for one object. It is freed with its last reference."""
 
     def load_bank(self, model: str, data: bytes) -> MemoryBank:
-        """A memory that was dumped; takes milliseconds, so not on the event loop."""
+        """Make a memory from a dump. It takes milliseconds: not for the event loop."""
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
-        """An empty memory for one object that is tracked on request."""
+    def new_history(self, model: str, file: TensorFile) -> History:
+        """Make an empty memory for one object that is tracked on request."""
 
     async def run(self, job: TrackingJob) -> FrameOutput:
-        """Do one operation on objects of one stream."""
+        """Do one operation on objects of one stream, and wait for its outcome."""
 
     async def forget(self, stream: str) -> None:
-        """Drop the stream's waiting jobs."""
+        """Drop the stream's jobs that wait. A job that runs goes on to its end."""
 
 
 class FrameSource(Protocol):
@@ -124,7 +124,7 @@ class PacketSource(FrameSource, Protocol):
 
 
 class Download(Protocol):
-    """A video file that the server fetches itself; see `masklet_server.fetching.download.Download`."""
+    """A video file that the server fetches itself; see `masklet_server.fetching.download.VideoDownload`."""
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Give the file's bytes as they arrive."""
@@ -133,7 +133,7 @@ class Download(Protocol):
 class SourceFactory(Protocol):
     """Makes sources, not yet entered, whose frames have the size that a model takes.
 
-    `masklet_server.rpc.source_factory.SandboxedSourceFactory` is one.
+    `masklet_server.video.sources.factory.SandboxedSourceFactory` is one.
     """
 
     def clip(self, image_size: int) -> ClipSource:

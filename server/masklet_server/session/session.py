@@ -119,7 +119,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """The session's state."""
+        """The state in which the session is."""
         return self._machine.state
 
     async def run(self, incoming: AsyncIterator[Event]) -> None:

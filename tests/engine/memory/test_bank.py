@@ -9,7 +9,8 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support.engine import HEIGHT, WIDTH, click, features, job, small_network

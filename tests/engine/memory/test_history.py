@@ -10,9 +10,10 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
+from masklet_server.engine.memory.tensor_file import StoredTensors, TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.batch import run_jobs
@@ -63,10 +64,10 @@ def state(memory: History) -> dict[str, object]:
         for name, tensor in entry.memory.tensors
     }
     for index in memory.prompted:
-        prompted = memory.waiting_prompt(index)
+        prompted = memory.prompted_frame(index)
         known[f"prompted {index}"] = (prompted.is_conditioning, prompted.top.sum().item())
     known["clicks"] = {index: coords.tolist() for index, (coords, _) in memory.clicks.items()}
-    known["tracked"] = dict(memory._tracked)
+    known["tracked"] = dict(memory.tracked)
     return known
 
 
@@ -85,7 +86,7 @@ def test_in_memory_is_what_the_next_step_reads_in_either_direction() -> None:
 
 
 def test_holding_little_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with a history that never puts anything away."""
+    """The same with a history that never moves anything to its file."""
 
     def play() -> list[np.ndarray]:
         memory, shown = seen(12), []
@@ -97,7 +98,7 @@ def test_holding_little_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         return shown
 
     ours = play()
-    monkeypatch.setattr(History, "_put_away", lambda self, frame_index, *, reverse: None)
+    monkeypatch.setattr(StoredTensors, "move_to_file", lambda self: None)
     for one, other in zip(ours, play(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -126,7 +127,7 @@ def _fail(self: History, frame_index: int, *, reverse: bool) -> None:
     raise RuntimeError("half-way")
 
 
-def test_a_full_shelf_fails_the_step_and_nothing_else() -> None:
+def test_a_full_file_fails_the_step_and_nothing_else() -> None:
     memory = history(max_bytes=300_000)
     on_request(memory, 0, click())
     index = 0
@@ -186,8 +187,8 @@ def test_conditioning_frames_have_a_bound() -> None:
     with pytest.raises(ResourceExhausted, match="prompts on 32 frames"):
         on_request(memory, 60, click(0, 0), track=False)
     assert memory.conditioning_frames == set(range(MAX_CONDITIONING_FRAMES))
-    one = memory.prompted[0].entry.small.get()["pointer"].nbytes
-    assert memory.nbytes < 2000 + one, "what waits is put away too"
+    one = memory.prompted[0].memory.small.get()["pointer"].nbytes
+    assert memory.nbytes < 2000 + one, "frames that are not consolidated move to the file too"
 
 
 def test_only_a_history_goes_backward_and_takes_prompts_back() -> None:

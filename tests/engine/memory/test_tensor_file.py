@@ -18,16 +18,16 @@ SIZE = 7 * 4 + 4 + 60 * 2 + 12 * 4
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_what_is_put_away_comes_back_bit_for_bit(inference: bool) -> None:
+def test_what_is_moved_to_the_file_comes_back_bit_for_bit(inference: bool) -> None:
     with torch.inference_mode(inference):
         parts = {name: tensor.clone() for name, tensor in PARTS.items()}
         parts["features"][0, 0, :3] = torch.tensor([float("nan"), float("inf"), -0.0])
-        kept = TensorFile(10_000).keep(parts)
-        assert (kept.nbytes, kept.is_away) == (SIZE, False)
-        kept.put_away()
-        assert (kept.nbytes, kept.is_away) == (0, True)
-        found = kept.get()
-        assert (kept.nbytes, kept.is_away) == (SIZE, False)
+        stored = TensorFile(10_000).add(parts)
+        assert (stored.nbytes, stored.is_in_memory) == (SIZE, True)
+        stored.move_to_file()
+        assert (stored.nbytes, stored.is_in_memory) == (0, False)
+        found = stored.get()
+        assert (stored.nbytes, stored.is_in_memory) == (SIZE, True)
     assert list(found) == list(parts)
     for name, tensor in parts.items():
         assert found[name] is not tensor
@@ -37,51 +37,51 @@ def test_what_is_put_away_comes_back_bit_for_bit(inference: bool) -> None:
 
 
 def test_nothing_is_written_twice() -> None:
-    shelf = TensorFile(10_000)
-    kept = shelf.keep(PARTS)
+    file = TensorFile(10_000)
+    stored = file.add(PARTS)
     for _ in range(3):
-        kept.put_away()
-        kept.put_away()
-        kept.get()
-    assert shelf.size == SIZE
+        stored.move_to_file()
+        stored.move_to_file()
+        stored.get()
+    assert file.size == SIZE
 
 
 def test_space_is_used_again() -> None:
-    shelf = TensorFile(2 * SIZE)
-    kept = [shelf.keep(PARTS), shelf.keep(PARTS)]
-    for one in kept:
-        one.put_away()
+    file = TensorFile(2 * SIZE)
+    stored = [file.add(PARTS), file.add(PARTS)]
+    for one in stored:
+        one.move_to_file()
     del one
-    assert shelf.size == 2 * SIZE
-    kept.pop()
-    again = shelf.keep({name: tensor + 1 for name, tensor in PARTS.items()})
-    again.put_away()
+    assert file.size == 2 * SIZE
+    stored.pop()
+    again = file.add({name: tensor + 1 for name, tensor in PARTS.items()})
+    again.move_to_file()
     assert torch.equal(again.get()["pointer"], PARTS["pointer"] + 1)
-    assert torch.equal(kept[0].get()["pointer"], PARTS["pointer"])
+    assert torch.equal(stored[0].get()["pointer"], PARTS["pointer"])
 
 
 def test_the_bound_is_named_and_nothing_is_lost_at_it() -> None:
-    shelf = TensorFile(SIZE)
-    first, second = shelf.keep(PARTS), shelf.keep(PARTS)
-    first.put_away()
+    file = TensorFile(SIZE)
+    first, second = file.add(PARTS), file.add(PARTS)
+    first.move_to_file()
     with pytest.raises(ResourceExhausted, match=f"max_history_bytes = {SIZE} bytes; remove_object and reset"):
-        second.put_away()
-    assert not second.is_away
+        second.move_to_file()
+    assert second.is_in_memory
     assert torch.equal(second.get()["pointer"], PARTS["pointer"])
     del first
-    second.put_away()
-    assert second.is_away
+    second.move_to_file()
+    assert not second.is_in_memory
 
 
 def test_a_full_disk_leaves_the_space_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = TensorFile(SIZE)
-    kept = shelf.keep(PARTS)
+    file = TensorFile(SIZE)
+    stored = file.add(PARTS)
     with monkeypatch.context() as patch:
         patch.setattr("masklet_server.scratch.os.pwrite", _full)
         with pytest.raises(ResourceExhausted, match="the server cannot hold the results of earlier frames"):
-            kept.put_away()
-    kept.put_away()
-    assert shelf.size == SIZE
+            stored.move_to_file()
+    stored.move_to_file()
+    assert file.size == SIZE
 
 
 def _full(*_: object) -> int:
@@ -91,8 +91,8 @@ def _full(*_: object) -> int:
 def test_no_garbage_collection_is_needed() -> None:
     gc.disable()
     try:
-        shelf = TensorFile(SIZE)
+        file = TensorFile(SIZE)
         for _ in range(5):
-            shelf.keep(PARTS).put_away()
+            file.add(PARTS).move_to_file()
     finally:
         gc.enable()

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.network.attention import Kernel, blocked, fused, unshifted
-from masklet_server.engine.network.memory_attention import ExactMemoryAttention, FastMemoryAttention
+from masklet_server.engine.network.memory_attention import AttentionKernels, ExactMemoryAttention, FastMemoryAttention
+from masklet_server.engine.network.placement import Placement
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 
 GRID = 4
-CPU = torch.device("cpu")
+DOUBLE = Placement(torch.device("cpu"), torch.float64)
 
 
 def module(model: str) -> MemoryAttention:
@@ -48,9 +49,7 @@ def test_both_arrangements_agree(
     attention = module(model)
     current, position, memory, memory_position, spatial = inputs(channels, batch, memories, pointers)
     exact = ExactMemoryAttention(attention, position)
-    fast = FastMemoryAttention(
-        attention, position, GRID, device=CPU, dtype=torch.float64, kernel=kernel, own_kernel=kernel
-    )
+    fast = FastMemoryAttention(attention, position, DOUBLE, AttentionKernels(kernel, kernel))
 
     with torch.inference_mode():
         expected = exact(exact.start(current), memory, memory_position, spatial)
@@ -64,9 +63,7 @@ def test_both_arrangements_agree(
 def test_the_memory_matters_to_the_comparison() -> None:
     attention = module("nano")
     current, position, memory, memory_position, spatial = inputs(128, 1, 2, 4)
-    fast = FastMemoryAttention(
-        attention, position, GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused
-    )
+    fast = FastMemoryAttention(attention, position, DOUBLE, AttentionKernels(fused, fused))
 
     with torch.inference_mode():
         one = fast(fast.start(current), memory, memory_position, spatial)
@@ -80,6 +77,4 @@ def test_another_configuration_is_refused() -> None:
     attention.layers[0].pos_enc_at_attn = True
 
     with pytest.raises(InvalidArgument, match="pos_enc_at_attn=True"):
-        FastMemoryAttention(
-            attention, torch.zeros(1, 1, 128), GRID, device=CPU, dtype=torch.float64, kernel=fused, own_kernel=fused
-        )
+        FastMemoryAttention(attention, torch.zeros(1, GRID * GRID, 128), DOUBLE, AttentionKernels(fused, fused))

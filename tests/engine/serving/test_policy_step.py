@@ -114,8 +114,8 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
     for kind in OTHERS:
         bank = banks[kind]
         assert bank.policy is not None
-        assert not set(bank.policy.kept) & set(HIDDEN)
-        assert min(bank.policy.kept) < HIDDEN.start - 1
+        assert not set(bank.policy.selected) & set(HIDDEN)
+        assert min(bank.policy.selected) < HIDDEN.start - 1
         assert all(memory.features is None for memory in bank.recent.values()), "held once, by the policy"
 
 
@@ -131,7 +131,7 @@ def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(poli
     side, width = small_network().grid_size, small_network().model.mem_dim
     memory, pointer = width * side * side * 2, small_network().model.hidden_dim * 4 + 4 + 4
     assert max(sizes) <= (1 + MAX_SELECTED + 1) * memory + 16 * pointer
-    assert bank.nbytes == (1 + len(bank.policy.kept)) * memory + 16 * pointer  # type: ignore[union-attr]
+    assert bank.nbytes == (1 + len(bank.policy.selected)) * memory + 16 * pointer  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("policy", OTHERS)
@@ -147,8 +147,8 @@ def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
             assert synthetic.iou(output.objects[0].mask, mask) > 0.99, (blob, index)
         assert bank.policy is not None
         assert alone.policy is not None
-        assert {i: kept.role for i, kept in bank.policy.kept.items()} == {
-            i: kept.role for i, kept in alone.policy.kept.items()
+        assert {i: kept.role for i, kept in bank.policy.selected.items()} == {
+            i: kept.role for i, kept in alone.policy.selected.items()
         }
     states = [str(bank.policy.to_json()) for bank in banks if bank.policy is not None]
     assert len(set(states)) == 2
@@ -228,14 +228,14 @@ def test_a_correction_is_remembered_as_the_policy_remembers(policy: MemoryPolicy
     apply_prompt(small_network(), Step(bank, frame, 7), click(0, 7), height=HEIGHT, width=WIDTH)
     track(small_network(), [Step(bank, features(8), 8)])
     assert bank.policy is not None
-    assert 7 in bank.policy.kept
+    assert 7 in bank.policy.selected
     assert bank.recent[7].features is None
     corrected = bank.recent[7]
     assert corrected.logits is not None
     expected = small_network().encode_memory(
         frame.top[None], corrected.logits[None], corrected.object_score[None], prompted=True
     )
-    torch.testing.assert_close(bank.policy.kept[7].features, expected[0])
+    torch.testing.assert_close(bank.policy.selected[7].features, expected[0])
 
 
 @pytest.mark.parametrize("policy", OTHERS)
@@ -247,4 +247,4 @@ def test_an_object_may_be_prompted_on_several_frames(policy: MemoryPolicy) -> No
     assert list(bank.conditioning) == [0, 4]
     assert attended(bank, 8).count(0) >= 2
     assert bank.policy is not None
-    assert 4 not in bank.policy.kept
+    assert 4 not in bank.policy.selected

@@ -16,19 +16,24 @@ from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFou
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
-from tests.session.automatic.test_corrections import (
-    PICTURE,
+from masklet_server.video.picture import Picture
+from tests.support.fakes import FakeBank, FakeClip, is_tracking
+from tests.support.session import (
+    Talk,
     ack,
     at,
+    click,
     finish,
+    ids,
     known_corrections,
     lines,
     prompted,
+    talk,
+    video,
     violations,
 )
-from tests.support.fakes import FakeBank, FakeClip, is_tracking
-from tests.support.session import Talk, click, ids, talk, video
 
+PICTURE = events.NextPicture(Picture("encoded", b"\x01"))
 # The session waits for the client's acks before it ends, so that all frames can be corrected.
 PATIENT = events.Configure(correction_window=3)
 # Of the server: banks are put away so often.

@@ -9,15 +9,14 @@ import pytest
 
 from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.rpc import to_wire
-from masklet_server.rpc.from_wire import RequestReader
+from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.session import events, replies
-from masklet_server.session.events import ClearPrompts, Propagate, Propagation, RemoveObject, Reset
+from masklet_server.session.events import ClearPrompts, Propagate, RemoveObject, Reset
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.replies import Answer
 from masklet_server.video.limits import VideoLimits
-from tests.support.session import click, talk, video
+from tests.support.session import ON_REQUEST, click, talk, video
 
-ON_REQUEST = events.Configure(propagation=Propagation.ON_REQUEST)
 N = TypeVar("N", bound=events.Numbered)
 
 
@@ -88,7 +87,7 @@ async def test_a_request_too_many_is_refused_by_its_number() -> None:
     ids=["prompt", "unreadable", "remove_object", "clear_prompts", "propagate", "reset"],
 )
 def test_numbers_come_from_the_wire(request_: tracking_pb2.TrackRequest) -> None:
-    reader = RequestReader(SessionLimits(), VideoLimits())
+    reader = RequestParser(SessionLimits(), VideoLimits())
     for request_id in (0, 2**40):
         request_.request_id = request_id
         event = reader.event(request_)

@@ -1,53 +1,51 @@
-"""What one object keeps of its past: SAM 2's memory, in constant space.
+"""What one object remembers while it is tracked forward: SAM 2's memory, in constant space.
 
-`SAM2VideoPredictor` keeps every frame's output for ever and reads a few of them. A bank keeps those few, which are
+`SAM2VideoPredictor` keeps every frame's output for ever, and reads a few of them. A bank keeps only those few:
 
-1. of every conditioning frame (one that was prompted before it was tracked): its memory and its pointer;
-2. of the last 6 tracked frames (`num_maskmem` - 1): their memories;
-3. of the last 15 (`max_obj_ptrs_in_encoder` - 1): their object pointers;
-4. from which frame to which the object was tracked, which tells a new conditioning frame from a correction;
-5. of the last `correction_window` frames, as long again, so that they can be corrected: logits and clicks too.
+1. the memory and the pointer of every conditioning frame (a frame that was prompted before it was tracked);
+2. the memories of the last 6 tracked frames (`num_maskmem` - 1);
+3. the object pointers of the last 15 tracked frames (`max_obj_ptrs_in_encoder` - 1);
+4. the first and the last tracked frame, which tell a new conditioning frame from a correction;
+5. all of this for `correction_window` frames more, with their logits and clicks, so that they can be corrected.
 
-Everything here is forward in time. A bank dumps to bytes and goes on elsewhere with the same masks.
+A bank goes forward in time only. It can be dumped to bytes; when it is loaded, it goes on with the same masks.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from masklet_server.engine.memory.object_memory import Memory, Prompted
+from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.engine.memory.bank_format import BankContents, read_bank, write_bank
+from masklet_server.engine.memory.object_memory import (
+    NUM_RECENT_MEMORIES,
+    NUM_RECENT_POINTERS,
+    FrameMemory,
+    PromptedFrame,
+    check_conditioning_frames,
+)
 from masklet_server.engine.memory.policies import MemoryPolicy, Policy, new_policy
-
-NUM_RECENT_MEMORIES = 6
-NUM_RECENT_POINTERS = 15
-# Each costs as much attention as a recent frame, for ever; SAM 2 was trained with at most 8 prompted frames in 8.
-MAX_CONDITIONING_FRAMES = 32
-_FORMAT = "masklet-bank-1"
 
 
 class MemoryBank:
     """The memory of one object.
 
-    Not safe to be used from several threads: once handed to the engine, only the engine's thread changes it.
+    Not safe for use from several threads: when a job is given to the engine, only the engine's thread changes the bank.
 
     Args:
-        model: Name of the model that makes its memories; a dump loads only for the same model.
+        model: Name of the model that makes the memories; a dump can be loaded for the same model only.
         correction_window: How many of the last tracked frames can still be corrected.
-        memory_policy: Which tracked frames are remembered; another one than SAM 2's holds their memories itself.
+        memory_policy: Which tracked frames are remembered. A policy other than SAM 2's holds their memories itself.
 
     Attributes:
-        keeps_prompts: All that was ever said of the object stays: clicks, and the logits of conditioning frames. So
-            frames can be corrected once the bank is brought back to them; see `masklet_server.engine.memory.snapshots`.
+        keeps_prompts: Clicks, and the logits of conditioning frames, are never freed. The object's frames can then be
+            corrected after a snapshot is loaded; see `masklet_server.engine.memory.snapshots`.
     """
 
     def __init__(
@@ -60,12 +58,12 @@ class MemoryBank:
         self.keeps_prompts = False
         self.first_frame: int | None = None
         self.last_frame: int | None = None
-        self.conditioning: dict[int, Memory] = {}
-        self.recent: dict[int, Memory] = {}
-        self.prompted: dict[int, Prompted] = {}
+        self.conditioning: dict[int, FrameMemory] = {}
+        self.recent: dict[int, FrameMemory] = {}
+        self.prompted: dict[int, PromptedFrame] = {}
         self.clicks: dict[int, tuple[Tensor, Tensor]] = {}
 
-    # What was tracked.
+    # What was tracked
 
     def was_tracked(self, frame_index: int) -> bool:
         """Whether the frame lies between the first and the last tracked one."""
@@ -74,14 +72,14 @@ class MemoryBank:
         return self.first_frame <= frame_index <= self.last_frame
 
     def was_tracked_backward(self, frame_index: int) -> bool:
-        """Never: a bank knows what was before, and nothing of what comes after."""
+        """Always False: a bank goes forward only."""
         return False
 
     def check_next(self, frame_index: int, *, reverse: bool = False) -> None:
-        """Make sure that no frame is skipped and none is tracked twice.
+        """Make sure that no frame is skipped and that none is tracked twice.
 
         Raises:
-            FailedPrecondition: The frame does not follow the last one, or nothing was prompted yet.
+            FailedPrecondition: The frame does not follow the last tracked one, or the object has no prompt yet.
         """
         if reverse:
             raise FailedPrecondition("a memory bank goes forward in time only")
@@ -93,16 +91,16 @@ class MemoryBank:
             )
 
     def advance(self, frame_index: int, *, reverse: bool = False) -> None:
-        """The frame has been tracked: drop what no later step, show or correction can ask for."""
+        """Note that the frame has been tracked, and drop what no later step or correction needs."""
         if self.first_frame is None:
             self.first_frame = frame_index
         self.last_frame = frame_index
         self._trim(frame_index)
 
     def keep(self, correction_window: int) -> None:
-        """Let only so many of the last tracked frames be corrected, and drop what that needs no longer.
+        """Set how many of the last tracked frames can be corrected, and drop what only earlier frames need.
 
-        A wider window than before holds for frames that are still to be tracked.
+        A window that is wider than before applies to frames that are tracked from now on.
         """
         self.correction_window = correction_window
         if self.last_frame is not None:
@@ -130,8 +128,8 @@ class MemoryBank:
     def rewind(self, frame_index: int) -> None:
         """Forget what was tracked after the frame, so that the next step tracks the frame after it again.
 
-        Conditioning frames stay: a prompt is not undone by tracking anew. A frame before the object's first one, or the
-        first one of all, may be gone back to once it is prompted: such a frame needs no step of its own.
+        Conditioning frames stay: tracking again does not take back a prompt. A frame before the first tracked one, or
+        any frame if none was tracked, is possible too if it is prompted: such a frame needs no step of its own.
 
         Raises:
             InvalidArgument: The frame lies outside the correction window.
@@ -147,14 +145,14 @@ class MemoryBank:
             self.policy.rewind(frame_index)
 
     def learn_prompts(self, later: MemoryBank) -> None:
-        """Take over what was said of the object by the time of a later state: what rewinding from there would keep.
+        """Take over the prompts of a later state of the same object: exactly what that state keeps when it rewinds.
 
-        Both must keep their prompts.
+        Both banks must have `keeps_prompts`.
         """
         self.conditioning, self.clicks = dict(later.conditioning), dict(later.clicks)
 
     def check_correctable(self, frame_index: int) -> None:
-        """Make sure that everything a correction on the frame needs is still here.
+        """Make sure that the bank still has everything that a correction on the frame needs.
 
         Raises:
             InvalidArgument: The frame lies outside the correction window.
@@ -163,11 +161,11 @@ class MemoryBank:
         if last is None or not self.was_tracked(frame_index) or frame_index <= last - self.correction_window:
             raise InvalidArgument.of(
                 "frame_index",
-                f"frame {frame_index} is not among the last {self.correction_window} tracked frames (up to {last}), "
-                "which are those that can be corrected",
+                f"is {frame_index}; only the last {self.correction_window} tracked frames, up to frame {last}, can be "
+                "corrected",
             )
 
-    # What a step reads.
+    # What a step reads
 
     def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
         """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features."""
@@ -189,72 +187,72 @@ class MemoryBank:
                 chosen.append((distance, memory.pointer))
         return chosen
 
-    def conditioned(self, frame_index: int) -> Memory | None:
-        """What a conditioning frame is remembered by; None for any other frame."""
+    def conditioning_memory(self, frame_index: int) -> FrameMemory | None:
+        """The memory of a conditioning frame; None for any other frame."""
         return self.conditioning.get(frame_index)
 
-    def found(self, frame_index: int) -> Memory | None:
-        """What is known of the object on the frame, prompted or tracked."""
+    def outcome(self, frame_index: int) -> FrameMemory | None:
+        """What is known of the object on the frame, prompted or tracked; None if nothing is."""
         if (prompted := self.prompted.get(frame_index)) is not None:
             return prompted.memory
         return self.conditioning.get(frame_index) or self.recent.get(frame_index)
 
     def last_logits(self, frame_index: int) -> Tensor | None:
-        """Logits ``float32[1, 4h, 4w]`` of the frame so far, to go on from with further clicks, or None."""
-        memory = self.found(frame_index)
+        """Logits ``float32[1, 4h, 4w]`` that further clicks on the frame refine, or None."""
+        memory = self.outcome(frame_index)
         return None if memory is None else memory.logits
 
-    def waiting(self) -> list[int]:
-        """Prompted frames whose memories are still to be encoded, corrections first as upstream does it."""
+    def frames_to_consolidate(self) -> list[int]:
+        """PromptedFrame frames without an encoded memory: corrections first, as upstream does it."""
         return sorted(self.prompted, key=lambda index: self.prompted[index].is_conditioning)
 
-    def waiting_prompt(self, frame_index: int) -> Prompted:
-        """One of them."""
+    def prompted_frame(self, frame_index: int) -> PromptedFrame:
+        """One of the frames that are not consolidated yet."""
         return self.prompted[frame_index]
 
-    # What a step writes.
+    # What a step writes
 
-    def add_prompted(self, frame_index: int, prompted: Prompted) -> None:
+    def add_prompted(self, frame_index: int, prompted: PromptedFrame) -> None:
         """Note the outcome of a prompt; its memory is encoded when tracking goes on.
 
         Raises:
-            ResourceExhausted: The object has as many conditioning frames as are allowed.
+            ResourceExhausted: The object has `MAX_CONDITIONING_FRAMES` already.
         """
         known = frame_index in self.conditioning or frame_index in self.prompted
         if prompted.is_conditioning and not known:
-            check_room(len(self.conditioning) + sum(p.is_conditioning for p in self.prompted.values()))
+            check_conditioning_frames(len(self.conditioning) + sum(p.is_conditioning for p in self.prompted.values()))
         self.prompted[frame_index] = prompted
 
     def clear_prompts(self, frame_index: int) -> None:
-        """Not possible: what was tracked from the prompt has been forgotten."""
-        raise FailedPrecondition("a memory bank takes no prompt back")
+        """Not possible, because a bank forgets what was tracked from the prompt; raises FailedPrecondition."""
+        raise FailedPrecondition("a memory bank takes no prompt back; use a history")
 
-    def consolidate(self, frame_index: int, memory: Memory) -> None:
-        """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
+    def consolidate(self, frame_index: int, memory: FrameMemory) -> None:
+        """Remember a prompted frame; a correction on a conditioning frame is dropped, as upstream does."""
         prompted = self.prompted.pop(frame_index)
         if prompted.is_conditioning:
             self.conditioning[frame_index] = memory
             self.recent.pop(frame_index, None)
         if self.policy is not None:
             correction = None if prompted.is_conditioning else memory.features
-            self.policy.prompted(frame_index, _shown(memory), correction)
+            self.policy.note_prompt(frame_index, _shown(memory), correction)
             memory = memory if prompted.is_conditioning else dataclasses.replace(memory, features=None)
         if not prompted.is_conditioning and frame_index not in self.conditioning:
             self.recent[frame_index] = memory
 
-    def remember(self, frame_index: int, memory: Memory) -> None:
-        """Note what was found on a frame without a prompt."""
+    def remember(self, frame_index: int, memory: FrameMemory) -> None:
+        """Note the outcome of tracking a frame without a prompt."""
         if self.policy is not None and memory.features is not None:
-            self.policy.keep(frame_index, memory.features)
+            self.policy.remember(frame_index, memory.features)
             memory = dataclasses.replace(memory, features=None)
         self.recent[frame_index] = memory
 
-    # All of it.
+    # Copies, dumps and sizes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors held, views counted by what they show."""
-        # Lists, because another thread may ask while a step changes the books.
+        """Bytes of all tensors; a view counts as large as it looks. Any thread may ask."""
+        # Lists, because a step may change the dictionaries at the same time.
         prompted, clicks = list(self.prompted.values()), list(self.clicks.values())
         memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in prompted)]
         total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
@@ -264,95 +262,54 @@ class MemoryBank:
 
     @property
     def correction_nbytes(self) -> int:
-        """Bytes of those that are held only so that frames can be corrected."""
-        least = self.copy()
-        least.keep(0)
-        return self.nbytes - least.nbytes
+        """Bytes that are kept only so that frames can be corrected."""
+        smallest = self.copy()
+        smallest.keep(0)
+        return self.nbytes - smallest.nbytes
 
     def copy(self) -> MemoryBank:
-        """A bank that shares the tensors (which nothing changes in place) and not the books."""
+        """A bank with its own dictionaries that shares the tensors, which never change in place."""
         twin = MemoryBank(self.model, correction_window=self.correction_window, memory_policy=self.memory_policy)
         twin.keeps_prompts = self.keeps_prompts
         twin.restore(self)
         return twin
 
     def restore(self, other: MemoryBank) -> None:
-        """Become what `other` is: undoes a step that failed half-way."""
+        """Take over the state of a copy: this undoes a step that failed."""
         self.first_frame, self.last_frame = other.first_frame, other.last_frame
         self.conditioning, self.recent = dict(other.conditioning), dict(other.recent)
         self.prompted, self.clicks = dict(other.prompted), dict(other.clicks)
         self.policy = None if other.policy is None else other.policy.copy()
 
     def dump(self) -> bytes:
-        """The bank as a safetensors file, with prompts that wait for the next step."""
-        prompted = {index: prompted.memory for index, prompted in self.prompted.items()}
-        tensors = {
-            f"{kind}.{index}.{name}": tensor.contiguous().cpu()
-            for kind, memories in (
-                ("conditioning", self.conditioning),
-                ("recent", self.recent),
-                ("prompted", prompted),
-            )
-            for index, memory in memories.items()
-            for name, tensor in memory.tensors
-        }
-        tensors |= {f"top.{index}.top": one.top.contiguous().cpu() for index, one in self.prompted.items()}
-        for index, (coords, labels) in self.clicks.items():
-            tensors[f"clicks.{index}.coords"], tensors[f"clicks.{index}.labels"] = coords.cpu(), labels.cpu()
-        if self.policy is not None:
-            tensors |= {f"policy.{index}.features": tensor.contiguous().cpu() for index, tensor in self.policy.tensors}
+        """The bank as bytes, with prompts that are not consolidated yet; `load` reads them."""
         state = {
-            "format": _FORMAT,
             "model": self.model,
             "correction_window": self.correction_window,
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
-            "conditioning": list(self.conditioning),  # in the order of prompting, which safetensors would sort
-            "prompted": [[index, one.is_conditioning] for index, one in self.prompted.items()],
             "keeps_prompts": self.keeps_prompts,
             "policy": None if self.policy is None else self.policy.to_json(),
         }
-        # One entry, because safetensors writes several in an order that changes from run to run.
-        return safetensors.torch.save(tensors, metadata={"bank": json.dumps(state)})
+        selected = {} if self.policy is None else dict(self.policy.tensors)
+        return write_bank(BankContents(state, self.conditioning, self.recent, self.prompted, self.clicks, selected))
 
     @classmethod
     def load(cls, data: bytes, *, model: str, device: torch.device | str = "cpu") -> MemoryBank:
-        """A bank from `dump`'s bytes.
+        """A bank from the bytes that `dump` gave.
 
         Raises:
-            InvalidArgument: These are not a bank's bytes, or it belongs to another model.
+            InvalidArgument: These are not a bank's bytes, or the bank belongs to another model.
         """
-        try:
-            state = _read_state(data)
-            tensors = safetensors.torch.load(data)
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InvalidArgument.of("bank", f"is not a dumped memory bank: {error}") from error
-        if state["format"] != _FORMAT:
-            raise InvalidArgument.of("bank", f"has the format {state['format']!r}, this version reads {_FORMAT!r}")
-        if state["model"] != model:
-            raise InvalidArgument.of("bank", f"was made by the model {state['model']!r}, not by {model!r}")
-        policy = state.get("policy") or {"kind": "SAM2"}  # banks of before there were policies lack it
-        if policy["kind"] not in MemoryPolicy.__members__:
-            raise InvalidArgument.of("bank", f"has the memory policy {policy['kind']!r}, which this version lacks")
-        memory_policy = MemoryPolicy[policy["kind"]]
-        bank = cls(model, correction_window=state["correction_window"], memory_policy=memory_policy)
-        bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
-        parts: dict[tuple[str, int], dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            kind, index, name = key.split(".")
-            parts.setdefault((kind, int(index)), {})[name] = tensor.to(device)
-        bank.conditioning = {i: Memory(**parts["conditioning", i]) for i in state["conditioning"]}
-        bank.prompted = {
-            i: Prompted(Memory(**parts["prompted", i]), parts["top", i]["top"], is_conditioning)
-            for i, is_conditioning in state.get("prompted", [])
-        }
+        contents = read_bank(data, model=model, device=device)
+        state = contents.state
+        bank = cls(model, correction_window=state["correction_window"], memory_policy=contents.memory_policy)
         bank.keeps_prompts = state.get("keeps_prompts", False)
-        in_order = sorted(parts.items())  # safetensors' own is another one each time
-        bank.recent = {i: Memory(**part) for (kind, i), part in in_order if kind == "recent"}
-        bank.clicks = {i: (part["coords"], part["labels"]) for (kind, i), part in in_order if kind == "clicks"}
+        bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
+        bank.conditioning, bank.recent = contents.conditioning, contents.recent
+        bank.prompted, bank.clicks = contents.prompted, contents.clicks
         if bank.policy is not None:
-            kept = {i: part["features"] for (kind, i), part in parts.items() if kind == "policy"}
-            bank.policy.load(policy, kept)
+            bank.policy.load(contents.policy_state, contents.selected)
         return bank
 
     def __repr__(self) -> str:
@@ -362,33 +319,8 @@ class MemoryBank:
         )
 
 
-def check_room(conditioning_frames: int) -> None:
-    """Make sure that an object with so many conditioning frames may have another one.
-
-    Raises:
-        ResourceExhausted: It has as many as are allowed.
-    """
-    if conditioning_frames >= MAX_CONDITIONING_FRAMES:
-        raise ResourceExhausted(
-            f"the object has prompts on {MAX_CONDITIONING_FRAMES} frames, the most allowed; "
-            "remove it and prompt it again on this frame to go on"
-        )
-
-
-def _shown(memory: Memory) -> npt.NDArray[np.bool_]:
+def _shown(memory: FrameMemory) -> npt.NDArray[np.bool_]:
     """``bool[4h, 4w]``, the mask of a memory that has its logits."""
     assert memory.logits is not None
     mask: npt.NDArray[np.bool_] = (memory.logits[0] > 0).cpu().numpy()
     return mask
-
-
-def _read_state(data: bytes) -> dict[str, Any]:
-    """What `dump` wrote beside the tensors: safetensors.torch.load leaves it out."""
-    length = int.from_bytes(data[:8], "little")
-    if not 0 < length <= len(data) - 8:
-        raise ValueError("the header is cut off")
-    header = json.loads(data[8 : 8 + length])
-    state = json.loads(header["__metadata__"]["bank"])
-    if not isinstance(state, dict):
-        raise TypeError("the header holds no state")
-    return state

@@ -1,10 +1,11 @@
-"""What one object keeps where tracking is asked for frame by frame, in either direction: SAM 2's memory, all of it.
+"""What one object remembers where a client asks for tracking frame by frame, in either direction: everything.
 
-`SAM2VideoPredictor` keeps every frame's output for ever, so that it can be corrected, tracked again and read from
-either side. A history keeps as much, in the same order, but holds in memory only what the next step reads; the rest
-lies in a `TensorFile`. Upstream's names: `conditioning` and `recent` are `cond_frame_outputs` and
-`non_cond_frame_outputs`, `prompted` is `temp_output_dict_per_obj`, `clicks` is `point_inputs_per_obj`, and `_tracked`
-is `frames_tracked_per_obj`.
+`SAM2VideoPredictor` keeps every frame's output for ever, so that frames can be corrected, tracked again, and read from
+either side. A history keeps as much, in the same order. In memory it holds only what the next step reads; the rest is
+in a `TensorFile`.
+
+Upstream's names: `conditioning` and `recent` are `cond_frame_outputs` and `non_cond_frame_outputs`, `prompted` is
+`temp_output_dict_per_obj`, `clicks` is `point_inputs_per_obj`, and `tracked` is `frames_tracked_per_obj`.
 """
 
 from __future__ import annotations
@@ -16,100 +17,114 @@ from typing import Any
 from torch import Tensor
 
 from masklet.errors import FailedPrecondition
-from masklet_server.engine.memory.bank import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS, check_room
-from masklet_server.engine.memory.object_memory import Memory, Prompted
+from masklet_server.engine.memory.object_memory import (
+    NUM_RECENT_MEMORIES,
+    NUM_RECENT_POINTERS,
+    FrameMemory,
+    PromptedFrame,
+    check_conditioning_frames,
+)
 from masklet_server.engine.memory.policies import MemoryPolicy, Policy
-from masklet_server.engine.memory.tensor_file import Kept, TensorFile
+from masklet_server.engine.memory.tensor_file import StoredTensors, TensorFile
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry:
-    """A `Memory` in parts that are put away at different times.
+class StoredFrameMemory:
+    """A `FrameMemory` in three parts, which move to the file at different times.
 
     Attributes:
         small: Pointer and scores.
-        features: None where the memory is still to be encoded.
-        logits: To show the frame, and to correct it.
+        features: None if the memory is not encoded yet.
+        logits: For showing and correcting the frame.
     """
 
-    small: Kept
-    features: Kept | None
-    logits: Kept
+    small: StoredTensors
+    features: StoredTensors | None
+    logits: StoredTensors
 
     @property
-    def parts(self) -> Iterator[Kept]:
-        """All of them."""
+    def parts(self) -> Iterator[StoredTensors]:
+        """The parts that there are."""
         yield self.small
         yield self.logits
         if self.features is not None:
             yield self.features
 
     @property
-    def memory(self) -> Memory:
-        """The whole."""
+    def memory(self) -> FrameMemory:
+        """The three parts together; they are read from the file if necessary."""
         features = {} if self.features is None else self.features.get()
-        return Memory(**self.small.get(), **features, **self.logits.get())
+        return FrameMemory(**self.small.get(), **features, **self.logits.get())
 
-    def keep_near(self, *, pointer: bool, features: bool) -> None:
-        """Put away what is not said to be needed soon; logits never are."""
-        self.logits.put_away()
+    def keep_in_memory(self, *, pointer: bool, features: bool) -> None:
+        """Move everything else to the file; logits are never kept."""
+        self.logits.move_to_file()
         if not pointer:
-            self.small.put_away()
+            self.small.move_to_file()
         if self.features is not None and not features:
-            self.features.put_away()
+            self.features.move_to_file()
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
-    """A `Prompted`, put away."""
+class StoredPromptedFrame:
+    """A `PromptedFrame` whose tensors can move to the file.
 
-    entry: _Entry
-    top: Kept
+    Attributes:
+        memory: What the prompt gave, without features.
+        top: The frame's features.
+        is_conditioning: False for a correction on a frame that was tracked before.
+    """
+
+    memory: StoredFrameMemory
+    top: StoredTensors
     is_conditioning: bool
 
 
 class History:
     """The memory of one object on every frame.
 
-    Not safe to be used from several threads: once handed to the engine, only the engine's thread changes it.
+    Not safe for use from several threads: when a job is given to the engine, only the engine's thread changes it.
 
     Args:
-        model: Name of the model that makes its memories.
-        shelf: Takes what is not needed soon.
+        model: Name of the model that makes the memories.
+        file: Stores what the next step does not read.
+
+    Attributes:
+        tracked: By tracked frame, whether it was last tracked backward in time.
     """
 
-    def __init__(self, model: str, shelf: TensorFile) -> None:
+    def __init__(self, model: str, file: TensorFile) -> None:
         self.model = model
         self.memory_policy = MemoryPolicy.SAM2
         self.policy: Policy[Any] | None = None
-        self.shelf = shelf
-        self.conditioning: dict[int, _Entry] = {}
-        self.recent: dict[int, _Entry] = {}
-        self.prompted: dict[int, _Waiting] = {}
+        self.file = file
+        self.conditioning: dict[int, StoredFrameMemory] = {}
+        self.recent: dict[int, StoredFrameMemory] = {}
+        self.prompted: dict[int, StoredPromptedFrame] = {}
         self.clicks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._tracked: dict[int, bool] = {}
-        self._near: set[int] = set()
+        self.tracked: dict[int, bool] = {}
+        self._in_memory: set[int] = set()
 
-    # What was tracked.
+    # What was tracked
 
     @property
     def conditioning_frames(self) -> set[int]:
         """Frames that were prompted before they were tracked."""
-        return {*self.conditioning, *(i for i, waiting in self.prompted.items() if waiting.is_conditioning)}
+        return {*self.conditioning, *(i for i, prompted in self.prompted.items() if prompted.is_conditioning)}
 
     def was_tracked(self, frame_index: int) -> bool:
         """Whether the frame was tracked, so that a prompt on it is a correction."""
-        return frame_index in self._tracked
+        return frame_index in self.tracked
 
     def was_tracked_backward(self, frame_index: int) -> bool:
-        """Whether a tracked frame was tracked backwards in time, when last."""
-        return self._tracked[frame_index]
+        """Whether a tracked frame was last tracked backward in time."""
+        return self.tracked[frame_index]
 
     def check_correctable(self, frame_index: int) -> None:
-        """Every frame is."""
+        """Every frame can be corrected, so this never raises."""
 
     def check_next(self, frame_index: int, *, reverse: bool = False) -> None:
-        """Any frame may be tracked next, once something was prompted.
+        """Make sure that the object has a prompt; any frame may be tracked next.
 
         Raises:
             FailedPrecondition: The object has no conditioning frame.
@@ -118,31 +133,31 @@ class History:
             raise FailedPrecondition("the object has no prompt, so there is nothing to track")
 
     def advance(self, frame_index: int, *, reverse: bool = False) -> None:
-        """The frame has been tracked: put away what the next step in this direction does not read."""
-        self._tracked[frame_index] = reverse
-        self._put_away(frame_index, reverse=reverse)
+        """Note that the frame has been tracked; move to the file what the next step in this direction does not read."""
+        self.tracked[frame_index] = reverse
+        self._move_to_file(frame_index, reverse=reverse)
 
     def clear_prompts(self, frame_index: int) -> None:
-        """Take back what was prompted on the frame; what was found there stays (`clear_all_prompts_in_frame`)."""
+        """Take back the prompts on the frame; its mask stays (`clear_all_prompts_in_frame`)."""
         self.clicks.pop(frame_index, None)
         self.prompted.pop(frame_index, None)
         if (entry := self.conditioning.pop(frame_index, None)) is not None:
             self.recent[frame_index] = entry
-            self._near.add(frame_index)
-            self._tracked.pop(frame_index, None)
+            self._in_memory.add(frame_index)
+            self.tracked.pop(frame_index, None)
 
-    # What a step reads.
+    # What a step reads
 
     def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
         """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features.
 
         Raises:
-            FailedPrecondition: There is no conditioning frame, which upstream asserts.
+            FailedPrecondition: There is no conditioning frame; upstream asserts that there is one.
         """
         if not self.conditioning:
             raise FailedPrecondition(
                 f"frame {frame_index} was tracked, and the prompts that it was tracked from are cleared; prompt the "
-                "object on a frame that was not tracked, or remove it and prompt it anew"
+                "object on a frame that was not tracked, or remove the object and prompt it again"
             )
         chosen = [(0, entry.features) for entry in self.conditioning.values()]
         for age in range(NUM_RECENT_MEMORIES, 0, -1):
@@ -162,122 +177,125 @@ class History:
                 chosen.append((distance, entry))
         return [(distance, entry.small.get()["pointer"]) for distance, entry in chosen]
 
-    def _before(self, frame_index: int, distance: int, *, reverse: bool) -> _Entry | None:
+    def _before(self, frame_index: int, distance: int, *, reverse: bool) -> StoredFrameMemory | None:
         index = frame_index + distance if reverse else frame_index - distance
         return self._recent(index)
 
-    def _recent(self, frame_index: int) -> _Entry | None:
+    def _recent(self, frame_index: int) -> StoredFrameMemory | None:
         if (entry := self.recent.get(frame_index)) is not None:
-            self._near.add(frame_index)  # it may come back into memory
+            self._in_memory.add(frame_index)  # reading brings it back into memory
         return entry
 
-    def conditioned(self, frame_index: int) -> Memory | None:
-        """What a conditioning frame is remembered by, with its logits; None for any other frame."""
+    def conditioning_memory(self, frame_index: int) -> FrameMemory | None:
+        """The memory of a conditioning frame, with its logits; None for any other frame."""
         entry = self.conditioning.get(frame_index)
         return None if entry is None else entry.memory
 
     def last_logits(self, frame_index: int) -> Tensor | None:
-        """Logits ``float32[1, 4h, 4w]`` of the frame so far, to go on from with further clicks, or None."""
-        memory = self.found(frame_index)
+        """Logits ``float32[1, 4h, 4w]`` that further clicks on the frame refine, or None."""
+        memory = self.outcome(frame_index)
         return None if memory is None else memory.logits
 
-    def found(self, frame_index: int) -> Memory | None:
-        """What is known of the object on the frame, prompted or tracked."""
-        if (waiting := self.prompted.get(frame_index)) is not None:
-            return waiting.entry.memory
+    def outcome(self, frame_index: int) -> FrameMemory | None:
+        """What is known of the object on the frame, prompted or tracked; None if nothing is."""
+        if (prompted := self.prompted.get(frame_index)) is not None:
+            return prompted.memory.memory
         entry = self.conditioning.get(frame_index) or self._recent(frame_index)
         return None if entry is None else entry.memory
 
-    def waiting(self) -> list[int]:
-        """Prompted frames whose memories are still to be encoded, corrections first as upstream does it."""
+    def frames_to_consolidate(self) -> list[int]:
+        """PromptedFrame frames without an encoded memory: corrections first, as upstream does it."""
         return sorted(self.prompted, key=lambda index: self.prompted[index].is_conditioning)
 
-    def waiting_prompt(self, frame_index: int) -> Prompted:
-        """One of them."""
-        waiting = self.prompted[frame_index]
-        return Prompted(waiting.entry.memory, waiting.top.get()["top"], waiting.is_conditioning)
+    def prompted_frame(self, frame_index: int) -> PromptedFrame:
+        """One of the frames that are not consolidated yet."""
+        prompted = self.prompted[frame_index]
+        return PromptedFrame(prompted.memory.memory, prompted.top.get()["top"], prompted.is_conditioning)
 
-    # What a step writes.
+    # What a step writes
 
-    def add_prompted(self, frame_index: int, prompted: Prompted) -> None:
+    def add_prompted(self, frame_index: int, prompted: PromptedFrame) -> None:
         """Note the outcome of a prompt; its memory is encoded when tracking goes on.
 
         Raises:
-            ResourceExhausted: The object has as many conditioning frames as are allowed, or the shelf is full.
+            ResourceExhausted: The object has `MAX_CONDITIONING_FRAMES` already, or the file is full.
         """
         frames = self.conditioning_frames
         if prompted.is_conditioning and frame_index not in frames:
-            check_room(len(frames))
-        self.prompted[frame_index] = _Waiting(
-            self._entry(prompted.memory), self.shelf.keep({"top": prompted.top}), prompted.is_conditioning
+            check_conditioning_frames(len(frames))
+        self.prompted[frame_index] = StoredPromptedFrame(
+            self._stored(prompted.memory), self.file.add({"top": prompted.top}), prompted.is_conditioning
         )
-        self._put_away(frame_index, reverse=False)
+        self._move_to_file(frame_index, reverse=False)
 
-    def consolidate(self, frame_index: int, memory: Memory) -> None:
-        """Turn a prompted frame into a remembered one; a correction on a conditioning frame is dropped, as upstream."""
+    def consolidate(self, frame_index: int, memory: FrameMemory) -> None:
+        """Remember a prompted frame; a correction on a conditioning frame is dropped, as upstream does."""
         if self.prompted.pop(frame_index).is_conditioning:
-            self.conditioning[frame_index] = self._entry(memory)
+            self.conditioning[frame_index] = self._stored(memory)
             self.recent.pop(frame_index, None)
         elif frame_index not in self.conditioning:
             self.remember(frame_index, memory)
 
-    def remember(self, frame_index: int, memory: Memory) -> None:
-        """Note what was found on a frame without a prompt."""
-        self.recent[frame_index] = self._entry(memory)
-        self._near.add(frame_index)
+    def remember(self, frame_index: int, memory: FrameMemory) -> None:
+        """Note the outcome of tracking a frame without a prompt."""
+        self.recent[frame_index] = self._stored(memory)
+        self._in_memory.add(frame_index)
 
-    def _entry(self, memory: Memory) -> _Entry:
+    def _stored(self, memory: FrameMemory) -> StoredFrameMemory:
         tensors = dict(memory.tensors)
         logits, features = tensors.pop("logits"), tensors.pop("features", None)
-        return _Entry(
-            small=self.shelf.keep(tensors),
-            features=None if features is None else self.shelf.keep({"features": features}),
-            logits=self.shelf.keep({"logits": logits}),
+        return StoredFrameMemory(
+            small=self.file.add(tensors),
+            features=None if features is None else self.file.add({"features": features}),
+            logits=self.file.add({"logits": logits}),
         )
 
-    def _put_away(self, frame_index: int, *, reverse: bool) -> None:
-        """Hold in memory what a step on the frame after this one reads, in that direction, and no more."""
+    def _move_to_file(self, frame_index: int, *, reverse: bool) -> None:
+        """Keep in memory only what a step on the frame after this one, in that direction, reads."""
         for entry in self.conditioning.values():
-            entry.keep_near(pointer=True, features=True)
-        for waiting in self.prompted.values():
-            waiting.entry.keep_near(pointer=False, features=False)
-            waiting.top.put_away()
-        for index in list(self._near):
+            entry.keep_in_memory(pointer=True, features=True)
+        for prompted in self.prompted.values():
+            prompted.memory.keep_in_memory(pointer=False, features=False)
+            prompted.top.move_to_file()
+        for index in list(self._in_memory):
             distance = index - frame_index if reverse else frame_index - index
             pointer = index in self.recent and 0 <= distance < NUM_RECENT_POINTERS
             if index in self.recent:
-                self.recent[index].keep_near(pointer=pointer, features=0 <= distance < NUM_RECENT_MEMORIES)
+                self.recent[index].keep_in_memory(pointer=pointer, features=0 <= distance < NUM_RECENT_MEMORIES)
             if not pointer:
-                self._near.discard(index)
+                self._in_memory.discard(index)
 
-    # All of it.
+    # Copies and sizes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors held in memory."""
-        near = [entry for index in list(self._near) if (entry := self.recent.get(index)) is not None]
-        near += list(self.conditioning.values())
-        kept = [part for entry in near for part in entry.parts]
-        for waiting in list(self.prompted.values()):
-            kept += [*waiting.entry.parts, waiting.top]
+        """Bytes of the tensors in memory; any thread may ask."""
+        # Lists, because a step may change the dictionaries at the same time.
+        frames = [entry for index in list(self._in_memory) if (entry := self.recent.get(index)) is not None]
+        frames += list(self.conditioning.values())
+        parts = [part for entry in frames for part in entry.parts]
+        for prompted in list(self.prompted.values()):
+            parts += [*prompted.memory.parts, prompted.top]
         clicks = sum(coords.nbytes + labels.nbytes for coords, labels in list(self.clicks.values()))
-        return clicks + sum(part.nbytes for part in kept)
+        return clicks + sum(part.nbytes for part in parts)
 
     def copy(self) -> History:
-        """A history that shares the tensors (which nothing changes in place) and not the books."""
-        twin = History(self.model, self.shelf)
+        """A history with its own dictionaries that shares the tensors, which never change in place."""
+        twin = History(self.model, self.file)
         twin.restore(self)
         return twin
 
     def restore(self, other: History) -> None:
-        """Become what `other` is: undoes a step that failed half-way."""
+        """Take over the state of a copy: this undoes a step that failed."""
         self.conditioning, self.recent = dict(other.conditioning), dict(other.recent)
         self.prompted, self.clicks = dict(other.prompted), dict(other.clicks)
-        self._tracked = dict(other._tracked)
-        self._near |= other._near  # what was read meanwhile is in memory, and has to be put away some time
+        self.tracked = dict(other.tracked)
+        self._in_memory |= (
+            other._in_memory
+        )  # frames that were read meanwhile are in memory, and must move to the file later
 
     def __repr__(self) -> str:
         return (
             f"History(model={self.model!r}, conditioning={list(self.conditioning)}, "
-            f"tracked={len(self._tracked)} frames, nbytes={self.nbytes})"
+            f"tracked={len(self.tracked)} frames, nbytes={self.nbytes})"
         )

@@ -1,4 +1,4 @@
-"""States of one object's memory bank along its way, put away, so that tracking can begin again behind any of them."""
+"""Snapshots of one object's memory bank, in a file, so that tracking can begin again after any of their frames."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.tensor_file import Kept, TensorFile
+from masklet_server.engine.memory.tensor_file import StoredTensors, TensorFile
 
-# Space on a shelf is used again for what is as large, and dumps differ: they are put away in pieces of one size.
-_PIECE = 512 * 1024
+# A tensor file uses space again only for data of equal size. Dumps differ in size, so they are cut into equal pieces.
+_PIECE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, eq=False)
-class _State:
-    """A bank that is put away.
+class _Snapshot:
+    """A dumped bank.
 
     Attributes:
-        pieces: Its dump, the last one filled up.
-        size: The dump's.
-        is_needed: A prompt was applied there, so that tracking from an earlier state would not lead to it.
+        pieces: The dump in pieces of equal size; the last one is padded with zeros.
+        size: Bytes of the dump without the padding.
+        is_needed: A prompt was applied on the frame, so that tracking on from an earlier snapshot gives another bank.
     """
 
-    pieces: list[Kept]
+    pieces: list[StoredTensors]
     size: int
     is_needed: bool
 
@@ -33,79 +33,84 @@ class _State:
 class BankSnapshots:
     """What one object's bank was like on some frames.
 
-    A bank that is brought back from the last of these frames before another one, and tracked up to that, is what it
-    was there: so a state must be put away on every frame on which a prompt was applied. Those between only shorten the
-    way; where room is short they get fewer.
+    If the bank is loaded from the last snapshot before a frame, and tracked up to that frame, it becomes what it was
+    there. For this, every frame on which a prompt was applied needs a snapshot. Snapshots between them only save work:
+    where the file is full, some of them are dropped.
 
     Args:
-        shelf: Takes the states.
+        file: Stores the snapshots.
     """
 
-    def __init__(self, shelf: TensorFile) -> None:
-        self._shelf = shelf
-        self._states: dict[int, _State] = {}
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+        self._snapshots: dict[int, _Snapshot] = {}
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._snapshots)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all snapshots in memory; those in the file do not count."""
+        return sum(piece.nbytes for snapshot in self._snapshots.values() for piece in snapshot.pieces)
 
     @property
     def last(self) -> int | None:
-        """The last frame of which there is a state."""
-        return max(self._states, default=None)
+        """The last frame that has a snapshot."""
+        return max(self._snapshots, default=None)
 
     def put(self, bank: MemoryBank, *, is_needed: bool) -> None:
-        """Put away the bank as it is on its last frame, in place of all states from there on. Takes milliseconds.
+        """Store the bank as it is on its last frame, and drop all snapshots from that frame on. Takes milliseconds.
 
         Args:
             bank: At least one frame was tracked or prompted.
             is_needed: A prompt was applied on that frame.
 
         Raises:
-            ResourceExhausted: There is no room, even without the states that are not needed.
+            ResourceExhausted: The file has no room, even without the snapshots that are not needed.
         """
         frame_index = bank.last_frame
         assert frame_index is not None
         self.cut(frame_index)
-        least = bank.copy()
-        least.keep(1)  # the frame itself can be corrected
-        data = np.frombuffer(least.dump(), np.uint8)
-        padded = np.pad(data, (0, -len(data) % _PIECE)).reshape(-1, _PIECE)
-        pieces = [self._shelf.keep({"bank": torch.from_numpy(row)}) for row in padded]
+        smallest = bank.copy()
+        smallest.keep(1)  # the frame itself can be corrected
+        data = np.frombuffer(smallest.dump(), np.uint8)
+        padded = np.pad(data, (0, -len(data) % _PIECE_BYTES)).reshape(-1, _PIECE_BYTES)
+        pieces = [self._file.add({"bank": torch.from_numpy(row)}) for row in padded]
         for piece in pieces:
-            self._put_away(piece)
-        self._states[frame_index] = _State(pieces, len(data), is_needed)
+            self._move_to_file(piece)
+        self._snapshots[frame_index] = _Snapshot(pieces, len(data), is_needed)
 
-    def _put_away(self, piece: Kept) -> None:
+    def _move_to_file(self, piece: StoredTensors) -> None:
         try:
-            piece.put_away()
+            piece.move_to_file()
         except ResourceExhausted:
             if not self._thin_out():
                 raise
-            self._put_away(piece)
+            self._move_to_file(piece)
 
     def _thin_out(self) -> bool:
-        """Forget every other state that is not needed; whether there was one."""
-        spare = sorted(index for index, state in self._states.items() if not state.is_needed)
+        """Drop every other snapshot that is not needed; False if there was none to drop."""
+        spare = sorted(index for index, snapshot in self._snapshots.items() if not snapshot.is_needed)
         for index in spare[::2]:
-            del self._states[index]
+            del self._snapshots[index]
         return bool(spare)
 
     def before(self, frame_index: int) -> int:
-        """The last frame up to that one of which there is a state."""
-        return max(index for index in self._states if index <= frame_index)
+        """The last frame that has a snapshot and is not after the given frame."""
+        return max(index for index in self._snapshots if index <= frame_index)
 
     def get(self, frame_index: int) -> bytes:
-        """A dump of the bank as it was there. Takes milliseconds."""
-        state = self._states[frame_index]
-        data = b"".join(piece.get()["bank"].numpy().tobytes() for piece in state.pieces)
-        for piece in state.pieces:
-            piece.put_away()
-        return data[: state.size]
+        """The dump of the bank as it was on the frame (see `MemoryBank.load`). Takes milliseconds."""
+        snapshot = self._snapshots[frame_index]
+        data = b"".join(piece.get()["bank"].numpy().tobytes() for piece in snapshot.pieces)
+        for piece in snapshot.pieces:
+            piece.move_to_file()
+        return data[: snapshot.size]
 
     def cut(self, frame_index: int) -> None:
-        """Forget the states from that frame on."""
-        self._states = {index: state for index, state in self._states.items() if index < frame_index}
+        """Drop the snapshots from that frame on."""
+        self._snapshots = {index: one for index, one in self._snapshots.items() if index < frame_index}
 
     def clear(self) -> None:
-        """Forget all of them."""
-        self._states.clear()
+        """Drop all snapshots."""
+        self._snapshots.clear()

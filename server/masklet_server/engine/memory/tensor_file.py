@@ -1,4 +1,4 @@
-"""Tensors that are put away in a temporary file and come back bit for bit."""
+"""Tensors in a temporary file: they are moved out of memory and come back bit for bit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from masklet_server.scratch import ScratchFile
 
 
 class TensorFile:
-    """Where the histories of one session put what lies far from the frame in hand.
+    """A temporary file for what the memories of one session do not need soon.
 
-    Its file is made when first needed, and freed when the shelf and all that was put on it are forgotten. Space of
-    what is forgotten is used again.
+    The file is made when it is first needed. It is freed when the `TensorFile` and all its `StoredTensors` are freed.
+    The space of freed tensors is used again.
 
     Args:
-        max_bytes: Of the file.
+        max_bytes: Largest size of the file.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._file: ScratchFile | None = None
         self._end = 0
-        # By size, because what is kept comes in very few sizes. Appending and popping are safe between threads.
+        # By size, because there are very few different sizes. Appending and popping are safe between threads.
         self._free: dict[int, list[int]] = {}
 
     @property
@@ -35,15 +35,15 @@ class TensorFile:
         """Bytes of the file so far."""
         return self._end
 
-    def keep(self, tensors: Mapping[str, Tensor]) -> Kept:
-        """Something that can be put away; until then it is in memory."""
-        return Kept(self, tensors)
+    def add(self, tensors: Mapping[str, Tensor]) -> StoredTensors:
+        """Tensors that can be moved to this file; they stay in memory until then."""
+        return StoredTensors(self, tensors)
 
     def write(self, data: memoryview) -> int:
-        """Put bytes into the file; where they are.
+        """Write bytes into free space of the file, and return their offset.
 
         Raises:
-            ResourceExhausted: More than `max_bytes` in all, or the disk is full.
+            ResourceExhausted: The file would be larger than `max_bytes`, or the disk is full.
         """
         if self._file is None:
             self._file = ScratchFile("the results of earlier frames")
@@ -56,12 +56,12 @@ class TensorFile:
         return offset
 
     def read(self, offset: int, size: int) -> bytearray:
-        """What was put there."""
+        """The bytes that were written at the offset."""
         assert self._file is not None
         return self._file.read(offset, size)
 
     def free(self, offset: int, size: int) -> None:
-        """Let the space be used again."""
+        """Allow the space to be used again."""
         self._free.setdefault(size, []).append(offset)
 
     def _allocate(self, size: int) -> int:
@@ -69,7 +69,7 @@ class TensorFile:
             return free.pop()
         if self._end + size > self.max_bytes:
             raise ResourceExhausted(
-                "what is remembered of this session's objects would take more than max_history_bytes = "
+                "the memory of this session's objects would take more than max_history_bytes = "
                 f"{self.max_bytes} bytes; remove_object and reset make room"
             )
         offset, self._end = self._end, self._end + size
@@ -77,8 +77,8 @@ class TensorFile:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies among the bytes of those it is kept with."""
+class _TensorLayout:
+    """Where a tensor lies among the bytes that are written together, and what it looks like."""
 
     dtype: torch.dtype
     shape: torch.Size
@@ -86,24 +86,24 @@ class _Place:
     offset: int
 
 
-class Kept:
-    """Some tensors, in memory or on a shelf. Nothing changes them, so that several histories may share it."""
+class StoredTensors:
+    """Some tensors by name, either in memory or in a file. They never change, so several histories may share them."""
 
-    def __init__(self, shelf: TensorFile, tensors: Mapping[str, Tensor]) -> None:
-        self._shelf = shelf
+    def __init__(self, file: TensorFile, tensors: Mapping[str, Tensor]) -> None:
+        self._file = file
         self._tensors: dict[str, Tensor] | None = dict(tensors)
-        self._places: dict[str, _Place] = {}
+        self._layouts: dict[str, _TensorLayout] = {}
         self._size = sum(tensor.nbytes for tensor in tensors.values())
         self._offset: int | None = None
 
     def __del__(self) -> None:
         if getattr(self, "_offset", None) is not None:
-            self._shelf.free(self._offset, self._size)  # type: ignore[arg-type]
+            self._file.free(self._offset, self._size)  # type: ignore[arg-type]
 
     @property
-    def is_away(self) -> bool:
-        """Nothing of it is in memory."""
-        return self._tensors is None
+    def is_in_memory(self) -> bool:
+        """Whether the tensors are in memory; if not, they are only in the file."""
+        return self._tensors is not None
 
     @property
     def nbytes(self) -> int:
@@ -111,32 +111,32 @@ class Kept:
         return 0 if self._tensors is None else self._size
 
     def get(self) -> Mapping[str, Tensor]:
-        """The tensors, which are in memory from now on."""
+        """The tensors; they are read from the file if necessary, and stay in memory from now on."""
         if self._tensors is None:
             assert self._offset is not None
-            data = self._shelf.read(self._offset, self._size)
-            self._tensors = {name: _tensor(data, place) for name, place in self._places.items()}
+            data = self._file.read(self._offset, self._size)
+            self._tensors = {name: _tensor(data, layout) for name, layout in self._layouts.items()}
         return self._tensors
 
-    def put_away(self) -> None:
-        """Keep them in memory no longer.
+    def move_to_file(self) -> None:
+        """Write the tensors to the file, unless they are there already, and free their memory.
 
         Raises:
-            ResourceExhausted: There is no room for them.
+            ResourceExhausted: The file has no room for them.
         """
         if self._tensors is None:
             return
         if self._offset is None:
             offset = 0
             for name, tensor in self._tensors.items():
-                self._places[name] = _Place(tensor.dtype, tensor.shape, tensor.device, offset)
+                self._layouts[name] = _TensorLayout(tensor.dtype, tensor.shape, tensor.device, offset)
                 offset += tensor.nbytes
             data = torch.cat([t.contiguous().reshape(-1).view(torch.uint8).cpu() for t in self._tensors.values()])
-            self._offset = self._shelf.write(data.numpy().data)
+            self._offset = self._file.write(data.numpy().data)
         self._tensors = None
 
 
-def _tensor(data: bytearray, place: _Place) -> Tensor:
-    count = math.prod(place.shape)
-    flat = torch.frombuffer(data, dtype=place.dtype, count=count, offset=place.offset)
-    return flat.reshape(place.shape).to(place.device)
+def _tensor(data: bytearray, layout: _TensorLayout) -> Tensor:
+    count = math.prod(layout.shape)
+    flat = torch.frombuffer(data, dtype=layout.dtype, count=count, offset=layout.offset)
+    return flat.reshape(layout.shape).to(layout.device)

@@ -27,8 +27,14 @@ from masklet_server.engine.network.channels_last import lay_out_channels_last
 from masklet_server.engine.network.graphs import Function, GraphCache
 from masklet_server.engine.network.image_encoder import FastImageEncoder
 from masklet_server.engine.network.mask_decoder import MaskDecoder
-from masklet_server.engine.network.memory_attention import ExactMemoryAttention, FastMemoryAttention, MemoryAttending
+from masklet_server.engine.network.memory_attention import (
+    AnyMemoryAttention,
+    AttentionKernels,
+    ExactMemoryAttention,
+    FastMemoryAttention,
+)
 from masklet_server.engine.network.onednn import fuse_linears
+from masklet_server.engine.network.placement import Placement
 from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Features, Past
 
 # ImageNet's, as in sam2.utils.misc.load_video_frames.
@@ -101,7 +107,7 @@ class Network:
         # These two are made of the weights in float32, before the model's are rounded to the dtype.
         encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
         position = self._position(model.image_encoder.neck.position_encoding)
-        self._attend: MemoryAttending = (
+        self._attend: AnyMemoryAttention = (
             ExactMemoryAttention(model.memory_attention, position)
             if exact
             else self._fast_attention(model, position, choose)
@@ -121,15 +127,11 @@ class Network:
 
     def _fast_attention(self, model: SAM2Base, position: Tensor, choose: KernelChoice) -> FastMemoryAttention:
         tokens, dim = self.grid_size * self.grid_size, model.hidden_dim
-        return FastMemoryAttention(
-            model.memory_attention,
-            position,
-            self.grid_size,
-            device=self.device,
-            dtype=self.dtype,
-            kernel=choose(queries=tokens, keys=model.num_maskmem * tokens, dim=dim, width=model.mem_dim),
-            own_kernel=choose(queries=tokens, keys=tokens, dim=dim, width=dim),
+        kernels = AttentionKernels(
+            own=choose(queries=tokens, keys=tokens, dim=dim, width=dim),
+            memory=choose(queries=tokens, keys=model.num_maskmem * tokens, dim=dim, width=model.mem_dim),
         )
+        return FastMemoryAttention(model.memory_attention, position, Placement(self.device, self.dtype), kernels)
 
     @torch.inference_mode()
     def _position(self, encoding: nn.Module) -> Tensor:

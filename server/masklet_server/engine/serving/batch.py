@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.object_memory import Memory, ObjectMemory
+from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.image_predictor import PictureCache, encode_picture, find_picture, segment
@@ -102,7 +102,7 @@ def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence
     ]
 
 
-def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[Memory]]:
+def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
     """What the prompts of a job give, for each of its objects."""
     match job:
         case Track():
@@ -111,11 +111,11 @@ def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> li
             return [[_apply(network, job, encoded, job.memory, job.prompt)]]
         case ClearPrompts():
             job.history.clear_prompts(job.frame.index)
-            return [[job.history.found(job.frame.index) or _nothing(network)]]
+            return [[job.history.outcome(job.frame.index) or _nothing(network)]]
     return []
 
 
-def _apply(network: Network, job: FrameJob, encoded: EncodedFrame, memory: ObjectMemory, prompt: Prompt) -> Memory:
+def _apply(network: Network, job: FrameJob, encoded: EncodedFrame, memory: ObjectMemory, prompt: Prompt) -> FrameMemory:
     step = Step(memory, encoded.features, job.frame.index, job.frame.clip_length)
     return apply_prompt(network, step, prompt, height=job.frame.height, width=job.frame.width)
 
@@ -198,10 +198,10 @@ def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) 
     return features
 
 
-def _nothing(network: Network) -> Memory:
+def _nothing(network: Network) -> FrameMemory:
     """What is shown where nothing is known: upstream's placeholder for missing objects."""
     side = network.logits_size
-    return Memory(
+    return FrameMemory(
         pointer=torch.empty(0),
         object_score=torch.tensor([NO_OBJ_SCORE], device=network.device),
         predicted_iou=torch.tensor(0.0, device=network.device),
@@ -209,12 +209,12 @@ def _nothing(network: Network) -> Memory:
     )
 
 
-def _logits(memory: Memory) -> Tensor:
+def _logits(memory: FrameMemory) -> Tensor:
     assert memory.logits is not None
     return memory.logits
 
 
-def _show(network: Network, memories: Sequence[Memory], job: FrameJob) -> list[ObjectOutput]:
+def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> list[ObjectOutput]:
     """Masks at the video's size; a few objects at a time, because full-size logits of many would be gigabytes."""
     if not memories:
         return []

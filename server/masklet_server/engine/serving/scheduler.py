@@ -167,14 +167,14 @@ class Engine:
         self._banks.add(weakref.ref(bank, self._banks.discard))
         return bank
 
-    def new_history(self, model: str, shelf: TensorFile) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """An empty memory for one object that is tracked on request; freed when its last reference goes.
 
         Raises:
             NotFound: The model is not loaded.
         """
         self.network(model)
-        history = History(model, shelf)
+        history = History(model, file)
         self._banks.add(weakref.ref(history, self._banks.discard))
         return history
 

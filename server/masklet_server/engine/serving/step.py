@@ -15,7 +15,7 @@ from torch import Tensor
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.object_memory import Memory, ObjectMemory, Prompted
+from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory, PromptedFrame
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
@@ -45,7 +45,7 @@ class Step:
 
 
 @torch.inference_mode()
-def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, width: int) -> Memory:
+def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, width: int) -> FrameMemory:
     """Prompt an object on a frame, before the frame is tracked or, inside the correction window, after.
 
     Args:
@@ -76,18 +76,18 @@ def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, w
             points = (torch.cat([old[0], points[0]]), torch.cat([old[1], points[1]]))
         memory.clicks[index] = points
         decoded = _decode_points(network, step, points, is_conditioning=is_conditioning)
-    outcome = Memory(
+    outcome = FrameMemory(
         pointer=decoded.pointer[0],
         object_score=decoded.object_score[0],
         predicted_iou=decoded.predicted_iou[0],
         logits=network.fill_holes(decoded.logits)[0],
     )
-    memory.add_prompted(index, Prompted(outcome, step.features.top, is_conditioning))
+    memory.add_prompted(index, PromptedFrame(outcome, step.features.top, is_conditioning))
     return outcome
 
 
 @torch.inference_mode()
-def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> list[Memory]:
+def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> list[FrameMemory]:
     """Track each object on its frame and remember the outcome. Several steps of one bank are not allowed.
 
     Returns:
@@ -100,10 +100,10 @@ def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> li
         step.memory.check_next(step.frame_index, reverse=step.reverse)
     for step in steps:
         consolidate_prompts(network, step.memory)
-    found: dict[int, Memory] = {}
+    found: dict[int, FrameMemory] = {}
     groups: dict[tuple[MemoryPolicy, int, int], list[int]] = {}
     for i, step in enumerate(steps):
-        if (memory := step.memory.conditioned(step.frame_index)) is not None:
+        if (memory := step.memory.conditioning_memory(step.frame_index)) is not None:
             found[i] = memory
             continue
         lengths = (len(_memories(step)), len(_pointers(network, step)))
@@ -119,7 +119,7 @@ def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> li
     return [found[i] for i in range(len(steps))]
 
 
-def _track_batch(network: Network, steps: Sequence[Step]) -> list[Memory]:
+def _track_batch(network: Network, steps: Sequence[Step]) -> list[FrameMemory]:
     """One pass for steps of one policy whose banks hold equally many memories and pointers."""
     batch, past = Features.stack([step.features for step in steps]), _past(network, steps)
     choosing = [(step.memory.policy, step.frame_index) for step in steps if step.memory.policy is not None]
@@ -127,7 +127,7 @@ def _track_batch(network: Network, steps: Sequence[Step]) -> list[Memory]:
     shown = network.fill_holes(decoded.logits)
     return [
         # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.
-        Memory(
+        FrameMemory(
             pointer=decoded.pointer[i].clone(),
             object_score=decoded.object_score[i].clone(),
             predicted_iou=decoded.predicted_iou[i].clone(),
@@ -175,8 +175,8 @@ def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
 @torch.inference_mode()
 def consolidate_prompts(network: Network, memory: ObjectMemory) -> None:
     """Encode the memories of frames prompted since the last step (`propagate_in_video_preflight`)."""
-    for index in memory.waiting():
-        prompted = memory.waiting_prompt(index)
+    for index in memory.frames_to_consolidate():
+        prompted = memory.prompted_frame(index)
         outcome = prompted.memory
         assert outcome.logits is not None
         features = network.encode_memory(

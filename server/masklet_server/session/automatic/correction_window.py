@@ -44,7 +44,7 @@ class CorrectionWindow:
         return len(self._frames)
 
     def clear(self) -> None:
-        """Let all frames go."""
+        """Let all frames of the window go."""
         self._frames.clear()
         self._revisions.clear()
         self.nbytes = 0

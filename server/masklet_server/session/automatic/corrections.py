@@ -1,14 +1,14 @@
-"""Corrections: prompts for tracked frames, after which their objects are tracked again up to the present.
+"""Corrections: prompts for tracked frames, after which their objects are tracked again up to the last tracked frame.
 
-While something is corrected, new frames wait, or are skipped if only the latest ones are wanted. A *sweep* goes through
-the frames from the earliest one with a correction to the last one. On each frame it tracks the objects that joined it
-before, then applies the frame's corrections, whose objects join. Corrections of one object are applied in the order in
-which they came: one for a frame that the sweep has passed, and all that came after it, wait for the next sweep. The
-masks are the same as if each correction had a sweep of its own: tracking a frame reads of later frames only their
-conditioning memories, and corrections do not change those.
+While something is corrected, new frames wait, or are skipped if only the latest ones are wanted. A *retracking* goes
+through the frames, from the earliest one with a correction to the last one. On each frame it first tracks its objects,
+then applies the corrections of the frame, and the corrected objects join. Corrections of one object are applied in the
+order in which they came. A correction for a frame that the retracking has passed waits for the next retracking, and so
+do all later corrections of that object. The masks are the same as if each correction had a retracking of its own: when
+a frame is tracked, only the conditioning memories of later frames are read, and corrections do not change those.
 
-A memory bank can be rewound as far as the correction window reaches. A frame before the window, which a spooled clip
-has, takes more. Its object *returns*: the bank is loaded from the last snapshot before the frame, and tracked from
+A memory bank can be rewound as far as the correction window reaches. For a frame before the window, which only a
+spooled clip has, its object *returns*: the bank is loaded from the last snapshot before the frame, and tracked from
 there up to the frame, without results, as it was the first time. Only then it learns the prompts of later frames.
 """
 
@@ -40,7 +40,7 @@ class _Return:
 
     Attributes:
         tracked: The object.
-        bank: Its memory as it was on the frame that the sweep has reached.
+        bank: Its memory as it was on the frame that the retracking has reached.
         until: The frame of the correction.
     """
 
@@ -68,32 +68,32 @@ class Corrections:
         self._prompts = prompts
         self._jobs = jobs
         self._answers: list[FrameOutput] = []
-        self._swept: dict[int, TrackedObject] = {}
+        self._retracked: dict[int, TrackedObject] = {}
         self._returning: dict[int, _Return] = {}
         self._last: TrackedFrame | None = None
 
     @property
     def are_due(self) -> bool:
-        """Whether there is something to correct or to track again, or a sweep to end."""
+        """Whether there is something to correct or to track again, or a retracking to end."""
         return bool(self._prompts.first_corrections()) or self._last is not None
 
     @property
     def under_way(self) -> set[int]:
         """Ids of the objects that are tracked again, or return to a correction."""
-        return {*self._swept, *self._returning}
+        return {*self._retracked, *self._returning}
 
     async def step(self) -> FrameOutcome | None:
         """Correct or track again the next frame; None if there is nothing to send of it.
 
         Raises:
-            MaskletError: A frame in the middle of the sweep can't be decoded again, so that the session can't go on.
+            MaskletError: A frame can't be decoded again in the middle of a retracking, so the session can't go on.
         """
         while await self._refuse():
             pass
         try:
             frame = await self._next_frame()
         except MaskletError as error:
-            if self._swept:
+            if self._retracked:
                 raise
             await self._give_up(error)
             return None
@@ -122,11 +122,11 @@ class Corrections:
 
     def clear(self) -> None:
         """Let all memories and frames go."""
-        self._swept, self._returning = {}, {}
+        self._retracked, self._returning = {}, {}
         self._last = None
 
     async def end(self) -> None:
-        """End the sweep, and let go of everything it used."""
+        """End the retracking, and let go of everything it used."""
         self.clear()
         await self._window.end_redecoding()
 
@@ -161,9 +161,9 @@ class Corrections:
             await self._context.send(Problem(error))
 
     async def _next_frame(self) -> TrackedFrame | None:
-        self._swept = {i: one for i, one in self._swept.items() if self._objects.has(i, one)}
+        self._retracked = {i: one for i, one in self._retracked.items() if self._objects.has(i, one)}
         self._returning = {i: one for i, one in self._returning.items() if self._objects.has(i, one.tracked)}
-        if (self._swept or self._returning) and self._last is not None:
+        if (self._retracked or self._returning) and self._last is not None:
             return await self._window.after(self._last)
         starts = [self._start(object_id, index) for object_id, index in self._prompts.first_corrections().items()]
         return await self._window.fetch(min(starts, default=-1))
@@ -200,7 +200,7 @@ class Corrections:
             self._returning[object_id] = _Return(tracked, bank, index)
 
     def _take(self, frame: TrackedFrame) -> list[GivenPrompt]:
-        """Take the frame's corrections, without those of objects that can return to it only in the next sweep."""
+        """Take the frame's corrections, without those of objects that can return to it only in the next retracking."""
         first = self._prompts.first_corrections()
         ready = {object_id for object_id, index in first.items() if self._is_ready(object_id, index)}
         return self._prompts.take_corrections(frame.first_index, frame.index, ready)
@@ -209,20 +209,20 @@ class Corrections:
         """Whether the object need not return to the frame, or is under way already."""
         tracked = self._objects.get(object_id)
         returning = self._returning.get(object_id)
-        is_under_way = self._swept.get(object_id) is tracked or (returning and returning.tracked is tracked)
+        is_under_way = self._retracked.get(object_id) is tracked or (returning and returning.tracked is tracked)
         return tracked is None or bool(is_under_way) or self._returnee(object_id, frame_index) is None
 
     async def _track_again(self, frame: TrackedFrame) -> dict[int, ObjectOutput]:
-        """Track the objects of the sweep. Those that return are tracked too, but give no result."""
-        ids = sorted(self._swept)
-        swept = [self._swept[object_id].bank for object_id in ids]
+        """Track the objects of the retracking. Those that return are tracked too, but give no result."""
+        ids = sorted(self._retracked)
+        retracked = [self._retracked[object_id].bank for object_id in ids]
         returning = [one.bank for one in self._returning.values() if one.bank.last_frame != frame.step]
-        if not swept and not returning:
+        if not retracked and not returning:
             return {}
-        self._window.before_tracking_again(frame, swept)
-        output = await self._jobs.track(frame, [ObjectTask(bank) for bank in (*swept, *returning)])
+        self._window.before_tracking_again(frame, retracked)
+        output = await self._jobs.track(frame, [ObjectTask(bank) for bank in (*retracked, *returning)])
         self._answers.append(output)
-        for tracked in self._swept.values():
+        for tracked in self._retracked.values():
             await self._objects.save_snapshot(tracked, is_prompted=False)
         return dict(zip(ids, output.objects, strict=False))
 
@@ -246,7 +246,7 @@ class Corrections:
         return prompted
 
     async def _join(self, frame: TrackedFrame, object_id: int, tracked: TrackedObject) -> None:
-        """A corrected object joins the sweep."""
+        """A corrected object joins the retracking."""
         if not tracked.bank.was_tracked(frame.step):
             tracked.conditioning_frames.add(frame.index)
         tracked.bank.rewind(frame.step)
@@ -254,7 +254,7 @@ class Corrections:
         tracked.corrected_frames = {*correctable, frame.index}
         await self._objects.save_snapshot(tracked, is_prompted=True)
         self._returning.pop(object_id, None)
-        self._swept[object_id] = tracked
+        self._retracked[object_id] = tracked
 
     async def _apply(self, frame: TrackedFrame, given: GivenPrompt, tracked: TrackedObject) -> ObjectOutput | None:
         """What the prompt gives, or None if it was answered with an error."""

@@ -101,30 +101,30 @@ class FrameTracker:
     async def _ask_engine(
         self, frame: TrackedFrame, entries: list[_Entry], upcoming: Sequence[npt.NDArray[np.uint8]]
     ) -> FrameOutcome:
-        are_sifted = False
+        was_refused = False
         while entries:
             tasks = [ObjectTask(entry.tracked.bank, entry.prompts) for entry in entries]
             try:
                 output = await self._jobs.track(frame, tasks, upcoming)
             except InvalidArgument:
-                if are_sifted:
+                if was_refused:
                     raise
-                entries, are_sifted = await self._sift(frame, entries), True
+                entries, was_refused = await self._leave_out_refused(frame, entries), True
                 continue
             return self._outcome(frame, entries, output)
         return FrameOutcome(frame)
 
-    async def _sift(self, frame: TrackedFrame, entries: Sequence[_Entry]) -> list[_Entry]:
+    async def _leave_out_refused(self, frame: TrackedFrame, entries: Sequence[_Entry]) -> list[_Entry]:
         """The engine has refused a frame: leave out the prompts that are to blame, and answer each with its error.
 
         A failed job changes no memory, but does not say which prompt was wrong. So each prompt is tried alone, on a new
         memory. Prompts that only the engine can refuse, such as a mask of one pixel, are rare.
         """
-        sifted = []
+        accepted = []
         for entry in entries:
             good = [prompt for prompt in entry.prompts if await self._is_accepted(frame, prompt)]
-            sifted.append(replace(entry, prompts=tuple(good)))
-        return self._without_unknown(sifted)
+            accepted.append(replace(entry, prompts=tuple(good)))
+        return self._without_unknown(accepted)
 
     async def _is_accepted(self, frame: TrackedFrame, prompt: Prompt) -> bool:
         """Whether the engine accepts the prompt; if not, the client is told why."""

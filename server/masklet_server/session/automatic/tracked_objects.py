@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from masklet.errors import ResourceExhausted
-from masklet_server.engine.memory.bank import MAX_CONDITIONING_FRAMES, MemoryBank
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.memory.snapshots import BankSnapshots
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.session.automatic.correction_window import CorrectionWindow

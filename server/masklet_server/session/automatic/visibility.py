@@ -1,8 +1,9 @@
-"""When an object counts as lost, and when as found again: decided over a few frames, so that flicker makes no events.
+"""Decides when an object is lost, and when it is found again. Several frames decide, so that flicker makes no events.
 
-Each frame says "seen", "not seen", or nothing (between the thresholds, which are the hysteresis). Frames that say
-nothing neither count nor break a run of those that do. `FRAMES_TO_DECIDE` in a row that contradict what holds so far
-make an event, on the last of them. An object starts as seen: it was prompted.
+Each frame says "seen", "not seen", or nothing: between the two thresholds (hysteresis) it says nothing. Such a frame
+does not count, and does not interrupt a row of frames that say the same. After `FRAMES_TO_DECIDE` frames in a row that
+contradict the current decision, the decision changes, and the last of these frames has the event. At first an object is
+seen, because it was prompted.
 """
 
 from __future__ import annotations
@@ -11,29 +12,29 @@ from dataclasses import dataclass
 
 from masklet_server.session.replies import ObjectEvent
 
-# A logit of 1 is a probability of 0.73. Not above 0 SAM 2 shows no mask at all, which is "not seen" in any case.
+# A logit of 1 is a probability of 0.73. At 0 or below, SAM 2 shows no mask, which is "not seen" in any case.
 SEEN_OBJECT_SCORE = 1.0
 NOT_SEEN_OBJECT_SCORE = 0.0
-# SAM 2's own estimate of a mask's quality. Below 0.4 a mask shows the object nowhere: what a model draws that saw few
-# absent objects in its training, and so keeps a high object score while the object is hidden. At 0.5 and above most of
-# it is right. Of nano's frames of eight DAVIS sequences, 15 of 476 with a J above 0.5 lie below 0.4; none has one below
-# 0.1, of which weights before these had 21, 17 of them below 0.4.
+# SAM 2's own estimate of a mask's quality. A mask below 0.4 does not show the object. A model that saw few absent
+# objects in its training draws such masks: its object score stays high while the object is hidden. At 0.5 and above,
+# most of the mask is right. Measured with nano on eight DAVIS sequences: of 476 frames with a J above 0.5, 15 are below
+# 0.4. No frame has a J below 0.1. With the weights before these, 21 frames had one, and 17 of the 21 were below 0.4.
 SEEN_IOU = 0.5
 NOT_SEEN_IOU = 0.4
 # A tenth of a second at 30 frames a second. A wrong decision of the model on one frame or two is common.
 FRAMES_TO_DECIDE = 3
-# A mask this near the edge, in parts of the side, touches it: models draw in cells of 1/96 to 1/256 of the side.
+# A mask this near to the edge touches it, as a part of the picture's side: models draw in cells of 1/96 to 1/256.
 EDGE = 0.01
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """What one frame says of an object.
+    """What one frame says about an object.
 
     Attributes:
         object_score: Logit.
         predicted_iou: 0 to 1.
-        box: x0, y0 inclusive, x1, y1 exclusive; None where the mask is empty.
+        box: x0, y0 inclusive, x1, y1 exclusive, in pixels; None if the mask is empty.
         height: Rows of the picture.
         width: Columns of the picture.
     """
@@ -46,7 +47,7 @@ class Sighting:
 
     @property
     def is_seen(self) -> bool | None:
-        """None: hard to say."""
+        """Whether the object is seen; None if the frame does not tell."""
         if self.box is None or self.object_score <= NOT_SEEN_OBJECT_SCORE or self.predicted_iou < NOT_SEEN_IOU:
             return False
         if self.object_score >= SEEN_OBJECT_SCORE and self.predicted_iou >= SEEN_IOU:
@@ -64,10 +65,10 @@ class Sighting:
 
 
 class Visibility:
-    """One object's, from frame to frame.
+    """Decides for one object, frame after frame.
 
     Attributes:
-        is_visible: What is held now.
+        is_visible: The current decision.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,7 @@ class Visibility:
         self._against = 0
 
     def update(self, sighting: Sighting) -> ObjectEvent | None:
-        """Take the next frame into account; the event that it completes, if any."""
+        """Take the next frame into account. Returns the event, if the decision changes."""
         seen = sighting.is_seen
         if seen is None:
             return None

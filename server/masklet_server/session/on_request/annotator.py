@@ -76,7 +76,7 @@ class Annotator:
         self._revisions: dict[int, int] = {}
 
     def close(self) -> None:
-        """Let all memories go."""
+        """Let all memories and features go."""
         self._reset()
         self._history_file = TensorFile(0)
         self._jobs.clear()

@@ -1,4 +1,4 @@
-"""Which frames a propagation goes over."""
+"""The frames of a propagation, in order."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from masklet.prompts import MAX_ID
 
 
 def frame_range(start: int, max_frames: int | None, *, reverse: bool) -> range:
-    """Frames in the order of `SAM2VideoPredictor.propagate_in_video`.
+    """The frames that a propagation tracks, in the order of `SAM2VideoPredictor.propagate_in_video`.
 
     Args:
-        start: The first one.
-        max_frames: Beyond the first one, at most; None: all there are.
-        reverse: Towards the start of the video. From frame 0 there is nothing to go back to, not even that frame.
+        start: The first frame.
+        max_frames: Number of frames after the first one, at most; None: all.
+        reverse: Go towards the start of the video. From frame 0 there are no frames, as in SAM 2.
 
     Returns:
-        Forward it does not know where the video ends, and goes on beyond.
+        The frames. A forward range goes on beyond the end of the video, which is not known here.
     """
     if not reverse:
         return range(start, MAX_ID + 1 if max_frames is None else start + max_frames + 1)

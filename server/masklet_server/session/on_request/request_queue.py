@@ -73,7 +73,7 @@ class RequestQueue:
         self._changed.set()
 
     def clear(self) -> None:
-        """Forget all requests."""
+        """Forget all requests that wait."""
         self._waiting.clear()
         self.current = None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from masklet_server.fetching.fetch import Fetch, FetchRules
+from masklet_server.fetching.download import VideoDownload
+from masklet_server.fetching.rules import FetchRules
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.sources.latest_pictures import LatestPictureSource
@@ -38,10 +39,10 @@ class SandboxedSourceFactory:
         """Make a source for a codec's packets."""
         return PacketSource(image_size, self._limits)
 
-    def download(self, url: str) -> Fetch:
+    def download(self, url: str) -> VideoDownload:
         """Make a download of a video file.
 
         Raises:
             InvalidArgument: The URL is malformed, or the rules do not allow it.
         """
-        return Fetch(url, self._fetch_rules)
+        return VideoDownload(url, self._fetch_rules)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from masklet_server.engine.memory.motion import Box, Motion, overlap
+from masklet_server.engine.memory.policies.motion import Box, Motion, overlap
 
 SIZE = 20.0
 

@@ -1,9 +1,9 @@
-"""Where a box will be: a Kalman filter with constant velocity.
+"""A Kalman filter with constant velocity for a box: where the box will be on the next frame.
 
-Numbers are those of SORT's descendants (Bewley et al., https://arxiv.org/abs/1602.00763; Wojke et al.,
-https://arxiv.org/abs/1703.07402): noise in proportion to the box. Each of centre x, centre y, width and height has a
-filter of its own, since none of the noises couples them. Values never change in place, so that an object's motion can
-be copied by reference; OpenCV's filter is an object that can be neither copied nor written down.
+The formula and the numbers are those of SORT (Bewley et al., https://arxiv.org/abs/1602.00763) and Deep SORT (Wojke et
+al., https://arxiv.org/abs/1703.07402): noise is in proportion to the box. The centre's x and y, the width and the
+height have a filter each, because none of the noises couples them. Values never change in place, so motions can be
+shared between copies of a memory; OpenCV's filter can be neither copied nor written to a file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 # x0, y0, x1, y1
 Box = tuple[float, float, float, float]
 
-# Standard deviations in parts of the box's width (for x and width) or height (for y and height).
+# Standard deviations as fractions of the box's width (for x and width) or height (for y and height); Deep SORT's.
 POSITION_NOISE = 1 / 20
 VELOCITY_NOISE = 1 / 160
 
@@ -27,11 +27,11 @@ _IDENTITY = np.eye(2)
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What is known of a box and its velocity.
+    """Estimate of a box and its velocity.
 
     Attributes:
-        mean: ``float64[4, 2]``: of centre x, centre y, width and height the value and its change in a frame.
-        covariance: ``float64[4, 2, 2]``.
+        mean: ``float64[4, 2]``: value and change per frame of centre x, centre y, width and height.
+        covariance: ``float64[4, 2, 2]``, of each pair of value and change.
     """
 
     mean: npt.NDArray[np.float64]
@@ -39,27 +39,27 @@ class Motion:
 
     @classmethod
     def start(cls, box: Box) -> Motion:
-        """A box seen for the first time; it may move anywhere."""
+        """The estimate after the first sight of a box: it may move anywhere."""
         value = _measurement(box)
-        # Twice and ten times the noises of a frame, as in Wojke et al.: nothing is known of the velocity.
+        # Twice and ten times the noises of a frame, as in Wojke et al.: the velocity is unknown.
         deviations = np.stack([2 * POSITION_NOISE * _size(value), 10 * VELOCITY_NOISE * _size(value)], axis=1)
         return cls(np.stack([value, np.zeros(4)], axis=1), deviations[:, :, None] ** 2 * _IDENTITY)
 
     @property
     def box(self) -> Box:
-        """The box that is held most likely."""
+        """The most likely box: x0, y0, x1, y1."""
         (x, y, width, height) = self.mean[:, 0]
         return float(x - width / 2), float(y - height / 2), float(x + width / 2), float(y + height / 2)
 
     def predicted(self) -> Motion:
-        """A frame later."""
+        """The estimate one frame later."""
         size = _size(self.mean[:, 0])
         deviations = np.stack([POSITION_NOISE * size, VELOCITY_NOISE * size], axis=1)
         covariance = _ONE_FRAME @ self.covariance @ _ONE_FRAME.T + deviations[:, :, None] ** 2 * _IDENTITY
         return Motion(self.mean @ _ONE_FRAME.T, covariance)
 
     def updated(self, box: Box) -> Motion:
-        """The box was seen there."""
+        """The estimate after the box was seen at this place."""
         noise = (POSITION_NOISE * _size(self.mean[:, 0])) ** 2
         gain = self.covariance[:, :, 0] / (self.covariance[:, 0, 0] + noise)[:, None]
         surprise = _measurement(box) - self.mean[:, 0]
@@ -67,17 +67,17 @@ class Motion:
         return Motion(self.mean + gain * surprise[:, None], covariance)
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers in lists, which JSON keeps to the last bit."""
+        """The numbers as lists; JSON keeps them to the last bit."""
         return {"mean": self.mean.tolist(), "covariance": self.covariance.tolist()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Motion:
-        """What `to_json` wrote."""
+        """The estimate that `to_json` wrote."""
         return cls(np.array(value["mean"], np.float64), np.array(value["covariance"], np.float64))
 
 
 def overlap(a: Box, b: Box | None) -> float:
-    """Intersection over union of two boxes; 0 where there is no second one."""
+    """Intersection over union of two boxes; 0 if there is no second box."""
     if b is None:
         return 0.0
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
@@ -96,5 +96,5 @@ def _measurement(box: Box) -> npt.NDArray[np.float64]:
 
 
 def _size(value: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What the noises are in proportion to; a pixel at least, so that nothing is ever certain."""
+    """The sizes that noises are in proportion to; at least one pixel, so that no noise is zero."""
     return np.maximum(value[[2, 3, 2, 3]], 1.0)

@@ -17,7 +17,7 @@ from masklet_server.engine.memory.policies import (
     MemoryPolicy,
     MotionAware,
     Policy,
-    box_of,
+    mask_box,
     new_policy,
 )
 
@@ -44,7 +44,7 @@ def features(frame_index: int) -> torch.Tensor:
 
 def step(policy: Policy[Any], frame_index: int, candidates: Candidates, *, window: int = 0) -> int:
     chosen = policy.choose(frame_index, candidates)
-    policy.keep(frame_index, features(frame_index))
+    policy.remember(frame_index, features(frame_index))
     policy.forget(frame_index, window)
     return chosen
 
@@ -67,8 +67,8 @@ def test_sam2_needs_no_state() -> None:
 
 
 def test_boxes_are_exclusive_at_their_far_side() -> None:
-    assert box_of(square(3, 10, 4)) == (3, 10, 7, 14)
-    assert box_of(EMPTY) is None
+    assert mask_box(square(3, 10, 4)) == (3, 10, 7, 14)
+    assert mask_box(EMPTY) is None
 
 
 # Distractor aware
@@ -93,7 +93,7 @@ def test_frames_without_the_object_are_not_remembered() -> None:
 
 def test_a_frame_with_a_look_alike_becomes_an_anchor_that_has_no_age() -> None:
     policy = DistractorAware()
-    policy.prompted(0, square(2), None)
+    policy.note_prompt(0, square(2), None)
     step(policy, 1, LOOK_ALIKE)
     for index in range(2, 100):
         step(policy, index, offer(square(2)))
@@ -113,7 +113,7 @@ def test_a_frame_with_a_look_alike_becomes_an_anchor_that_has_no_age() -> None:
 )
 def test_an_anchor_must_be_beyond_doubt(candidates: Candidates) -> None:
     policy = DistractorAware()
-    policy.prompted(0, square(2), None)
+    policy.note_prompt(0, square(2), None)
     step(policy, 1, candidates)
     assert all(age > 0 for age, _ in selected(policy, 2))
 
@@ -126,7 +126,7 @@ def test_a_first_frame_has_no_usual_size_to_be_held_against() -> None:
 
 def test_there_are_three_anchors_the_newest_some_frames_apart() -> None:
     policy = DistractorAware()
-    policy.prompted(0, square(2), None)
+    policy.note_prompt(0, square(2), None)
     for index in range(1, 40):
         step(policy, index, LOOK_ALIKE)
     # Frames 1, 6, 11 ... were anchors.
@@ -147,7 +147,7 @@ def moving(frame_index: int) -> npt.NDArray[np.bool_]:
 def followed(frames: int) -> MotionAware:
     """A policy that has followed the object up to a frame."""
     policy = MotionAware()
-    policy.prompted(0, moving(0), None)
+    policy.note_prompt(0, moving(0), None)
     for index in range(1, frames + 1):
         assert step(policy, index, offer(moving(index))) == 0
     return policy
@@ -200,7 +200,7 @@ def test_good_frames_outlast_any_absence() -> None:
 
 def test_a_prompt_starts_the_motion_anew() -> None:
     policy = followed(20)
-    policy.prompted(21, square(22, 22), None)
+    policy.note_prompt(21, square(22, 22), None)
     away, here = square(4, 4), square(22, 22)
     assert step(policy, 22, offer(away, here, here, ious=(0.8, 0.75, 0.1))) == 0
 
@@ -212,17 +212,17 @@ def test_a_prompt_starts_the_motion_anew() -> None:
 @pytest.mark.parametrize("window", [0, 8])
 def test_memories_are_bounded(make: type[Policy[Any]], window: int) -> None:
     policy = make()
-    policy.prompted(0, square(2), None)
+    policy.note_prompt(0, square(2), None)
     rng = np.random.default_rng(0)
     most = 0
     for index in range(1, 600):
         kinds = [offer(square(2)), LOOK_ALIKE, HIDDEN, offer(square(int(rng.integers(20))))]
         step(policy, index, kinds[rng.integers(4)], window=window)
         assert len(selected(policy, index + 1)) <= MAX_SELECTED
-        most = max(most, len(policy.kept))
+        most = max(most, len(policy.selected))
         assert len(policy.notes) <= 11 + window
     assert most <= MAX_SELECTED + 1 + window
-    assert policy.nbytes == len(policy.kept) * 8
+    assert policy.nbytes == len(policy.selected) * 8
 
 
 @pytest.mark.parametrize("make", POLICIES)
@@ -243,7 +243,7 @@ def test_after_rewinding_it_goes_on_as_if_nothing_had_been_seen(make: type[Polic
     shown = [kinds[rng.integers(4)] for _ in range(60)]
     straight, rewound = make(), make()
     for policy in (straight, rewound):
-        policy.prompted(0, square(2), None)
+        policy.note_prompt(0, square(2), None)
     for index in range(1, 40 + back):
         if index < 40:
             step(straight, index, shown[index], window=9)
@@ -259,10 +259,10 @@ def test_a_correction_replaces_what_was_remembered(make: type[Policy[Any]]) -> N
     policy = make()
     for index in range(1, 11):
         step(policy, index, offer(square(2)), window=4)
-    policy.prompted(10, square(6), torch.full((1, 2, 2), 99, dtype=torch.bfloat16))
+    policy.note_prompt(10, square(6), torch.full((1, 2, 2), 99, dtype=torch.bfloat16))
     assert selected(policy, 11)[-1] == (1, 99)
-    policy.prompted(10, EMPTY, features(10))
-    assert 10 not in policy.kept, "the object is said not to be there"
+    policy.note_prompt(10, EMPTY, features(10))
+    assert 10 not in policy.selected, "the object is said not to be there"
 
 
 @pytest.mark.parametrize("make", POLICIES)
@@ -281,7 +281,7 @@ def test_copies_do_not_share_their_books(make: type[Policy[Any]]) -> None:
 @pytest.mark.parametrize("make", POLICIES)
 def test_it_is_written_down_and_read_back(make: type[Policy[Any]]) -> None:
     policy, again = make(), make()
-    policy.prompted(0, square(2), None)
+    policy.note_prompt(0, square(2), None)
     for index in range(1, 30):
         step(policy, index, LOOK_ALIKE if index % 4 else offer(square(3)), window=3)
     again.load(json.loads(json.dumps(policy.to_json())), dict(policy.tensors))

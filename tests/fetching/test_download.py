@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from masklet.errors import DeadlineExceeded, InvalidArgument
-from masklet_server.fetching import fetch
-from masklet_server.fetching.fetch import Fetch, FetchRules, is_public
+from masklet_server.fetching.download import VideoDownload
+from masklet_server.fetching.rules import FIELD, FetchRules
 from tests.support.rpc import Authority
 
 DATA = bytes(range(256)) * 4096
@@ -70,7 +70,7 @@ def web() -> Iterator[ThreadingHTTPServer]:
 
 
 async def fetched(url: str, rules: FetchRules = LOCAL) -> bytes:
-    parts = [chunk async for chunk in Fetch(url, rules).chunks()]
+    parts = [chunk async for chunk in VideoDownload(url, rules).chunks()]
     return b"".join(parts)
 
 
@@ -146,26 +146,6 @@ async def test_private_addresses_are_refused_where_a_pattern_allows_the_host(hos
     assert "not public" in await refused(f"http://{host}/x", FetchRules(("http",), ("*",)))
 
 
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("2606:4700::1111", True),
-        ("::ffff:8.8.8.8", True),
-        ("224.0.0.1", False),
-        ("ff0e::1", False),
-        ("255.255.255.255", False),
-        ("::7f00:1", False),
-        ("2002:7f00:1::", False),
-        ("2001:0:7f00:1::", False),
-        ("fe80::1%eth0", False),
-        ("nonsense", False),
-    ],
-)
-def test_which_addresses_are_public(address: str, public: bool) -> None:
-    assert is_public(address) is public
-
-
 async def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(
     web: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +185,7 @@ async def test_time_is_bounded_however_slowly_bytes_come(web: ThreadingHTTPServe
 
 
 async def test_leaving_early_ends_the_thread(web: ThreadingHTTPServer) -> None:
-    async with contextlib.aclosing(Fetch(f"http://127.0.0.1:{web.server_port}/slow", LOCAL).chunks()) as chunks:
+    async with contextlib.aclosing(VideoDownload(f"http://127.0.0.1:{web.server_port}/slow", LOCAL).chunks()) as chunks:
         assert await anext(chunks)
     deadline = time.monotonic() + 20
     while any(thread.name.startswith("masklet-fetch") for thread in threading.enumerate()):
@@ -248,7 +228,7 @@ async def test_a_file_in_an_allowed_folder(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["link", "../outside", "%2e%2e/outside", "..%2Foutside", "pipe", "none", "", "x%00y"])
 async def test_files_elsewhere_are_refused_alike(folder: Path, name: str) -> None:
     said = await refused(f"file://{folder}/{name}", FetchRules(("file",), (), (folder,)))
-    assert said == f"{fetch.FIELD}: is no file in a folder that this server allows"
+    assert said == f"{FIELD}: is no file in a folder that this server allows"
 
 
 async def test_files_of_other_machines_and_without_a_folder(folder: Path) -> None:
