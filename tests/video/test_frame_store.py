@@ -1,7 +1,10 @@
+"""Frames that are kept on disk, to be read again."""
+
 from __future__ import annotations
 
 import asyncio
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,14 +90,24 @@ async def test_the_bound_is_named() -> None:
     assert len(store) == 2
 
 
-async def test_closing_lets_the_file_go() -> None:
+def open_temporary_files() -> set[str]:
+    """Files without a name that this process has open."""
+    entries = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return {f"{entry.name}: {target}" for entry in entries if (target := str(entry.readlink())).endswith("(deleted)")}
+
+
+async def test_closing_frees_the_file_and_harms_no_read_under_way() -> None:
+    before = open_temporary_files()
     store = await filled(2)
-    file = store._file
-    assert file is not None
+    assert len(open_temporary_files() - before) == 1
     reading = asyncio.create_task(store.frame(1))
     await asyncio.sleep(0)
     store.close()
-    assert store._file is None
     found = await reading
     assert found is not None
     np.testing.assert_array_equal(found.pixels, PIXELS[1])
+    for _ in range(500):  # the thread lets the file go a moment after it has read
+        if not open_temporary_files() - before:
+            break
+        await asyncio.sleep(0.02)
+    assert not open_temporary_files() - before

@@ -16,12 +16,12 @@ class Packet:
     """An access unit, or a piece of a codec's data that is cut anywhere.
 
     Attributes:
-        data: Its bytes.
+        data: The packet's bytes.
         codec: One of `PACKET_DECODERS`; may be empty after a stream's first packet.
-        extradata: What the codec needs beforehand; in a stream's first packet, if at all.
-        pts_seconds: Time since the start of the video; None: the frame's index / 30.
-        capture_time_nanoseconds: By the client's own clock; 0: not known.
-        is_fragment: Cut anywhere.
+        extradata: What the codec needs beforehand; only in a stream's first packet.
+        pts_seconds: Time since the start of the video; None: the frame's index divided by 30.
+        capture_time_nanoseconds: When the client captured it, by the client's own clock; 0: not known.
+        is_fragment: The data are cut anywhere, and not at access units.
 
     Raises:
         InvalidArgument: A field is wrong; its path is relative to the packet, such as "codec".
@@ -40,7 +40,7 @@ class Packet:
         if self.codec and self.codec not in PACKET_DECODERS:
             raise InvalidArgument.of("codec", f"is {self.codec!r}, must be one of {', '.join(PACKET_DECODERS)}")
         if len(self.extradata) > _MAX_EXTRADATA:
-            raise InvalidArgument.of("extradata", f"has {len(self.extradata)} bytes; at most {_MAX_EXTRADATA} are")
+            raise InvalidArgument.of("extradata", f"has {len(self.extradata)} bytes, may have at most {_MAX_EXTRADATA}")
         check_pts(self.pts_seconds)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from masklet_server.video.formats import PictureFormat
 
 NANOSECONDS = 1_000_000_000
 DEFAULT_RATE = 30
-# Twice the bytes of a pixel, which NV12 has one and a half of.
+# Twice the bytes of a pixel, because NV12 has one and a half.
 _HALF_BYTES = {"rgb24": 6, "bgr24": 6, "gray8": 2, "nv12": 3}
 _MAX_SECONDS = 2**63 / NANOSECONDS
 
@@ -21,13 +21,13 @@ class Picture:
     """One encoded or raw picture.
 
     Attributes:
-        format: "encoded" (JPEG, PNG, WebP, BMP or TIFF, seen from the data; its EXIF orientation is applied), or a raw
-            format of 8 bits a value, row by row; of "nv12" the luma, then the chroma of half the rows and columns.
+        format: "encoded" (JPEG, PNG, WebP, BMP or TIFF, recognised from the data; its EXIF orientation is applied), or
+            a raw format of 8 bits a value, row by row. "nv12" is the luma, then the chroma at half the size.
         data: The file's bytes, or the ``height * width * channels`` raw ones.
         height: Rows; raw formats only.
         width: Columns; raw formats only.
-        pts_seconds: Time since the start of the video; None: the frame's index / 30.
-        capture_time_nanoseconds: By the client's own clock; 0: not known.
+        pts_seconds: Time since the start of the video; None: the frame's index divided by 30.
+        capture_time_nanoseconds: When the client captured it, by the client's own clock; 0: not known.
 
     Raises:
         InvalidArgument: A field is wrong; its path is relative to the picture, such as "data".
@@ -52,14 +52,14 @@ class Picture:
             return
         for field, value in (("height", self.height), ("width", self.width)):
             if value < 1:
-                raise InvalidArgument.of(field, f"is {value}; {self.format} data needs its size")
+                raise InvalidArgument.of(field, f"is {value}; raw {self.format} data needs its height and width")
             if self.format == "nv12" and value % 2:
-                raise InvalidArgument.of(field, f"is {value}; nv12 data has an even height and width")
+                raise InvalidArgument.of(field, f"is {value}; nv12 data must have an even height and width")
         expected = self.height * self.width * _HALF_BYTES[self.format] // 2
         if len(self.data) != expected:
             raise InvalidArgument.of(
                 "data",
-                f"has {len(self.data)} bytes, {self.width}x{self.height} pixels of {self.format} have {expected}",
+                f"has {len(self.data)} bytes; {self.width}x{self.height} pixels of {self.format} have {expected}",
             )
 
     def __repr__(self) -> str:
@@ -68,10 +68,12 @@ class Picture:
 
 
 def check_pts(seconds: float | None) -> None:
-    """Hold a time stamp against what results can carry.
+    """Check that results can have this time stamp.
 
     Raises:
-        InvalidArgument: It is beyond; names the field "pts_seconds".
+        InvalidArgument: They cannot; the error names the field "pts_seconds".
     """
     if seconds is not None and not (math.isfinite(seconds) and abs(seconds) < _MAX_SECONDS):
-        raise InvalidArgument.of("pts_seconds", f"must be a finite number of seconds, not {seconds}")
+        raise InvalidArgument.of(
+            "pts_seconds", f"is {seconds}, must be a finite number of seconds that fits 64 bits of nanoseconds"
+        )

@@ -50,7 +50,7 @@ def to_plain(record: Any) -> dict[str, object]:
         SchemaError: A field has a value that `from_plain` would refuse.
     """
     plain = {field.name: _plain(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    from_plain(type(record), plain, bytes)
+    from_plain(type(record), plain, lambda _: b"")
     return plain
 
 

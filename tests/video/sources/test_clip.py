@@ -238,7 +238,7 @@ async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
     data = make_clip({"flv": "flv", "png": "mov"}.get(codec, "matroska"), codec, pixel_format=formats[codec], frames=2)
     outcome = await decode_clip(data)
     assert isinstance(outcome.error, InvalidArgument)
-    assert "the codec is" in outcome.error.message
+    assert "video_chunk: has the codec" in outcome.error.message
     assert CODECS[0] in outcome.error.message
     assert outcome.frames == []
 

@@ -22,15 +22,15 @@ class _Waiting(Generic[T]):
 
 
 class LatestQueue(Generic[T]):
-    """Items of which only those that have not waited too long come out, or else the newest one.
+    """A queue from which items come in order, except those that have waited too long.
 
-    An item that has waited too long is dropped once there is a newer one; so the newest is never dropped, and one that
-    is slow to arrive is not lost. Items are also dropped, oldest first, where they take too much memory.
+    An item that has waited too long is dropped when there is a newer one. So the newest item is never dropped, however
+    late it is. Items are also dropped, oldest first, if all of them take too much memory.
 
     Args:
-        max_wait_seconds: Since an item arrived.
-        max_bytes: Of all that wait; two may always wait.
-        clock: What arrivals are told by.
+        max_wait_seconds: How long an item may wait, from its arrival.
+        max_bytes: Memory for all items that wait; two may always wait, whatever their size.
+        clock: Gives the time in seconds; arrivals are on the same clock.
     """
 
     def __init__(
@@ -55,12 +55,18 @@ class LatestQueue(Generic[T]):
         return bool(self._items) and self._items[0].arrived_seconds < self._clock() - self._max_wait
 
     def peek(self) -> T:
-        """What `pop` would give; there must be one."""
+        """The item that `pop` would return; the queue must not be empty."""
         self._drop_stale()
         return self._items[0].item
 
     def push(self, item: T, arrived_seconds: float, nbytes: int) -> None:
-        """Let one more wait."""
+        """Add an item.
+
+        Args:
+            item: The item.
+            arrived_seconds: When it arrived.
+            nbytes: Memory that it takes.
+        """
         self._items.append(_Waiting(item, arrived_seconds, nbytes))
         self._nbytes += nbytes
         self._drop_stale()
@@ -68,12 +74,15 @@ class LatestQueue(Generic[T]):
             self._drop()
 
     def pop(self) -> T:
-        """The oldest item that has not waited too long, or else the newest one; there must be one."""
+        """Remove and return the oldest item that has not waited too long, or the newest one if all have.
+
+        The queue must not be empty.
+        """
         self._drop_stale()
         return self._drop()
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all items."""
         self._items.clear()
         self._nbytes = 0
 

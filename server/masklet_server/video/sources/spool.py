@@ -11,7 +11,14 @@ from masklet.errors import ResourceExhausted
 
 
 class Spool:
-    """A temporary file without a name that takes an upload, up to a size."""
+    """A temporary file without a name that takes an upload, up to a size.
+
+    Attributes:
+        size: Bytes that were written.
+
+    Args:
+        max_bytes: Size of the file, at most.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
@@ -20,14 +27,14 @@ class Spool:
         self._writing: asyncio.Future[None] | None = None
 
     def open_for_reading(self) -> int:
-        """A read-only descriptor, to be closed by the caller; has a position of its own."""
+        """Open the file once more, to read it; the caller closes the descriptor, which has its own position."""
         return os.open(f"/proc/self/fd/{self._file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
 
     async def append(self, chunk: bytes) -> None:
-        """Write at the end, outside the event loop.
+        """Write at the end of the file, on another thread.
 
         Raises:
-            ResourceExhausted: The file would grow too large, or the disk is full.
+            ResourceExhausted: The file would become too large, or the disk is full.
         """
         if self.size + len(chunk) > self._max_bytes:
             raise ResourceExhausted(
@@ -37,7 +44,7 @@ class Spool:
         try:
             await asyncio.shield(self._writing)
         except OSError as error:
-            raise ResourceExhausted(f"the server cannot hold the upload: {error.strerror}") from error
+            raise ResourceExhausted(f"the server cannot store the upload: {error.strerror}; try again later") from error
         self.size += len(chunk)
 
     def _write(self, chunk: bytes) -> None:
@@ -46,7 +53,7 @@ class Spool:
             rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
-        """Free the file; at once, or as soon as a write that goes on in a thread is over."""
+        """Free the file: at once, or when a write has ended that still runs on a thread."""
         if self._writing is None or self._writing.done():
             self._file.close()
         else:

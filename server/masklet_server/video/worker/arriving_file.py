@@ -7,18 +7,20 @@ from collections.abc import Callable
 
 
 class ArrivingFile:
-    """What FFmpeg reads: `read` waits for bytes that have not arrived yet.
+    """The file that FFmpeg reads; `read` waits for bytes that have not arrived yet.
 
-    There is no case for containers whose index is at the end: FFmpeg seeks there, and the read waits.
+    Containers with their index at the end need no special case: FFmpeg seeks there, and `read` waits.
+
+    Attributes:
+        arrived: Bytes that have arrived.
+        complete: No more bytes will arrive.
+
+    Args:
+        descriptor: Of the file.
+        wait: Waits until `arrived` or `complete` has changed.
     """
 
     def __init__(self, descriptor: int, wait: Callable[[], None]) -> None:
-        """Over an open file.
-
-        Args:
-            descriptor: The spool.
-            wait: Returns when `arrived` or `complete` was changed.
-        """
         self.arrived = 0
         self.complete = False
         self._descriptor = descriptor
@@ -26,13 +28,13 @@ class ArrivingFile:
         self._position = 0
 
     def wait_for_start(self) -> bool:
-        """Wait for the first byte; False if there is none."""
+        """Wait for the first byte; returns False if there is none."""
         while not self.arrived and not self.complete:
             self._wait()
         return self.arrived > 0
 
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes, at least one before the end."""
+        """Read up to `count` bytes; at least one, except at the end."""
         while self._position >= self.arrived and not self.complete:
             self._wait()
         available = max(0, self.arrived - self._position)
@@ -41,14 +43,14 @@ class ArrivingFile:
         return data
 
     def peek(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes of what has arrived, from anywhere; neither waits nor moves."""
+        """Read up to `count` bytes at an offset, without waiting, and without moving the position."""
         return os.pread(self._descriptor, max(0, min(count, self.arrived - offset)), offset)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; -1, which FFmpeg takes as "not known", if asked for the end while it is not known.
+        """Move the position, and return it. Returns -1, which means "not known" to FFmpeg, while the end is not known.
 
-        FFmpeg asks every file for its size when it looks at the streams, and does without if it must. Waiting here
-        would put off the first frame of every clip to the end of its upload.
+        FFmpeg asks every file for its size when it looks at the streams, but does not need it. Waiting here would delay
+        the first frame of every clip to the end of its upload.
         """
         if whence == os.SEEK_END:
             if not self.complete:
@@ -62,13 +64,13 @@ class ArrivingFile:
         return offset
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position at which the next read begins."""
         return self._position
 
     def readable(self) -> bool:
-        """Always."""
+        """Whether the file can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Whether the position can be moved: always."""
         return True

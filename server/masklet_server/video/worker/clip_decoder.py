@@ -23,7 +23,7 @@ from typing import Any
 
 import av
 
-# PyAV imports these when it first meets such a stream; in the decoding process that would be too late.
+# PyAV imports these when it first meets such a stream; the decoding process can import nothing then.
 import av.audio.codeccontext
 import av.audio.stream
 import av.subtitles.codeccontext
@@ -42,18 +42,22 @@ from masklet_server.video.worker.refusal import Refusal
 from masklet_server.video.worker.shown_frame import ShownFrame, max_coded_pixels, show
 
 _FALLBACK_RATE = Fraction(30)
-# Results carry time stamps as 64 bits of nanoseconds.
+# Results have time stamps of 64 bits, in nanoseconds.
 _MAX_SECONDS = (2**63 - 1) // 1_000_000_000
 
 
 class Clip:
-    """An open video file whose header was found acceptable.
+    """An open video file whose header is within the limits.
+
+    Attributes:
+        time_base: Seconds in one unit of time stamps.
 
     Args:
-        file: Its bytes.
-        limits: A `VideoLimits`.
-        threads: To decode with.
-        seeks: `seek` will be called, so that the container's index is wanted.
+        file: The video file.
+        limits: What decoding may cost.
+        image_size: Side of the frames that come out.
+        threads: Threads that decode.
+        seeks: `seek` will be called, for which the container's index is read.
 
     Raises:
         Refusal: The file is no video, is not allowed, or is beyond the limits.
@@ -66,7 +70,7 @@ class Clip:
         self._resizer = FrameResizer(image_size)
         self._limits = limits
         if not file.wait_for_start():
-            raise Refusal("InvalidArgument", "is empty: no byte of video was sent", "video_chunk")
+            raise Refusal("InvalidArgument", "is empty: no byte of video was sent before end_of_video", "video_chunk")
         self._container = _open(file, limits, seeks=seeks)
         self._stream = _best_stream(self._container)
         self._check_header()
@@ -75,7 +79,7 @@ class Clip:
         self.time_base = self._stream.time_base or Fraction(1, 1000)
 
     def _check_header(self) -> None:
-        """Refuse what can be refused before a frame is decoded, even if the header only claims it."""
+        """Compare with the limits what the header says, before any frame is decoded."""
         context, limits = self._stream.codec_context, self._limits
         check_size(
             context.height,
@@ -91,18 +95,18 @@ class Clip:
             raise Refusal(
                 "ResourceExhausted",
                 f"the video lasts {seconds:.3f} s; max_duration_seconds is "
-                f"{self._limits.max_duration_seconds:g}. Cut it first",
+                f"{self._limits.max_duration_seconds:g}. Send it in parts",
             )
 
     def _check_count(self, count: int) -> None:
         if 0 < self._limits.max_frames < count:
             raise Refusal(
                 "ResourceExhausted",
-                f"the video has {count} frames or more; max_frames is {self._limits.max_frames}. Cut it first",
+                f"the video has {count} frames or more; max_frames is {self._limits.max_frames}. Send it in parts",
             )
 
     def _configure(self, threads: int) -> None:
-        """PyAV ignores these among the options of `av.open`, except while it probes."""
+        """Set what PyAV ignores among the options of `av.open`, except while it probes."""
         context = self._stream.codec_context
         context.options = {"max_pixels": str(max_coded_pixels(self._limits))}
         context.thread_count = threads
@@ -110,7 +114,7 @@ class Clip:
 
     def _duration_seconds(self) -> float:
         if self._is_fragmented():
-            return 0.0  # what FFmpeg says is the length of the fragments that it has seen
+            return 0.0  # FFmpeg only knows the length of the fragments that it has seen
         if self._stream.duration is not None and self._stream.time_base:
             return float(self._stream.duration * self._stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else 0.0
@@ -135,10 +139,10 @@ class Clip:
         )
 
     def seek(self, pts: int) -> None:
-        """Go on at a key frame before that time, in units of `time_base`, as far as the container knows of one.
+        """Go to a key frame before that time, in units of `time_base`, if the container knows one.
 
         Raises:
-            Refusal: The container can't be searched.
+            Refusal: The container cannot be searched.
         """
         try:
             self._container.seek(pts, stream=self._stream)
@@ -149,11 +153,11 @@ class Clip:
         """Every frame in order.
 
         Args:
-            skip: Leave out so many first.
-            since: Leave out those before that time, in units of `time_base`.
+            skip: Leave out so many frames at the start.
+            since: Leave out frames before that time, in units of `time_base`.
 
         Raises:
-            Refusal: The video goes beyond the limits, changes its size, or ends before its end.
+            Refusal: The video is beyond the limits, changes its size, or was cut off.
         """
         count, pixels, size = 0, 0, (0, 0)
         first_pts = 0
@@ -171,7 +175,7 @@ class Clip:
                 raise Refusal(
                     "ResourceExhausted",
                     f"the video's frames have {pixels} pixels or more in all; max_decoded_pixels is "
-                    f"{self._limits.max_decoded_pixels}. Cut it or scale it down first",
+                    f"{self._limits.max_decoded_pixels}. Send it in parts or scale it down first",
                 )
             count += 1
             yield shown
@@ -189,7 +193,7 @@ class Clip:
             raise Refusal(
                 "InvalidArgument",
                 f"frame {index} is {size[1]}x{size[0]} pixels, the frames before it {first[1]}x{first[0]}; "
-                "a video must keep its size: cut it there and send the parts by themselves",
+                "a video must keep its size: split it there and send each part in its own stream",
                 "video_chunk",
             )
 
@@ -197,7 +201,7 @@ class Clip:
         if abs(seconds) > _MAX_SECONDS:
             raise Refusal(
                 "DataLoss",
-                f"frame {index} has the time stamp {float(seconds):.3g} s; at most {_MAX_SECONDS} s can be told",
+                f"frame {index} has the time stamp {float(seconds):.3g} s; results can have at most {_MAX_SECONDS} s",
             )
 
     def _check_end(self, count: int) -> None:
@@ -206,16 +210,19 @@ class Clip:
         if count == 0:
             raise Refusal("DataLoss", f"the video has no frame that can be decoded{_because(self._damage)}")
         if self._damage:
-            raise Refusal("DataLoss", f"the video breaks off after {count} frames{_because(self._damage)}")
+            raise Refusal(
+                "DataLoss",
+                f"the video breaks off after {count} frames{_because(self._damage)}; send the whole file",
+            )
 
     def _cut(self) -> str:
-        """Whether the container says that there should be more."""
+        """What is missing at the end of the file, by what the container says; empty if nothing is."""
         size = self._file.arrived
         length = declared_length(self._container.format.name, self._file.peek, size)
         return f"it has {size} bytes where its container says {length}" if size < length else ""
 
     def _timed(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with time stamps that grow."""
+        """All frames, with time stamps that grow."""
         step = max(1, math.floor(1 / ((self._rate() or _FALLBACK_RATE) * self.time_base)))
         last: int | None = None
         for frame in self._decoded():
@@ -227,18 +234,18 @@ class Clip:
             yield pts, frame
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Frames as FFmpeg makes them; sets `_damage` where the container breaks down."""
+        """Frames as FFmpeg makes them; sets `_damage` if the container is damaged."""
         for packet in self._packets():
             try:
                 frames = self._stream.decode(packet)
             except av.FFmpegError as error:
                 if isinstance(error, MemoryError):
                     raise
-                continue  # This packet is damaged; the next key frame mends it.
+                continue  # This packet is damaged; from the next key frame on, frames are right again.
             yield from frames
 
     def _packets(self) -> Iterator[av.Packet[Any] | None]:
-        """What the container holds, and None (drain the decoder) after it broke down."""
+        """Packets of the container. If it is damaged, None follows the last one, to drain the decoder."""
         packets = self._container.demux(self._stream)
         cut = False
         while True:
@@ -267,22 +274,22 @@ def _because(damage: str) -> str:
 def _open(file: ArrivingFile, limits: VideoLimits, *, seeks: bool) -> av.container.InputContainer:
     options = {
         "format_whitelist": ",".join(CONTAINERS),
-        # No protocol has this name: the file is the only thing that FFmpeg reads.
+        # No protocol has this name, so that FFmpeg reads nothing but the file.
         "protocol_whitelist": "none",
         "codec_whitelist": ",".join(CODECS + FOREIGN_DECODERS),
         "max_pixels": str(max_coded_pixels(limits)),
         "threads": "1",
     }
     if not seeks:
-        # Or an MP4 is searched to its end for further indices before its first frame.
+        # Without this option FFmpeg looks for further indices up to the end of an MP4 before it gives the first frame.
         options["fflags"] = "+ignidx"
     try:
         return av.open(file, "r", options=options, metadata_errors="replace")
     except av.ArgumentError as error:
-        # What FFmpeg says of a format that it knows and that is not on the list.
+        # FFmpeg raises this for a format that it knows and that is not on the list.
         raise Refusal(
             "InvalidArgument",
-            f"the container is none of {', '.join(CONTAINERS)}; playlists are not allowed",
+            f"is a playlist, or in a container that is not allowed; convert it to one of {', '.join(CONTAINERS)}",
             "video_chunk",
         ) from error
     except av.FFmpegError as error:
@@ -290,7 +297,7 @@ def _open(file: ArrivingFile, limits: VideoLimits, *, seeks: bool) -> av.contain
             raise
         raise Refusal(
             "DataLoss",
-            f"this is no video in one of the containers {', '.join(CONTAINERS)}, or it is cut off: {error.strerror}",
+            f"this is no video in one of the containers {', '.join(CONTAINERS)}, or it was cut off: {error.strerror}",
         ) from error
 
 
@@ -305,5 +312,9 @@ def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
     context = stream.codec_context
     name = context.codec.canonical_name if context is not None else "unknown"
     if name not in CODECS:
-        raise Refusal("InvalidArgument", f"the codec is {name}; allowed are {', '.join(CODECS)}", "video_chunk")
+        raise Refusal(
+            "InvalidArgument",
+            f"has the codec {name}, which is not allowed; convert it to one of {', '.join(CODECS)}",
+            "video_chunk",
+        )
     return stream

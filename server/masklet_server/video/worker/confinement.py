@@ -1,4 +1,4 @@
-"""What the decoding process gives up before it looks at a byte of the input. Linux only; runs in that process."""
+"""Takes rights from the decoding process before it reads any input. Linux only; runs in that process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _CPU_GRACE_SECONDS = 5
 
 
 def confine(*, memory_bytes: int, cpu_seconds: int) -> None:
-    """Give up files, network, privileges, and all but a share of memory and processor time.
+    """Give up files, network and privileges, and limit memory and processor time.
 
-    Everything that has to be imported must have been: from here on no file and no socket can be opened, because no
-    further file descriptor can be had (FFmpeg reads its input through one that is open already).
+    All modules must have been imported before: from here on no file and no socket can be opened, because the process
+    gets no further file descriptor. FFmpeg reads its input through a descriptor that is open already.
 
     Args:
-        memory_bytes: Address space.
-        cpu_seconds: Processor time; 0 for no limit.
+        memory_bytes: Limit on the address space.
+        cpu_seconds: Limit on the processor time; 0: no limit.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    # Takes root's capabilities away, without which limits cannot be raised again, and the network. Many containers do
-    # not permit it; what follows holds all the same.
+    # Takes away the network, and root's capabilities, without which limits cannot be raised again. Many containers do
+    # not permit this call; the limits below work without it.
     libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -45,7 +45,7 @@ def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
 
 
 def _limit(kind: int, soft: int, grace: int = 0) -> None:
-    """Lower a limit, or keep it where it is lower already."""
+    """Lower a limit, or keep it if it is lower already."""
     _, ceiling = resource.getrlimit(kind)
     hard = soft + grace
     if ceiling != resource.RLIM_INFINITY:

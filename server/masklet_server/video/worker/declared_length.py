@@ -1,6 +1,6 @@
-"""How long a container says that it is, to tell a file that was cut off from one that is whole.
+"""Reads from a container how long the file should be, to find out whether it was cut off.
 
-FFmpeg takes the end of the file for the end of the video in most cases, whatever the container says. Runs in the
+For most containers FFmpeg takes the end of the file for the end of the video, whatever the container says. Runs in the
 decoding process.
 """
 
@@ -17,12 +17,12 @@ _TS_SYNC = 0x47
 
 
 def declared_length(container: str, read_at: ReadAt, size: int) -> int:
-    """Bytes that a file of `size` bytes should have; `size` where its container does not say.
+    """Bytes that a file of `size` bytes should have; `size` if its container does not say.
 
     Args:
-        container: FFmpeg's name of it.
-        read_at: Gives up to so many (second argument) bytes from an offset (first argument).
-        size: Bytes there are.
+        container: FFmpeg's name of the container.
+        read_at: Reads from an offset (first argument) up to so many bytes (second argument).
+        size: Bytes that the file has.
     """
     names = container.split(",")
     if "mp4" in names:
@@ -44,14 +44,14 @@ def _boxes(read_at: ReadAt, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0: up to the end of the file; else: not a box
+        if length < 8:  # 0 means up to the end of the file; anything else is no box
             return size
         position += length
     return position
 
 
 def _segment(read_at: ReadAt, size: int) -> int:
-    """RFC 8794 and RFC 9559: a header, then a segment with its length, which may be unknown."""
+    """RFC 8794 and RFC 9559: a header, then a segment with a length, which may be unknown."""
     head = read_at(0, 4096)
     if not head.startswith(_EBML_HEADER):
         return size
@@ -64,7 +64,7 @@ def _segment(read_at: ReadAt, size: int) -> int:
 
 
 def _vint(data: bytes) -> tuple[int | None, int]:
-    """A number whose length is coded in its first byte, and that length; None if all its bits are set."""
+    """A number whose width is coded in its first byte, and that width. The number is None if all its bits are set."""
     if not data or not data[0]:
         return None, 1
     width = 9 - data[0].bit_length()
@@ -79,6 +79,6 @@ def _riff(read_at: ReadAt, size: int) -> int:
 
 
 def _packets(read_at: ReadAt, size: int) -> int:
-    """A transport stream has no length but that of its packets."""
+    """A transport stream has no length; but its last packet must be whole."""
     synchronous = all(read_at(position, 1) == bytes([_TS_SYNC]) for position in (0, _TS_PACKET, 2 * _TS_PACKET))
     return -(-size // _TS_PACKET) * _TS_PACKET if synchronous else size

@@ -62,7 +62,7 @@ class PacketDecoder:
             ) from error
 
     def decode(self, data: bytes, index: int) -> Iterator[ShownFrame]:
-        """The frames that can be shown by now; the `pts` of each is the index of the packet that it began in.
+        """The frames that can be shown by now. The `pts` of each is the index of the packet in which it begins.
 
         Raises:
             Refusal: A frame is larger than the limits allow.
@@ -75,7 +75,7 @@ class PacketDecoder:
             self._parsed_index = index
 
     def drain(self) -> Iterator[ShownFrame]:
-        """The frames that are still held back; nothing may follow."""
+        """The frames that the decoder still holds back; no packet may follow."""
         if self._codec.is_fragment:
             for packet in self._parse(None):
                 yield from self._decode(packet, self._parsed_index)
@@ -107,7 +107,7 @@ class PacketDecoder:
         except av.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            return  # this packet is damaged; the next key frame mends it
+            return  # this packet is damaged; from the next key frame on, frames are right again
         for frame in frames:
             self._has_key_frame = self._has_key_frame or frame.key_frame
             if self._has_key_frame and not frame.is_corrupt:

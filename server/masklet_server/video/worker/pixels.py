@@ -1,4 +1,4 @@
-"""Pictures on their way to the model: turned as shown, flattened, resized. Runs in the decoding process; no NumPy."""
+"""Makes pictures ready for the model: turned as shown, without transparency, resized. Runs in the decoding process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Pillow imports its readers when they are first needed; in the decoding process that would be too late.
+# Pillow imports its readers when it first needs them; the decoding process can import nothing then.
 from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
 
 from masklet_server.video.formats import PICTURE_FORMATS
@@ -20,7 +20,7 @@ from masklet_server.video.worker.refusal import Refusal
 if TYPE_CHECKING:
     import av
 
-# The server's own limits on pixels are checked before pixels are read; Pillow's, which warns, is not needed.
+# The server's own limits on pixels are checked before pixels are read. Pillow's limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
 Image.preinit()
 
@@ -28,7 +28,7 @@ _Transpose = Image.Transpose
 
 _TURNED = (_Transpose.ROTATE_90, _Transpose.ROTATE_270, _Transpose.TRANSPOSE, _Transpose.TRANSVERSE)
 
-# A display matrix [a b; c d] sends x, y to a x + c y, b x + d y: Pillow's name of that, and the clockwise turn in it.
+# A display matrix [a b; c d] maps x, y to a x + c y, b x + d y. For each: Pillow's name, and the clockwise turn.
 _ORIENTATIONS: dict[tuple[int, ...], tuple[Image.Transpose | None, int]] = {
     (1, 0, 0, 1): (None, 0),
     (0, 1, -1, 0): (_Transpose.ROTATE_270, 90),
@@ -42,7 +42,7 @@ _ORIENTATIONS: dict[tuple[int, ...], tuple[Image.Transpose | None, int]] = {
 
 
 def orientation(display_matrix: bytes | None) -> tuple[Image.Transpose | None, int]:
-    """How to show a frame with this display matrix, and the clockwise turn in degrees.
+    """How to turn a frame with this display matrix, and the clockwise turn in degrees.
 
     The matrix is nine int32 (FFmpeg's libavutil/display.h). Only turns by multiples of 90 degrees are applied.
     """
@@ -54,20 +54,23 @@ def orientation(display_matrix: bytes | None) -> tuple[Image.Transpose | None, i
 
 
 class FrameResizer:
-    """Makes RGB pictures of one size of decoded frames, one after the other.
+    """Makes RGB pictures of one size from decoded frames, one after the other.
 
-    swscale converts with the matrix and range that the stream names, and with BT.601 and limited range where it names
-    none, whatever the size: what ``ffmpeg``, OpenCV and decord do, and so what most pictures that SAM 2 was trained on
-    went through. It resizes in the same pass by its bicubic filter, as it does for decord, SAM 2's own reader of
-    videos.
+    swscale converts with the colour matrix and range that the stream names. If the stream names none, it uses BT.601
+    with limited range, whatever the size. ``ffmpeg``, OpenCV and decord do the same, and so most pictures that SAM 2
+    was trained on were made this way. swscale resizes in the same pass by its bicubic filter, as it does for decord,
+    which is SAM 2's own reader of videos.
+
+    Args:
+        image_size: Side of the pictures that come out.
     """
 
     def __init__(self, image_size: int) -> None:
         self._size = image_size
-        self._swscale = VideoReformatter()  # one for all frames: its tables take as long as a frame to make
+        self._swscale = VideoReformatter()  # one for all frames, because making its tables takes as long as a frame
 
     def pixels(self, frame: av.VideoFrame, transpose: Image.Transpose | None = None) -> bytes:
-        """RGB bytes of ``[image_size, image_size, 3]``, turned as told; transparency lies on black."""
+        """RGB bytes of ``[image_size, image_size, 3]``, turned if asked for; transparent pixels are put on black."""
         size = self._size
         if _may_be_transparent(frame.format):
             flat = flatten(_plane(frame.reformat(format="rgba", threads=1), "RGBA"))
@@ -90,13 +93,13 @@ def _plane(frame: av.VideoFrame, mode: str) -> Image.Image:
 
 
 def flatten(picture: Image.Image) -> Image.Image:
-    """Any picture as RGB; transparency lies on black."""
+    """Any picture as RGB; transparent pixels are put on black."""
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         black = Image.new("RGB", picture.size)
         black.paste(picture, mask=picture.getchannel("A"))
         return black
-    if picture.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip rather than scale
+    if picture.mode.startswith("I"):  # 16 bits a pixel: convert() would clip the values, and not scale them
         picture = picture.point(lambda value: value * (1 / 256) + 0).convert("L")
     return picture.convert("RGB")
 
@@ -107,7 +110,7 @@ def shown_size(height: int, width: int, transpose: Image.Transpose | None) -> tu
 
 
 def shrink(picture: Image.Image, image_size: int) -> bytes:
-    """The picture at the model's size, as SAM 2's loader makes it: RGB bytes of ``[image_size, image_size, 3]``."""
+    """The picture at the model's size, made as SAM 2's loader does: RGB bytes of ``[image_size, image_size, 3]``."""
     return picture.resize((image_size, image_size)).tobytes()
 
 
@@ -132,7 +135,7 @@ def check_size(height: int, width: int, limits: VideoLimits, *, what: str) -> No
         )
 
 
-# From limited to full range: 16 to 235 for luma, 16 to 240 for chroma.
+# From limited range (16 to 235 for luma, 16 to 240 for chroma) to full range.
 _LUMA = [round(min(255.0, max(0.0, (value - 16) * 255 / 219))) for value in range(256)]
 _CHROMA = [round(min(255.0, max(0.0, (value - 128) * 255 / 224 + 128))) for value in range(256)]
 
