@@ -24,7 +24,8 @@ from masklet_server.models.registry import Registry
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
-from tests.support.fakes import BROKEN, HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, FakeSources, fake_mask
+from tests.support.fake_sources import BROKEN, FakeSources
+from tests.support.fakes import HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, fake_mask
 from tests.support.processes import decoders
 from tests.support.rpc import details_of, status_of
 
