@@ -132,6 +132,7 @@ def test_unknown_model() -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_missing_checkpoint_names_the_command_that_fetches_it(tmp_path: Path) -> None:
     code, _, errors = run("--address", "127.0.0.1:0", "--model", "sam2.1-tiny", MASKLET_CACHE=str(tmp_path))
     assert code == 1
@@ -139,6 +140,7 @@ def test_missing_checkpoint_names_the_command_that_fetches_it(tmp_path: Path) ->
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_taken_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -148,6 +150,7 @@ def test_taken_port() -> None:
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_missing_token_file(tmp_path: Path) -> None:
     code, _, errors = run("--address", "127.0.0.1:0", "--token-file", str(tmp_path / "none"))
     assert code == 1
@@ -165,12 +168,14 @@ def test_sigterm_ends_an_idle_server(server: Process) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_sigint_ends_it_as_well(server: Process) -> None:
     code, errors = server.stop(signal.SIGINT)
     assert code == 0
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "whole_group",
     [
@@ -201,6 +206,7 @@ def test_a_running_stream_may_end_within_the_grace(server: Process, whole_group:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_second_signal_ends_the_grace_for_a_running_stream(server: Process) -> None:
     with grpc.insecure_channel(server.address) as channel:
         call = tracking_pb2_grpc.TrackingServiceStub(channel).Track(never_ending())
@@ -216,6 +222,7 @@ def test_second_signal_ends_the_grace_for_a_running_stream(server: Process) -> N
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_json_log() -> None:
     server = Process("--log-json", "--device", "cpu")
     with grpc.insecure_channel(server.address) as channel:

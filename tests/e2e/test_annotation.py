@@ -29,6 +29,7 @@ def test_what_is_propagated_is_what_tracking_gives(client: masklet.Client) -> No
             assert (frame.objects[object_id].mask == mask).mean() >= 0.9999, f"frame {frame.frame_index}"
 
 
+@pytest.mark.fast
 def test_click_look_correct_and_track_again(client: masklet.Client) -> None:
     with client.annotate(list(frames()), return_logits=True) as annotation:
         first = annotation.prompt(prompt("point", 0, 4))
@@ -88,6 +89,7 @@ def test_leaving_the_loop_early_costs_little(client: masklet.Client) -> None:
         assert revisions[0] == 1
 
 
+@pytest.mark.fast
 def test_closing_frees_the_server(client: masklet.Client) -> None:
     annotation = client.annotate(lossless())
     annotation.prompt(prompt("point"))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 import masklet
 from benchmarks.sides import Reference, normalized
 from masklet import Prompt
-from masklet_server.models.build import build_reference
-from masklet_server.models.registry import Registry
 from tests.support import synthetic
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, Mask, center, frames, lossless, prompt, small, truth
+from tests.support.upstream import nano_predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
-
-
-@functools.cache
-def predictor() -> SAM2VideoPredictor:
-    return build_reference(Registry.load().get("nano"))
 
 
 def reference(
@@ -39,8 +31,8 @@ def reference(
 
     `video` is the number of frames that the predictor is told of.
     """
-    shown = small(predictor().image_size, pictures=pictures)[:video]
-    play = Reference(predictor(), normalized(np.stack(shown)), HEIGHT, WIDTH)
+    shown = small(nano_predictor().image_size, pictures=pictures)[:video]
+    play = Reference(nano_predictor(), normalized(np.stack(shown)), HEIGHT, WIDTH)
     found: dict[int, Mask] = {}
 
     def propagate(first: int, last: int) -> None:

@@ -111,6 +111,7 @@ def test_other_layouts(client: masklet.Client, layout: Any) -> None:
     assert min(overlaps) > 0.5, overlaps
 
 
+@pytest.mark.fast
 def test_times_come_back_as_they_were_sent(client: masklet.Client) -> None:
     times = [5.0, 5.0, 4.5, 7.25]
     with client.live(prompt("box"), delivery="lossless") as live:
@@ -201,6 +202,7 @@ def test_a_slow_reader_does_not_block_the_sender(client: masklet.Client) -> None
 # Changing one's mind
 
 
+@pytest.mark.fast
 def test_prompts_and_removals_in_between(client: masklet.Client) -> None:
     answers: list[masklet.PromptResult] = []
     with client.live(delivery="lossless", on_prompt=answers.append) as live:

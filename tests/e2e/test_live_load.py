@@ -202,7 +202,6 @@ async def load(host: Host, *, at_once: int, total: int, seconds: float, well_beh
     return done
 
 
-@pytest.mark.slow
 async def test_sessions_that_come_and_go_leave_nothing(host: Host) -> None:
     assert await load(host, at_once=5, total=20, seconds=0, well_behaved=2) >= 20
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import queue
 import time
@@ -20,10 +19,9 @@ from masklet._protocol.wire import prompt_to_wire
 from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.embedded import EmbeddedServer
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
-from masklet_server.models.build import build_reference
-from masklet_server.models.registry import Registry
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless, small
 from tests.support.processes import decoders
+from tests.support.upstream import nano_predictor
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
@@ -108,13 +106,8 @@ def pixels(result: common_pb2.ObjectResult) -> np.ndarray[Any, np.dtype[np.bool_
     return decode(EncodedMask(MaskEncoding.COCO_RLE, mask.height, mask.width, mask.data))
 
 
-@functools.cache
-def _predictor() -> Any:
-    return build_reference(Registry.load().get("nano"))
-
-
 def reference(*, pictures: bool = False) -> Reference:
-    predictor = _predictor()
+    predictor = nano_predictor()
     return Reference(predictor, normalized(np.stack(small(predictor.image_size, pictures=pictures))), HEIGHT, WIDTH)
 
 
@@ -156,6 +149,7 @@ def test_an_annotators_session_gives_the_references_masks(nano_server: str) -> N
         assert call.until("done").frame_count == NUM_FRAMES
 
 
+@pytest.mark.fast
 def test_pictures_and_prompts_by_time(nano_server: str) -> None:
     with Call(nano_server) as call:
         for index, picture in enumerate(frames()[:5]):

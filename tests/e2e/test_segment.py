@@ -12,6 +12,8 @@ import masklet
 from tests.support import synthetic
 from tests.support.e2e import HEIGHT, WIDTH, box, candidates_alone, center, frames, truth
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("multimask", [True, False])
 def test_points(client: masklet.Client, multimask: bool) -> None:

@@ -39,7 +39,9 @@ def assert_same_masks(results: list[masklet.FrameResult], expected: list[dict[in
             np.testing.assert_array_equal(frame.objects[object_id].mask, mask)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.fast) if kind == "point" else kind for kind in KINDS]
+)
 def test_masks_are_the_engines_own(client: masklet.Client, kind: str) -> None:
     results = list(client.track(lossless(), prompt(kind)))
     assert_same_masks(results, engine_alone([prompt(kind)]))
@@ -150,6 +152,7 @@ def test_every_kind_of_video_gives_the_same_masks(
     assert_same_masks(list(client.track(video(tmp_path), prompt("point"))), expected)
 
 
+@pytest.mark.fast
 async def test_the_async_client_gives_the_same_masks(nano_server: str) -> None:
     async with masklet.AsyncClient(nano_server) as client:
         results = [frame async for frame in client.track(lossless(), prompt("box"))]

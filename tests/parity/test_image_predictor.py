@@ -81,7 +81,7 @@ def set_up(predictor_class: Any, reference: Any, picture: synthetic.Image) -> An
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", PROMPTS)
-@pytest.mark.parametrize("model", ["nano", pytest.param("sam2.1-tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["nano", "sam2.1-tiny"])
 def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, multimask: bool) -> None:
     network, reference = networks(model)
     picture = synthetic.frame(0, HEIGHT, WIDTH)
@@ -106,6 +106,7 @@ def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, mu
     assert (refined.mask == again[0].astype(bool)).mean() >= 0.9999
 
 
+@pytest.mark.fast
 def test_many_boxes_at_once_are_the_boxes_one_by_one(predictor_class: Any) -> None:
     network, reference = networks("nano")
     picture = synthetic.frame(0, HEIGHT, WIDTH)

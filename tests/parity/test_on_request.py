@@ -205,6 +205,7 @@ def test_reset_then_anew() -> None:
     assert stage.passes[1:] == [upwards(6), upwards(0, 7)[::-1]]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("num_frames", [2, 5, 15])
 def test_short_clips(num_frames: int) -> None:
     stage = play(num_frames=num_frames)

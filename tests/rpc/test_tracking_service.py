@@ -24,7 +24,8 @@ from masklet_server.models.registry import Registry
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
-from tests.support.fakes import BROKEN, HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, FakeSources, fake_mask
+from tests.support.fake_sources import BROKEN, FakeSources
+from tests.support.fakes import HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, fake_mask
 from tests.support.processes import decoders
 from tests.support.rpc import details_of, status_of
 
@@ -479,8 +480,8 @@ async def test_boxes_of_a_detector_give_as_many_masks() -> None:
             assert candidate.area == 64
             assert not candidate.HasField("logits")
         (job,) = h.engine.pictures
-        assert job.pixels is not None
-        assert job.pixels.shape == (HEIGHT, WIDTH, 3)
+        assert not isinstance(job.picture, str)
+        assert job.picture.shape == (HEIGHT, WIDTH, 3)
 
 
 async def test_three_candidates_and_their_logits_on_request() -> None:
@@ -503,8 +504,7 @@ async def test_a_picture_is_segmented_again_by_its_id() -> None:
         first = await h.stub.SegmentImage(picture_request(at()))
         again = await h.stub.SegmentImage(picture_request(at(9, 9), image_id=first.image_id))
         assert again.image_id == first.image_id
-        assert h.engine.pictures[-1].pixels is None
-        assert h.engine.pictures[-1].image_id == first.image_id
+        assert h.engine.pictures[-1].picture == first.image_id
 
 
 async def test_a_mask_prompt_is_decoded_for_the_engine() -> None:

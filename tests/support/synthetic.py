@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import cv2
@@ -48,14 +49,16 @@ def _bounce(position: float, low: float = 0.2, high: float = 0.8) -> float:
     return low + (phase if phase <= span else 2 * span - phase)
 
 
+@lru_cache(maxsize=64)
 def texture(height: int, width: int, seed: int, contrast: float = 40.0) -> npt.NDArray[np.float32]:
-    """Smooth noise ``float32[H, W, 3]`` around 0."""
+    """Smooth noise ``float32[H, W, 3]`` around 0, the same read-only array for the same arguments."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(max(2, height // 16), max(2, width // 16), 3)).astype(np.float32)
     fine = rng.normal(size=(height, width, 3)).astype(np.float32)
-    return np.asarray(
-        cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * contrast + fine * 6, np.float32
-    )
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    noise = np.asarray(smooth * contrast + fine * 6, np.float32)
+    noise.flags.writeable = False
+    return noise
 
 
 def frame(frame_index: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
