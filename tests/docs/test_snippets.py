@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,9 +79,10 @@ def _first_frames() -> bytes:
     return clips.make_clip("mp4", "libx264", size=(width, height), pictures=[f.astype(np.uint8) for f in frames])
 
 
-def pages_with(blocks: list[Block]) -> list[str]:
-    """The pages that have blocks of the kind which can be run."""
-    return list(dict.fromkeys(block.page for block in blocks if block.why_not_run is None))
+def pages_with(blocks: list[Block]) -> list[Any]:
+    """The pages that have blocks of the kind which can be run; all but the first page that people read are slow."""
+    pages = dict.fromkeys(block.page for block in blocks if block.why_not_run is None)
+    return [pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow, id=page) for page in pages]
 
 
 @pytest.mark.parametrize("page", pages_with(PYTHON))
