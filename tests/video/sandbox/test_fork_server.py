@@ -45,6 +45,8 @@ async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> 
             servers.append(parent_of(one.pid))
     assert servers[0] == servers[1]
     os.kill(servers[0], signal.SIGKILL)
+    while lives(servers[0]):  # until then it could still be asked
+        await asyncio.sleep(0.01)
     outcome = await decode_clip(make_clip(frames=3))
     assert (outcome.error, len(outcome.frames)) == (None, 3)
     async with ClipSource(32, VideoLimits()) as source:
