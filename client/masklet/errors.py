@@ -1,7 +1,7 @@
 """The exceptions of client and server: one tree, each class with its gRPC status code.
 
 MaskletError
-├── InvalidArgument      a field is wrong; `violations` says which one, and how to mend it
+├── InvalidArgument      a field is wrong; `violations` says which one, and how to fix it
 ├── NotFound             there is no such model, object or picture
 ├── FailedPrecondition   the request is not possible now, such as a message out of order
 ├── ResourceExhausted    a limit is reached; `retry_after_seconds` is set where waiting helps

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
-from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc.listening import check_free
@@ -64,10 +64,12 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             stack.callback(metrics.serve(settings.metrics_address).close)
         engine = Engine.load(
             specs,
-            device=settings.device,
-            dtype=settings.dtype,
-            cuda_graphs=settings.cuda_graphs,
-            picture_cache_bytes=settings.picture_cache_bytes,
+            EngineOptions(
+                device=settings.device,
+                dtype=settings.dtype,
+                cuda_graphs=settings.cuda_graphs,
+                picture_cache_bytes=settings.picture_cache_bytes,
+            ),
             observer=metrics,
         )
         stack.push_async_callback(engine.close)

@@ -46,7 +46,7 @@ def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert found["milliseconds"]["decode"] == {"median": pytest.approx(6), "p95": pytest.approx(11)}
     printed = capsys.readouterr().out
     assert "nano on Fake CPU" in printed
-    assert "36 frames, streams: 3, objects in each: 1" in printed
+    assert "streams: 3, objects in each: 1, frames of all: 36" in printed
     for stage in ("decode", "queue", "encode", "step", "mask", "send"):
         assert [line.split()[1:] for line in printed.splitlines() if line.split()[:1] == [stage]] == [["6.00", "11.00"]]
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from masklet_server.cli import doctor as doctor_command
 from masklet_server.cli import models as models_app
 from masklet_server.cli.doctor import check_grpc, check_models
-from masklet_server.models import _transfer, paths
+from masklet_server.models import paths, transfer
 from masklet_server.models.registry import ModelSpec, Registry
 
 CONTENT = b"weights" * 1000
@@ -46,7 +46,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     folder = tmp_path / "served"
     folder.mkdir()
     (folder / "ours.pt").write_bytes(CONTENT)
-    monkeypatch.setattr(_transfer, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.001)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from masklet_server.models import _transfer, paths
+from masklet_server.models import paths, transfer
 from masklet_server.models.download import download, sources, verify
 from masklet_server.models.registry import ModelSpec, Registry
 
@@ -84,7 +84,7 @@ def behaviour() -> Behaviour:
 
 @pytest.fixture
 def address(behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(_transfer, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.001)
     handler = type("BoundHandler", (Handler,), {"behaviour": behaviour})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -187,7 +187,7 @@ def test_a_wrong_checksum_is_data_loss_and_leaves_nothing(spec: ModelSpec, behav
 
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(spec: ModelSpec, behaviour: Behaviour) -> None:
     behaviour.files["/model.pt"] = b"<html>Please sign in</html>"
-    with pytest.raises(DataLoss, match="offers 27 bytes instead of 1,048,576"):
+    with pytest.raises(DataLoss, match="has 27 bytes instead of 1,048,576"):
         download(spec)
 
 
@@ -208,7 +208,7 @@ def test_a_server_that_stays_broken_is_given_up(spec: ModelSpec, behaviour: Beha
     behaviour.statuses = [500] * 100
     with pytest.raises(Unavailable, match="the server answers 500"):
         download(spec)
-    assert behaviour.requests.total() == _transfer.ATTEMPTS
+    assert behaviour.requests.total() == transfer.ATTEMPTS
 
 
 def test_no_server_is_unavailable(spec: ModelSpec) -> None:

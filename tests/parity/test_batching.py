@@ -12,8 +12,8 @@ import torch
 from masklet.prompts import Prompt
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import EngineObserver
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, StreamContext, Track
-from masklet_server.engine.serving.scheduler import Engine
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import synthetic

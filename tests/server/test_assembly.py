@@ -27,7 +27,7 @@ async def test_health_tells_of_an_engine_that_has_broken_down() -> None:
         async with AsyncClient(running.address) as client:
             with (
                 mock.patch.object(Metrics, "on_queue", side_effect=RuntimeError("no job's fault")),
-                pytest.raises(Unavailable, match="must be started anew"),
+                pytest.raises(Unavailable, match="must be started again"),
             ):
                 await client.segment(np.zeros((64, 64, 3), np.uint8), point_coords=[[32, 32]], point_labels=[1])
         assert (await asyncio.wait_for(health.read(), 10)).status == NOT_SERVING

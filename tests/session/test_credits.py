@@ -13,51 +13,51 @@ from masklet_server.session.credits import Credits
 
 
 async def test_a_window_of_frames_goes_ahead_and_an_ack_lets_more_go() -> None:
-    ledger = Credits(2)
+    window_credits = Credits(2)
     for expected in (1, 2):
-        await ledger.take()
-        assert ledger.number_frame() == expected
-    waiting = asyncio.create_task(ledger.take())
+        await window_credits.take()
+        assert window_credits.number_frame() == expected
+    waiting = asyncio.create_task(window_credits.take())
     await asyncio.sleep(0)
     assert not waiting.done()
-    ledger.ack(1)
+    window_credits.ack(1)
     await asyncio.wait_for(waiting, 5)
-    assert ledger.available == 0
+    assert window_credits.available == 0
 
 
 async def test_a_frame_under_way_holds_its_credit() -> None:
-    ledger = Credits(1)
-    await ledger.take()
-    assert ledger.available == 0
-    ledger.number_frame()
-    assert ledger.available == 0
-    ledger.ack(1)
-    assert ledger.available == 1
+    window_credits = Credits(1)
+    await window_credits.take()
+    assert window_credits.available == 0
+    window_credits.number_frame()
+    assert window_credits.available == 0
+    window_credits.ack(1)
+    assert window_credits.available == 1
 
 
 async def test_prompt_results_have_numbers_but_cost_no_credit() -> None:
-    ledger = Credits(1)
-    await ledger.take()
-    assert [ledger.number_prompt(), ledger.number_prompt(), ledger.number_frame()] == [1, 2, 3]
-    ledger.ack(2)
-    assert ledger.available == 0
-    ledger.ack(3)
-    assert ledger.available == 1
+    window_credits = Credits(1)
+    await window_credits.take()
+    assert [window_credits.number_prompt(), window_credits.number_prompt(), window_credits.number_frame()] == [1, 2, 3]
+    window_credits.ack(2)
+    assert window_credits.available == 0
+    window_credits.ack(3)
+    assert window_credits.available == 1
 
 
 async def test_an_ack_that_lies_is_refused_and_changes_nothing() -> None:
-    ledger = Credits(4)
+    window_credits = Credits(4)
     for _ in range(3):
-        await ledger.take()
-        ledger.number_frame()
-    ledger.ack(2)
+        await window_credits.take()
+        window_credits.number_frame()
+    window_credits.ack(2)
     for sequence, message in ((4, "the last response sent was 3"), (1, "it must not go back")):
         with pytest.raises(InvalidArgument, match=message) as raised:
-            ledger.ack(sequence)
+            window_credits.ack(sequence)
         assert raised.value.violations[0].field == "ack.sequence"
-    assert ledger.available == 3
-    ledger.ack(2)  # the same again says nothing new
-    assert ledger.available == 3
+    assert window_credits.available == 3
+    window_credits.ack(2)  # the same again says nothing new
+    assert window_credits.available == 3
 
 
 @given(
@@ -67,53 +67,53 @@ async def test_an_ack_that_lies_is_refused_and_changes_nothing() -> None:
 )
 def test_unacknowledged_frames_never_exceed_the_window(window: int, actions: list[str], random: object) -> None:
     async def live() -> None:
-        ledger = Credits(window)
+        window_credits = Credits(window)
         taken, frames, last, acked = 0, [], 0, 0
         for action in actions:
-            if action == "take" and ledger.available:
-                await ledger.take()
+            if action == "take" and window_credits.available:
+                await window_credits.take()
                 taken += 1
             elif action == "frame" and taken:
-                last = ledger.number_frame()
+                last = window_credits.number_frame()
                 frames.append(last)
                 taken -= 1
             elif action == "give back" and taken:
-                ledger.give_back()
+                window_credits.give_back()
                 taken -= 1
             elif action == "prompt":
-                last = ledger.number_prompt()
+                last = window_credits.number_prompt()
             elif action == "ack" and last > acked:
                 acked = random.randint(acked, last)  # type: ignore[attr-defined]
-                ledger.ack(acked)
+                window_credits.ack(acked)
             open_frames = sum(sequence > acked for sequence in frames)
             assert taken + open_frames <= window
-            assert ledger.available == window - taken - open_frames
+            assert window_credits.available == window - taken - open_frames
 
     asyncio.run(live())
 
 
 async def test_a_credit_that_was_not_needed_goes_back() -> None:
-    ledger = Credits(1)
-    await ledger.take()
-    waiting = asyncio.create_task(ledger.take())
+    window_credits = Credits(1)
+    await window_credits.take()
+    waiting = asyncio.create_task(window_credits.take())
     await asyncio.sleep(0)
     assert not waiting.done()
-    ledger.give_back()
+    window_credits.give_back()
     await asyncio.wait_for(waiting, 1)
 
 
 @pytest.mark.parametrize("how", ["ack", "close"])
 async def test_everything_is_settled_once_acknowledged_or_once_nobody_can(how: str) -> None:
-    ledger = Credits(4)
-    await asyncio.wait_for(ledger.settled(), 1)
-    await ledger.take()
-    waiting = asyncio.create_task(ledger.settled())
+    window_credits = Credits(4)
+    await asyncio.wait_for(window_credits.settled(), 1)
+    await window_credits.take()
+    waiting = asyncio.create_task(window_credits.settled())
     await asyncio.sleep(0)
-    sequence = ledger.number_frame()
+    sequence = window_credits.number_frame()
     await asyncio.sleep(0)
     assert not waiting.done()
     if how == "ack":
-        ledger.ack(sequence)
+        window_credits.ack(sequence)
     else:
-        ledger.close()
+        window_credits.close()
     await asyncio.wait_for(waiting, 1)

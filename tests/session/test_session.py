@@ -152,7 +152,7 @@ async def test_several_prompts_for_one_object_are_applied_in_order() -> None:
         assert [result.sequence for result in client.all(replies.PromptResult)] == [1, 2, 3]
 
 
-async def test_a_prompt_for_a_frame_ahead_of_an_object_that_is_followed_goes_to_its_bank() -> None:
+async def test_a_prompt_for_a_later_frame_of_a_tracked_object_goes_to_its_bank() -> None:
     async with talk() as client:
         client.say(click(1, 0), click(1, 2, (9, 9)), *video(4))
         await client.end()
@@ -319,7 +319,7 @@ async def test_a_bad_mask_is_answered_and_the_others_go_on(mask: EncodedMask, fi
         assert [ids(result) for result in client.all(replies.FrameResult)] == [[2], [2]]
 
 
-async def test_a_bad_mask_for_an_object_that_is_followed_leaves_it_followed() -> None:
+async def test_a_bad_mask_for_a_tracked_object_leaves_it_tracked() -> None:
     empty = encode(Runs.of(np.zeros((HEIGHT, WIDTH), np.bool_)), MaskEncoding.COCO_RLE)
     async with talk() as client:
         client.say(click(1), mask_prompt(empty, 1, 1), *video(3))

@@ -49,15 +49,16 @@ FAKE_CORRECTION_BYTES = 100
 
 
 class FakeBank:
-    """Remembers what it was told, forgets what a real one forgets, and minds its order.
+    """Remembers its frames and prompts, forgets what a real bank forgets, and checks the order of what is done to it.
 
     Attributes:
-        number: Counts the engine's banks.
-        prompts: All that were applied.
-        frames: Those it was tracked on, in order; after going back only those before.
-        corrected: Of these, those that were corrected and not tracked again since.
-        correctable: Of these, those of which it still holds what a correction takes.
-        keeps_prompts: As of a real one.
+        number: Which of the engine's banks it is, from 0.
+        correction_window: As of a real bank.
+        keeps_prompts: As of a real bank.
+        prompts: All prompts that were applied.
+        frames: The frames on which it was tracked, in order; after a rewind, only those up to that frame.
+        corrected: The frames among them that were corrected, and not tracked again since.
+        correctable: The frames among them that can still be corrected.
     """
 
     def __init__(self, number: int, correction_window: int = 0) -> None:
@@ -78,7 +79,7 @@ class FakeBank:
         if not self.was_tracked(frame_index):
             self._pending.add(frame_index)
             return
-        assert frame_index in self.correctable, "what a correction takes is gone"
+        assert frame_index in self.correctable, "the frame can no longer be corrected"
         self.corrected.add(frame_index)
 
     def advance(self, frame_index: int) -> None:
@@ -94,7 +95,7 @@ class FakeBank:
             self.frames = [frame_index]
             self.correctable.add(frame_index)
         else:
-            assert frame_index in self.correctable, "there is no going back so far"
+            assert frame_index in self.correctable, "the bank can't be rewound so far"
             self.frames = [index for index in self.frames if index <= frame_index]
         self.correctable &= set(self.frames)
 
@@ -292,10 +293,11 @@ class FakeEngine:
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         self.pictures.append(job)
-        image_id = job.image_id
-        if job.pixels is not None:
-            image_id = f"picture-{job.pixels.shape[0]}x{job.pixels.shape[1]}"
-        elif image_id == "picture-gone":
+        if not isinstance(job.picture, str):
+            image_id = f"picture-{job.picture.shape[0]}x{job.picture.shape[1]}"
+        else:
+            image_id = job.picture
+        if image_id == "picture-gone":
             raise NotFound("gone")
         height, width = map(int, image_id.removeprefix("picture-").split("x"))
         count = 3 if job.multimask_output else 1
@@ -311,13 +313,13 @@ class FakeEngine:
 
 
 class FakeSource:
-    """A source whose frames are what it is fed: a byte of a chunk, or a picture, each.
+    """A source that gives one frame for each byte of a chunk, or for each picture, that it is fed.
 
     Attributes:
-        entered: Its process would be running by now.
+        entered: It was entered, so that a real one's process would run.
         closed: It was left.
-        taken: Frames that were taken from it.
-        fed: Frames that it was given.
+        taken: Number of frames that were taken from it.
+        fed: Number of frames that it was given.
     """
 
     def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
@@ -325,8 +327,8 @@ class FakeSource:
         self.entered = self.closed = False
         self.taken = 0
         self._start = start
-        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
         self.fed = 0
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
         self._first: Frame | None = None
         self._info: VideoInfo | None = None
 
@@ -380,18 +382,18 @@ class FakeSource:
 
 
 class FakeClip(FakeSource):
-    """Takes chunks.
+    """Takes a file's bytes, each of which is one frame.
 
     Attributes:
-        readings: Of each time that it was read again, the frames that were taken.
-        reading: How many of them are not over.
-        changed: A frame that is not the same when it is read again.
+        redecoded: The frames that each redecoder gave, in the order in which the redecoders were opened.
+        open_redecoders: Number of redecoders that are not closed.
+        changed: A frame that is not the same when it is decoded again.
     """
 
     def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
         super().__init__(image_size, start=start)
-        self.readings: list[list[int]] = []
-        self.reading = 0
+        self.redecoded: list[list[int]] = []
+        self.open_redecoders = 0
         self.changed: int | None = None
         self._given: list[Frame] = []
 
@@ -404,12 +406,12 @@ class FakeClip(FakeSource):
             self._given.append(frame)
         return frame
 
-    def redecode(self, frame_index: int) -> FakeReading:
-        return FakeReading(self, self._given, frame_index)
+    def redecode(self, frame_index: int) -> FakeRedecoder:
+        return FakeRedecoder(self, self._given, frame_index)
 
 
-class FakeReading:
-    """A clip's frames once more."""
+class FakeRedecoder:
+    """Gives a clip's frames a second time."""
 
     def __init__(self, clip: FakeClip, given: Sequence[Frame], frame_index: int) -> None:
         self._clip = clip
@@ -417,13 +419,13 @@ class FakeReading:
         self._next = frame_index
         self._taken: list[int] = []
 
-    async def __aenter__(self) -> FakeReading:
-        self._clip.readings.append(self._taken)
-        self._clip.reading += 1
+    async def __aenter__(self) -> FakeRedecoder:
+        self._clip.redecoded.append(self._taken)
+        self._clip.open_redecoders += 1
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._clip.reading -= 1
+        self._clip.open_redecoders -= 1
 
     async def next_frame(self) -> Frame:
         await asyncio.sleep(0)
@@ -460,7 +462,7 @@ class FakeLatestPictures(FakePictures):
         return await super()._next()
 
     def _sort(self) -> None:
-        """Let what was fed wait with the rest; the end of the video stays where it is."""
+        """Move the frames that were fed into the queue that skips old ones. The end of the video stays where it is."""
         while not self._frames.empty():
             frame = self._frames.get_nowait()
             if frame is None:
@@ -481,7 +483,7 @@ class FakePackets(FakeSource):
 
 
 class FakeDownload:
-    """A URL whose path is the number of frames."""
+    """A download of as many frames as the path of its URL says."""
 
     def __init__(self, url: str) -> None:
         self._frames = int(url.rpartition("/")[2])

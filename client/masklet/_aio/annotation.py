@@ -1,4 +1,4 @@
-"""`Annotation` for asyncio."""
+"""`Annotation` for asyncio: requests are awaited."""
 
 from __future__ import annotations
 

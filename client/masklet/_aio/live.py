@@ -1,4 +1,4 @@
-"""`Live` for asyncio."""
+"""`Live` for asyncio: sending is awaited, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Tracking` for asyncio."""
+"""`Tracking` for asyncio: results come by `async for`."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class AnnotationProtocol(TrackProtocol):
         return self._last_request_id
 
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
-        """Take in one response."""
+        """Take in one response, and say which request it answers."""
         if response.HasField("video_info"):
             self.is_decoded = self.video is not None  # it comes twice
         if response.HasField("applied"):

@@ -83,7 +83,7 @@ def rle_from_wire(mask: common_pb2.Mask) -> Rle:
 
 
 def logits_from_wire(logits: common_pb2.Logits) -> npt.NDArray[np.float32]:
-    """Logits as ``float32[h, w]``."""
+    """Low-resolution logits of a mask as ``float32[h, w]``."""
     return np.frombuffer(logits.data, "<f4").reshape(logits.height, logits.width).astype(np.float32)
 
 

@@ -69,7 +69,7 @@ class Channel:
         self.health = health_pb2_grpc.HealthStub(self._channel)
 
     def close(self) -> None:
-        """End every running call."""
+        """End every running call, and the connection."""
         self._closed = True
         self._channel.close()
 

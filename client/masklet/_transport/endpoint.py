@@ -18,14 +18,14 @@ DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 Pem = bytes | str | os.PathLike[str]
 """A certificate or key: the PEM itself as bytes, or the path of a file that holds it."""
 
-# gRPC servers take pings more often than every five minutes for abuse unless they are told otherwise.
+# gRPC servers take pings more often than every five minutes for abuse unless they are configured for it.
 _KEEPALIVE_MS = 310_000
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+)(:(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True)
 class Tls:
-    """A client's wishes about encryption; `Client` describes each.
+    """The encryption that a client asks for; `Client` describes the arguments.
 
     Attributes:
         root_certificates: Authorities to trust instead of the system's.
@@ -46,7 +46,7 @@ class Tls:
             local: The server is on this machine.
 
         Raises:
-            InvalidArgument: The wishes contradict one another.
+            InvalidArgument: The arguments contradict one another.
             OSError: A certificate's file cannot be read.
         """
         given = any(part is not None for part in (self.root_certificates, self.client_certificate, self.client_key))
@@ -87,7 +87,7 @@ class Endpoint:
         Args:
             address: "HOST:PORT", "HOST" (port 50051) or "unix:PATH".
             token: Bearer token.
-            tls: What the client wants of encryption; None: nothing in particular.
+            tls: The encryption that the client asks for; None: as the address suggests.
 
         Raises:
             InvalidArgument: The address is malformed, or the arguments contradict one another.

@@ -19,13 +19,13 @@ class FailedCall(Protocol):
     """What every `grpc.RpcError` that a call raises also is."""
 
     def code(self) -> Any:
-        """The status code."""
+        """The status code of the call, a `grpc.StatusCode`."""
 
     def details(self) -> Any:
-        """The status message."""
+        """The status message of the call, or None."""
 
     def trailing_metadata(self) -> Any:
-        """Holds the rich status, if the server sent one."""
+        """Key and value pairs; they hold the rich status, if the server sent one."""
 
 
 def from_call(error: FailedCall, *, target: str, connected: bool = False, timeout: float | None = None) -> MaskletError:

@@ -189,23 +189,20 @@ def _make_clip() -> bytes:
 
 def _print(result: dict[str, Any]) -> None:
     console = out()
+    server = f"server {result['server']}, masklet {result['server_version']}"
+    console.print(f"{result['model']} on {result['device']}, {server}", markup=False, soft_wrap=True)
     console.print(
-        f"{result['model']} on {result['device']}, server {result['server']}, masklet {result['server_version']}",
-        markup=False,
+        f"streams: {result['streams']}, objects in each: {result['objects']}, frames of all: {result['frames']}",
         soft_wrap=True,
     )
     console.print(
-        f"{result['frames']} frames, streams: {result['streams']}, objects in each: {result['objects']}; "
-        f"{result['frames_per_second']:.1f} frames/s in all",
-        soft_wrap=True,
-    )
-    console.print(
-        f"a stream: {result['frames_per_second_of_a_stream']:.2f} frames/s, slowest {result['slowest_stream']:.2f}, "
-        f"quickest {result['quickest_stream']:.2f}",
+        f"all streams together: {result['frames_per_second']:.2f} frames/s; one stream (median): "
+        f"{result['frames_per_second_of_a_stream']:.2f}, the slowest {result['slowest_stream']:.2f}, "
+        f"the quickest {result['quickest_stream']:.2f}",
         soft_wrap=True,
     )
     table = Table(box=boxes.SIMPLE_HEAD)
-    table.add_column("stage")
+    table.add_column("stage of a frame")
     for heading in ("median ms", "p95 ms"):
         table.add_column(heading, justify="right")
     for stage, spread in result["milliseconds"].items():

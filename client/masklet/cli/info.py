@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -20,7 +21,7 @@ from masklet.cli.server import (
 )
 
 if TYPE_CHECKING:
-    from masklet import ServerInfo
+    from masklet import Limits, ModelInfo, ServerInfo
 
 
 def info(
@@ -36,21 +37,50 @@ def info(
         _print(server, client.info())
 
 
+# What each limit counts, for people who do not know the server's settings.
+_LIMITS = {
+    "max_sessions": "Track streams at once",
+    "max_sessions_per_client": "Track streams at once of one client",
+    "max_objects": "objects in a session",
+    "max_message_bytes": "bytes of a message, and so of a picture",
+    "max_upload_bytes": "bytes of an uploaded video file",
+    "max_frame_pixels": "pixels of a frame",
+    "max_frames": "frames of a clip",
+    "max_duration_seconds": "seconds of a clip",
+}
+
+
 def _print(address: str, server: ServerInfo) -> None:
     console = out()
     versions = ", ".join(f"{name} {version}" for name, version in sorted(server.versions.items()))
     console.print(f"masklet {server.server_version} at {address}", markup=False)
-    console.print(f"device   {server.device} ({server.device_name})", markup=False)
-    console.print(f"versions {versions}", markup=False)
+    for name, text in (
+        ("device", f"{server.device} ({server.device_name})"),
+        ("versions", versions),
+        ("containers", " ".join(server.containers)),
+        ("codecs", " ".join(server.codecs)),
+    ):
+        console.print(f"{name:<10} {text}", markup=False, soft_wrap=True)
+    console.print(_models(server.models))
+    console.print(_limits(server.limits))
+
+
+def _models(models: Sequence[ModelInfo]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("model", "state", "input", "weights", "description"):
+    for heading in ("model", "state", "image size", "parameters", "description"):
         table.add_column(heading)
-    for model in server.models:
+    for model in models:
         state = (f"loaded, {model.dtype}" if model.loaded else "not loaded") + (", default" if model.default else "")
-        weights = f"{model.parameter_count / 1e6:.1f} M" if model.parameter_count else ""
-        table.add_row(model.name, state, str(model.image_size or ""), weights, model.description)
-    console.print(table)
-    for name, limit in vars(server.limits).items():
-        console.print(f"{name:<24} {f'{limit:,}' if limit else 'no limit'}", markup=False)
-    console.print(f"{'containers':<24} {' '.join(server.containers)}", markup=False, soft_wrap=True)
-    console.print(f"{'codecs':<24} {' '.join(server.codecs)}", markup=False, soft_wrap=True)
+        parameters = f"{model.parameter_count / 1e6:.1f} M" if model.parameter_count else ""
+        table.add_row(model.name, state, str(model.image_size or ""), parameters, model.description)
+    return table
+
+
+def _limits(limits: Limits) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("limit")
+    table.add_column("value", justify="right")
+    table.add_column("what it counts")
+    for name, value in vars(limits).items():
+        table.add_row(name, f"{value:,.0f}" if value else "no limit", _LIMITS[name])
+    return table

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich import box as boxes
-from rich.table import Table
 
 import masklet
 from masklet._media.capture import is_live
-from masklet.cli.console import Advance, frame_progress, object_label, out, tell_written
+from masklet.cli.console import Advance, frame_progress, tell_written
 from masklet.cli.live import check_options, tracking_live
 from masklet.cli.outputs import Sink, json_file, mask_folder
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
@@ -28,14 +25,13 @@ from masklet.cli.server import (
     ServerOption,
     TokenFileOption,
 )
+from masklet.cli.tally import Tally
 
 if TYPE_CHECKING:
     from masklet import Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
 
 _PANEL = "Results"
 MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
-# Events of each object that are printed at the end; a long stream may have any number of them.
-MAX_EVENTS_TOLD = 10
 _NO_OUTPUT = "no file was written; add --overlay OUT.mp4, --masks DIR or --json FILE"
 
 
@@ -138,54 +134,6 @@ def track(
                 masklet.write_overlay_video(video, frames, overlay)
     tally.print()
     tell_written({"overlay": overlay, "masks": masks, "json": json}, otherwise=_NO_OUTPUT)
-
-
-class Tally:
-    """Counts what is printed at the end of a run."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self._begun = time.monotonic()
-        self._ended = self._begun
-        self._visible: dict[int, int] = {}
-        self._iou_sum: dict[int, float] = {}
-        self._events: dict[int, list[str]] = {}
-        self._events_not_kept = 0
-
-    def add(self, frame: FrameResult) -> None:
-        """Count a frame and its objects."""
-        self.frames += 1
-        self._ended = time.monotonic()
-        for object_id, result in frame.objects.items():
-            self._visible[object_id] = self._visible.get(object_id, 0) + result.visible
-            self._iou_sum[object_id] = self._iou_sum.get(object_id, 0.0) + result.predicted_iou * result.visible
-            if result.event is not None:
-                self._note(object_id, f"{result.event.replace('_', ' ')} at frame {frame.frame_index}")
-
-    def _note(self, object_id: int, event: str) -> None:
-        told = self._events.setdefault(object_id, [])
-        if len(told) < MAX_EVENTS_TOLD:
-            told.append(event)
-        else:
-            self._events_not_kept += 1
-
-    def print(self) -> None:
-        """Print the counts as a table, and the events."""
-        seconds = max(self._ended - self._begun, 1e-9)
-        console = out()
-        console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
-        table = Table(box=boxes.SIMPLE_HEAD)
-        for heading in ("object", "visible frames", "mean predicted IoU"):
-            table.add_column(heading, justify="right")
-        for object_id, visible in sorted(self._visible.items()):
-            mean = f"{self._iou_sum[object_id] / visible:.3f}" if visible else "-"
-            table.add_row(object_label(object_id), str(visible), mean)
-        if self._visible:
-            console.print(table)
-        for object_id, told in sorted(self._events.items()):
-            console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
-        if self._events_not_kept:
-            console.print(f"and {self._events_not_kept} more such events")
 
 
 def _memory_policy(name: str) -> MemoryPolicy:

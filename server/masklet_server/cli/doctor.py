@@ -1,4 +1,4 @@
-"""``masklet doctor``: checks whether a server can run on this machine, and says how to mend what is wrong."""
+"""``masklet doctor``: checks whether a server can run on this machine, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Finding:
         name: What was checked.
         state: "ok"; "warn" where a server can run all the same; "fail" where it cannot.
         detail: What was found.
-        fix: How to mend it; empty where the state is "ok".
+        fix: What to do about it; empty where the state is "ok".
     """
 
     name: str
@@ -47,7 +47,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def doctor() -> None:
-    """Check whether a server can run on this machine, and say how to mend what is wrong.
+    """Check whether a server can run on this machine, and say how to fix what is wrong.
 
     Exits with 0 if a server can run, and with 1 if not. A warning does not keep a server from running.
     """

@@ -20,7 +20,7 @@ from masklet_server.models.paths import cache_folder
 from masklet_server.models.registry import ModelSpec, Registry
 
 if TYPE_CHECKING:
-    from masklet_server.models._transfer import ProgressCallback
+    from masklet_server.models.transfer import ProgressCallback
 
 _PIPE_WIDTH = 200
 

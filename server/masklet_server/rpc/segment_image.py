@@ -31,7 +31,7 @@ DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
 
 
 class SegmentingEngine(TrackingEngine, Protocol):
-    """All of `masklet_server.engine.serving.scheduler.Engine` that the service uses."""
+    """All of `masklet_server.engine.serving.engine.Engine` that the service uses."""
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Find the masks of one picture's prompts."""
@@ -93,8 +93,7 @@ class SegmentImageHandler:
                 await self._complete(prompt, i, mask, height, width)
                 for i, (prompt, mask) in enumerate(zip(request.prompts, masks, strict=True))
             ],
-            pixels=pixels,
-            image_id=request.image_id,
+            picture=request.image_id if pixels is None else pixels,
             multimask_output=request.multimask_output,
         )
         output = await self._engine.segment(job)

@@ -18,7 +18,7 @@ from masklet_server.video.picture import Picture
 
 
 class TrackingEngine(Protocol):
-    """The part of `masklet_server.engine.serving.scheduler.Engine` that tracks."""
+    """The part of `masklet_server.engine.serving.engine.Engine` that tracks."""
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:

@@ -36,9 +36,9 @@ class Encodings:
 
 def test_a_repeated_picture_is_not_encoded_again() -> None:
     cache, seen = PictureCache(2**26), Encodings()
-    first = run_picture(small_network(), PictureJob("nano", "s", [CLICK], pixels=PICTURE), cache, seen)
-    by_id = run_picture(small_network(), PictureJob("nano", "s", [CLICK], image_id=first.image_id), cache, seen)
-    by_pixels = run_picture(small_network(), PictureJob("nano", "s", [CLICK], pixels=PICTURE.copy()), cache, seen)
+    first = run_picture(small_network(), PictureJob("nano", "s", PICTURE, [CLICK]), cache, seen)
+    by_id = run_picture(small_network(), PictureJob("nano", "s", first.image_id, [CLICK]), cache, seen)
+    by_pixels = run_picture(small_network(), PictureJob("nano", "s", PICTURE.copy(), [CLICK]), cache, seen)
     assert seen.count == 1
     assert first.image_id == by_id.image_id == by_pixels.image_id
     assert (by_id.height, by_id.width) == (HEIGHT, WIDTH)
@@ -60,13 +60,13 @@ def test_the_cache_is_bounded_in_bytes_and_lets_the_oldest_go() -> None:
 
 def test_a_picture_larger_than_the_cache_is_not_kept() -> None:
     cache = PictureCache(10)
-    run_picture(small_network(), PictureJob("nano", "s", [CLICK], pixels=PICTURE), cache)
+    run_picture(small_network(), PictureJob("nano", "s", PICTURE, [CLICK]), cache)
     assert len(cache) == 0
 
 
 def test_an_unknown_image_id_is_not_found() -> None:
     with pytest.raises(NotFound, match="send the picture again"):
-        run_picture(small_network(), PictureJob("nano", "s", [CLICK], image_id="?"), PictureCache(10))
+        run_picture(small_network(), PictureJob("nano", "s", "?", [CLICK]), PictureCache(10))
 
 
 def test_candidates_are_ranked_and_full_size() -> None:

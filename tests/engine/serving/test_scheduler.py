@@ -16,8 +16,8 @@ import torch
 from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from masklet_server.engine.serving import scheduler
 from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.engine.serving.picture_jobs import PictureJob, PicturePrompt
-from masklet_server.engine.serving.scheduler import Engine
 from tests.support import synthetic
 from tests.support.engine import HEIGHT, WIDTH, click, job, prompted, small_network, stream
 
@@ -72,7 +72,7 @@ async def test_tracking_and_segmenting(engine: Engine) -> None:
     assert output.objects[0].mask.shape == (HEIGHT, WIDTH)
     assert len(output.prompts[0]) == 1
     box = PicturePrompt(box=np.array([10, 10, 50, 50], np.float32))
-    picture = PictureJob("nano", "b", [box], pixels=synthetic.frame(0, HEIGHT, WIDTH))
+    picture = PictureJob("nano", "b", synthetic.frame(0, HEIGHT, WIDTH), [box])
     assert (await engine.segment(picture)).results[0][0].mask.shape == (HEIGHT, WIDTH)
 
 
@@ -237,12 +237,12 @@ async def test_nobody_waits_for_an_engine_that_has_broken_down() -> None:
     observer = mock.Mock()
     observer.on_queue.side_effect = RuntimeError("no job's fault")
     engine = Engine({"nano": small_network()}, observer=observer)
-    jobs = [asyncio.ensure_future(engine.segment(PictureJob("nano", name, [], image_id="none"))) for name in "ab"]
+    jobs = [asyncio.ensure_future(engine.segment(PictureJob("nano", name, "none", []))) for name in "ab"]
     await asyncio.sleep(0)  # both wait in the queue
     engine.start()
     for waiting in jobs:  # the one at hand, and the one behind it
-        with pytest.raises(Unavailable, match="must be started anew"):
+        with pytest.raises(Unavailable, match="must be started again"):
             await asyncio.wait_for(waiting, 10)
-    with pytest.raises(Unavailable, match="must be started anew"):
+    with pytest.raises(Unavailable, match="must be started again"):
         await engine.run(job(engine.new_bank("nano"), 0, [click()]))
     await engine.close()

@@ -108,7 +108,7 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
         client.say(*[PICTURE] * 20)
         await client.frames(50)
         await client.quiet()
-        # Seven objects to a frame: each frame that is kept costs its pixels and seven times a bank's part.
+        # Seven objects: each frame of the window costs its pixels and seven times the part of a bank.
         assert len(client.automatic.objects.window) == most // (pixels + 7 * FAKE_CORRECTION_BYTES) == 5
         assert held() <= most
         assert all(len(bank.correctable) == 5 for bank in client.engine.banks)
@@ -125,7 +125,7 @@ async def test_the_window_shrinks_so_that_its_bytes_hold() -> None:
         assert client.problems == []
 
 
-async def test_no_frame_is_kept_where_not_even_one_fits() -> None:
+async def test_the_window_is_empty_if_not_even_one_frame_fits() -> None:
     async with talk(LIVE, correction_bytes=10) as client:
         client.say(click(1), *[PICTURE] * 3)
         await client.frames(3)

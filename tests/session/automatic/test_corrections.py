@@ -71,7 +71,7 @@ async def test_the_corrected_frame_is_prompted_and_not_tracked_and_those_after_i
 
 
 @pytest.mark.parametrize("window", [6, 64])
-async def test_as_long_as_it_is_kept_the_first_frame_can_be_corrected(window: int) -> None:
+async def test_the_first_frame_can_be_corrected_while_it_is_in_the_window(window: int) -> None:
     async with talk(events.Configure(correction_window=window)) as client:
         client.say(click(1), *video(6))
         await client.frames(6)
@@ -98,7 +98,7 @@ async def test_revisions_count_up_frame_by_frame() -> None:
             (4, 3, [1]),
         ]
         results = client.all(replies.FrameResult)
-        # Going back to frame 1 tracks frames 3 and 4 anew, as SAM 2 does, and takes back what was corrected there.
+        # A correction on frame 1 tracks frames 3 and 4 again, as SAM 2 does, and so undoes the corrections there.
         assert [known_corrections(r, 1, 0) for r in results[5:]] == [1, 1, 2, 1, 1, 1, 1]
         assert [r.sequence for r in results] == sorted({r.sequence for r in results})
         await finish(client)
@@ -167,7 +167,7 @@ async def test_every_kind_of_prompt_corrects() -> None:
 # Objects
 
 
-async def test_a_new_object_on_a_tracked_frame_comes_up_to_the_present_and_joins_the_others() -> None:
+async def test_a_new_object_on_a_tracked_frame_is_tracked_to_the_last_frame_and_joins_the_others() -> None:
     async with talk(LIVE) as client:
         client.say(click(2), *[PICTURE] * 5)
         await client.frames(5)
@@ -179,7 +179,7 @@ async def test_a_new_object_on_a_tracked_frame_comes_up_to_the_present_and_joins
         assert client.engine.banks[1].frames == [2, 3, 4, 5]
 
 
-async def test_the_first_object_of_all_may_begin_on_a_frame_that_went_by() -> None:
+async def test_the_first_object_of_all_may_begin_on_a_tracked_frame() -> None:
     async with talk(LIVE) as client:
         client.say(*[PICTURE] * 4)
         await client.frames(4)
@@ -200,7 +200,7 @@ async def test_a_prompt_before_an_objects_first_frame_is_a_conditioning_frame_of
         await finish(client)
 
 
-async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
+async def test_waiting_corrections_share_one_retracking() -> None:
     async with talk(PATIENT) as client:
         client.say(click(1), click(2), click(3), *video(8))
         await client.frames(8)
@@ -216,7 +216,7 @@ async def test_corrections_that_wait_share_one_way_to_the_present() -> None:
         await finish(client)
 
 
-async def test_a_correction_behind_the_way_waits_for_the_next_and_holds_up_those_after_it() -> None:
+async def test_a_correction_before_the_retracking_waits_for_the_next_and_delays_those_after_it() -> None:
     async with talk(PATIENT) as client:
         client.say(click(1), *video(6))
         await client.frames(6)
@@ -232,13 +232,13 @@ async def test_a_correction_behind_the_way_waits_for_the_next_and_holds_up_those
             *[(3, 1), (4, 1), (5, 1)],
             *[(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)],
         ]
-        # One by one in order: frame 3 is tracked anew, frame 5 corrected upon that.
+        # One after the other: frame 3 is tracked again, then frame 5 is corrected.
         known = [known_corrections(r, 1, 0) for r in client.all(replies.FrameResult)[6:]]
         assert known == [1, 1, 1, 1, 1, 1, 1, 2]
         await finish(client)
 
 
-async def test_an_object_removed_on_the_way_is_not_followed_further() -> None:
+async def test_an_object_removed_during_a_retracking_is_not_tracked_further() -> None:
     async with talk(PATIENT) as client:
         client.say(click(1), click(2), *video(8))
         await client.frames(8)
@@ -271,7 +271,7 @@ async def test_removing_an_object_drops_its_corrections() -> None:
         await finish(client)
 
 
-async def test_a_prompt_for_a_removed_object_starts_it_anew() -> None:
+async def test_a_prompt_for_a_removed_object_starts_a_new_one() -> None:
     async with talk(PATIENT) as client:
         client.say(click(1), *video(4))
         await client.frames(4)

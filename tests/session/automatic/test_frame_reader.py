@@ -16,7 +16,7 @@ from tests.support.fakes import BROKEN, FakeClip, FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
 
-async def feed(frames: int, frame_count: int = 0) -> tuple[FrameReader, FakeClip]:
+async def reader_of(frames: int, frame_count: int = 0) -> tuple[FrameReader, FakeClip]:
     source = FakeClip(16)
     await source.feed(bytes(frames))
     await source.end()
@@ -28,24 +28,24 @@ async def feed(frames: int, frame_count: int = 0) -> tuple[FrameReader, FakeClip
 async def test_a_clip_of_fewer_than_sixteen_frames_tells_its_length(
     frames: int, length: int | None, taken: int
 ) -> None:
-    frame_feed, source = await feed(frames)
+    reader, source = await reader_of(frames)
     for _ in range(taken):
-        await frame_feed.next()
-    assert await frame_feed.clip_length() == length
-    assert await frame_feed.clip_length() == length
+        await reader.next()
+    assert await reader.clip_length() == length
+    assert await reader.clip_length() == length
     assert source.taken == min(frames, 16), "it looks no further than it must"
     indices = []
-    while (frame := await frame_feed.next()) is not None:
+    while (frame := await reader.next()) is not None:
         indices.append(frame.index)
     assert indices == list(range(taken, frames)), "what was seen ahead is not lost"
-    assert frame_feed.taken == frames
-    assert await frame_feed.next() is None
+    assert reader.taken == frames
+    assert await reader.next() is None
 
 
 async def test_a_count_from_the_client_spares_the_look_ahead() -> None:
     for promised, length in ((5, 5), (16, None), (100, None)):
-        frame_feed, source = await feed(40, promised)
-        assert await frame_feed.clip_length() == length
+        reader, source = await reader_of(40, promised)
+        assert await reader.clip_length() == length
         assert source.taken == 0
 
 
@@ -53,10 +53,10 @@ async def test_a_count_from_the_client_spares_the_look_ahead() -> None:
     ("promised", "frames", "broken"), [(0, 3, False), (3, 3, False), (4, 3, True), (100, 40, False), (100, 3, True)]
 )
 async def test_a_wrong_count_is_noticed_where_it_matters(promised: int, frames: int, broken: bool) -> None:
-    frame_feed, _ = await feed(frames, promised)
-    while await frame_feed.next() is not None:
+    reader, _ = await reader_of(frames, promised)
+    while await reader.next() is not None:
         pass
-    assert frame_feed.is_frame_count_wrong() is broken
+    assert reader.is_frame_count_wrong() is broken
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 2), (15, 15), (16, None), (17, None)])
@@ -117,94 +117,94 @@ async def test_pictures_sent_as_far_as_the_look_ahead_are_read_before_the_first_
 
 
 async def test_a_promise_of_too_few_frames_is_not_believed_any_longer() -> None:
-    frame_feed, _ = await feed(20, 1)
+    reader, _ = await reader_of(20, 1)
     lengths = []
-    while await frame_feed.next() is not None:
-        lengths.append(await frame_feed.clip_length())
+    while await reader.next() is not None:
+        lengths.append(await reader.clip_length())
     assert lengths == [*range(1, 16), *[None] * 5]
 
 
-async def test_waiting_for_a_frame_may_be_given_up_and_taken_up_again() -> None:
+async def test_waiting_for_a_frame_may_be_cancelled_and_begun_again() -> None:
     source = FakeClip(16)
-    subject = FrameReader(source, IdleWatch(60))
-    async with subject.running():
+    reader = FrameReader(source, IdleWatch(60))
+    async with reader.running():
         for _ in range(3):
             with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(subject.ready(), 0.01)
+                await asyncio.wait_for(reader.ready(), 0.01)
         await source.feed(bytes(2))
         await source.end()
-        frames = [await subject.next() for _ in range(3)]
+        frames = [await reader.next() for _ in range(3)]
         assert [None if frame is None else frame.index for frame in frames] == [0, 1, None]
-        assert subject.at_end
+        assert reader.at_end
 
 
 async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> None:
     source = FakeClip(16)
-    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
-    async with subject.running():
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
+    async with reader.running():
         await source.feed(bytes([0, BROKEN]))
-        drawing = asyncio.create_task(subject.read_ahead())
-        await asyncio.gather(drawing, return_exceptions=True)
-        assert subject.take().frame.index == 0
+        reading = asyncio.create_task(reader.read_ahead())
+        await asyncio.gather(reading, return_exceptions=True)
+        assert reader.take().frame.index == 0
         for _ in range(2):
             with pytest.raises(DataLoss, match="broken"):
-                await subject.ready()
+                await reader.ready()
 
 
-async def test_pictures_are_drawn_no_further_than_the_window() -> None:
+async def test_pictures_are_read_no_further_than_the_window() -> None:
     source = FakeClip(16)
-    subject = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
     await source.feed(bytes(10))
-    async with subject.running():
-        await subject.read_ahead()
+    async with reader.running():
+        await reader.read_ahead()
         assert source.taken == 3
-        assert [subject.take().frame.index for _ in range(3)] == [0, 1, 2]
+        assert [reader.take().frame.index for _ in range(3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("is_file", "seen"), [(True, 1), (False, None)])
 async def test_only_a_files_next_frame_is_waited_for(is_file: bool, seen: int | None) -> None:
     source = FakeClip(16)
     await source.feed(bytes(3))
-    subject = FrameReader(source, IdleWatch(60), ReaderOptions(is_file=is_file))
-    async with subject.running():
-        await subject.next()
-        frame = await subject.peek()
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(is_file=is_file))
+    async with reader.running():
+        await reader.next()
+        frame = await reader.peek()
         assert (None if frame is None else frame.index) == seen
 
 
 # Frames that are there before they are wanted
 
 
-async def test_as_many_frames_are_drawn_as_are_encoded_together() -> None:
+async def test_as_many_frames_are_read_as_are_encoded_together() -> None:
     source = FakeClip(16)
     await source.feed(bytes(9))
-    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
-    async with frame_feed.running():
-        assert await frame_feed.ready()
-        assert frame_feed.take().frame.index == 0
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
+    async with reader.running():
+        assert await reader.ready()
+        assert reader.take().frame.index == 0
         for _ in range(50):
             await asyncio.sleep(0)
         assert source.taken == 4
-        assert [frame.index for frame in frame_feed.upcoming] == [1, 2, 3]
-        assert frame_feed.take().frame.index == 1
-        assert [frame.index for frame in frame_feed.upcoming] == [2, 3], "as far as they are there"
+        assert [frame.index for frame in reader.upcoming] == [1, 2, 3]
+        assert reader.take().frame.index == 1
+        assert [frame.index for frame in reader.upcoming] == [2, 3], "as far as they are there"
 
 
 async def test_a_slow_source_keeps_nobody_waiting_for_more_than_the_next_frame() -> None:
     source = FakeClip(16)
-    frame_feed = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
-    async with frame_feed.running():
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
+    async with reader.running():
         for index in range(5):
             await source.feed(bytes(1))
-            assert await asyncio.wait_for(frame_feed.ready(), 10)
-            assert frame_feed.take().frame.index == index
-            assert frame_feed.upcoming == []
+            assert await asyncio.wait_for(reader.ready(), 10)
+            assert reader.take().frame.index == index
+            assert reader.upcoming == []
         await source.end()
-        assert not await asyncio.wait_for(frame_feed.ready(), 10)
+        assert not await asyncio.wait_for(reader.ready(), 10)
 
 
 @pytest.mark.parametrize(("deterministic", "encode_ahead"), [(False, 4), (True, 4), (False, 1)])
-async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool, encode_ahead: int) -> None:
+async def test_the_engine_gets_the_next_frames(deterministic: bool, encode_ahead: int) -> None:
     engine = FakeEngine()
     engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=encode_ahead)
     async with talk(events.Configure(deterministic=deterministic), engine=engine) as client:
@@ -216,6 +216,6 @@ async def test_the_engine_is_told_of_the_frames_that_follow(deterministic: bool,
         assert told == [[]] * 20
     else:
         assert told[0] == [1, 2, 3], "four in one pass"
-        assert all(following == list(range(i + 1, i + 1 + len(following))) for i, following in enumerate(told))
+        assert all(pictures == list(range(i + 1, i + 1 + len(pictures))) for i, pictures in enumerate(told))
         assert sum(map(len, told)) > 40
     assert len({id(job.stream.recent) for job in engine.jobs}) == 1

@@ -52,9 +52,9 @@ def clip_of(client: Talk) -> FakeClip:
 
 
 def known(client: Talk, object_id: int = 1, bank: int = 0) -> list[tuple[int, int]]:
-    """Of each result that was sent again, its frame and the corrections that the fake engine knew of."""
-    again = [r for r in client.all(replies.FrameResult) if r.revision and object_id in ids(r)]
-    return [(r.frame_index, known_corrections(r, object_id, bank)) for r in again]
+    """For each result that was sent again, its frame and the number of corrections that the fake engine knew of."""
+    results = [r for r in client.all(replies.FrameResult) if r.revision and object_id in ids(r)]
+    return [(r.frame_index, known_corrections(r, object_id, bank)) for r in results]
 
 
 # Sent again
@@ -75,8 +75,8 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
             360_000_000,
         ]
         assert prompted(client) == [(0, 1), (0, 2), (8, 1)]
-        # Brought back to frame 5, and read again up to those that are kept.
-        assert clip_of(client).readings == [list(range(6, 17))]
+        # Its memory is loaded as it was on frame 5, and frames are decoded again up to those in the window.
+        assert clip_of(client).redecoded == [list(range(6, 17))]
         jobs = client.engine.jobs[20:]
         assert [(job.frame.index, is_tracking(job)) for job in jobs[:4]] == [
             (6, True),
@@ -85,7 +85,7 @@ async def test_a_frame_long_gone_is_corrected_and_all_frames_since_are_sent_agai
             (8, False),
         ]
         assert all((job.frame.pixels == client.engine.jobs[job.frame.index].frame.pixels).all() for job in jobs)
-        assert clip_of(client).reading == 0
+        assert clip_of(client).open_redecoders == 0
         # Its memory is as bounded as before: the last frames can be corrected, and no more is held for it.
         (bank, _) = client.automatic.objects.banks
         assert cast("FakeBank", bank).correctable == {17, 18, 19}
@@ -136,7 +136,7 @@ async def test_a_new_object_begins_on_a_frame_long_gone() -> None:
         client.say(click(4, 7))
         await client.frames(33)
         assert lines(client)[20:] == [(i, 1, [4]) for i in range(7, 20)]
-        assert clip_of(client).readings == [list(range(7, 17))]
+        assert clip_of(client).redecoded == [list(range(7, 17))]
         client.say(click(4, 2), click(4, 9))
         await client.frames(51)
         await client.quiet()
@@ -162,7 +162,7 @@ async def test_corrections_far_apart_share_one_way_to_the_present() -> None:
         assert lines(client)[32:] == [(i, 2 if i >= 28 else 1, [1] if i < 18 else [1, 2]) for i in range(7, 30)]
         assert known(client, 1) == [(i, 1 if i < 22 else 2) for i in range(7, 30)]
         assert known(client, 2, 1) == [(i, 1) for i in range(18, 30)]
-        assert clip_of(client).readings == [list(range(6, 27))]
+        assert clip_of(client).redecoded == [list(range(6, 27))]
         await finish(client)
 
 
@@ -186,7 +186,7 @@ async def test_one_that_comes_too_late_to_be_brought_back_waits_for_the_next_way
             *[(i, 2, [1] if i < 14 else [1, 2]) for i in range(7, 30)],
         ]
         assert known(client, 2, 1) == [(i, 1) for i in range(14, 30)]
-        assert clip_of(client).readings == [list(range(6, 27)), list(range(1, 27))]
+        assert clip_of(client).redecoded == [list(range(6, 27)), list(range(1, 27))]
         await finish(client)
 
 
@@ -214,7 +214,7 @@ async def test_a_video_that_the_server_fetches_is_spooled_too() -> None:
         assert known(client) == [(i, 1) for i in range(5, 20)]
 
 
-async def test_where_no_frame_can_be_kept_all_are_read_again() -> None:
+async def test_without_room_in_the_window_all_frames_are_decoded_again() -> None:
     async with narrow(correction_bytes=10) as client:
         client.say(click(1), *video(12))
         await client.frames(12)
@@ -226,7 +226,7 @@ async def test_where_no_frame_can_be_kept_all_are_read_again() -> None:
         await finish(client)
         assert client.problems == []
         assert known(client) == [*[(i, 1) for i in range(6, 12)], (11, 2)]
-        assert clip_of(client).readings == [list(range(6, 12)), [11]]
+        assert clip_of(client).redecoded == [list(range(6, 12)), [11]]
 
 
 async def test_it_takes_credits_for_what_is_sent_alone() -> None:
@@ -272,7 +272,7 @@ async def test_an_object_removed_on_its_way_back_is_forgotten() -> None:
         client.say(events.RemoveObject(1))
         await client.quiet()
         client.engine.open_gate.set()
-        await client.until(lambda: not clip_of(client).reading)
+        await client.until(lambda: not clip_of(client).open_redecoders)
         await client.quiet()
         assert len(lines(client)) == 20
         client.say(click(1, 9))
@@ -291,7 +291,7 @@ async def test_a_correction_taken_back_on_the_way_changes_nothing() -> None:
         client.say(events.ClearPrompts(1, 9))
         await client.quiet()
         client.engine.open_gate.set()
-        await client.until(lambda: not clip_of(client).reading)
+        await client.until(lambda: not clip_of(client).open_redecoders)
         await client.quiet()
         assert len(lines(client)) == 20
         client.say(click(1, 18))
@@ -312,7 +312,7 @@ async def test_what_the_engine_refuses_leaves_the_object_as_it_was() -> None:
         client.say(click(1, 9), click(5, 9))
         await client.until(lambda: len(client.problems) == 2)
         assert violations(client) == [["prompt.mask"]] * 2
-        await client.until(lambda: not clip_of(client).reading)
+        await client.until(lambda: not clip_of(client).open_redecoders)
         client.engine.refuse = lambda _: None
         assert set(client.automatic.objects) == {1}
         assert len(lines(client)) == 20
@@ -332,18 +332,18 @@ async def test_everything_is_freed_when_the_client_leaves_in_the_middle() -> Non
         client.engine.open_gate.clear()
         client.say(click(1, 3))
         await client.until(lambda: client.engine.running)
-        assert clip_of(client).reading == 1
+        assert clip_of(client).open_redecoders == 1
         automatic = client.automatic
         client.task.cancel()
         await asyncio.gather(client.task, return_exceptions=True)
-        assert clip_of(client).reading == 0
+        assert clip_of(client).open_redecoders == 0
         assert clip_of(client).closed
         assert not automatic.objects
         assert not automatic.tracker.corrections.under_way
         assert automatic.objects.snapshot_file_bytes == 0
 
 
-# What can't be had
+# What is impossible
 
 
 async def test_a_frame_that_is_not_the_same_any_more_is_told_and_the_rest_goes_on() -> None:
@@ -357,11 +357,11 @@ async def test_a_frame_that_is_not_the_same_any_more_is_told_and_the_rest_goes_o
         client.say(click(1, 18))
         await client.frames(22)
         assert known(client) == [(18, 1), (19, 1)]
-        assert clip_of(client).reading == 0
+        assert clip_of(client).open_redecoders == 0
         await finish(client)
 
 
-async def test_a_frame_that_is_not_the_same_behind_a_correction_ends_the_session() -> None:
+async def test_a_frame_that_is_not_the_same_after_a_correction_ends_the_session() -> None:
     async with narrow() as client:
         client.say(click(1), *video(20))
         await client.frames(20)
@@ -370,7 +370,7 @@ async def test_a_frame_that_is_not_the_same_behind_a_correction_ends_the_session
         with pytest.raises(DataLoss, match="frame 12 is not the same"):
             await client.end()
         assert known(client) == [(9, 1), (10, 1), (11, 1)]
-        assert clip_of(client).reading == 0
+        assert clip_of(client).open_redecoders == 0
 
 
 async def test_with_little_room_the_way_to_a_correction_is_longer() -> None:
@@ -380,7 +380,7 @@ async def test_with_little_room_the_way_to_a_correction_is_longer() -> None:
         client.say(click(1, 13))
         await client.frames(27)
         assert known(client) == [(i, 1) for i in range(13, 20)]
-        assert clip_of(client).readings == [list(range(1, 17))]
+        assert clip_of(client).redecoded == [list(range(1, 17))]
         await finish(client)
         assert client.problems == []
 
@@ -437,7 +437,7 @@ async def test_what_is_forgotten_takes_no_room() -> None:
         events.Configure(delivery=Delivery.LATEST, max_latency_seconds=60, correction_window=3),
     ],
 )
-async def test_of_a_live_stream_no_earlier_frame_can_be_had(config: events.Configure) -> None:
+async def test_frames_of_a_live_stream_are_not_decoded_again(config: events.Configure) -> None:
     async with narrow(config) as client:
         client.say(click(1), events.VideoChunk(bytes(10)))
         await client.frames(10)
@@ -465,7 +465,7 @@ async def test_pictures_are_not_spooled() -> None:
 
 
 def has_answered(client: Talk, seen: int) -> bool:
-    """Whether there are more responses than that, and none will follow."""
+    """Whether more responses have come than that, and no more will come."""
     return len(client.responses) > seen and not client.automatic.tracker.corrections.are_due
 
 

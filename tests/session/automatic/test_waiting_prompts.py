@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
-from masklet_server.masks.runs import Runs
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.jobs import TrackedFrame
@@ -73,7 +72,7 @@ def test_frames_that_are_left_out_hand_their_prompts_on() -> None:
     assert [one.frame_index for one in waiting.take(7)] == [7]
 
 
-def test_the_number_of_objects_is_bounded_with_those_that_are_followed() -> None:
+def test_the_number_of_objects_is_bounded_with_those_that_are_tracked() -> None:
     waiting = WaitingPrompts(LIMITS, CorrectionWindow(0, 0))
     waiting.add(click(1), tracked=[7, 8])
     waiting.add(click(2), tracked=[7, 8])
@@ -143,24 +142,6 @@ def test_dropping_an_object_leaves_the_others() -> None:
     assert waiting.drop(1) == 0
     assert waiting.object_ids == {2}
     assert waiting.frames_of(2) == {0}
-
-
-def test_masks_are_checked_and_decoded_with_their_path() -> None:
-    pixels = np.zeros((4, 6), np.bool_)
-    pixels[1, 2] = True
-    good = mask_prompt(encode(Runs.of(pixels), MaskEncoding.PNG))
-    good.check_mask()
-    decoded = good.decoded().mask
-    assert decoded is not None
-    assert np.array_equal(decoded, pixels)
-    for mask, method, field in (
-        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
-        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.decoded, "prompt.mask.data"),
-        (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
-    ):
-        with pytest.raises(InvalidArgument) as raised:
-            method(mask_prompt(mask))
-        assert violations_of(raised.value) == [field]
 
 
 ADD = st.tuples(st.just("add"), st.integers(1, 6), st.integers(0, 8))

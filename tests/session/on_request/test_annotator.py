@@ -141,7 +141,7 @@ async def test_objects_are_tracked_together_in_order_of_their_ids() -> None:
 
 
 @pytest.mark.parametrize(("deterministic", "encode_ahead"), [(False, 3), (True, 3), (False, 1)])
-async def test_the_engine_is_told_of_the_frames_that_follow_in_the_pass(deterministic: bool, encode_ahead: int) -> None:
+async def test_the_engine_gets_the_next_frames_of_the_propagation(deterministic: bool, encode_ahead: int) -> None:
     engine = FakeEngine()
     engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=encode_ahead)
     configure = dataclasses.replace(ON_REQUEST, deterministic=deterministic)
@@ -152,14 +152,14 @@ async def test_the_engine_is_told_of_the_frames_that_follow_in_the_pass(determin
         await propagated(client)
     told = [(job.frame.index, upcoming(job)) for job in engine.jobs]
     if deterministic or encode_ahead == 1:
-        assert not any(following for _, following in told)
+        assert not any(pictures for _, pictures in told)
     else:
         forward, backward = [(3, [4, 5]), (4, [5]), (5, [])], [(3, [2, 1]), (2, [1, 0]), (1, [0]), (0, [])]
         assert told == [(3, []), *forward, *backward]
     assert len({id(job.stream.recent) for job in engine.jobs}) == 1
 
 
-async def test_what_is_encoded_already_is_not_read_again() -> None:
+async def test_frames_encoded_already_are_not_read_a_second_time() -> None:
     engine = FakeEngine()
     engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=3)
     async with talk(ON_REQUEST, engine=engine) as client:

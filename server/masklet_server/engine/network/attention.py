@@ -1,10 +1,13 @@
-"""Three ways to compute softmax(q k') v, and the choice between them.
+"""Three kernels that compute softmax(q k') v, and the choice of the quickest.
 
-torch's fused kernel never writes the scores down, which on a CPU costs it the matrix units: there it multiplies in
-float32 or in small tiles. Writing down the scores of some queries at a time makes two plain matrix products of it,
-which oneDNN runs at the processor's full speed in bfloat16. Where each row's greatest score need not be taken from the
-others, that saves a pass, and a few keys' scores at a time will do. Which way is quickest depends on the processor, so
-all are timed once.
+- `fused`: torch's own. It never stores the scores. On a CPU it therefore multiplies in float32 or in small tiles, and
+  does not use the matrix units well.
+- `blocked`: stores the scores of a block of queries. This takes two plain matrix products, which oneDNN computes at the
+  processor's full speed in bfloat16.
+- `unshifted`: does not subtract the greatest score of each row, which saves a pass. It then needs the scores of a few
+  keys only.
+
+Which kernel is the quickest depends on the processor, so all of them are timed once.
 """
 
 from __future__ import annotations
@@ -23,25 +26,25 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class KernelChoice(Protocol):
-    """Chooses a kernel for attention of a shape; see `quickest_kernel`."""
+    """A function that chooses the kernel for attention of a shape; see `quickest_kernel`."""
 
     def __call__(self, *, queries: int, keys: int, dim: int, width: int) -> Kernel:
-        """The kernel."""
+        """Choose the kernel for so many queries and keys, of width `dim`, and values of this width."""
 
 
-# Queries whose scores are written down at a time: 512 x 28,736 x 2 bytes is 28 MB, which a large cache still holds.
+# Queries in a block of `blocked`: 512 x 28,736 x 2 bytes of scores are 28 MB, which fit into a large cache.
 _BLOCK = 512
-# Scores that are written down at a time where keys come in blocks: 8 MB in bfloat16, half of which two cores' own
-# caches hold. Half as many and twice as many took up to a tenth longer.
+# Scores in a block of `unshifted`: 8 MB in bfloat16, half of which fits into two cores' own caches. With half as many
+# and with twice as many it took up to a tenth longer.
 _SCORES = 1 << 22
-# Sums of exponentials that can be trusted: none of them was too large for its number or, where it matters, too small.
+# Sums of exponentials in this range are exact enough: no exponential has overflowed, and not all have vanished.
 _LEAST, _GREATEST = 1e-20, 1e30
-# Shapes at which they are timed: a quarter of the work of SAM 2.1's cross attention at 1024, as far as there is one.
+# Queries with which kernels are timed: a quarter of those of SAM 2.1's memory attention at 1024, or fewer.
 _MOST_TIMED_QUERIES = 1024
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The kernel of torch itself; narrow values are padded, because it wants them as wide as the keys."""
+    """Torch's own kernel; narrow values are padded, because it needs them as wide as the keys."""
     width = v.shape[-1]
     if width < k.shape[-1]:
         v = F.pad(v, (0, k.shape[-1] - width))
@@ -49,7 +52,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Two matrix products and a softmax for every block of queries."""
+    """Two matrix products and a softmax for each block of queries."""
     queries, keys = q.shape[-2], k.shape[-2]
     out = q.new_empty(*q.shape[:-1], v.shape[-1])
     q = q * q.shape[-1] ** -0.5
@@ -68,15 +71,16 @@ def blocked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def unshifted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Exponentials of the scores as they are, a block of keys at a time; `blocked` where one of them is too large.
+    """Exponentials of the scores without a shift, for one block of keys after the other.
 
-    softmax(s) = exp(s) / sum(exp(s)) whatever is taken from s first; what is taken only keeps numbers in their range,
-    which in bfloat16 ends at e^88. exp(s) = 2^(s log2(e)), because torch computes powers of two quicker.
+    softmax(s) = exp(s) / sum(exp(s)), and subtracting a number from s first does not change it. Subtracting only keeps
+    the exponentials in range, which in bfloat16 ends at e^88. If one is too large, `blocked` computes the result.
+    exp(s) is computed as 2^(s log2(e)), because torch computes powers of two more quickly.
     """
     width = v.shape[-1]
     out = q.new_empty(*q.shape[:-1], width)
     scaled = q * (q.shape[-1] ** -0.5 * math.log2(math.e))
-    # A column of ones among the values sums up the exponentials; sixteen columns are what matrix units take at least.
+    # A column of ones among the values sums up the exponentials. Matrix units need at least sixteen columns.
     counted = F.pad(v, (0, 16 - width % 16))
     counted[..., width] = 1
     for batch in range(q.shape[0]):
@@ -90,7 +94,7 @@ def unshifted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _sums_of_exponentials(q: Tensor, keys: Tensor, values: Tensor, counter: int) -> Tensor | None:
-    """2^(q k) v, ``float32[Q, V]``, or None if column `counter` of it, the sum of 2^(q k), is beyond trust."""
+    """2^(q k) v, ``float32[Q, V]``; None if column `counter` of it, the sum of 2^(q k), is not exact enough."""
     queries, total = len(q), keys.shape[1]
     columns = min(total, max(1, _SCORES // queries))
     room = q.new_empty(queries * columns)
@@ -100,19 +104,19 @@ def _sums_of_exponentials(q: Tensor, keys: Tensor, values: Tensor, counter: int)
         scores = room[: queries * block.shape[1]].view(queries, -1)
         torch.mm(q, block, out=scores).exp2_()
         sums += torch.mm(scores, values[start : start + columns])
-        if start == 0 and not _can_be_trusted(sums[:, counter]):  # then the rest need not be computed
+        if start == 0 and not _can_be_trusted(sums[:, counter]):  # the other blocks cannot change that
             return None
     return sums if _can_be_trusted(sums[:, counter]) else None
 
 
 def _can_be_trusted(sums: Tensor) -> bool:
-    """Whether sums of exponentials are neither too large nor too small; a NaN is neither."""
+    """Whether all sums of exponentials are in range; False if there is a NaN."""
     least, greatest = torch.aminmax(sums)
     return bool((least > _LEAST) & (greatest < _GREATEST))
 
 
 def takes_keys_in_columns(kernel: Kernel) -> bool:
-    """Whether a kernel lays the keys out in columns of memory first, unless they lie in columns already."""
+    """Whether a kernel copies keys into columns first, unless they are in columns already."""
     return kernel is not fused
 
 
@@ -120,7 +124,7 @@ def takes_keys_in_columns(kernel: Kernel) -> bool:
 def quickest_kernel(
     device: torch.device, dtype: torch.dtype, *, queries: int, keys: int, dim: int, width: int
 ) -> Kernel:
-    """The quickest for attention of this shape; on a GPU and in float32 always the fused one.
+    """The quickest kernel for attention of this shape; on a GPU and in float32 always `fused`.
 
     In float32 there is nothing to gain, and masks are to be Meta's own bit for bit where that is possible. They take
     turns, and each one's best of three rounds counts, so that a busy moment does not decide.

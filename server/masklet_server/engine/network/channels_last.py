@@ -1,8 +1,9 @@
-"""sam2's convolutions with the channels of a pixel side by side in memory, equal up to rounding.
+"""sam2's convolutions in the layout "channels last", with equal results up to rounding.
 
-The other way round, which is torch's own, a layer of `sam2.modeling.memory_encoder.CXBlock` that runs along channels
-copies its weights once for every row of the picture, and oneDNN rearranges what goes into a convolution and what comes
-out. `LayerNorm2d`, which is eight operations over whole maps, is one of torch's own functions then.
+In torch's default layout, a linear layer of `sam2.modeling.memory_encoder.CXBlock` copies its weights once for every
+row of the picture, and oneDNN rearranges the input and the output of every convolution. With the channels of a pixel
+side by side, this is not necessary. `LayerNorm2d`, which is eight operations over whole maps, then becomes one of
+torch's functions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 
 def lay_out_channels_last(module: nn.Module) -> None:
-    """Rearrange the weights of convolutions within a module, and replace its `LayerNorm2d`s."""
+    """Rearrange the weights of convolutions inside a module, and replace its `LayerNorm2d` layers."""
     for name, child in module.named_children():
         if isinstance(child, LayerNorm2d):
             setattr(module, name, _Norm(child))
@@ -23,7 +24,8 @@ def lay_out_channels_last(module: nn.Module) -> None:
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-# Of so few channels torch's own normalisation is slower than passes over whole maps; the memory encoder begins with 4.
+# With fewer channels than this, torch's normalisation is slower than passes over whole maps; the memory encoder begins
+# with 4 channels.
 _FEW_CHANNELS = 8
 
 
@@ -35,14 +37,14 @@ class _Norm(nn.Module):
         self.weight, self.bias, self.eps = original.weight, original.bias, original.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]``, normalised over C."""
+        """Normalise ``[B, C, H, W]`` over C."""
         if x.shape[1] < _FEW_CHANNELS:
             return self._over_maps(x.contiguous()).contiguous(memory_format=torch.channels_last)
         normed = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return normed.permute(0, 3, 1, 2)
 
     def _over_maps(self, x: Tensor) -> Tensor:
-        """Upstream's formula, a channel after the other."""
+        """Upstream's formula, in passes over whole maps."""
         centred = x - x.mean(dim=1, keepdim=True)
         scale = centred.square().mean(dim=1, keepdim=True).add_(self.eps).rsqrt_()
         weight, bias = self.weight[:, None, None], self.bias[:, None, None]

@@ -1,4 +1,4 @@
-"""Which device, and in which dtype: asked for, or found out by measuring."""
+"""Choosing the device and the dtype: as the settings say, or by measuring."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """The device with the name ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InvalidArgument: No such kind of device.
+        InvalidArgument: The name is not one of these.
         FailedPrecondition: This machine, or this build of torch, has no such device.
     """
     if name == "auto":
@@ -31,14 +31,16 @@ def pick_device(name: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise FailedPrecondition(f"no CUDA device can be used by torch {torch.__version__} here; use --device cpu")
+        raise FailedPrecondition(f"torch {torch.__version__} finds no CUDA device on this machine; use --device cpu")
     if int(index or 0) >= torch.cuda.device_count():
-        raise FailedPrecondition(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise FailedPrecondition(
+            f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0"
+        )
     return torch.device("cuda", int(index or 0))
 
 
 def device_name(device: torch.device) -> str:
-    """The device's own name, such as "NVIDIA H200" or the processor's."""
+    """The name of the hardware, such as "NVIDIA H200" or that of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -49,7 +51,7 @@ def device_name(device: torch.device) -> str:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16."""
+    """Whether the hardware has instructions for products in bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     try:
@@ -60,13 +62,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False) -> Network:
-    """The model on the device, in the dtype asked for or the quicker one.
+    """Put the model on the device, in the given dtype or the quicker one.
 
-    On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16 one
-    picture is encoded in each dtype, and the quicker stays. `graphs` asks for CUDA graphs.
+    On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16, one
+    picture is encoded in each dtype, and the quicker dtype is taken. `graphs` asks for CUDA graphs.
 
     Raises:
-        InvalidArgument: Neither auto, float32 nor bfloat16; or a configuration that the engine cannot run.
+        InvalidArgument: The dtype is not auto, float32 or bfloat16, or the engine does not support the configuration.
     """
     if dtype != "auto":
         if dtype not in DTYPES:
@@ -82,13 +84,13 @@ def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto", *, 
 def quickest(networks: Sequence[Network], *, rounds: int = 7, seconds: float = 3.0) -> Network:
     """The network that encodes a picture in the least time.
 
-    They take turns, and each one's best round counts, so that a machine busy with other things does not decide. The
-    first round warms up.
+    The networks take turns, and the best round of each counts, so that other work on the machine does not decide. The
+    first round does not count.
 
     Args:
-        networks: Of one model.
-        rounds: At most so many; at least three.
-        seconds: Begin no further round after this time.
+        networks: The same model in several dtypes.
+        rounds: Largest number of rounds, at least three.
+        seconds: No round begins after this time, except the first three.
     """
     start = time.perf_counter()
     timings: list[list[float]] = []

@@ -1,8 +1,8 @@
-"""CUDA graphs: a function of tensors recorded once for each shape of its arguments, and from then on replayed.
+"""CUDA graphs: a function of tensors is recorded once for each shape of its arguments, and replayed from then on.
 
-A step is some two thousand small kernels, which a GPU finishes sooner than Python can launch them. A recording launches
-them all at once. On other devices, for shapes seen too seldom, and beyond a bounded number of recordings, the function
-itself runs.
+A step is about two thousand small kernels. A GPU finishes them sooner than Python can launch them one by one; a
+recording launches them all at once. The function itself runs for shapes that are rare, and when there are enough
+recordings.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 Function = Callable[..., tuple[Tensor, ...]]
 Capture = Callable[[Function, Sequence[Tensor]], Function]
 
-# A recording keeps its own memory for everything that the function computes on the way.
+# Each recording has its own memory for all intermediate results.
 MAX_GRAPHS = 24
-# Recording takes as long as some runs: only what comes again and again is worth it.
+# Recording takes as long as several runs, so only shapes that come often are recorded.
 RUNS_BEFORE = 3
 
 
 class GraphCache:
-    """A function of tensors, replayed where it was recorded for such arguments.
+    """A function of tensors that is replayed if it was recorded for the shapes of its arguments.
 
     Args:
-        function: Takes and returns tensors, waits for nothing, and reads no other tensor that changes.
-        capture: Records the function for arguments of these shapes.
-        limit: Recordings at most.
+        function: Takes and returns tensors, does not wait for the device, and reads no other tensor that changes.
+        capture: Records the function for the shapes of the given arguments.
+        limit: Largest number of recordings.
     """
 
     def __init__(self, function: Function, capture: Capture | None = None, *, limit: int = MAX_GRAPHS) -> None:
@@ -39,7 +39,7 @@ class GraphCache:
         self._seen: Counter[object] = Counter()
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """What the function returns, in tensors of the caller's own."""
+        """Call the function; the returned tensors belong to the caller."""
         key = tuple((argument.shape, argument.dtype) for argument in arguments)
         if (graph := self._graphs.get(key)) is not None:
             return graph(*arguments)
@@ -53,9 +53,9 @@ class GraphCache:
 
 
 def capture_cuda(function: Function, arguments: Sequence[Tensor]) -> Function:
-    """Record the function on the arguments' device."""
+    """Record the function on the device of its arguments, as a CUDA graph."""
     inputs = [argument.clone() for argument in arguments]
-    # What libraries set up on first use must not be recorded; PyTorch's manual wants that on a stream of its own.
+    # Libraries set themselves up on first use, which must not be recorded. PyTorch's manual asks for a separate stream.
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,9 +1,9 @@
-"""sam2's image encoder with its own weights, without the work that nobody looks at.
+"""sam2's image encoder with its own weights, without the work whose results are not used.
 
-`sam2.modeling.backbones.image_encoder` writes out a position encoding of every level of every picture (67 MB for the
-finest one at 1024), of which only that of the coarsest level is ever used, and is always the same. It also widens the
-two finest levels to 256 channels, which `SAM2Base.forward_image` narrows again; where equality up to rounding is
-enough, one convolution does both.
+`sam2.modeling.backbones.image_encoder` computes a position encoding of every level of every picture (67 MB for the
+finest one at 1024). Only that of the coarsest level is used, and it is always the same. The encoder also widens the two
+finest levels to 256 channels, and `SAM2Base.forward_image` narrows them again. If equality up to rounding is enough,
+one convolution does both.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _LEVELS = 4
 
 
 class FastImageEncoder(nn.Module):
-    """Takes the place of `SAM2Base.forward_image`.
+    """Replaces `SAM2Base.forward_image`.
 
     Args:
-        model: With weights in float32 on the CPU. Its trunk is taken over and changed; the other weights are copied.
-        choose: Says what computes the attention of tokens to all others.
-        exact: Do the arithmetic of sam2, and of nano's trunk as it was trained, operation by operation.
+        model: With weights in float32 on the CPU. Its trunk is taken over and changed; the other weights are shared.
+        choose: Chooses the kernel for attention over all tokens.
+        exact: Compute exactly as sam2 does, and as nano's trunk was trained, operation by operation.
 
     Raises:
-        InvalidArgument: The configuration asks for something that this does not do.
+        InvalidArgument: The configuration needs something that this class does not support.
     """
 
     def __init__(self, model: SAM2Base, choose: KernelChoice, *, exact: bool) -> None:
@@ -50,9 +50,7 @@ class FastImageEncoder(nn.Module):
         )
         for holds, what in assumed:
             if not holds:
-                raise InvalidArgument.of(
-                    "model", f"configurations with {what} in their image encoder are not supported"
-                )
+                raise InvalidArgument.of("model", f"has {what} in its image encoder's configuration; not supported")
         self.trunk = encoder.trunk
         if isinstance(self.trunk, MobileNetV2Trunk):
             if not exact:
@@ -77,7 +75,7 @@ class FastImageEncoder(nn.Module):
 
     def _adapt_hiera(self, trunk: Any, image_size: int, choose: KernelChoice) -> None:
         side = image_size // 4  # of the finest level
-        position: Tensor = trunk._get_pos_embed((side, side))  # noqa: SLF001 - made anew for every picture
+        position: Tensor = trunk._get_pos_embed((side, side))  # noqa: SLF001 - sam2 computes it again for every picture
         self.register_buffer("position", position.detach())
         trunk._get_pos_embed = lambda _size: self.position  # noqa: SLF001
         tokens = (image_size // 16) ** 2  # of the level that has blocks without windows
@@ -90,7 +88,7 @@ class FastImageEncoder(nn.Module):
                 block.attn = _GlobalAttention(block.attn, kernel)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures ``[B, 3, S, S]`` to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``."""
+        """Encode pictures ``[B, 3, S, S]`` to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``."""
         finest, middle, coarse, hidden = self.trunk(frames)
         top = self.top(coarse) + F.interpolate(self.hidden(hidden), scale_factor=2.0, mode="nearest")
         return top, self.fine0(finest), self.fine1(middle)
@@ -119,7 +117,7 @@ class _GlobalAttention(nn.Module):
 
 
 class _HalvingPool(nn.Module):
-    """`MaxPool2d` of 2 x 2 pixels; torch's own writes down where each maximum was, in 8 bytes."""
+    """`MaxPool2d` of 2 x 2 pixels; torch's own also writes the place of each maximum, in 8 bytes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C, H // 2, W // 2]``."""
@@ -129,7 +127,7 @@ class _HalvingPool(nn.Module):
 
 
 def _chained(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """Two convolutions of kernel 1 as one."""
+    """Two convolutions with kernel 1 as one convolution, computed in float64."""
     weight = second.weight.flatten(1).double() @ first.weight.flatten(1).double()
     assert first.bias is not None
     assert second.bias is not None

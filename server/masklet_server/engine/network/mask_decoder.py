@@ -1,4 +1,4 @@
-"""From prompts to masks: SAM's prompt encoder and mask decoder as functions of tensors.
+"""SAM's prompt encoder and mask decoder as functions of tensors: from prompts to masks.
 
 Shapes: B objects, C the model's width (256), S the side of the square picture, h = w = S / 16 the side of the feature
 map, 4h the side of low-resolution logits.
@@ -17,37 +17,37 @@ from torch import Tensor, nn
 
 from masklet_server.engine.network.tensors import CandidateBatch, Decoded, FeatureBatch
 
-# Logits that stand for a mask given by the client (SAM2Base._use_mask_as_output).
+# Logits that represent a mask given by the client (`SAM2Base._use_mask_as_output`).
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
 
 
 class Clicks(Protocol):
-    """The part of a prompt that the prompt encoder sees as points."""
+    """The part of a prompt that becomes points for the prompt encoder."""
 
     @property
     def point_coords(self) -> npt.NDArray[np.float32] | None:
-        """``float32[N, 2]``."""
+        """Clicks as ``float32[N, 2]``, x and y in pixels, or None."""
 
     @property
     def point_labels(self) -> npt.NDArray[np.int32] | None:
-        """``int32[N]``."""
+        """Labels as ``int32[N]``, 1 foreground and 0 background, or None."""
 
     @property
     def box(self) -> npt.NDArray[np.float32] | None:
-        """``float32[4]``."""
+        """The box as ``float32[4]``, x0, y0, x1, y1, or None."""
 
 
 class MaskDecoder:
     """The prompt encoder and the mask decoder of one model.
 
     Args:
-        model: On its device, in its dtype; the prompt encoder is turned to float32.
+        model: On its device, in its dtype; the prompt encoder is changed to float32.
         device: Where to compute.
         dtype: Of weights and activations. Prompts and logits stay in float32.
     """
 
     def __init__(self, model: SAM2Base, device: torch.device, dtype: torch.dtype) -> None:
-        # Clicks at full resolution need more than bfloat16's 8 bits, and the prompt encoder costs next to nothing.
+        # Coordinates of clicks need more than bfloat16's 8 bits, and the prompt encoder takes very little time.
         model.sam_prompt_encoder.float()
         self._model = model
         self._device = device
@@ -56,7 +56,7 @@ class MaskDecoder:
             self._dense_position = model.sam_prompt_encoder.get_dense_pe().to(dtype)
             sparse, dense = self._embedded(self._no_points(1), None)
             if dtype != torch.float32:
-                # As the features lie to which they are added; upstream would copy the position for every call.
+                # In the layout of the features that they are added to; upstream copies the position in every call.
                 self._dense_position, dense = (
                     part.contiguous(memory_format=torch.channels_last) for part in (self._dense_position, dense)
                 )
@@ -77,11 +77,11 @@ class MaskDecoder:
 
         Args:
             features: ``[B, C, h, w]``, from `Network.without_memory` or `Network.with_memory`.
-            fine: Of the same frames, ``[B, ...]``.
+            fine: High-resolution features of the same frames, as in `FeatureBatch.fine`.
             points: ``float32[B, N, 2]`` in pixels of the model's square, and ``int32[B, N]``: 1 foreground,
                 0 background, 2 and 3 the corners of a box, which come first.
-            mask_logits: ``float32[B, 1, 4h, 4w]`` to start from.
-            multimask: Choose among three candidates by predicted IoU.
+            mask_logits: ``float32[B, 1, 4h, 4w]`` of an earlier mask to refine.
+            multimask: Choose the best of three candidates by predicted IoU.
         """
         if points is None and mask_logits is not None:
             points = self._no_points(len(features))
@@ -97,7 +97,7 @@ class MaskDecoder:
         mask_logits: Tensor | None,
         multimask: bool,
     ) -> CandidateBatch:
-        """All masks that the decoder proposes for each object, one or three; arguments as for `decode`."""
+        """All masks that the decoder proposes for each object, one or three; arguments as in `decode`."""
         if points is None and mask_logits is None:
             sparse, dense = (part.expand(len(features), *part.shape[1:]) for part in self._no_prompt)
         else:
@@ -114,12 +114,12 @@ class MaskDecoder:
         return CandidateBatch(logits.float(), ious.float(), tokens, score.float())
 
     def pick(self, candidates: CandidateBatch, best: Tensor) -> Decoded:
-        """One of each object's candidates, that of index ``int64[B]`` (the end of `SAM2Base._forward_sam_heads`)."""
+        """The candidate with index `best` ``int64[B]`` of each object (the end of `SAM2Base._forward_sam_heads`)."""
         tokens, score = candidates.tokens, candidates.object_score
         present = score > 0
         logits = torch.where(present[:, None, None], candidates.logits, NO_OBJ_SCORE)
         rows = torch.arange(len(logits), device=logits.device)
-        # With a single output token for all candidates there is one pointer; with one for each, the chosen one's.
+        # If all candidates share an output token, there is one pointer; else take that of the chosen candidate.
         pointer = self._model.obj_ptr_proj(tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0])
         return Decoded(
             logits=logits[rows, best][:, None],
@@ -129,10 +129,10 @@ class MaskDecoder:
         )
 
     def decode_mask(self, batch: FeatureBatch, mask: Tensor) -> Decoded:
-        """A mask given by the client taken for the output (`SAM2Base._use_mask_as_output`).
+        """Take a mask given by the client as the output (`SAM2Base._use_mask_as_output`).
 
         Args:
-            batch: Features of the frame.
+            batch: Features of the frames.
             mask: ``float32[B, 1, S, S]``, 0 or 1.
         """
         logits = F.interpolate(
@@ -158,7 +158,7 @@ class MaskDecoder:
         )
 
     def model_points(self, prompt: Clicks, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """A prompt as ``float32[N, 2]`` in pixels of the model's square and labels ``int32[N]``, the box first."""
+        """A prompt as points ``float32[N, 2]`` in pixels of the model's square, and labels ``int32[N]``; box first."""
         coords, labels = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int32)
         if prompt.box is not None:
             coords = torch.from_numpy(prompt.box).reshape(2, 2)
@@ -180,12 +180,12 @@ class MaskDecoder:
         return coords, -torch.ones(batch, 1, dtype=torch.int32, device=self._device)
 
     def _absent_aware(self, pointer: Tensor, present: Tensor) -> Tensor:
-        """The learnt no-object pointer in place of those of absent objects."""
+        """Pointers, with the learnt no-object pointer for absent objects."""
         return torch.where(present, pointer, self._model.no_obj_ptr.to(pointer.dtype))
 
 
 class _WithPosition(nn.Module):
-    """`TwoWayTransformer` with the position encoding that it is always given."""
+    """`TwoWayTransformer` with a fixed position encoding."""
 
     def __init__(self, transformer: nn.Module, position: Tensor) -> None:
         super().__init__()
@@ -193,6 +193,6 @@ class _WithPosition(nn.Module):
         self._position = position
 
     def forward(self, image_embedding: Tensor, _image_pe: Tensor, point_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """See `TwoWayTransformer.forward`."""
+        """Call the transformer with the fixed encoding; see `TwoWayTransformer.forward`."""
         found: tuple[Tensor, Tensor] = self._transformer(image_embedding, self._position, point_embedding)
         return found

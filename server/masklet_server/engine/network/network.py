@@ -1,8 +1,8 @@
 """One SAM 2 model as functions of tensors: encode a picture, attend to memory, decode a mask, encode a memory.
 
-The modules are sam2's own (`sam2.modeling`). What is written anew here are the few lines between them that
-`SAM2Base` wraps in per-video dictionaries; each function names the method it stands for, and `tests/parity` holds
-them against it.
+The modules are sam2's own (`sam2.modeling`). Only the few lines between them are written again here, because
+`SAM2Base` ties them to dictionaries of one video. Each function names the method that it replaces, and `tests/parity`
+compares the results.
 
 Shapes: B objects, C the model's width (256), M the width of a memory (64), S the side of the square picture,
 h = w = S / 16 the side of the feature map, 4h the side of low-resolution logits.
@@ -37,19 +37,19 @@ from masklet_server.engine.network.onednn import fuse_linears
 from masklet_server.engine.network.placement import Placement
 from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Features, Past
 
-# ImageNet's, as in sam2.utils.misc.load_video_frames.
+# Mean and deviation of ImageNet, as in `sam2.utils.misc.load_video_frames`.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
-# sam2's `fill_hole_area` of the video predictor; upstream skips it where its CUDA extension was not built.
+# `fill_hole_area` of sam2's video predictor. Upstream does not fill holes if its CUDA extension was not built.
 FILL_HOLE_AREA = 8 if importlib.util.find_spec("sam2._C") else 0
 
-# Several small pictures in one pass of the encoder keep a CPU's cores busier; beyond so many pixels one does. GPUs have
-# not been measured.
-_PIXELS_A_PASS = 4 * 384 * 384
-_MOST_AHEAD = 4
+# Several small pictures in one pass of the encoder keep all cores of a CPU busy. With more pixels than this, one
+# picture does. GPUs were not measured.
+_PIXELS_PER_PASS = 4 * 384 * 384
+_MAX_ENCODE_AHEAD = 4
 
-# What the functions below take for granted; true of every SAM 2 and SAM 2.1 configuration that Meta published.
+# What the functions below assume; true of every SAM 2 and SAM 2.1 configuration that Meta published.
 _ASSUMED: dict[str, object] = {
     "use_high_res_features_in_sam": True,
     "directly_add_no_mem_embed": True,
@@ -66,27 +66,27 @@ _ASSUMED: dict[str, object] = {
 
 
 class Network:
-    """One model on one device, in one dtype. Its functions change nothing and must run on the engine's thread.
+    """One model on one device, in one dtype. Its methods keep no state and must run on the engine's thread.
 
     Attributes:
-        decoder: From prompts to masks.
-        device: Where it computes.
+        decoder: Prompt encoder and mask decoder.
+        device: Where the model computes.
         dtype: Of weights and activations.
         image_size: S, in pixels.
         grid_size: h = w.
         logits_size: 4h = 4w.
-        encode_ahead: Frames of one stream that are best encoded in one pass.
-        max_pointers: Frames, the one at hand among them, that object pointers reach back at most.
+        encode_ahead: Number of frames of one stream that are best encoded in one pass.
+        max_pointers: Object pointers reach back over so many frames, including the current one.
         parameter_count: Number of weights.
 
     Args:
-        model: With weights, in float32 on the CPU; taken over and changed in place.
+        model: With weights, in float32 on the CPU. The network takes it over and changes it in place.
         device: Where to compute.
         dtype: Of weights and activations. Prompts and logits stay in float32.
-        graphs: Record the image encoder and the step as CUDA graphs; on a CUDA device only.
+        graphs: Record the image encoder and the step as CUDA graphs; only on a CUDA device.
 
     Raises:
-        InvalidArgument: The configuration asks for something that this engine does not do.
+        InvalidArgument: The configuration needs something that this engine does not support.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Network:
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size
-        fitting = _PIXELS_A_PASS // self.image_size**2 if device.type == "cpu" else 1
-        self.encode_ahead = max(1, min(_MOST_AHEAD, fitting))
+        fitting = _PIXELS_PER_PASS // self.image_size**2 if device.type == "cpu" else 1
+        self.encode_ahead = max(1, min(_MAX_ENCODE_AHEAD, fitting))
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
         exact = dtype == torch.float32
         choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
-        # These two are made of the weights in float32, before the model's are rounded to the dtype.
+        # These two are made from the weights in float32, before the model's weights are rounded to the dtype.
         encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
         position = self._position(model.image_encoder.neck.position_encoding)
         self._attend: AnyMemoryAttention = (
@@ -135,32 +135,32 @@ class Network:
 
     @torch.inference_mode()
     def _position(self, encoding: nn.Module) -> Tensor:
-        """The position encoding ``[1, h * w, C or M]`` of a feature map or of a memory, which is always the same."""
+        """The position encoding ``[1, h * w, C or M]`` of a feature map or of a memory; it never changes."""
         grid = torch.empty(1, 1, self.grid_size, self.grid_size, device=self.device)
         return _tokens(encoding(grid).to(self.dtype))
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
-        """Features of B frames, ``uint8[B, S, S, 3]`` RGB on any device (`sam2.utils.misc` for the normalisation)."""
+        """Encode B frames ``uint8[B, S, S, 3]`` RGB on any device; normalised as in `sam2.utils.misc`."""
         scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         if self.dtype == torch.float32:
-            scaled = scaled.contiguous()  # convolutions round by how numbers lie in memory; this is upstream's way
-        # In place: at 1024 a copy is 12 MB, and these three would take as long as a layer of the network.
+            scaled = scaled.contiguous()  # rounding depends on the memory layout, and this one is upstream's
+        # In place, because at 1024 a copy is 12 MB, and three of them would take as long as a layer of the network.
         return self.encode_normalized(scaled.sub_(self._mean).div_(self._std))
 
     def encode_scaled(self, frames: Tensor) -> list[Features]:
-        """Features of B frames, ``float32[B, 3, S, S]`` between 0 and 1."""
+        """Encode B frames ``float32[B, 3, S, S]`` with values between 0 and 1."""
         return self.encode_normalized((frames.to(self.device) - self._mean) / self._std)
 
     def encode_normalized(self, frames: Tensor) -> list[Features]:
-        """Features of B frames, ``float32[B, 3, S, S]`` as normalised for the model (`SAM2Base.forward_image`)."""
+        """Encode B frames ``float32[B, 3, S, S]`` that are normalised for the model (`SAM2Base.forward_image`)."""
         top, fine0, fine1 = self._encode(frames.to(self.device, self.dtype))
         return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
 
     def step(self, batch: FeatureBatch, past: Past) -> tuple[Decoded, Tensor]:
-        """Track B objects on their frames without a prompt, and make the memories of what was found.
+        """Track B objects on their frames without a prompt, and encode the memories of the masks.
 
         Returns:
-            What the mask decoder says, and ``bfloat16[B, M, h, w]``.
+            The mask decoder's outputs, and the memories ``bfloat16[B, M, h, w]``.
         """
         *decoded, memory = self._step(batch.top, *batch.fine, past.memories, past.ages, past.pointers, past.distances)
         return Decoded(*decoded), memory
@@ -182,16 +182,16 @@ class Network:
         return decoded.logits, decoded.predicted_iou, decoded.pointer, decoded.object_score, memory
 
     def without_memory(self, top: Tensor) -> Tensor:
-        """Features ``[B, C, h, w]`` of a frame without a past (`SAM2Base._prepare_memory_conditioned_features`)."""
+        """Features ``[B, C, h, w]`` of frames without a past (`SAM2Base._prepare_memory_conditioned_features`)."""
         no_memory: Tensor = self.model.no_mem_embed
         return top + no_memory.view(1, -1, 1, 1)
 
     def with_memory(self, top: Tensor, past: Past) -> Tensor:
-        """Features that have attended to the past (`SAM2Base._prepare_memory_conditioned_features`).
+        """Features after attention to the past (`SAM2Base._prepare_memory_conditioned_features`).
 
         Args:
-            top: ``[B, C, h, w]`` of the frame to be tracked.
-            past: What is attended to.
+            top: ``[B, C, h, w]`` of the frames to be tracked.
+            past: What the objects remember.
 
         Returns:
             ``[B, C, h, w]``.
@@ -200,20 +200,20 @@ class Network:
             attended = torch.cat(list(self._attended_one_by_one(top, past)))
         else:
             attended = self._attended(self._attend.start(_tokens(top)), past)
-        # A view: what follows rounds as upstream does only if the numbers lie in memory as upstream's do.
+        # A view, because later layers round as upstream's do only if the memory layout is the same.
         return attended.transpose(1, 2).reshape(top.shape)
 
     def _attended_one_by_one(self, top: Tensor, past: Past) -> Iterator[Tensor]:
-        """On a CPU one object's keys stay in the cache while they are attended to; those of many do not."""
+        """Attend object by object: on a CPU, the keys of one object stay in the cache, those of many do not."""
         started, before = None, None
         for one, its_past in zip(torch.split(top, 1), past.one_by_one(), strict=True):
-            if started is None or before is None or not torch.equal(one, before):  # objects of one frame come together
+            if started is None or before is None or not torch.equal(one, before):  # objects of one frame are neighbours
                 started, before = self._attend.start(_tokens(one)), one
             yield self._attended(started, its_past)
 
     def _attended(self, started: Tensor, past: Past) -> Tensor:
         width = past.memories.shape[2]
-        # A memory t frames old has the temporal encoding t - 1; conditioning frames have the last (t_pos 0 upstream).
+        # A memory of age t has the temporal encoding t - 1; conditioning frames have the last one (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
         tokens = past.memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         position = (self._memory_position + temporal).flatten(1, 2)
@@ -226,7 +226,7 @@ class Network:
         )
 
     def _pointer_tokens(self, pointers: Tensor, distances: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Pointers ``[B, P, C]`` cut into ``[B, P*C/M, M]`` tokens, and the position encoding of each."""
+        """Pointers ``[B, P, C]`` cut into tokens ``[B, P*C/M, M]``, and the position encodings of the tokens."""
         batch, _, channels = pointers.shape
         pieces = channels // width
         if self.model.add_tpos_enc_to_obj_ptrs:
@@ -238,16 +238,16 @@ class Network:
         return pointers.reshape(batch, -1, width), position.repeat_interleave(pieces, dim=1)
 
     def encode_memory(self, top: Tensor, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
-        """What to remember of a frame (`SAM2Base._encode_new_memory`).
+        """Encode the memory of a frame (`SAM2Base._encode_new_memory`).
 
         Args:
             top: ``[B, C, h, w]``, before any attention.
             logits: ``float32[B, 1, 4h, 4w]``.
             object_score: ``float32[B, 1]``.
-            prompted: The masks come from a prompt: they are remembered as hard masks.
+            prompted: The masks come from prompts, so they are made binary first.
 
         Returns:
-            ``bfloat16[B, M, h, w]``: upstream stores memories in bfloat16 whatever the model's dtype.
+            ``bfloat16[B, M, h, w]``: upstream stores memories in bfloat16 for every dtype of the model.
         """
         full = self.resize(logits, self.image_size, self.image_size)
         hard = prompted and self.model.binarize_mask_from_pts_for_mem_enc
@@ -261,14 +261,14 @@ class Network:
 
     @staticmethod
     def resize(logits: Tensor, height: int, width: int) -> Tensor:
-        """Logits ``float32[B, 1, ...]`` at another size, as upstream resizes them everywhere."""
+        """Logits ``float32[B, 1, ...]`` at another size, resized as everywhere in upstream."""
         if logits.shape[-2:] == (height, width):
             return logits
         return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
 
     @staticmethod
     def fill_holes(logits: Tensor) -> Tensor:
-        """Logits with small holes filled where sam2's CUDA extension is there (`fill_holes_in_mask_scores`)."""
+        """Logits with small holes filled, if sam2's CUDA extension is installed (`fill_holes_in_mask_scores`)."""
         if FILL_HOLE_AREA == 0:
             return logits
         filled: Tensor = fill_holes_in_mask_scores(logits, FILL_HOLE_AREA)
@@ -278,7 +278,7 @@ class Network:
 def _check_supported(model: SAM2Base) -> None:
     for name, wanted in _ASSUMED.items():
         if (actual := getattr(model, name)) != wanted:
-            raise InvalidArgument.of("model", f"configurations with {name}={actual} are not supported, only {wanted}")
+            raise InvalidArgument.of("model", f"has {name}={actual} in its configuration; only {wanted} is supported")
 
 
 def _tokens(maps: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Layers to whose outcome a CPU adds bias and activation while it multiplies.
+"""Layers that add bias and activation during the matrix product, on a CPU in bfloat16.
 
-`torch.addmm` in bfloat16 first copies the bias into every row of the outcome, and an activation is another pass over
-it: together they take longer than the product of matrices, because SAM 2's layers are many rows of few numbers. oneDNN
-does all of it at once, by functions that torch keeps for its own compiler (`torch._inductor.mkldnn_lowerings`). Where
-they are not there, and in another dtype, torch's own layers do the same.
+`torch.addmm` in bfloat16 first copies the bias into every row of the result, and an activation is another pass over it.
+Together they take longer than the matrix product, because SAM 2's layers have many rows of few numbers. oneDNN does all
+of it in one pass, with functions that torch keeps for its own compiler (`torch._inductor.mkldnn_lowerings`). Without
+these functions, and in other dtypes, torch's own layers compute the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"none": nn.Identit
 
 
 def fuse_linears(module: nn.Module) -> None:
-    """Replace all linear layers within a module, and two of them with a GELU or ReLU between."""
+    """Replace all linear layers inside a module, and MLPs with GELU or ReLU as a whole."""
     for name, child in module.named_children():
         if isinstance(child, MLP) and (fused := _fused_mlp(child)) is not None:
             setattr(module, name, fused)
@@ -34,11 +34,11 @@ def fuse_linears(module: nn.Module) -> None:
 
 
 class FusedLinear(nn.Module):
-    """`nn.Linear` with its weights, and what comes after it.
+    """A linear layer and the activation after it, with the weights of an `nn.Linear`.
 
     Args:
-        original: With a bias.
-        activation: Of what it gives.
+        original: A layer with a bias.
+        activation: What comes after the layer.
     """
 
     def __init__(self, original: nn.Linear, activation: Activation = "none") -> None:
@@ -47,9 +47,9 @@ class FusedLinear(nn.Module):
         self._activation: Activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., in]`` to ``[..., out]``."""
+        """Map ``[..., in]`` to ``[..., out]``."""
         if _suits_onednn(x):
-            # The last word is for GELU: its exact form, as torch's own.
+            # The last argument asks for GELU in its exact form, which is torch's default.
             joined: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
                 x, self.weight, self.bias, self._activation, [], "none"
             )
@@ -59,10 +59,10 @@ class FusedLinear(nn.Module):
 
 
 class FusedConv(nn.Module):
-    """A convolution with its weights and bias, and ReLU6 after it.
+    """A convolution and ReLU6 after it, with the weights of an `nn.Conv2d`.
 
     Args:
-        original: With numbers for padding, not a mode.
+        original: A convolution with a bias, whose padding is given as numbers.
     """
 
     def __init__(self, original: nn.Conv2d) -> None:
@@ -73,7 +73,7 @@ class FusedConv(nn.Module):
         self._padding = original.padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, in, H, W]`` to ``[B, out, H', W']``."""
+        """Map ``[B, in, H, W]`` to ``[B, out, H', W']``."""
         sizes = (self._padding, self._stride, self._dilation, self._groups)
         if _suits_onednn(x):
             joined: Tensor = torch.ops.mkldnn._convolution_pointwise(  # noqa: SLF001
@@ -85,7 +85,7 @@ class FusedConv(nn.Module):
 
 
 def _fused_mlp(mlp: MLP) -> nn.Module | None:
-    """Two layers with an activation between, as one pass each; None where it is another kind."""
+    """An MLP whose layers and activations are one pass each; None if its activation is not supported."""
     activation: Activation
     match mlp.act:
         case nn.GELU(approximate="none"):
@@ -105,6 +105,6 @@ def _suits_onednn(x: Tensor) -> bool:
 
 @functools.cache
 def _onednn_is_there() -> bool:
-    """Whether torch was built with oneDNN and this processor computes in bfloat16 by it."""
+    """Whether torch has oneDNN, and oneDNN supports bfloat16 on this processor."""
     built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return built and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001

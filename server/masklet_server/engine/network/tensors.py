@@ -1,4 +1,4 @@
-"""What goes into the network and what comes out of it: tensors with names.
+"""Inputs and outputs of the network: tensors with names.
 
 Shapes: B objects, C the model's width (256), M the width of a memory (64), h = w the side of the feature map, 4h the
 side of low-resolution logits.
@@ -15,10 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What the image encoder makes of one frame.
+    """The image encoder's output for one frame.
 
     Attributes:
-        top: ``[C, h, w]``, what memory attention and the mask decoder look at.
+        top: ``[C, h, w]``, input of memory attention and of the mask decoder.
         fine: ``[C/8, 4h, 4w]`` and ``[C/4, 2h, 2w]``, the mask decoder's high-resolution inputs.
     """
 
@@ -27,16 +27,16 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Bytes of all tensors together."""
         return self.top.nbytes + sum(level.nbytes for level in self.fine)
 
     def clone(self) -> Features:
-        """The same in memory of its own."""
+        """A copy that shares no memory with other features."""
         return Features(self.top.clone(), (self.fine[0].clone(), self.fine[1].clone()))
 
     @staticmethod
     def stack(features: Sequence[Features]) -> FeatureBatch:
-        """Several frames' features as one batch."""
+        """Features of several frames as one batch."""
         if len(features) == 1:
             only = features[0]
             return FeatureBatch(only.top[None], (only.fine[0][None], only.fine[1][None]))
@@ -51,7 +51,12 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
-    """Features with a leading dimension: `top` is ``[B, C, h, w]``."""
+    """Features of B frames.
+
+    Attributes:
+        top: ``[B, C, h, w]``.
+        fine: ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``.
+    """
 
     top: Tensor
     fine: tuple[Tensor, Tensor]
@@ -59,13 +64,13 @@ class FeatureBatch:
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """What B objects remember: equally much each.
+    """What B objects remember; all have equally many memories and pointers.
 
     Attributes:
         memories: ``bfloat16[B, N, M, h, w]``.
-        ages: ``int64[B, N]``: 0 for a conditioning frame, else how many frames ago.
+        ages: ``int64[B, N]``: 0 for a conditioning frame, else the number of frames since then.
         pointers: ``[B, P, C]``.
-        distances: ``float32[B, P]``: how many frames ago, over the greatest distance that the model looks back.
+        distances: ``float32[B, P]``: number of frames since then, divided by the greatest distance that counts.
     """
 
     memories: Tensor
@@ -74,7 +79,7 @@ class Past:
     distances: Tensor
 
     def one_by_one(self) -> Iterator[Past]:
-        """Each object's alone."""
+        """The past of each object alone."""
         parts = (torch.split(part, 1) for part in (self.memories, self.ages, self.pointers, self.distances))
         return (Past(*one) for one in zip(*parts, strict=True))
 
@@ -86,7 +91,7 @@ class CandidateBatch:
     Attributes:
         logits: ``float32[B, K, 4h, 4w]``.
         predicted_iou: ``float32[B, K]``.
-        tokens: ``[B, K, C]``, or ``[B, 1, C]`` where all candidates have one: what pointers are made of.
+        tokens: ``[B, K, C]``, from which object pointers are made; ``[B, 1, C]`` if all candidates share one.
         object_score: ``float32[B, 1]``, a logit.
     """
 
@@ -98,7 +103,7 @@ class CandidateBatch:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What the mask decoder says of B objects.
+    """The mask decoder's outputs for B objects.
 
     Attributes:
         logits: ``float32[B, 1, 4h, 4w]``.

@@ -35,24 +35,25 @@ from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
 from masklet_server.masks.runs import Runs
 
-# Frames encoded and objects stepped in one pass; more are done in several, which bounds the device's memory.
+# Frames that are encoded, and objects that are stepped, in one pass. More of them take several passes, so that the
+# device's memory is bounded.
 MAX_ENCODE_BATCH = 8
 MAX_STEP_BATCH = 16
-# Of full-size logits that are there at once.
+# Full-size logits, as numbers, that exist at the same time.
 MAX_SHOWN_PIXELS = 2**24
 
 
 class EngineObserver(Protocol):
-    """Who wants to know what the engine does; called on the engine's thread."""
+    """Gets numbers and durations of what the engine does; called on the engine's thread."""
 
     def on_encode(self, batch_size: int, seconds: float) -> None:
-        """So many pictures were encoded together."""
+        """So many pictures were encoded together, in so many seconds."""
 
     def on_step(self, batch_size: int, seconds: float) -> None:
-        """So many objects were prompted and tracked together."""
+        """So many objects were prompted and tracked together, in so many seconds."""
 
     def on_queue(self, seconds: float) -> None:
-        """A job waited so long for the device."""
+        """A job waited so many seconds for its batch."""
 
 
 @torch.inference_mode()
@@ -135,19 +136,19 @@ def _steps(job: FrameJob, encoded: EncodedFrame) -> list[Step]:
 def run_picture(
     network: Network, job: PictureJob, cache: PictureCache, observer: EngineObserver | None = None
 ) -> PictureOutput:
-    """Segment a picture, encoding it unless the cache has it.
+    """Segment a picture, and encode it first unless the cache has its features.
 
     Raises:
-        NotFound: The job names a picture that the cache has let go.
-        InvalidArgument: A prompt outside the picture.
+        NotFound: The job names a picture that is not in the cache.
+        InvalidArgument: A prompt lies outside the picture.
     """
     start = time.perf_counter()
-    if job.pixels is None:
-        image_id, picture = job.image_id, find_picture(cache, job.model, job.image_id)
+    if isinstance(job.picture, str):
+        image_id, picture = job.picture, find_picture(cache, job.model, job.picture)
     else:
-        image_id = cache.id_of(job.pixels)
+        image_id = cache.id_of(job.picture)
         known = cache.get(job.model, image_id)
-        picture = known or encode_picture(network, job.pixels)
+        picture = known or encode_picture(network, job.picture)
         if known is None:
             cache.put(job.model, image_id, picture)
             if observer is not None:
@@ -199,7 +200,7 @@ def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) 
 
 
 def _nothing(network: Network) -> FrameMemory:
-    """What is shown where nothing is known: upstream's placeholder for missing objects."""
+    """What is shown if nothing is known of the object: upstream's placeholder for missing objects."""
     side = network.logits_size
     return FrameMemory(
         pointer=torch.empty(0),
@@ -215,7 +216,7 @@ def _logits(memory: FrameMemory) -> Tensor:
 
 
 def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> list[ObjectOutput]:
-    """Masks at the video's size; a few objects at a time, because full-size logits of many would be gigabytes."""
+    """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes."""
     if not memories:
         return []
     logits = torch.stack([_logits(memory) for memory in memories])
@@ -224,7 +225,7 @@ def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> l
     runs: list[Runs] = []
     for some in torch.split(logits, at_once):
         runs += runs_of(network.resize(some, height, width)[:, 0] > 0)
-    # One transfer for all objects: each is a wait for the device.
+    # One transfer for all objects, because each transfer waits for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
     low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)
     return [ObjectOutput(*parts) for parts in zip(runs, *zip(*scores, strict=True), low, strict=True)]

@@ -1,4 +1,4 @@
-"""The queue before the device: each stream's jobs in order, the streams by turns, like with like in one batch."""
+"""The queue before the device: a stream's jobs stay in order, streams take turns, equal kinds share a batch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Entry(Generic[T]):
     """A job in the queue.
 
     Attributes:
-        job: What is to be done.
-        stream: Whose it is.
-        kind: Jobs of one kind may share a batch; None: it always runs alone.
-        weight: Its share of a batch.
+        job: The job.
+        stream: The stream that it belongs to.
+        kind: Jobs of equal kind may share a batch. A job without a kind always runs alone.
+        weight: How much of a batch's `max_weight` it takes.
     """
 
     job: T
@@ -29,14 +29,14 @@ class Entry(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Round robin over streams: however much one of them queues, another waits for at most one batch of the rest.
+    """Round robin over streams: however many jobs one stream has, another stream waits for one batch at most.
 
-    A stream that was in the last batch and has nothing waiting is about to send its next job: `take` lingers a moment
-    for it. Without that, four streams would settle into two batches of two that wait for each other.
+    A stream that was in the last batch, and has no job waiting, will send its next job soon. `take` waits a moment for
+    it. Otherwise four streams would end up in two batches of two that take turns.
 
     Args:
-        max_weight: Of one batch. A single job that is heavier still runs, alone.
-        linger_seconds: At most so long.
+        max_weight: Largest weight of a batch. A single job that is heavier runs alone.
+        linger_seconds: How long `take` waits for the streams of the last batch.
     """
 
     def __init__(self, max_weight: int, linger_seconds: float = 0.002) -> None:
@@ -60,7 +60,10 @@ class FairQueue(Generic[T]):
             self._changed.notify()
 
     def take(self) -> list[T]:
-        """Wait for jobs that can run together, one a stream at most, longest-waiting stream first. Empty: closed."""
+        """Wait for jobs that can run together, at most one per stream; an empty list means that the queue is closed.
+
+        The stream that has waited longest comes first.
+        """
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._streams or self._closed)
@@ -71,7 +74,7 @@ class FairQueue(Generic[T]):
                     break
                 if self._closed:
                     return []
-                # Else all that waited was dropped meanwhile: whoever asked for it has left.
+                # Else all waiting jobs were dropped in the meantime, because their streams have ended.
             batch = self._pop_batch()
             self._last_batch = frozenset(entry.stream for entry in batch)
             return [entry.job for entry in batch]
@@ -89,7 +92,7 @@ class FairQueue(Generic[T]):
         return batch
 
     def _pop(self, stream: str) -> Entry[T]:
-        """Take the stream's oldest job and send the stream to the end of the line."""
+        """Take the stream's oldest job and put the stream last."""
         entries = self._streams[stream]
         entry = entries.popleft()
         if entries:
@@ -99,20 +102,20 @@ class FairQueue(Generic[T]):
         return entry
 
     def drop(self, wanted: Callable[[Entry[T]], bool]) -> list[T]:
-        """Take out and return all jobs of which `wanted` is true."""
+        """Remove and return all jobs for which `wanted` is true."""
         with self._changed:
             dropped = []
             for stream, entries in list(self._streams.items()):
                 dropped += [entry.job for entry in entries if wanted(entry)]
-                kept = deque(entry for entry in entries if not wanted(entry))
-                if kept:
-                    self._streams[stream] = kept
+                rest = deque(entry for entry in entries if not wanted(entry))
+                if rest:
+                    self._streams[stream] = rest
                 else:
                     del self._streams[stream]
             return dropped
 
     def close(self) -> list[T]:
-        """Let no more in, and return what was still waiting."""
+        """Refuse further jobs, and return those that were waiting."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

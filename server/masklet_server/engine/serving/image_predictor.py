@@ -1,4 +1,4 @@
-"""Single pictures: SAM 2's image predictor on the same weights, with a cache of encoded pictures bounded in bytes."""
+"""SAM 2's image predictor for single pictures, on the same weights, with a cache of encoded pictures."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import Candidate, PicturePrompt
 
-# SAM2ImagePredictor.predict clamps the logits that may be fed back.
+# `SAM2ImagePredictor.predict` clamps the logits that it returns, and that clients send back.
 LOGITS_LIMIT = 32.0
-# Prompts decoded in one pass: bounds the memory that a request for many boxes takes.
-MAX_BATCH = 32
+# Prompts that are decoded in one pass: it bounds the memory for a request with many boxes.
+MAX_PROMPT_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedPicture:
-    """Features of one picture and its size."""
+    """Features of one picture, and its size.
+
+    Attributes:
+        features: What the image encoder made of the picture.
+        height: Rows of the picture.
+        width: Columns of the picture.
+    """
 
     features: Features
     height: int
@@ -36,10 +42,10 @@ class EncodedPicture:
 
 
 class PictureCache:
-    """Encoded pictures by the hash of their pixels; the least recently used go first.
+    """Encoded pictures by the hash of their pixels; the least recently used ones are dropped first.
 
     Args:
-        max_bytes: Of all features together. A picture larger than that is not kept.
+        max_bytes: Largest size of all features together. Features that are larger are not cached.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -49,20 +55,20 @@ class PictureCache:
 
     @staticmethod
     def id_of(pixels: npt.NDArray[np.uint8]) -> str:
-        """Name of a picture ``uint8[H, W, 3]``: nobody who does not have the picture can guess it."""
+        """The name of a picture ``uint8[H, W, 3]``: a hash, which nobody can guess without the picture."""
         digest = hashlib.sha256(repr(pixels.shape).encode())
         digest.update(np.ascontiguousarray(pixels).data)
         return digest.hexdigest()[:32]
 
     def get(self, model: str, image_id: str) -> EncodedPicture | None:
-        """The picture, if it is still here."""
+        """The encoded picture, or None if it is not in the cache."""
         picture = self._pictures.get((model, image_id))
         if picture is not None:
             self._pictures.move_to_end((model, image_id))
         return picture
 
     def put(self, model: str, image_id: str, picture: EncodedPicture) -> None:
-        """Keep the picture; others may have to go."""
+        """Add a picture, and drop others if the cache is full."""
         if picture.features.nbytes > self.max_bytes:
             return
         if (known := self._pictures.pop((model, image_id), None)) is not None:
@@ -79,7 +85,7 @@ class PictureCache:
 
 @torch.inference_mode()
 def encode_picture(network: Network, pixels: npt.NDArray[np.uint8]) -> EncodedPicture:
-    """Features of a picture ``uint8[H, W, 3]`` RGB, resized as `SAM2Transforms` does: bilinear with antialiasing."""
+    """Encode a picture ``uint8[H, W, 3]`` RGB, resized as `SAM2Transforms` does: bilinear with antialiasing."""
     height, width = pixels.shape[:2]
     image = torch.from_numpy(pixels).to(network.device).permute(2, 0, 1)[None].float() / 255
     square = F.interpolate(
@@ -92,10 +98,10 @@ def encode_picture(network: Network, pixels: npt.NDArray[np.uint8]) -> EncodedPi
 def segment(
     network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt], *, multimask: bool
 ) -> list[list[Candidate]]:
-    """Masks for each prompt, best first (`SAM2ImagePredictor.predict`); prompts of one form are decoded together.
+    """Masks for each prompt, best first (`SAM2ImagePredictor.predict`); similar prompts are decoded together.
 
     Raises:
-        InvalidArgument: A prompt outside the picture, or logits of another size than the model's.
+        InvalidArgument: A prompt lies outside the picture, or logits do not have the model's size.
     """
     for i, prompt in enumerate(prompts):
         _check(network, picture, prompt, f"prompts[{i}]")
@@ -105,8 +111,8 @@ def segment(
         has_logits = prompt.mask is not None or prompt.mask_input is not None
         forms.setdefault((_num_points(prompt), has_logits), []).append(i)
     for members in forms.values():
-        for start in range(0, len(members), MAX_BATCH):
-            batch = members[start : start + MAX_BATCH]
+        for start in range(0, len(members), MAX_PROMPT_BATCH):
+            batch = members[start : start + MAX_PROMPT_BATCH]
             found = _segment_batch(network, picture, [prompts[i] for i in batch], multimask=multimask)
             results.update(zip(batch, found, strict=True))
     return [results[i] for i in range(len(prompts))]
@@ -116,7 +122,7 @@ def find_picture(cache: PictureCache, model: str, image_id: str) -> EncodedPictu
     """The picture that a request names.
 
     Raises:
-        NotFound: It is not in the cache, or not any more.
+        NotFound: The picture is not in the cache, or no longer.
     """
     if (picture := cache.get(model, image_id)) is None:
         raise NotFound(f"image_id {image_id!r} is not in the cache of the model {model!r}; send the picture again")
@@ -131,7 +137,7 @@ def _check(network: Network, picture: EncodedPicture, prompt: PicturePrompt, pat
     size = (network.logits_size, network.logits_size)
     if prompt.mask_input is not None and prompt.mask_input.shape != size:
         raise InvalidArgument.of(
-            f"{path}.mask_input", f"has the shape {list(prompt.mask_input.shape)}, the model's logits have {list(size)}"
+            f"{path}.mask_input", f"has the shape {list(prompt.mask_input.shape)}; this model needs {list(size)}"
         )
 
 
@@ -164,7 +170,7 @@ def _segment_batch(
 def _points(
     network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt]
 ) -> tuple[Tensor, Tensor] | None:
-    """Clicks and corners of each prompt (all have equally many) in pixels of the model's square."""
+    """Clicks and corners of each prompt, in pixels of the model's square; all prompts have equally many."""
     if _num_points(prompts[0]) == 0:
         return None
     rows = [network.decoder.model_points(p, height=picture.height, width=picture.width) for p in prompts]
@@ -172,7 +178,7 @@ def _points(
 
 
 def _mask_logits(network: Network, prompts: Sequence[PicturePrompt]) -> Tensor | None:
-    """Logits to start from, ``float32[B, 1, 4h, 4w]``: the client's own, or made of its mask."""
+    """Logits to start from, ``float32[B, 1, 4h, 4w]``: the client's logits, or logits made from its mask."""
     rows = []
     for prompt in prompts:
         if prompt.mask_input is not None:

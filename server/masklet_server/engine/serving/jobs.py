@@ -218,7 +218,7 @@ class ObjectOutput:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """``bool[H, W]``, decoded from the runs on each access."""
+        """``bool[H, W]``, painted on each access."""
         return self.runs.mask
 
     def __repr__(self) -> str:

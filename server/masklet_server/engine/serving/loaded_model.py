@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What the engine says of a model it holds.
+    """Facts about a model that the engine has loaded.
 
     Attributes:
-        name: As in the registry.
+        name: Its name in the registry.
         image_size: Side of the square the model sees, in pixels.
         logits_size: Side of its low-resolution logits.
         dtype: "float32" or "bfloat16".
         device: "cpu" or "cuda:0".
-        device_name: The device's own name.
-        parameter_count: Of all weights.
-        encode_ahead: Frames of one stream that are best encoded in one pass.
+        device_name: The hardware's name.
+        parameter_count: Number of weights.
+        encode_ahead: Number of frames of one stream that are best encoded in one pass.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Masks leave the device as runs: a few kilobytes instead of a byte for every pixel."""
+"""Masks leave the device as run-lengths: a few kilobytes instead of a byte for every pixel."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from masklet_server.masks.runs import Runs
 
 
 def runs_of(masks: Tensor) -> list[Runs]:
-    """The runs of each of ``bool[B, H, W]``."""
+    """The runs of each mask of ``bool[B, H, W]``."""
     if masks.device.type == "cpu":
-        return [Runs.of(mask) for mask in masks.numpy()]  # ten times as fast there as the same in torch
+        return [Runs.of(mask) for mask in masks.numpy()]  # on a CPU ten times as fast as the same in torch
     return runs_on_device(masks)
 
 
 def runs_on_device(masks: Tensor) -> list[Runs]:
-    """The same on any device, with one transfer for all masks."""
+    """The runs of each mask of ``bool[B, H, W]``, found on the device; one transfer for all masks."""
     count, height, width = masks.shape
     down = masks.mT.reshape(count, -1)
     edges = (down[:, 1:] != down[:, :-1]).nonzero().cpu().numpy()

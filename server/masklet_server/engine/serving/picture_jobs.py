@@ -1,4 +1,4 @@
-"""What is asked of the image predictor for single pictures, and what it answers."""
+"""Jobs for single pictures, and their answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from masklet_server.masks.runs import Runs
 
 @dataclass(frozen=True, eq=False)
 class PicturePrompt:
-    """Points, a box, both, or a mask, for a single picture; points and box may go with logits of an earlier answer.
+    """Points, a box, both, or a mask, for a single picture. Logits of an earlier answer may go with points and a box.
 
     Attributes:
         point_coords: ``float32[N, 2]`` or None.
         point_labels: ``int32[N]``, 1 or 0, or None.
         box: ``float32[4]``, x0, y0, x1, y1, or None.
         mask: ``bool[H, W]`` at the picture's size, or None.
-        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None; counted
-            as if clamped to +-32.
+        mask_input: ``float32[h, w]`` low-resolution logits, h and w being the model's `logits_size`, or None; the
+            model sees them clamped to +-32.
 
     Raises:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
@@ -42,17 +42,17 @@ class PicturePrompt:
         object.__setattr__(self, "box", check_box(self.box))
         object.__setattr__(self, "mask", check_mask(self.mask))
         if self.mask is not None and self.mask_input is not None:
-            raise InvalidArgument.of("mask_input", "excludes mask; give one of the two")
+            raise InvalidArgument.of("mask_input", "cannot go with mask; give one of the two")
         if self.mask_input is not None and (self.mask_input.ndim != 2 or not np.isfinite(self.mask_input).all()):
             raise InvalidArgument.of("mask_input", "must be finite logits of shape [h, w]")
         if all(part is None for part in (coords, self.box, self.mask, self.mask_input)):
             raise InvalidArgument.of("points", "the prompt is empty; give at least one point, a box or a mask")
 
     def check_size(self, height: int, width: int) -> None:
-        """Hold the prompt against the picture's size.
+        """Check the prompt against the picture's size.
 
         Raises:
-            InvalidArgument: A point or the box lies outside, or the mask has another size.
+            InvalidArgument: A point or the box lies outside the picture, or the mask has another size.
         """
         check_within(height, width, point_coords=self.point_coords, box=self.box, mask=self.mask)
 
@@ -63,18 +63,17 @@ class PictureJob:
 
     Attributes:
         model: Name of a loaded model.
-        stream: Identity of the caller, for fairness.
-        pixels: ``uint8[H, W, 3]`` RGB at full size, or None if `image_id` is given.
-        image_id: Of an earlier answer, whose features are used again.
+        stream: Identifies the caller; the scheduler is fair between callers.
+        picture: ``uint8[H, W, 3]`` RGB at full size, or the `image_id` of an earlier answer, whose features are used
+            again.
         prompts: At least one.
-        multimask_output: Three candidates for each prompt rather than one.
+        multimask_output: Give three candidates for each prompt instead of one.
     """
 
     model: str
     stream: str
+    picture: npt.NDArray[np.uint8] | str
     prompts: Sequence[PicturePrompt]
-    pixels: npt.NDArray[np.uint8] | None = None
-    image_id: str = ""
     multimask_output: bool = False
 
 
@@ -83,10 +82,10 @@ class Candidate:
     """One mask for a `PicturePrompt`.
 
     Attributes:
-        runs: The mask's.
-        predicted_iou: The model's own estimate, 0 to 1.
-        logits: ``float32[h, w]``, of which the mask was made.
-        output_index: Which of the decoder's outputs this is, in its own order.
+        runs: The mask as run-lengths.
+        predicted_iou: The model's own estimate of the mask's quality, 0 to 1.
+        logits: ``float32[h, w]``, from which the mask was made.
+        output_index: Index of the mask among the decoder's outputs.
     """
 
     runs: Runs
@@ -96,7 +95,7 @@ class Candidate:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """``bool[H, W]``, made anew each time."""
+        """``bool[H, W]``, painted on each access."""
         return self.runs.mask
 
 
@@ -105,10 +104,10 @@ class PictureOutput:
     """The answer to a `PictureJob`.
 
     Attributes:
-        image_id: Names the picture's features while the engine's cache holds them.
+        image_id: Name of the picture's features, valid while the engine's cache holds them.
         height: Rows of the picture.
         width: Columns of the picture.
-        results: For each prompt its candidates, best first.
+        results: The candidates for each prompt, best first.
     """
 
     image_id: str

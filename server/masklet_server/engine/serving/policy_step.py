@@ -1,4 +1,4 @@
-"""A step of objects whose memory policy chooses among the mask decoder's candidates."""
+"""A step for objects with a memory policy, which chooses among the mask decoder's candidates."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Past
 def step_by_policy(
     network: Network, batch: FeatureBatch, past: Past, choosing: Sequence[tuple[Policy[Any], int]]
 ) -> tuple[Decoded, Tensor]:
-    """Track B objects on their frames without a prompt, as `Network.step` does; each one's policy takes its mask.
+    """Track B objects on their frames without a prompt, as `Network.step` does; their policies choose the masks.
 
     Args:
         network: The model.
         batch: The frames' features.
-        past: What is attended to.
-        choosing: For each object its policy and the frame's index.
+        past: What the objects remember.
+        choosing: Policy and frame index of each object.
 
     Returns:
-        What was taken, and its memories ``bfloat16[B, M, h, w]``.
+        The chosen masks, and the memories ``bfloat16[B, M, h, w]`` that are encoded from them.
     """
     features = network.with_memory(batch.top, past)
     found = network.decoder.candidates(features, batch.fine, points=None, mask_logits=None, multimask=True)

@@ -12,8 +12,8 @@ class EncodedFrame:
     """What the image encoder made of a frame.
 
     Attributes:
-        features: Its.
-        seconds: The encoder's time, shared with the frames of the stream that were encoded with it.
+        features: The frame's features.
+        seconds: The encoder's time for the frame. If it encoded several frames of the stream, each has an equal share.
     """
 
     features: Features
@@ -21,13 +21,13 @@ class EncodedFrame:
 
 
 class RecentFeatures:
-    """The features of the frames that one stream had encoded last: for the next click on one, and the frames to come.
+    """The features of the frames that one stream used last: for further clicks, and for frames encoded ahead.
 
-    Only the engine's thread uses what is in it. Whoever asks for a stream's jobs may look between two of them which
-    frames are there.
+    Only the engine's thread reads and writes features. Between two jobs of the stream, the session may ask which frames
+    are there.
 
     Args:
-        capacity: Frames.
+        capacity: Largest number of frames.
     """
 
     def __init__(self, capacity: int = 1) -> None:
@@ -38,11 +38,11 @@ class RecentFeatures:
         return frame_index in self._frames
 
     def get(self, frame_index: int) -> EncodedFrame | None:
-        """The frame's, if it is among them."""
+        """The frame's features, or None if they are not there."""
         return self._frames.get(frame_index)
 
     def put(self, frame_index: int, encoded: EncodedFrame) -> None:
-        """Keep these in place of the oldest."""
+        """Add features, and drop the oldest ones beyond the capacity."""
         self._frames.pop(frame_index, None)
         self._frames[frame_index] = encoded
         while len(self._frames) > self._capacity:

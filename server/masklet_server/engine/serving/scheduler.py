@@ -1,4 +1,4 @@
-"""The engine: one thread that owns the device, a fair queue before it, and futures for those who wait."""
+"""The thread that owns the device: it takes batches of jobs from a fair queue and answers the callers that wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -14,26 +13,17 @@ from typing import Generic, TypeVar
 
 import torch
 
-from masklet.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
-from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.history import History
-from masklet_server.engine.memory.object_memory import ObjectMemory
-from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.memory.tensor_file import TensorFile
-from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet.errors import ResourceExhausted, Unavailable
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import EngineObserver, run_jobs, run_picture
 from masklet_server.engine.serving.fair_queue import Entry, FairQueue
 from masklet_server.engine.serving.image_predictor import PictureCache
 from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
-from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
-from masklet_server.models.build import build_model
-from masklet_server.models.registry import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-# Objects of all jobs in one batch: beyond this a batch gets no more efficient, only later.
+# Objects of all jobs in one batch: a larger batch is no more efficient, and its first object waits longer.
 MAX_BATCH_OBJECTS = 32
 OUT_OF_MEMORY_ADVICE = "use a smaller model, fewer objects or fewer streams at once"
 
@@ -43,7 +33,7 @@ R = TypeVar("R", FrameOutput, PictureOutput)
 
 @dataclass(frozen=True, eq=False)
 class _Ticket(Generic[J, R]):
-    """A job and where its answer is awaited."""
+    """A job with the future that its answer is set on."""
 
     job: J
     future: Future[R] = field(default_factory=Future)
@@ -53,167 +43,57 @@ class _Ticket(Generic[J, R]):
 _AnyTicket = _Ticket[TrackingJob, FrameOutput] | _Ticket[PictureJob, PictureOutput]
 
 
-class Engine:
-    """SAM 2 models on one device.
+class Scheduler:
+    """Runs jobs on one thread, in batches. Streams take turns.
 
-    Everything that touches the device runs on one thread; `run` and `segment` may be awaited from any event loop.
-    Streams take turns, and jobs of different streams that wait at the same time run as one batch.
+    Jobs of different streams that wait at the same time share a batch, if they use the same model.
 
     Args:
-        networks: By name; the first is the default. All on one device.
-        picture_cache_bytes: For the features of pictures that may be asked for again.
-        observer: Told of what goes on.
+        networks: By name; all on one device.
+        pictures: Cache for the features of pictures.
+        observer: Gets numbers and durations of batches.
 
     Attributes:
-        broken: Done once the thread has ended by a failure that was no job's; nothing is answered from then on.
+        broken: Done when the thread has ended because of a failure outside all jobs; no job is answered after that.
     """
 
     def __init__(
-        self,
-        networks: Mapping[str, Network],
-        *,
-        picture_cache_bytes: int = 256 * 1024**2,
-        observer: EngineObserver | None = None,
+        self, networks: Mapping[str, Network], pictures: PictureCache, observer: EngineObserver | None = None
     ) -> None:
-        if not networks:
-            raise InvalidArgument.of("models", "at least one model is needed")
-        self.observer = observer
         self.broken: Future[None] = Future()
-        self.default_model = next(iter(networks))
-        self.models = {name: _describe(name, network) for name, network in networks.items()}
-        self._networks = dict(networks)
-        self._pictures = PictureCache(picture_cache_bytes)
+        self._networks = networks
+        self._pictures = pictures
+        self._observer = observer
         self._queue: FairQueue[_AnyTicket] = FairQueue(MAX_BATCH_OBJECTS)
-        # No WeakSet, which can't be listed on one thread while another adds to it.
-        self._banks: set[weakref.ref[ObjectMemory]] = set()
-        self._why_closed = "the server is shutting down"
-        self._thread = threading.Thread(target=self._work, name="masklet-engine", daemon=True)
-
-    @classmethod
-    def load(
-        cls,
-        models: Sequence[ModelSpec],
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        cuda_graphs: bool = False,
-        picture_cache_bytes: int = 256 * 1024**2,
-        observer: EngineObserver | None = None,
-    ) -> Engine:
-        """An engine with these models' weights.
-
-        Raises:
-            FailedPrecondition: A checkpoint is missing (the message says which command fetches it), or the device is.
-            DataLoss: A checkpoint is corrupt.
-            InvalidArgument: No such device or dtype.
-            ResourceExhausted: The models do not fit into the device's memory.
-        """
-        chosen = pick_device(device)
-        try:
-            networks = {
-                spec.name: make_network(build_model(spec), chosen, dtype, graphs=cuda_graphs) for spec in models
-            }
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            names = ", ".join(spec.name for spec in models)
-            raise ResourceExhausted(
-                f"{names} do not fit into the memory of {chosen}; {OUT_OF_MEMORY_ADVICE}"
-            ) from error
-        return cls(networks, picture_cache_bytes=picture_cache_bytes, observer=observer)
+        self._why_closed = "the server is shutting down; connect to another server, or try again later"
+        self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to work on jobs."""
+        """Start the thread."""
         self._thread.start()
 
     async def close(self) -> None:
-        """Finish the batch at hand and refuse everything that waits."""
+        """Finish the batch under way and refuse all waiting jobs."""
         self._refuse()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
-    def network(self, model: str) -> Network:
-        """The network called so.
-
-        Raises:
-            NotFound: It is not loaded; the message lists those that are.
-        """
-        try:
-            return self._networks[model]
-        except KeyError:
-            raise NotFound(f"the model {model!r} is not loaded; this server has {', '.join(self.models)}") from None
-
-    def new_bank(
-        self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
-    ) -> MemoryBank:
-        """An empty memory for one object; freed when its last reference goes.
-
-        Raises:
-            NotFound: The model is not loaded.
-        """
-        self.network(model)
-        bank = MemoryBank(model, correction_window=correction_window, memory_policy=memory_policy)
-        self._banks.add(weakref.ref(bank, self._banks.discard))
-        return bank
-
-    def load_bank(self, model: str, data: bytes) -> MemoryBank:
-        """A memory that was dumped by `MemoryBank.dump`; freed when its last reference goes.
-
-        Raises:
-            NotFound: The model is not loaded.
-            InvalidArgument: These are not a bank's bytes, or it belongs to another model.
-        """
-        bank = MemoryBank.load(data, model=model, device=self.network(model).device)
-        self._banks.add(weakref.ref(bank, self._banks.discard))
-        return bank
-
-    def new_history(self, model: str, file: TensorFile) -> History:
-        """An empty memory for one object that is tracked on request; freed when its last reference goes.
-
-        Raises:
-            NotFound: The model is not loaded.
-        """
-        self.network(model)
-        history = History(model, file)
-        self._banks.add(weakref.ref(history, self._banks.discard))
-        return history
-
-    def bank_bytes(self) -> int:
-        """Bytes of all living banks."""
-        return sum(bank.nbytes for reference in list(self._banks) if (bank := reference()) is not None)
-
     async def run(self, job: TrackingJob) -> FrameOutput:
-        """Do one operation on objects of one stream; see `masklet_server.engine.serving.jobs`.
-
-        Raises:
-            NotFound: The model is not loaded.
-            FailedPrecondition: The frame does not follow the last one tracked.
-            ResourceExhausted: The device's memory does not suffice; the banks are as before.
-            Unavailable: The engine is closing.
-        """
+        """Wait for the answer to a job; for what is raised see `Engine.run`."""
         stream = job.stream
-        self.network(stream.model)
         ticket: _Ticket[TrackingJob, FrameOutput] = _Ticket(job)
         kind = None if stream.deterministic else ("frame", stream.model)
         self._put(Entry(ticket, stream.id, kind, weight=len(job.memories)))
         return await asyncio.wrap_future(ticket.future)
 
     async def segment(self, job: PictureJob) -> PictureOutput:
-        """Segment one picture.
-
-        Raises:
-            NotFound: The model is not loaded, or the picture no longer cached.
-            InvalidArgument: A prompt outside the picture.
-            ResourceExhausted: The device's memory does not suffice.
-            Unavailable: The engine is closing.
-        """
-        self.network(job.model)
+        """Wait for the answer to a job; for what is raised see `Engine.segment`."""
         ticket: _Ticket[PictureJob, PictureOutput] = _Ticket(job)
         self._put(Entry(ticket, job.stream, kind=None))
         return await asyncio.wrap_future(ticket.future)
 
-    async def forget(self, stream: str) -> None:
-        """Drop the stream's waiting jobs; one that is running goes on to its end."""
+    def forget(self, stream: str) -> None:
+        """Cancel the stream's waiting jobs; a job that is running goes on to its end."""
         for ticket in self._queue.drop(lambda entry: entry.stream == stream):
             ticket.future.cancel()
 
@@ -223,29 +103,29 @@ class Engine:
         except RuntimeError as error:
             raise Unavailable(self._why_closed) from error
 
-    def _refuse(self, at_hand: Sequence[_AnyTicket] = ()) -> None:
-        """Take no more jobs, and refuse those that wait, and those at hand that have no answer yet."""
-        unanswered = [ticket for ticket in at_hand if ticket.future.running()]
+    def _refuse(self, under_way: Sequence[_AnyTicket] = ()) -> None:
+        """Close the queue, and refuse the jobs that wait and those under way that have no answer yet."""
+        unanswered = [ticket for ticket in under_way if ticket.future.running()]
         waiting = [t for t in self._queue.close() if t.future.set_running_or_notify_cancel()]
         for ticket in (*unanswered, *waiting):
             ticket.future.set_exception(Unavailable(self._why_closed))
 
-    def _work(self) -> None:
-        """The thread's life. No name here holds a batch while the next is awaited: it would keep dead banks alive."""
-        # CPUs are slow with numbers too small for the normal form, and these count for nothing in a mask. Holds for
-        # this thread and those that it starts.
+    def _run(self) -> None:
+        """Run batches until the queue is closed. No name here may refer to a batch, which would stay in memory."""
+        # CPUs are slow with numbers too small for the normal form, and such numbers do not change a mask. This applies
+        # to the engine's thread and to the threads that it starts.
         torch.set_flush_denormal(True)
         while self._run_batch(self._queue.take()):
             pass
 
     def _run_batch(self, batch: Sequence[_AnyTicket]) -> bool:
-        """Answer a batch; False for the empty one that says that the queue is closed."""
+        """Answer a batch; False if it is empty, which means that the queue is closed."""
         wanted = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
         try:
             self._answer_batch(wanted)
         except BaseException:
-            # No job can do this. Should anything else, nobody is to wait for what will never come.
-            self._why_closed = "the engine of this server has broken down; the server must be started anew"
+            # A job's own failure never comes here. After any other one, nobody may wait for ever.
+            self._why_closed = "the engine of this server has failed; the server must be started again"
             self._refuse(wanted)
             if self.broken.set_running_or_notify_cancel():
                 self.broken.set_result(None)
@@ -254,21 +134,21 @@ class Engine:
 
     def _answer_batch(self, wanted: Sequence[_AnyTicket]) -> None:
         start = time.perf_counter()
-        if self.observer is not None:
+        if self._observer is not None:
             for ticket in wanted:
-                self.observer.on_queue(start - ticket.queued_at)
+                self._observer.on_queue(start - ticket.queued_at)
         if tracking := [ticket for ticket in wanted if isinstance(ticket.job, TrackingJob)]:
             self._answer_tracking(tracking, start)
         for ticket in wanted:
             if isinstance(ticket.job, PictureJob):
-                self._answer(ticket, lambda job=ticket.job: self._picture(job))  # type: ignore[misc]
+                self._answer(ticket, lambda job=ticket.job: self._segment(job))  # type: ignore[misc]
 
     def _answer_tracking(self, tickets: Sequence[_Ticket[TrackingJob, FrameOutput]], start: float) -> None:
-        """One batch for all; if that fails, each alone, so that only those at fault get the error."""
+        """Run all jobs as one batch; if that fails, run each alone, so that only the jobs at fault fail."""
         network = self._networks[tickets[0].job.stream.model]
 
         def run(some: Sequence[_Ticket[TrackingJob, FrameOutput]]) -> list[FrameOutput]:
-            outputs = run_jobs(network, [ticket.job for ticket in some], self.observer)
+            outputs = run_jobs(network, [ticket.job for ticket in some], self._observer)
             return [replace(o, queue_seconds=start - t.queued_at) for t, o in zip(some, outputs, strict=True)]
 
         if len(tickets) > 1:
@@ -284,14 +164,14 @@ class Engine:
         for ticket in tickets:
             self._answer(ticket, lambda ticket=ticket: run([ticket])[0])  # type: ignore[misc]
 
-    def _picture(self, job: PictureJob) -> PictureOutput:
-        return run_picture(self._networks[job.model], job, self._pictures, self.observer)
+    def _segment(self, job: PictureJob) -> PictureOutput:
+        return run_picture(self._networks[job.model], job, self._pictures, self._observer)
 
     def _answer(self, ticket: _Ticket[J, R], compute: Callable[[], R]) -> None:
-        """Run one job; whatever goes wrong is the answer to whoever asked, never the end of this thread."""
+        """Run one job. A failure is given to the caller who waits, and never ends this thread."""
         try:
             output = compute()
-        except Exception as error:  # noqa: BLE001 - handed to the one who waits
+        except Exception as error:  # noqa: BLE001 - the caller gets it
             ticket.future.set_exception(_as_answer(error))
             _free_device_memory(error)
         else:
@@ -299,7 +179,7 @@ class Engine:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine had no memory left; torch has no class of its own for the CPU's."""
+    """Whether the device or the machine had no memory left; torch has no class of its own for CPUs."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -314,19 +194,6 @@ def _as_answer(error: Exception) -> Exception:
 
 
 def _free_device_memory(error: Exception) -> None:
-    """Give back what the failed job held, so that the next one finds room."""
+    """Free what the failed job held, so that the next job has room."""
     if is_out_of_memory(error) and torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _describe(name: str, network: Network) -> LoadedModel:
-    return LoadedModel(
-        name=name,
-        image_size=network.image_size,
-        logits_size=network.logits_size,
-        dtype=str(network.dtype).removeprefix("torch."),
-        device=str(network.device),
-        device_name=device_name(network.device),
-        parameter_count=network.parameter_count,
-        encode_ahead=network.encode_ahead,
-    )

@@ -1,7 +1,7 @@
-"""The step: prompts and tracking of (object, frame) pairs of any streams, batched where memories are equally long.
+"""The step: prompting and tracking one object on one frame; steps with equally long memories share a batch.
 
 Follows `SAM2VideoPredictor.add_new_points_or_box`, `add_new_mask`, `propagate_in_video_preflight` and
-`propagate_in_video`; `tests/parity` holds it against them.
+`propagate_in_video`; `tests/parity` compares the results with theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
 from masklet_server.engine.serving.policy_step import step_by_policy
 
-# Upstream clamps logits that are fed back, "to avoid rare numerical issues".
+# Logits that go back into the decoder are clamped, "to avoid rare numerical issues"
+# (`SAM2VideoPredictor.add_new_points_or_box`).
 FEEDBACK_LIMIT = 32.0
 
 
@@ -32,9 +33,9 @@ class Step:
     Attributes:
         memory: The object's memory; tracking advances it by one frame.
         features: What the image encoder made of the frame.
-        frame_index: Of a `MemoryBank` the one after the last that it was tracked on; of a `History` any.
+        frame_index: For a `MemoryBank`, the frame after the last tracked one; for a `History`, any frame.
         clip_length: Frames in the clip if fewer than 16, else None.
-        reverse: Time runs backwards: the past is what was found on the frames after this one.
+        reverse: Time runs backward: the past is what was found on the frames after this one.
     """
 
     memory: ObjectMemory
@@ -46,21 +47,21 @@ class Step:
 
 @torch.inference_mode()
 def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, width: int) -> FrameMemory:
-    """Prompt an object on a frame, before the frame is tracked or, inside the correction window, after.
+    """Prompt an object on a frame that is not tracked yet, or that lies in the correction window.
 
     Args:
         network: The model.
         step: Object and frame.
-        prompt: Checked against the size.
-        height: Rows of the video as shown, which the prompt's coordinates refer to.
-        width: Columns likewise.
+        prompt: Its coordinates are pixels of the video as shown, already checked against its size.
+        height: Rows of the video as shown.
+        width: Columns of the video as shown.
 
     Returns:
-        The outcome on that frame, whose `logits` are there to be shown.
+        The outcome on that frame, with logits.
 
     Raises:
-        InvalidArgument: A correction outside the correction window.
-        ResourceExhausted: Too many conditioning frames.
+        InvalidArgument: The frame lies outside the correction window, or the mask is too small.
+        ResourceExhausted: The object has too many conditioning frames.
     """
     memory, index = step.memory, step.frame_index
     is_conditioning = not memory.was_tracked(index)
@@ -88,13 +89,13 @@ def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, w
 
 @torch.inference_mode()
 def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> list[FrameMemory]:
-    """Track each object on its frame and remember the outcome. Several steps of one bank are not allowed.
+    """Track each object on its frame and remember the outcome; each memory may occur once only.
 
     Returns:
-        For each step what was found, in order; `logits` are there to be shown, whatever the bank itself keeps.
+        The outcome of each step, in order, with logits even where the memory itself does not keep them.
 
     Raises:
-        FailedPrecondition: A frame does not follow the bank's last one, or the object was never prompted.
+        FailedPrecondition: A frame does not follow the last one of a memory bank, or an object has no prompt.
     """
     for step in steps:
         step.memory.check_next(step.frame_index, reverse=step.reverse)
@@ -120,13 +121,13 @@ def track(network: Network, steps: Sequence[Step], *, max_batch: int = 16) -> li
 
 
 def _track_batch(network: Network, steps: Sequence[Step]) -> list[FrameMemory]:
-    """One pass for steps of one policy whose banks hold equally many memories and pointers."""
+    """One pass for steps with the same policy and equally many memories and pointers."""
     batch, past = Features.stack([step.features for step in steps]), _past(network, steps)
     choosing = [(step.memory.policy, step.frame_index) for step in steps if step.memory.policy is not None]
     decoded, memories = step_by_policy(network, batch, past, choosing) if choosing else network.step(batch, past)
     shown = network.fill_holes(decoded.logits)
     return [
-        # Clones, because a view would keep the whole batch alive for as long as one of its objects remembers it.
+        # Clones: a view would keep the whole batch in memory for as long as one of its objects is remembered.
         FrameMemory(
             pointer=decoded.pointer[i].clone(),
             object_score=decoded.object_score[i].clone(),
@@ -139,7 +140,7 @@ def _track_batch(network: Network, steps: Sequence[Step]) -> list[FrameMemory]:
 
 
 def _past(network: Network, steps: Sequence[Step]) -> Past:
-    """What the banks of steps hold for their frames."""
+    """What the memories of the steps hold for their frames."""
     memories = [_memories(step) for step in steps]
     pointers = [_pointers(network, step) for step in steps]
     farthest = [_max_pointers(network, step) - 1 for step in steps]
@@ -166,7 +167,7 @@ def _pointers(network: Network, step: Step) -> list[tuple[int, Tensor]]:
 
 
 def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
-    """``[P, C]``. There are none where all that was prompted lies ahead."""
+    """``[P, C]``; P is 0 if all prompted frames lie ahead."""
     if pointers:
         return torch.stack(list(pointers))
     return torch.empty(0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
@@ -186,7 +187,7 @@ def consolidate_prompts(network: Network, memory: ObjectMemory) -> None:
 
 
 def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], *, is_conditioning: bool) -> Decoded:
-    """A conditioning frame looks at nothing but itself; a correction remembers, and both go on from earlier logits."""
+    """Decode clicks: a correction attends to the past, a conditioning frame does not; both refine earlier logits."""
     batch = Features.stack([step.features])
     features = (
         network.without_memory(batch.top) if is_conditioning else network.with_memory(batch.top, _past(network, [step]))
@@ -202,12 +203,14 @@ def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], 
 
 
 def _model_mask(network: Network, mask: object) -> Tensor:
-    """The client's mask as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
+    """The client's mask ``bool[H, W]`` as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
     full = torch.as_tensor(mask).float()[None, None].to(network.device)
     size = (network.image_size, network.image_size)
     if full.shape[-2:] == size:
         return full
     shrunk = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)
     if not (square := (shrunk >= 0.5).float()).any():
-        raise InvalidArgument.of("mask", "is too small: nothing of it is left at the model's resolution")
+        raise InvalidArgument.of(
+            "mask", "is too small: it has no pixel at the model's resolution; send a larger one, or clicks"
+        )
     return square

@@ -1,4 +1,4 @@
-"""Copying one file over HTTP, going on after each break."""
+"""Downloading one file over HTTP; a broken transfer goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _RETRIED_STATUSES = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 @dataclass
 class Transfer:
-    """One address being copied into one file.
+    """Download of one address into one file.
 
     Attributes:
         url: HTTP address of the file.
-        part: Where to put it; what lies there already is taken for its beginning.
-        expected_bytes: Its size, 0 if unknown.
-        progress: Called with the bytes that are here and the bytes there will be, 0 if unknown.
-        etag: The server's name for this version of the file, once it is known.
+        part: The local file; what is in it already counts as the beginning of the download.
+        expected_bytes: Size of the whole file, 0 if unknown.
+        progress: Called with the bytes so far and the bytes of the whole file, 0 if unknown.
+        etag: The server's name for this version of the file; empty until the server has told it.
     """
 
     url: str
@@ -43,11 +43,11 @@ class Transfer:
     etag: str = ""
 
     def run(self) -> None:
-        """Copy until the file is whole; give up after several failures in a row that brought nothing.
+        """Download until the file is complete; give up after `ATTEMPTS` failures in a row without any progress.
 
         Raises:
             Unavailable: The server cannot be reached, or refuses.
-            DataLoss: It offers a file of another size.
+            DataLoss: The server has a file of another size.
             ResourceExhausted: The disk is full.
             FailedPrecondition: `part` cannot be written.
         """
@@ -78,12 +78,12 @@ class Transfer:
             offset = 0
         with urllib.request.urlopen(self._request(offset), timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-                offset = 0  # the server sends the whole file, whatever it was asked for
+                offset = 0  # the server sends the whole file, not the part that was asked for
             self.etag = response.headers.get("ETag", "")
             length = response.headers.get("Content-Length")
             total = offset + int(length) if length else self.expected_bytes
             if self.expected_bytes and total != self.expected_bytes:
-                raise DataLoss(f"{self.url} offers {total:,} bytes instead of {self.expected_bytes:,}: not this file")
+                raise DataLoss(f"{self.url} has {total:,} bytes instead of {self.expected_bytes:,}: another file")
             self._copy(response, offset, total)
 
     def _request(self, offset: int) -> urllib.request.Request:
@@ -120,13 +120,13 @@ def _status(error: Exception) -> int | None:
 
 
 class _TransferError(http.client.HTTPException):
-    """The connection failed while data was coming."""
+    """The connection failed while data was arriving."""
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_BLOCK)
-    except OSError as error:  # told apart here from the disk's
+    except OSError as error:  # here, so that it is not taken for an error of the disk
         raise _TransferError(_reason(error)) from error
 
 
@@ -137,9 +137,11 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceExhausted(
-                f"no space left for {path}; free some or set MASKLET_CACHE to a folder on another disk"
+                f"no space left on the disk for {path}; free some, or set MASKLET_CACHE to a folder on another disk"
             ) from error
-        raise FailedPrecondition(f"cannot write {path}: {error.strerror}") from error
+        raise FailedPrecondition(
+            f"cannot write {path}: {error.strerror}; set MASKLET_CACHE to another folder"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
