@@ -99,7 +99,7 @@ def test_auto_takes_what_was_measured_faster(quicker: torch.dtype) -> None:
 
     with (
         mock.patch.object(device, "has_fast_bfloat16", return_value=True),
-        mock.patch.object(device, "_seconds_per_picture", seconds),
+        mock.patch.object(device, "seconds_per_picture", seconds),
     ):
         network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU)
     assert network.dtype == quicker
@@ -113,13 +113,13 @@ def test_auto_is_float32_where_the_processor_has_no_bfloat16() -> None:
 def test_one_slow_round_does_not_decide() -> None:
     networks = [mock.Mock(spec=Network), mock.Mock(spec=Network)]
     timings = [9.0, 9.0, 0.1, 0.2, 5.0, 0.2, 0.1, 0.2]
-    with mock.patch.object(device, "_seconds_per_picture", side_effect=timings):
+    with mock.patch.object(device, "seconds_per_picture", side_effect=timings):
         assert quickest(networks, rounds=4) is networks[0]
 
 
 def test_measuring_really_measures() -> None:
     network = make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, "float32")
-    assert 0 < device._seconds_per_picture(network) < 60
+    assert 0 < device.seconds_per_picture(network) < 60
     assert isinstance(has_fast_bfloat16(CPU), bool)
 
 
