@@ -112,7 +112,7 @@ class Reference:
         return logits
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         self.predictor.remove_object(self.state, object_id, strict=True)
 
     def reset(self) -> None:
@@ -121,7 +121,7 @@ class Reference:
 
 
 class Ours:
-    """The engine's step, one object at a time, with the features of every frame kept so that frames can be corrected.
+    """The engine's step, one object at a time, and the features of every frame, so that frames can be corrected.
 
     Args:
         network: The model.
@@ -149,7 +149,7 @@ class Ours:
         return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 
     def propagate(self, start: int, stop: int) -> Masks:
-        """Logits of every object on frames start to stop - 1; frames tracked before are tracked anew."""
+        """Logits of every object on frames start to stop - 1; frames that were tracked before are tracked again."""
         found: Masks = {}
         for bank in self.banks.values():
             if bank.was_tracked(start):
@@ -161,7 +161,7 @@ class Ours:
         return found
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         del self.banks[object_id]
 
     def _step(self, object_id: int, frame_index: int) -> Step:
@@ -220,7 +220,7 @@ class OursOnRequest:
         return torch.full((self.height, self.width), NO_OBJ_SCORE) if left is None else self._shown(left.logits)
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         del self.histories[object_id]
 
     def reset(self) -> None:

@@ -30,7 +30,8 @@ from masklet_server.video.info import VideoInfo
 from tests.parity.harness import HEIGHT, WIDTH, Stage, networks, prompts
 from tests.parity.test_corrections import click
 from tests.support import synthetic
-from tests.support.fakes import FakeClip, FakeEngine, FakeSources
+from tests.support.fake_sources import FakeClip, FakeSources
+from tests.support.fakes import FakeEngine
 from tests.support.session import Talk, talk
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.

@@ -11,7 +11,8 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.session.context import SessionOptions, SessionResources, SessionTasks
 from masklet_server.session.events import Configure, Delivery
 from masklet_server.session.limits import SessionLimits
-from tests.support.fakes import LOGITS_SIZE, FakeEngine, FakeSources
+from tests.support.fake_sources import FakeSources
+from tests.support.fakes import LOGITS_SIZE, FakeEngine
 
 
 def options(config: Configure, **limits: float) -> SessionOptions:

@@ -19,7 +19,8 @@ from masklet.errors import (
 from masklet_server.session import events, replies
 from masklet_server.session.state import State
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, FakeEngine
+from tests.support.fake_sources import BROKEN
+from tests.support.fakes import FakeEngine
 from tests.support.session import Talk, click, talk, video
 
 PICTURE = events.NextPicture(Picture("encoded", b"x"))

@@ -17,7 +17,8 @@ from masklet_server.session.limits import SessionLimits
 from masklet_server.session.on_request.mode import OnRequestMode
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import Session
-from tests.support.fakes import FakeEngine, FakeSource, FakeSources, fake_mask
+from tests.support.fake_sources import FakeSource, FakeSources
+from tests.support.fakes import FakeEngine, fake_mask
 
 R = TypeVar("R", bound=replies.Response)
 

@@ -133,5 +133,5 @@ def _check_png_header(mask: EncodedMask) -> None:
         raise InvalidArgument.of("data", "must be an 8-bit PNG of one channel (grayscale, no palette)")
     if (height, width) != (mask.height, mask.width):
         raise InvalidArgument.of(
-            "data", f"the PNG is {width}x{height}, but height and width say {mask.width}x{mask.height}; correct them"
+            "data", f"the PNG is {width}x{height}, but height and width say {mask.width}x{mask.height}"
         )

@@ -58,7 +58,7 @@ class Runs:
 
     @property
     def area(self) -> int:
-        """Number of foreground pixels."""
+        """Number of foreground pixels of the mask."""
         return int(self.lengths[1::2].sum())
 
     @cached_property

@@ -12,7 +12,8 @@ from masklet_server.session import events, replies
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, FakeClip, FakeEngine, upcoming
+from tests.support.fake_sources import BROKEN, FakeClip
+from tests.support.fakes import FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
 

@@ -17,7 +17,8 @@ from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.video.picture import Picture
-from tests.support.fakes import FakeBank, FakeClip, is_tracking
+from tests.support.fake_sources import FakeClip
+from tests.support.fakes import FakeBank, is_tracking
 from tests.support.session import (
     Talk,
     ack,

@@ -14,7 +14,7 @@ from masklet_server.session.automatic.latest_reader import LatestReader, PacedRe
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
-from tests.support.fakes import FakePictures
+from tests.support.fake_sources import FakePictures
 
 
 def frame_of(index: int, arrived: float, decode_seconds: float = 0.0) -> Frame:

@@ -17,7 +17,7 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.frame import Frame
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
-from tests.support.fakes import BROKEN, FakeLatestPictures
+from tests.support.fake_sources import BROKEN, FakeLatestPictures
 from tests.support.session import Talk, click, ids, talk
 
 PICTURE = events.NextPicture(Picture("encoded", b"\x01"))

@@ -21,7 +21,8 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.state import State
 from masklet_server.video.picture import Picture
 from tests.support.engine import features
-from tests.support.fakes import BROKEN, FakeEngine, fake_mask, is_tracking, upcoming
+from tests.support.fake_sources import BROKEN
+from tests.support.fakes import FakeEngine, fake_mask, is_tracking, upcoming
 from tests.support.session import ON_REQUEST, Talk, answers, click, ids, propagated, talk, video
 
 

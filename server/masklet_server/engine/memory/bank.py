@@ -1,6 +1,6 @@
 """What one object remembers while it is tracked forward: SAM 2's memory, in constant space.
 
-`SAM2VideoPredictor` keeps every frame's output for ever, and reads a few of them. A bank keeps only those few:
+`SAM2VideoPredictor` never frees the output of a frame, and reads only a few outputs. A bank keeps only those few:
 
 1. the memory and the pointer of every conditioning frame (a frame that was prompted before it was tracked);
 2. the memories of the last 6 tracked frames (`num_maskmem` - 1);

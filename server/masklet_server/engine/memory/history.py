@@ -1,6 +1,6 @@
 """What one object remembers where a client asks for tracking frame by frame, in either direction: everything.
 
-`SAM2VideoPredictor` keeps every frame's output for ever, so that frames can be corrected, tracked again, and read from
+`SAM2VideoPredictor` never frees the output of a frame, so that frames can be corrected, tracked again, and read from
 either side. A history keeps as much, in the same order. In memory it holds only what the next step reads; the rest is
 in a `TensorFile`.
 

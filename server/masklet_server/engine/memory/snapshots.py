@@ -112,5 +112,5 @@ class BankSnapshots:
         self._snapshots = {index: one for index, one in self._snapshots.items() if index < frame_index}
 
     def clear(self) -> None:
-        """Drop all snapshots."""
+        """Drop all snapshots and free their space."""
         self._snapshots.clear()

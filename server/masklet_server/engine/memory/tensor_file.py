@@ -107,7 +107,7 @@ class StoredTensors:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Bytes in memory; 0 if the tensors are in the file."""
         return 0 if self._tensors is None else self._size
 
     def get(self) -> Mapping[str, Tensor]:

@@ -30,7 +30,7 @@ _FEW_CHANNELS = 8
 
 
 class _Norm(nn.Module):
-    """`LayerNorm2d` with its weights."""
+    """A faster `LayerNorm2d` that takes over the weights of another."""
 
     def __init__(self, original: LayerNorm2d) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ def quickest(networks: Sequence[Network], *, rounds: int = 7, seconds: float = 3
 
 @torch.inference_mode()
 def seconds_per_picture(network: Network) -> float:
-    """How long the network takes to encode one picture, measured once."""
+    """How long the network takes to encode one picture."""
     pixels = torch.zeros(1, network.image_size, network.image_size, 3, dtype=torch.uint8)
     start = time.perf_counter()
     network.encode_pixels(pixels)

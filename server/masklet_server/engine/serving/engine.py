@@ -56,7 +56,7 @@ class Engine:
         observer: Gets numbers and durations of batches.
 
     Attributes:
-        models: What can be told about each model, by name.
+        models: Facts about each loaded model, by name.
         default_model: Name of the model that is used if a client names none.
 
     Raises:
@@ -90,7 +90,7 @@ class Engine:
         """Make an engine with the weights of these models.
 
         Raises:
-            FailedPrecondition: A checkpoint is missing (the message says which command fetches it), or the device is.
+            FailedPrecondition: A checkpoint is missing (the message says how to fetch it), or the device is.
             DataLoss: A checkpoint is corrupt.
             InvalidArgument: There is no such device or dtype.
             ResourceExhausted: The models do not fit into the device's memory.
@@ -116,7 +116,7 @@ class Engine:
         return self._scheduler.broken
 
     def start(self) -> None:
-        """Begin to run jobs."""
+        """Start the thread that runs jobs."""
         self._scheduler.start()
 
     async def close(self) -> None:

@@ -2,13 +2,11 @@
 
 A job is one of five operations. Each has a class with exactly the inputs that the operation takes:
 
-| class                | what it does                                                              | memories it takes |
-|----------------------|---------------------------------------------------------------------------|-------------------|
-| `Track`              | applies prompts on a frame, if there are any, then tracks the objects there | any             |
-| `TrackBackward`      | tracks the objects on a frame while time runs backward                    | `History`         |
-| `ApplyPrompt`        | applies one prompt to one object on a frame, without tracking             | any               |
-| `ClearPrompts`       | takes back one object's prompts on a frame                                | `History`         |
-| `ConsolidatePrompts` | encodes the memories of applied prompts, without a frame                  | any               |
+- `Track` applies the prompts on a frame, if there are any, and then tracks the objects there;
+- `TrackBackward` tracks the objects on a frame while time runs backward (histories only);
+- `ApplyPrompt` applies one prompt to one object on a frame, and does not track the frame;
+- `ClearPrompts` takes back one object's prompts on a frame (histories only);
+- `ConsolidatePrompts` encodes the memories of prompts that were applied; it needs no frame.
 """
 
 from __future__ import annotations
@@ -141,7 +139,7 @@ class TrackBackward(FrameJob):
 
     @property
     def memories(self) -> Sequence[ObjectMemory]:
-        """The objects' histories."""
+        """The histories of all tracked objects."""
         return self.histories
 
 
@@ -161,7 +159,7 @@ class ApplyPrompt(FrameJob):
 
     @property
     def memories(self) -> Sequence[ObjectMemory]:
-        """The one object's memory."""
+        """The memory of the one object."""
         return [self.memory]
 
 
@@ -177,7 +175,7 @@ class ClearPrompts(FrameJob):
 
     @property
     def memories(self) -> Sequence[ObjectMemory]:
-        """The one object's history."""
+        """The history of the one object."""
         return [self.history]
 
 
@@ -195,7 +193,7 @@ class ConsolidatePrompts(TrackingJob):
 
     @property
     def memories(self) -> Sequence[ObjectMemory]:
-        """The same as `objects`."""
+        """The memories to be consolidated: `objects`."""
         return self.objects
 
 

@@ -69,7 +69,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="masklet-engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that runs jobs."""
         self._thread.start()
 
     async def close(self) -> None:
@@ -124,7 +124,7 @@ class Scheduler:
         try:
             self._answer_batch(wanted)
         except BaseException:
-            # A job's own failure never comes here. After any other one, nobody may wait for ever.
+            # A job's own failure never comes here. After any other failure, no caller may wait without end.
             self._why_closed = "the engine of this server has failed; the server must be started again"
             self._refuse(wanted)
             if self.broken.set_running_or_notify_cancel():
@@ -154,7 +154,7 @@ class Scheduler:
         if len(tickets) > 1:
             try:
                 outputs = run(tickets)
-            except Exception as error:  # noqa: BLE001 - whatever it was, each job gets its own answer below
+            except Exception as error:  # noqa: BLE001 - each job gets its own answer below
                 logger.warning("a batch of %d streams failed (%s); running them one by one", len(tickets), error)
                 _free_device_memory(error)
             else:

@@ -1,4 +1,4 @@
-"""The Kalman filter that foretells a box."""
+"""The Kalman filter that predicts a box."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def box_at(frame: int, velocity: float = 3.0, growth: float = 0.0) -> Box:
     return x, 40.0, x + size, 40.0 + size
 
 
-def followed(frames: int, **way: float) -> Motion:
+def after(frames: int, **way: float) -> Motion:
     motion = Motion.start(box_at(0, **way))
     for frame in range(1, frames):
         motion = motion.predicted().updated(box_at(frame, **way))
@@ -30,7 +30,7 @@ def test_a_box_seen_once_is_expected_where_it_was() -> None:
 
 @pytest.mark.parametrize("way", [{"velocity": 3.0}, {"velocity": -2.0}, {"velocity": 0.0}, {"growth": 1.0}])
 def test_a_steady_box_is_foretold(way: dict[str, float]) -> None:
-    motion = followed(25, **way)
+    motion = after(25, **way)
     assert motion.predicted().box == pytest.approx(box_at(25, **way), abs=0.2)
     for _ in range(5):
         motion = motion.predicted()
@@ -38,13 +38,13 @@ def test_a_steady_box_is_foretold(way: dict[str, float]) -> None:
 
 
 def test_a_measurement_lies_between_what_was_expected_and_what_was_seen() -> None:
-    expected = followed(20).predicted()
+    expected = after(20).predicted()
     jump: Box = (100.0, 40.0, 120.0, 60.0)
     assert expected.box[0] < expected.updated(jump).box[0] < jump[0]
 
 
 def test_it_grows_surer_by_seeing_and_less_sure_by_foretelling() -> None:
-    first, later = Motion.start(box_at(0)), followed(20)
+    first, later = Motion.start(box_at(0)), after(20)
     assert (later.covariance[:, 1, 1] < first.covariance[:, 1, 1]).all()
     assert (later.predicted().covariance[:, 0, 0] > later.covariance[:, 0, 0]).all()
     for covariance in (first.covariance, later.covariance, later.predicted().covariance):
@@ -53,8 +53,8 @@ def test_it_grows_surer_by_seeing_and_less_sure_by_foretelling() -> None:
 
 
 def test_it_agrees_with_the_textbook() -> None:
-    """One coordinate, with the matrices written out."""
-    motion = followed(7)
+    """Compare one coordinate with the formula in matrices."""
+    motion = after(7)
     x, p = motion.mean[0], motion.covariance[0]
     step, seen = np.array([[1, 1], [0, 1]]), np.array([[1, 0]])
     noise = np.diag([(SIZE / 20) ** 2, (SIZE / 160) ** 2])
@@ -67,7 +67,7 @@ def test_it_agrees_with_the_textbook() -> None:
 
 
 def test_json_keeps_every_bit() -> None:
-    motion = followed(9)
+    motion = after(9)
     again = Motion.from_json(json.loads(json.dumps(motion.to_json())))
     assert np.array_equal(again.mean, motion.mean)
     assert np.array_equal(again.covariance, motion.covariance)

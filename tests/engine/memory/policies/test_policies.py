@@ -1,4 +1,4 @@
-"""What the memory policies decide and keep, without a network."""
+"""What memory policies decide and remember, without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def square(x: int, y: int = 10, side: int = 8) -> npt.NDArray[np.bool_]:
 
 
 def offer(*masks: npt.NDArray[np.bool_], ious: tuple[float, ...] = (0.9, 0.5, 0.4), score: float = 5.0) -> Candidates:
-    """Three candidates; the first one given stands in for those left out."""
+    """Three candidates; the first mask is repeated if fewer are given."""
     three = [*masks, *[masks[0]] * (3 - len(masks))]
     return Candidates(np.stack(three), np.array(ious, np.float32), score)
 
@@ -50,7 +50,7 @@ def step(policy: Policy[Any], frame_index: int, candidates: Candidates, *, windo
 
 
 def selected(policy: Policy[Any], frame_index: int) -> list[tuple[int, int]]:
-    """Pairs of age and frame, as the memories themselves tell."""
+    """Pairs of age and frame, read from the memories themselves."""
     return [(age, int(memory.flatten()[0])) for age, memory in policy.memories_before(frame_index)]
 
 
@@ -144,8 +144,8 @@ def moving(frame_index: int) -> npt.NDArray[np.bool_]:
     return square(frame_index // 2)
 
 
-def followed(frames: int) -> MotionAware:
-    """A policy that has followed the object up to a frame."""
+def tracked(frames: int) -> MotionAware:
+    """A policy whose object was tracked up to a frame."""
     policy = MotionAware()
     policy.note_prompt(0, moving(0), None)
     for index in range(1, frames + 1):
@@ -155,20 +155,20 @@ def followed(frames: int) -> MotionAware:
 
 @pytest.mark.parametrize(("frames", "chosen"), [(13, 0), (14, 1), (20, 1)])
 def test_motion_has_a_say_once_it_is_known(frames: int, chosen: int) -> None:
-    """Fifteen frames, the prompted one included."""
-    policy = followed(frames)
+    """Fifteen frames, with the prompted one."""
+    policy = tracked(frames)
     away, here = square(22, 22), moving(frames + 1)
     assert step(policy, frames + 1, offer(away, here, here, ious=(0.8, 0.75, 0.1))) == chosen
 
 
 def test_motion_is_outweighed_by_a_much_better_mask() -> None:
     away, here = square(22, 22), moving(21)
-    assert step(followed(20), 21, offer(away, here, here, ious=(0.95, 0.7, 0.1))) == 0
+    assert step(tracked(20), 21, offer(away, here, here, ious=(0.95, 0.7, 0.1))) == 0
 
 
 @pytest.mark.parametrize("interruption", [HIDDEN, offer(square(2), ious=(0.25, 0.1, 0.1))])
-def test_a_lost_object_has_no_motion_until_it_is_followed_again(interruption: Candidates) -> None:
-    policy = followed(20)
+def test_a_lost_object_has_no_motion_until_it_is_found_again(interruption: Candidates) -> None:
+    policy = tracked(20)
     step(policy, 21, interruption)
     away, here = square(22, 22), moving(22)
     assert step(policy, 22, offer(away, here, here, ious=(0.8, 0.75, 0.1))) == 0
@@ -184,7 +184,7 @@ def test_a_lost_object_has_no_motion_until_it_is_followed_again(interruption: Ca
     ],
 )
 def test_only_good_frames_are_remembered_but_the_last_one_always(bad: Candidates) -> None:
-    policy = followed(20)
+    policy = tracked(20)
     step(policy, 21, bad)
     assert selected(policy, 22) == [(6, 16), (5, 17), (4, 18), (3, 19), (2, 20), (1, 21)]
     step(policy, 22, HIDDEN)
@@ -192,14 +192,14 @@ def test_only_good_frames_are_remembered_but_the_last_one_always(bad: Candidates
 
 
 def test_good_frames_outlast_any_absence() -> None:
-    policy = followed(20)
+    policy = tracked(20)
     for index in range(21, 250):
         step(policy, index, HIDDEN)
     assert selected(policy, 250) == [(6, 16), (5, 17), (4, 18), (3, 19), (2, 20), (1, 249)]
 
 
-def test_a_prompt_starts_the_motion_anew() -> None:
-    policy = followed(20)
+def test_a_prompt_starts_the_motion_again() -> None:
+    policy = tracked(20)
     policy.note_prompt(21, square(22, 22), None)
     away, here = square(4, 4), square(22, 22)
     assert step(policy, 22, offer(away, here, here, ious=(0.8, 0.75, 0.1))) == 0
@@ -237,7 +237,7 @@ def test_ages_are_1_to_6_by_order_of_selection(make: type[Policy[Any]]) -> None:
 @pytest.mark.parametrize("make", POLICIES)
 @pytest.mark.parametrize("back", [1, 3, 8])
 def test_after_rewinding_it_goes_on_as_if_nothing_had_been_seen(make: type[Policy[Any]], back: int) -> None:
-    """Whatever a correction within the window can ask for is still there."""
+    """Everything that a correction inside the window needs is still there."""
     rng = np.random.default_rng(back)
     kinds = [offer(square(2)), LOOK_ALIKE, HIDDEN, offer(square(4))]
     shown = [kinds[rng.integers(4)] for _ in range(60)]
@@ -266,7 +266,7 @@ def test_a_correction_replaces_what_was_remembered(make: type[Policy[Any]]) -> N
 
 
 @pytest.mark.parametrize("make", POLICIES)
-def test_copies_do_not_share_their_books(make: type[Policy[Any]]) -> None:
+def test_copies_do_not_share_their_dictionaries(make: type[Policy[Any]]) -> None:
     policy = make()
     for index in range(1, 20):
         step(policy, index, LOOK_ALIKE)

@@ -1,13 +1,10 @@
 """Which tracked frames an object remembers, and which of the mask decoder's candidates it takes.
 
-SAM 2 remembers the last six frames, whatever they show: after six frames behind a tree it remembers only the tree. Two
-published remedies need no training. Both are here, written from their papers: `distractor_aware` and `motion_aware`.
+SAM 2 remembers the last six frames, even if they do not show the object: after six frames behind a tree it remembers
+only the tree. Two published remedies need no training. Both are here, written from their papers: `distractor_aware` and
+`motion_aware`.
 
-To add a policy:
-
-1. write a subclass of `Policy` in a module of its own in this folder;
-2. give it a member of `MemoryPolicy` (`policy.py`) and a line in `new_policy` (below);
-3. give it a value of `MemoryPolicy` in `protos/masklet/v1/tracking.proto`, and a line in `rpc/from_wire.py`.
+docs/explanation/add-a-memory-policy.md explains how to add one.
 """
 
 from masklet_server.engine.memory.policies.distractor_aware import DistractorAware

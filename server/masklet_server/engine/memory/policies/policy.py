@@ -165,7 +165,7 @@ class Policy(ABC, Generic[N]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all memories."""
+        """Bytes of all selected memories together."""
         return sum(one.features.nbytes for one in list(self.selected.values()))
 
     @property
