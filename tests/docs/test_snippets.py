@@ -83,6 +83,7 @@ def pages_with(blocks: list[Block]) -> list[str]:
     return list(dict.fromkeys(block.page for block in blocks if block.why_not_run is None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(PYTHON))
 def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -92,6 +93,7 @@ def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pyt
             exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(SHELL))
 def test_shell_runs(page: str, folder: Path, nano_server: str) -> None:
     paths = [str(folder / "bin"), os.environ["PATH"]]
