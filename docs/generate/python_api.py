@@ -97,7 +97,7 @@ def _entry(name: str, value: Any) -> Iterator[str]:
         yield f"```python\n{name} = {definition}\n```"
         yield _prose(docstring)
         return
-    if not is_typeddict(value):
+    if not is_typeddict(value) and _section_of(name, value) != "Running calls":  # which the clients make
         yield f"```python\n{_signature(name, value)}\n```"
     yield _docstring(value)
     if inspect.isclass(value):

@@ -22,7 +22,8 @@ from PIL import Image
 import masklet
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
-from tests.support.fake_server import HEIGHT, WIDTH, FakeServer, Script, square, status
+from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
+from tests.support.fake_server import FakeServer
 
 OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
 PROGRAM = "from masklet.cli import main; main()"

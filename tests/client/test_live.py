@@ -11,7 +11,8 @@ import pytest
 
 import masklet
 from masklet.v1 import tracking_pb2
-from tests.support.fake_server import HEIGHT, WIDTH, FakeServer, Script
+from tests.support.fake_script import HEIGHT, WIDTH, Script
+from tests.support.fake_server import FakeServer
 
 CLICK = masklet.Prompt(object_id=3, point_coords=[[20, 20]])
 LATER = masklet.Prompt(object_id=5, frame_index=6, point_coords=[[9, 9]])

@@ -85,6 +85,7 @@ def pages_with(blocks: list[Block]) -> list[Any]:
     return [pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow, id=page) for page in pages]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(PYTHON))
 def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -94,6 +95,7 @@ def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pyt
             exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(SHELL))
 def test_shell_runs(page: str, folder: Path, nano_server: str) -> None:
     paths = [str(folder / "bin"), os.environ["PATH"]]

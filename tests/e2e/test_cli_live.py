@@ -82,9 +82,9 @@ def test_a_named_pipe_with_the_latest_frames(nano_server: str, tmp_path: Path) -
         (["rtsp://user:secret@127.0.0.1:9/none"], 1, "rtsp://127.0.0.1:9/none cannot be opened"),
         (["/dev/null"], 1, "/dev/null cannot be opened"),
         (["-"], 1, "stdin cannot be opened"),
-        (["-", "--overlay", "out.mp4"], 2, "record it to a file first"),
+        (["-", "--overlay", "out.mp4"], 2, "record it into a file first"),
         (["-", "--delivery", "newest"], 2, "is newest, must be one of latest, lossless"),
-        (["examples/bunny.mp4", "--delivery", "latest"], 2, "not live"),
+        (["examples/bunny.mp4", "--delivery", "latest"], 2, "is not a live video"),
     ],
 )
 def test_what_cannot_be_read(nano_server: str, arguments: list[str], status: int, message: str) -> None:

@@ -170,7 +170,7 @@ async def test_a_name_is_resolved_once_and_what_was_checked_is_connected_to(
     assert web.asked == [("/video", f"changing.test:{web.server_port}")]  # type: ignore[attr-defined]
 
 
-async def test_one_private_address_among_public_ones_is_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_with_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def lookup(*_: Any, **__: Any) -> Any:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80)) for ip in ("8.8.8.8", "10.0.0.1")]
 

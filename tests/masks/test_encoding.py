@@ -1,4 +1,4 @@
-"""Masks as bytes: what pycocotools and Pillow make of ours, what we make of theirs, and of lies."""
+"""Masks as bytes, compared with pycocotools and Pillow both ways; malformed data is refused."""
 
 from __future__ import annotations
 

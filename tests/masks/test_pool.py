@@ -1,4 +1,4 @@
-"""Masks made ready to be sent: what is quick at once, the rest in threads."""
+"""Masks are prepared for sending: at once if that is quick, else in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs against the plain NumPy way, and pycocotools."""
+"""Runs compared with plain NumPy and with pycocotools."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_nano_loads_as_float32_for_inference(nano: ModelSpec) -> None:
 
 
 def test_nano_makes_the_features_it_was_trained_to_make(nano: ModelSpec) -> None:
-    """The figures are those of `training.model.new_model` with these weights, on the same ramp."""
+    """The numbers come from `training.model.new_model` with these weights, on the same ramp."""
     ramp = torch.linspace(-2, 2, 3 * 128 * 128).reshape(1, 3, 128, 128)
     with torch.inference_mode():
         features: dict[str, Any] = build_model(nano, image_size=128).forward_image(ramp)
@@ -116,13 +116,15 @@ def test_random_models_look_at_the_picture_and_at_the_prompt(name: str) -> None:
 
 
 def mask(model: Any, picture: torch.Tensor, x: float) -> torch.Tensor:
-    """Low-resolution logits of one click on one picture."""
+    """Low-resolution logits for one click on one picture."""
     features = model.forward_image(picture)["backbone_fpn"]
     point = {
         "point_coords": torch.tensor([[[x, 100.0]]]),
         "point_labels": torch.ones(1, 1, dtype=torch.int32),
     }
-    heads = model._forward_sam_heads(features[-1], point_inputs=point, high_res_features=features[:-1])
+    heads = model._forward_sam_heads(  # noqa: SLF001 - upstream's; its public methods need a whole video
+        features[-1], point_inputs=point, high_res_features=features[:-1]
+    )
     logits: torch.Tensor = heads[3]
     return logits
 

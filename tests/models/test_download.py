@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Behaviour:
-    """What the server does, and what it has been asked for."""
+    """What the server does, and which requests it got."""
 
     files: dict[str, bytes] = field(default_factory=lambda: {"/model.pt": CONTENT})
     ignores_range: bool = False

@@ -13,7 +13,7 @@ from tests.support.rpc import Edge, details_of, edge, finish, open_stream, segme
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def test_bucket_grants_its_capacity_and_then_its_rate() -> None:
+def test_a_bucket_gives_its_capacity_and_then_its_rate() -> None:
     clock = Clock()
     bucket = TokenBucket(rate=2.0, capacity=3.0, clock=clock)
     assert [bucket.try_take(1) for _ in range(3)] == [0.0, 0.0, 0.0]
@@ -34,7 +34,7 @@ def test_bucket_grants_its_capacity_and_then_its_rate() -> None:
     assert bucket.try_take(3.5) == 0.25, "no more than its capacity is saved up"
 
 
-def test_bucket_lends_and_is_paid_back() -> None:
+def test_a_bucket_may_go_below_zero_and_recovers() -> None:
     clock = Clock()
     bucket = TokenBucket(rate=10.0, capacity=10.0, clock=clock)
     assert bucket.reserve(10) == 0.0
@@ -55,7 +55,7 @@ def test_no_rate_no_limit() -> None:
     assert all(limiter.try_take("a") == 0.0 for _ in range(1000))
 
 
-def test_buckets_of_silent_clients_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buckets_of_silent_clients_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "_MAX_BUCKETS", 10)
     clock = Clock()
     limiter = RateLimiter(1.0, clock=clock)
@@ -122,14 +122,14 @@ async def test_fast_uploads_are_held_back_not_refused(monkeypatch: pytest.Monkey
         assert running.sample("upload_bytes_total") >= 3000
 
 
-async def test_streams_are_metered_message_by_message() -> None:
+async def test_each_message_of_a_stream_counts_against_the_rate() -> None:
     async with edge() as running, running.stub() as stub:
         call = await open_stream(stub)
         await finish(call)
         assert running.sample("upload_bytes_total") > 0
 
 
-async def test_a_full_server_still_says_what_it_is() -> None:
+async def test_a_full_server_still_describes_itself() -> None:
     async with edge(max_sessions=1) as running, running.stub() as stub:
         await open_stream(stub)
         await refusal(stub)

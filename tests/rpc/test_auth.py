@@ -49,14 +49,14 @@ def test_changed_file_is_read_again(token_file: Path) -> None:
     assert tokens.identify("s3cret-1") is None
 
 
-def test_emptied_file_lets_nobody_in(token_file: Path) -> None:
+def test_no_token_is_valid_after_the_file_was_emptied(token_file: Path) -> None:
     tokens = TokenFile(token_file)
     rewrite(token_file, "")
     assert tokens.identify("s3cret-1") is None
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: rewrite(path, "three words here\n")])
-def test_spoilt_file_leaves_the_tokens_and_says_so(
+def test_a_damaged_file_leaves_the_tokens_and_is_logged(
     token_file: Path, spoil: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = TokenFile(token_file)
@@ -106,7 +106,7 @@ def test_certificate_subject() -> None:
     assert certificate_subject({}) is None
 
 
-async def test_only_a_known_token_gets_in(token_file: Path) -> None:
+async def test_only_a_known_token_is_accepted(token_file: Path) -> None:
     async with edge(token_file=token_file) as running, running.stub() as stub:
         await segment(stub, metadata=bearer("s3cret-1"))
         call = await open_stream(stub, metadata=bearer("s3cret-2"))
@@ -128,7 +128,7 @@ async def test_a_stream_without_token_ends_before_the_service_sees_it(token_file
         assert running.sample("sessions_ended_total", code="UNAUTHENTICATED") == 0
 
 
-async def test_rotated_token_holds_without_a_restart(token_file: Path) -> None:
+async def test_a_changed_token_is_valid_without_a_restart(token_file: Path) -> None:
     async with edge(token_file=token_file) as running, running.stub() as stub:
         await segment(stub, metadata=bearer("s3cret-1"))
         rewrite(token_file, "annotator s3cret-9\n")

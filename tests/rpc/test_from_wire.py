@@ -59,7 +59,7 @@ def test_every_kind_of_request_has_its_event() -> None:
     assert isinstance(READER.event(request(prompt=prompt(points=[point()]))), events.PromptObject)
 
 
-def test_live_streams_say_how_they_are_delivered() -> None:
+def test_live_streams_have_their_delivery() -> None:
     config = tracking_pb2.TrackConfig(delivery=tracking_pb2.DELIVERY_LATEST, max_latency_seconds=0.25)
     expected = events.Configure(delivery=events.Delivery.LATEST, max_latency_seconds=0.25, live=True)
     assert READER.event(request(config=config)) == expected

@@ -59,7 +59,7 @@ async def until_not_serving(address: str) -> None:
             pass
 
 
-async def test_the_port_is_told(running: Edge) -> None:
+async def test_the_address_has_the_right_port(running: Edge) -> None:
     host, _, port = running.server.address.rpartition(":")
     assert host == "127.0.0.1"
     assert int(port) > 0
@@ -120,7 +120,7 @@ async def test_message_over_the_limit_in_a_unary_call(running: Edge) -> None:
         await segment(stub, size=MIB // 2)
 
 
-async def test_message_over_the_limit_in_a_stream_harms_no_other(running: Edge) -> None:
+async def test_message_over_the_limit_in_a_stream_ends_no_other_stream(running: Edge) -> None:
     async with running.stub() as stub:
         other = await open_stream(stub)
         call = await open_stream(stub)
@@ -201,7 +201,7 @@ async def test_a_running_stream_may_end_within_the_grace() -> None:
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_a_stream_that_outlasts_the_grace_is_cut_with_a_reason() -> None:
+async def test_a_stream_that_runs_longer_than_the_grace_is_ended_with_a_reason() -> None:
     async with edge() as one, one.stub() as stub:
         one.service.hold_end = asyncio.Event()
         call = await open_stream(stub)
@@ -215,7 +215,7 @@ async def test_a_stream_that_outlasts_the_grace_is_cut_with_a_reason() -> None:
         assert one.sample("sessions_ended_total", code="UNAVAILABLE") == 1
 
 
-async def test_cut_ends_the_wait_for_a_running_stream() -> None:
+async def test_cancel_all_ends_the_wait_for_a_running_stream() -> None:
     async with edge() as one, one.stub() as stub:
         one.service.hold_end = asyncio.Event()
         await open_stream(stub)
@@ -226,7 +226,7 @@ async def test_cut_ends_the_wait_for_a_running_stream() -> None:
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_an_idle_server_stops_at_once_and_cuts_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_idle_server_stops_at_once(caplog: pytest.LogCaptureFixture) -> None:
     async with edge() as one, one.stub() as stub:
         await finish(await open_stream(stub))
         await one.server.stop(grace=0)

@@ -96,7 +96,7 @@ def test_any_text_becomes_a_small_status(message: str, field: str, description: 
     assert any(d.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for d in status.details) == (seconds is not None)
 
 
-def test_text_that_is_no_unicode_can_travel() -> None:
+def test_text_that_is_no_unicode_can_be_sent() -> None:
     assert to_status(InvalidArgument("no file \udcff")).message == "no file ?"
 
 

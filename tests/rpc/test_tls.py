@@ -81,7 +81,7 @@ async def test_renewed_certificate_is_used_without_a_restart(tmp_path: Path) -> 
         await refused(running.server.address, credentials(old))
 
 
-async def test_spoilt_certificate_leaves_the_old_one(
+async def test_a_damaged_certificate_leaves_the_old_one_in_use(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = [Path(shutil.copy(path, tmp_path)) for path in authority.issue("server-2")]

@@ -185,7 +185,7 @@ async def test_a_real_clip_goes_through_the_sandbox() -> None:
         assert [job.frame.clip_length for job in h.engine.jobs] == [12] * 10
 
 
-async def test_a_client_that_vanishes_in_mid_upload_takes_its_decoder_along() -> None:
+async def test_the_decoder_of_a_client_that_vanishes_during_its_upload_is_ended() -> None:
     async with house(real_video=True) as h:
         before = decoders()
         call = h.stub.Track(timeout=PATIENCE)
@@ -197,7 +197,7 @@ async def test_a_client_that_vanishes_in_mid_upload_takes_its_decoder_along() ->
         assert decoders() == before
 
 
-async def test_a_thing_that_is_no_video_is_data_loss_and_counted() -> None:
+async def test_a_file_that_is_no_video_is_data_loss_and_counted() -> None:
     async with house(real_video=True) as h:
         error = await failure(h.stub, config(), Request(video_chunk=b"this is no video" * 100), END)
         assert error.code() is grpc.StatusCode.DATA_LOSS
@@ -389,7 +389,7 @@ async def test_a_client_that_acknowledges_gets_a_long_video() -> None:
     ids=["configured", "receiving", "in the engine", "window full", "draining", "feeding"],
 )
 @pytest.mark.parametrize("how", ["cancel", "channel"])
-async def test_a_client_that_goes_away_leaves_nothing_behind(requests: list[Request], gate: bool, how: str) -> None:
+async def test_everything_of_a_client_that_goes_away_is_freed(requests: list[Request], gate: bool, how: str) -> None:
     async with house(window=3) as h, grpc.aio.insecure_channel(h.address) as channel:
         if not gate:
             h.engine.open_gate.clear()
@@ -431,7 +431,7 @@ async def test_the_engine_running_out_of_memory_ends_one_stream_only() -> None:
         assert kinds(await good)[-1] == "done"
 
 
-async def test_a_bug_is_internal_with_an_id_and_no_words_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_is_internal_with_an_id_and_without_its_own_message(caplog: pytest.LogCaptureFixture) -> None:
     async with house() as h:
         h.engine.refuse = lambda _: RuntimeError("secret")
         error = await failure(h.stub, config(), click(1), chunk(20), END)
@@ -499,7 +499,7 @@ async def test_three_candidates_and_their_logits_on_request() -> None:
         assert (mask_input == 2).all()
 
 
-async def test_a_picture_is_asked_about_again_by_its_id() -> None:
+async def test_a_picture_is_segmented_again_by_its_id() -> None:
     async with house() as h:
         first = await h.stub.SegmentImage(picture_request(at()))
         again = await h.stub.SegmentImage(picture_request(at(9, 9), image_id=first.image_id))
@@ -587,7 +587,7 @@ async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.
 # GetServerInfo
 
 
-async def test_the_server_says_what_it_is_and_grants() -> None:
+async def test_the_server_describes_itself_and_its_limits() -> None:
     async with house(max_objects=7, max_frames=0) as h:
         info = await h.stub.GetServerInfo(server_info_pb2.GetServerInfoRequest())
         assert info.server_version

@@ -1,4 +1,4 @@
-"""Small videos made on the spot: any container, codec, pixel format, rotation, timing."""
+"""Makes small videos of any container, codec, pixel format, rotation and timing."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def tones(seconds: float) -> Iterable[av.AudioFrame]:
 
 
 def make_sound(container: str = "mp4") -> bytes:
-    """A file with sound alone."""
+    """A file that has sound and no video."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         sound: Any = output.add_stream("aac", rate=16000, layout="mono")
@@ -168,7 +168,7 @@ def shrunk(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
 
 @dataclass
 class Outcome:
-    """What became of a clip: its frames, and the error that came after them or instead of them."""
+    """The result of decoding a clip: its frames, and the error that came after them or instead of them."""
 
     frames: list[Frame] = field(default_factory=list)
     info: VideoInfo | None = None
@@ -176,7 +176,7 @@ class Outcome:
 
 
 async def take_all(source: SandboxedSource) -> Outcome:
-    """Every frame of a source that was fed."""
+    """Take every frame of a source that was fed."""
     outcome = Outcome()
     try:
         outcome.info = await source.info()
@@ -190,7 +190,7 @@ async def take_all(source: SandboxedSource) -> Outcome:
 async def decode_clip(
     data: bytes, *, image_size: int = 32, limits: VideoLimits | None = None, chunk: int = 256 * 1024
 ) -> Outcome:
-    """A clip through a real decoding process."""
+    """Decode a clip in a real decoding process."""
     async with ClipSource(image_size, limits or VideoLimits()) as source:
         for start in range(0, len(data), chunk):
             await source.feed(data[start : start + chunk])

@@ -1,4 +1,4 @@
-"""Decoding processes of this process, which is the server's too in many tests."""
+"""The decoding processes of this process, which in many tests also runs the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAVY_IMPORTS = {"grpc", "numpy", "pydantic", "torch"}
 
 
 def decoders() -> set[int]:
-    """Process ids of those that live: forked by the fork server, which is our child."""
+    """Process ids of the living decoding processes. The fork server forked them, and it is a child of this process."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -24,7 +24,7 @@ def decoders() -> set[int]:
 
 
 def settle(goal: int, seconds: float = 15) -> None:
-    """Wait for the number of decoders to come down."""
+    """Wait until at most `goal` decoding processes are left."""
     deadline = time.monotonic() + seconds
     while len(decoders()) > goal and time.monotonic() < deadline:
         time.sleep(0.05)

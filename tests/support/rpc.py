@@ -1,4 +1,4 @@
-"""A tracking service without an engine, and a real server around it, for the tests of the edge."""
+"""A tracking service without an engine, and a real server around it, for tests of `rpc`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FakeService(tracking_pb2_grpc.TrackingServiceServicer):
 
 
 class Edge:
-    """A running server and what the tests look into."""
+    """A running server, its fake service and its metrics."""
 
     def __init__(self, server: Server, service: FakeService, metrics: Metrics) -> None:
         self.server = server
@@ -107,7 +107,7 @@ async def open_stream(stub: Any, metadata: Metadata = ()) -> Any:
 
 
 async def finish(call: Any) -> None:
-    """Send the end of the video and see the stream end well."""
+    """Send the end of the video, and check that the stream ends without an error."""
     await call.write(end_request())
     response = await call.read()
     assert response.WhichOneof("response") == "done"

@@ -1,4 +1,4 @@
-"""Moving pictures made of nothing: textured ellipses over a textured ground, with their true masks."""
+"""Synthetic clips: textured ellipses over a textured ground, with their true masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Blob:
-    """An ellipse and its way, in parts of the picture's width and height."""
+    """An ellipse and its motion, in fractions of the picture's width and height."""
 
     start: tuple[float, float]
     velocity: tuple[float, float]
@@ -23,12 +23,12 @@ class Blob:
     color: tuple[int, int, int] = (220, 90, 40)
 
     def center(self, frame_index: int, height: int, width: int) -> tuple[float, float]:
-        """X and y in pixels; the blob bounces off the borders, so that endless streams keep it."""
+        """X and y in pixels; the blob bounces off the borders, so that it never leaves the picture."""
         x, y = (_bounce(s + v * frame_index) for s, v in zip(self.start, self.velocity, strict=True))
         return x * width, y * height
 
     def mask(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """``bool[H, W]``."""
+        """The blob's mask ``bool[H, W]``."""
         cx, cy = self.center(frame_index, height, width)
         ys, xs = np.mgrid[:height, :width] + 0.5
         rx, ry = self.radii[0] * width, self.radii[1] * height
@@ -62,7 +62,7 @@ def texture(height: int, width: int, seed: int, contrast: float = 40.0) -> npt.N
 
 
 def frame(frame_index: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
-    """``uint8[H, W, 3]`` RGB."""
+    """One frame ``uint8[H, W, 3]`` RGB."""
     picture = 110 + texture(height, width, seed)
     for i, blob in enumerate(blobs):
         inside = blob.mask(frame_index, height, width)
@@ -72,13 +72,13 @@ def frame(frame_index: int, height: int, width: int, blobs: tuple[Blob, ...] = B
 
 
 def clip(num_frames: int, height: int, width: int, blobs: tuple[Blob, ...] = BLOBS, seed: int = 0) -> Image:
-    """``uint8[T, H, W, 3]`` RGB."""
+    """All frames ``uint8[T, H, W, 3]`` RGB."""
     return np.stack([frame(i, height, width, blobs, seed) for i in range(num_frames)])
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A ball that rolls to the right at a steady pace, behind a wall or out of the picture, perhaps past its twin.
+    """A ball that rolls to the right at constant speed, behind a wall or out of the picture, and may pass its twin.
 
     Attributes:
         start: X of its centre on frame 0, in parts of the width.
@@ -96,7 +96,7 @@ class Scene:
     COLOR: ClassVar = (220, 90, 40)
 
     def frame(self, frame_index: int, height: int, width: int) -> Image:
-        """``uint8[H, W, 3]`` RGB."""
+        """One frame ``uint8[H, W, 3]`` RGB."""
         picture = 110 + texture(height, width, 0)
         balls = [self.ball(frame_index, height, width)] + ([_disc(0.12, 0.82, height, width)] if self.twin else [])
         for inside in balls:
@@ -106,15 +106,15 @@ class Scene:
         return np.clip(picture, 0, 255).astype(np.uint8)
 
     def ball(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """``bool[H, W]`` of the whole ball, the wall thought away."""
+        """Mask ``bool[H, W]`` of the whole ball, as if there were no wall."""
         return _disc(self.start + self.speed * frame_index, 0.45, height, width)
 
     def visible(self, frame_index: int, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """``bool[H, W]`` of what is to be seen of it."""
+        """Mask ``bool[H, W]`` of the visible part of the ball."""
         return self.ball(frame_index, height, width) & ~self._wall(height, width)
 
     def clip(self, num_frames: int, height: int, width: int) -> Image:
-        """``uint8[T, H, W, 3]`` RGB."""
+        """All frames ``uint8[T, H, W, 3]`` RGB."""
         return np.stack([self.frame(i, height, width) for i in range(num_frames)])
 
     def _wall(self, height: int, width: int) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Bad clips end in the right error, whatever they are, and harm nobody."""
+"""Bad clips of all kinds end in the right error, and harm no other stream."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ async def test_a_claim_of_a_gigabyte_costs_no_memory(kind: str) -> None:
 
 
 def _peak_bytes(pid: int) -> int:
-    """The most that a process has held; 0 if it is gone."""
+    """The most memory that a process has had; 0 if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
@@ -210,7 +210,7 @@ async def test_time_stamps_that_no_result_can_carry(seconds: int, is_told: bool)
 
 
 def shifted(seconds: int) -> bytes:
-    """A clip whose first frame comes so late."""
+    """A clip in which the first frame has this time."""
     whole = io.BytesIO(make_clip(codec="mpeg4", frames=3, rate=1))
     late = io.BytesIO()
     with av.open(whole, "r") as source, av.open(late, "w", format="mp4") as output:

@@ -44,7 +44,7 @@ async def test_frames_come_back_in_any_order() -> None:
     assert len(store) == 20
 
 
-async def test_who_asks_for_a_frame_waits_for_it_or_the_end() -> None:
+async def test_reading_a_frame_waits_for_it_or_for_the_end() -> None:
     store = FrameStore(10**6)
     waiting = [asyncio.create_task(store.frame(i)) for i in (1, 1, 4)]
     reaching = asyncio.create_task(store.reach(16))

@@ -67,6 +67,9 @@ class AsyncClient(BaseClient):
             prompts: What to track. There may be none; see `AsyncTracking.prompt`.
             **options: See `TrackOptions`. Functions among them are called on this event loop.
 
+        Returns:
+            The running call.
+
         Raises:
             MaskletError: As for `Client.track`.
             OSError: The video cannot be read.
@@ -87,6 +90,9 @@ class AsyncClient(BaseClient):
             prompts: What to track, on frames that are still to be sent; see `AsyncLive.prompt` for later ones.
             **options: See `LiveOptions`. Functions among them are called on this event loop.
 
+        Returns:
+            The running call.
+
         Raises:
             InvalidArgument: An argument is wrong.
         """
@@ -104,6 +110,9 @@ class AsyncClient(BaseClient):
             video: As for `Client.annotate`.
             **options: See `AnnotateOptions`.
 
+        Returns:
+            The running session.
+
         Raises:
             MaskletError: As for `Client.annotate`.
             OSError: The video cannot be read.
@@ -118,7 +127,7 @@ class AsyncClient(BaseClient):
         return segmentation_from_wire(await self._channel.ask_async(self._channel.stub.SegmentImage, request))
 
     async def info(self) -> ServerInfo:
-        """Ask for the server's models, device, versions and limits; as `Client.info`."""
+        """Ask what the server is and allows; as `Client.info`."""
         request = server_info_pb2.GetServerInfoRequest()
         return server_info_from_wire(await self._channel.ask_async(self._channel.stub.GetServerInfo, request))
 

@@ -68,6 +68,9 @@ class Client(BaseClient):
             prompts: What to track. There may be none; see `Tracking.prompt`.
             **options: See `TrackOptions`.
 
+        Returns:
+            The running call.
+
         Raises:
             MaskletError: An argument is wrong (raised by the call itself), or the server reports an error (raised in
                 the loop).
@@ -88,6 +91,9 @@ class Client(BaseClient):
         Args:
             prompts: What to track, on frames that are still to be sent; see `Live.prompt` for later ones.
             **options: See `LiveOptions`.
+
+        Returns:
+            The running call.
 
         Raises:
             InvalidArgument: An argument is wrong.
@@ -111,6 +117,9 @@ class Client(BaseClient):
             video: As for `track`; an iterable of arrays must end.
             **options: See `AnnotateOptions`. With `window=1` the server tracks no frame of a propagation before the
                 loop asks for it.
+
+        Returns:
+            The running session.
 
         Raises:
             MaskletError: An argument is wrong (raised by the call itself), or the server reports an error (raised by
@@ -144,7 +153,10 @@ class Client(BaseClient):
         return segmentation_from_wire(self._channel.ask(self._channel.stub.SegmentImage, request))
 
     def info(self) -> ServerInfo:
-        """Ask for the server's models, device, versions and limits.
+        """Ask what the server is and allows.
+
+        Returns:
+            Its models, device, versions and limits.
 
         Raises:
             MaskletError: The server cannot be reached, or reports an error.
@@ -153,7 +165,10 @@ class Client(BaseClient):
         return server_info_from_wire(self._channel.ask(self._channel.stub.GetServerInfo, request))
 
     def health(self) -> bool:
-        """Ask whether the server takes requests now; false while it loads its models or is shutting down.
+        """Ask whether the server takes requests now.
+
+        Returns:
+            False while the server loads its models or is shutting down.
 
         Raises:
             MaskletError: The server cannot be reached.

@@ -150,7 +150,8 @@ def _check(video: str, overlay: Path | None, delivery: str | None) -> None:
         check_options(video, overlay=overlay is not None, delivery=delivery)
     elif delivery is not None:
         raise typer.BadParameter(
-            f"{video} is not a live video; leave it out, every frame is tracked", param_hint="--delivery"
+            f"{video} is not a live video, and all its frames are tracked; leave the option out",
+            param_hint="--delivery",
         )
     else:
         _check_names(video, overlay)

@@ -7,7 +7,7 @@ import socket
 
 from masklet_server.fetching.rules import FetchRules, url_refused
 
-# Ranges whose addresses stand for an IPv4 address, which may be a private one: NAT64, 6to4, Teredo.
+# Addresses in these ranges stand for an IPv4 address, which may be a private one: NAT64, 6to4, Teredo.
 _EMBEDDING = tuple(ipaddress.IPv6Network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 
 

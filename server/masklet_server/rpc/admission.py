@@ -77,7 +77,7 @@ class RateLimiter:
         self._buckets: dict[str, TokenBucket] = {}
 
     def __len__(self) -> int:
-        """Clients whose buckets are remembered."""
+        """How many clients have a bucket now."""
         return len(self._buckets)
 
     async def take(self, client: str, amount: float) -> None:
@@ -116,7 +116,7 @@ class Admission:
 
     @property
     def session_count(self) -> int:
-        """Sessions that run now."""
+        """How many sessions run now."""
         return self._sessions.total()
 
     def check_rate(self, client: str) -> None:

@@ -20,7 +20,7 @@ from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.session.ports import TrackingEngine
 from masklet_server.video.picture import Picture
 
-# Pictures whose sizes are remembered by their image_id. The engine remembers fewer, because features are megabytes.
+# How many pictures' sizes are kept, by image_id. The engine keeps fewer pictures, because features are megabytes.
 MAX_KNOWN_SIZES = 4096
 
 # Pixels of all masks of one response, which take a byte each while it is made. The limits on prompts and on pictures

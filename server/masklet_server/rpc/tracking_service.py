@@ -25,7 +25,7 @@ from masklet_server.video import formats
 from masklet_server.video.sandbox.picture_pool import decode_picture
 from masklet_server.video.sources.factory import SandboxedSourceFactory
 
-# Packages whose versions a bug report needs.
+# A bug report needs the versions of these packages.
 _PACKAGES = ("torch", "sam2", "av", "grpcio")
 
 

@@ -33,7 +33,7 @@ class FrameStore:
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        """Frames added so far."""
+        """How many frames were added so far."""
         return len(self._pts)
 
     async def add(self, frame: Frame) -> None:
@@ -58,7 +58,7 @@ class FrameStore:
 
     @property
     def nbytes(self) -> int:
-        """Size of the file; 0 before the first frame, and once the file is let go."""
+        """Size of the file; 0 before the first frame, and when the store is closed."""
         return 0 if self._file is None or self._first is None else len(self) * self._first.pixels.nbytes
 
     @property

@@ -38,7 +38,7 @@ MAX_TEXT_CHARACTERS = 2000
 # Python and FFmpeg's libraries alone take most of it.
 MIN_MEMORY_BYTES = 512 * 1024**2
 
-FORK = b"fork"  # what the fork server is told
+FORK = b"fork"  # the only message to the fork server
 
 Mode: TypeAlias = Literal["clip", "pictures", "live pictures", "packets", "single pictures"]
 ErrorKind: TypeAlias = Literal["InvalidArgument", "DataLoss", "ResourceExhausted", "Internal"]
@@ -177,7 +177,7 @@ class SlotFree:
 
 @dataclass(frozen=True)
 class EndOfInput:
-    """Nothing more will come."""
+    """The server will send no more video."""
 
 
 ToDecoder: TypeAlias = Setup | UploadArrived | DecodePicture | OpenCodec | DecodePacket | SlotFree | EndOfInput
@@ -229,7 +229,7 @@ class PacketDecoded:
 
 @dataclass(frozen=True)
 class EndOfFrames:
-    """There are no more frames."""
+    """All frames have been sent; the process ends."""
 
 
 @dataclass(frozen=True)

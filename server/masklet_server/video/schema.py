@@ -44,7 +44,7 @@ class SchemaError(ValueError):
 
 
 def to_plain(record: Any) -> dict[str, object]:
-    """The fields of a dataclass as JSON can hold them; of bytes, their number stands there.
+    """The fields of a dataclass as values of JSON; a field of bytes becomes their number.
 
     Raises:
         SchemaError: A field has a value that `from_plain` would refuse.
@@ -55,12 +55,12 @@ def to_plain(record: Any) -> dict[str, object]:
 
 
 def from_plain(record_type: type[T], plain: object, take_bytes: TakeBytes) -> T:
-    """The dataclass whose fields these are.
+    """Make a dataclass from values of JSON.
 
     Args:
         record_type: A dataclass.
-        plain: What JSON held, of which nothing is trusted.
-        take_bytes: Gives the bytes of a field, of which `plain` has the number.
+        plain: The fields by name; nothing about them is trusted.
+        take_bytes: Gives as many bytes as `plain` says that a field has.
 
     Raises:
         SchemaError: A field is missing or unknown, has another type, or is out of its range.

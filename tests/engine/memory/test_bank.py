@@ -17,7 +17,7 @@ from tests.support.engine import HEIGHT, WIDTH, click, features, job, small_netw
 
 
 def tracked(num_frames: int, *, correction_window: int = 0) -> MemoryBank:
-    """A bank that has seen so many frames."""
+    """A bank that has tracked so many frames."""
     bank = MemoryBank("nano", correction_window=correction_window)
     for index in range(num_frames):
         run_jobs(small_network(), [job(bank, index, [click()] if index == 0 else [])])
@@ -25,7 +25,7 @@ def tracked(num_frames: int, *, correction_window: int = 0) -> MemoryBank:
 
 
 def go_on(bank: MemoryBank, start: int, stop: int) -> list[torch.Tensor]:
-    """Masks ``bool[H, W]`` of further frames."""
+    """Track further frames and return their masks ``bool[H, W]``."""
     outputs = [run_jobs(small_network(), [job(bank, index)])[0] for index in range(start, stop)]
     return [torch.from_numpy(output.objects[0].mask) for output in outputs]
 
@@ -56,7 +56,7 @@ def test_a_full_bank_is_seven_memories_and_sixteen_pointers() -> None:
 
 
 def test_memory_is_constant_over_400_frames() -> None:
-    """A bank reaches 16 frames back: what has not been dropped after 40 never will be."""
+    """A bank reaches 16 frames back, so 40 frames show whether its size is bounded."""
     bank = MemoryBank("nano")
     seen = [features(index) for index in range(50)]
     apply_prompt(small_network(), Step(bank, seen[0], 0), click(), height=HEIGHT, width=WIDTH)
@@ -228,9 +228,9 @@ def test_conditioning_frames_are_bounded() -> None:
 
 def test_a_failed_step_leaves_the_bank_as_it_was() -> None:
     bank = tracked(4)
-    before, books = bank.dump(), repr(bank)
+    before, text = bank.dump(), repr(bank)
     bad = job(bank, 7, [Prompt(frame_index=7, point_coords=[[40, 40]])])
     with pytest.raises(FailedPrecondition):
         run_jobs(small_network(), [bad])
-    assert repr(bank) == books
+    assert repr(bank) == text
     assert bank.dump() == before

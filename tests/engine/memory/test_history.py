@@ -1,4 +1,4 @@
-"""A history remembers all and holds little; its masks are held against upstream's in parity/test_on_request.py."""
+"""A history remembers everything and holds little in memory; parity/test_on_request.py compares its masks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def on_request(
     reverse: bool = False,
     network: Network | None = None,
 ) -> FrameOutput:
-    """One job on one frame."""
+    """Run one job on one frame."""
     one: FrameJob = job(memory, frame_index, prompts)
     if reverse:
         one = backward(memory, frame_index)
@@ -55,7 +55,7 @@ def seen(stop: int) -> History:
 
 
 def state(memory: History) -> dict[str, object]:
-    """All that it knows, with every tensor's bytes."""
+    """Everything that a history knows, with the bytes of every tensor."""
     kinds = {"conditioning": memory.conditioning, "recent": memory.recent}
     known: dict[str, object] = {
         f"{kind} {index} {name}": tensor.reshape(-1).view(torch.uint8).tolist()
@@ -86,7 +86,7 @@ def test_in_memory_is_what_the_next_step_reads_in_either_direction() -> None:
 
 
 def test_holding_little_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with a history that never moves anything to its file."""
+    """Compare with a history that never moves anything to its file."""
 
     def play() -> list[np.ndarray]:
         memory, shown = seen(12), []
@@ -211,7 +211,7 @@ def test_a_prompt_that_lies_ahead_has_no_pointer_to_give(dtype: torch.dtype) -> 
 
 
 def test_histories_and_banks_share_a_batch() -> None:
-    """Masks of a batch are those of each alone, also where time runs backwards in one of them."""
+    """A job's masks do not depend on its batch, even if time runs backward in one of the jobs."""
 
     def forward_and_back(together: bool) -> list[FrameOutput]:
         bank, memory = MemoryBank("nano"), history()
@@ -254,5 +254,5 @@ def test_clicks_on_the_frame_looked_at_last_cost_no_encoder(monkeypatch: pytest.
     beside = last.get(4)
     assert beside is not None
     assert beside.features.top.untyped_storage().nbytes() == beside.features.top.nbytes, (
-        "nothing of the other stream's is kept"
+        "features of the other stream stay in memory"
     )

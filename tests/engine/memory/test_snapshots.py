@@ -1,4 +1,4 @@
-"""States of a bank along its way: what is brought back from them goes on as the bank did."""
+"""Snapshots of a bank: a bank that is loaded from one goes on with the same masks."""
 
 from __future__ import annotations
 

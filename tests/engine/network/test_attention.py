@@ -1,4 +1,4 @@
-"""The ways to attend give the same."""
+"""All attention kernels give the same results."""
 
 from __future__ import annotations
 

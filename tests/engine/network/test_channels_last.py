@@ -1,4 +1,4 @@
-"""Convolutions laid out the other way give what sam2's modules give."""
+"""Convolutions in the layout "channels last" give the same as sam2's modules."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_objects_attend_in_a_batch_as_they_do_alone(frames: tuple[int, ...], dty
         alone = [network.with_memory(tops[i : i + 1], one)[0] for i, one in enumerate(past.one_by_one())]
     assert not torch.equal(together[0], together[1])
     assert torch.equal(together, torch.stack(alone))
-    # What comes after rounds differently where the layout is another one.
+    # Later layers round differently if the layout is another one.
     tokens_first = (network.grid_size**2 * tops.shape[1], 1, tops.shape[1] * network.grid_size, tops.shape[1])
     assert together.stride() == tokens_first
     with torch.inference_mode():

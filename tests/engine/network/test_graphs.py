@@ -1,4 +1,4 @@
-"""Functions are recorded for shapes that come again, and replayed; recording itself needs a GPU."""
+"""Functions are recorded for shapes that come often, and replayed; recording itself needs a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masklet_server.engine.network.graphs import RUNS_BEFORE, Function, GraphCac
 
 
 class Recorder:
-    """Stands for CUDA's: remembers for what shapes it was asked."""
+    """A fake of CUDA's recording that remembers the shapes."""
 
     def __init__(self) -> None:
         self.recorded: list[tuple[int, ...]] = []

@@ -1,4 +1,4 @@
-"""The image encoder gives what `SAM2Base.forward_image` gives."""
+"""The image encoder gives the same as `SAM2Base.forward_image`."""
 
 from __future__ import annotations
 

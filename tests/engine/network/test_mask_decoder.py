@@ -1,4 +1,4 @@
-"""Prompts as the model sees them, and one of the decoder's candidates. That its masks are SAM 2's, parity/ tests."""
+"""Prompts as the model sees them, and the choice of a candidate; tests/parity compares masks with SAM 2's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def decoder() -> MaskDecoder:
 
 
 def candidates() -> CandidateBatch:
-    """Of two objects, both to be seen: a click each on the same frame."""
+    """Candidates for two visible objects, with a click each on the same frame."""
     batch = Features.stack([features(0), features(0)])
     points = torch.tensor([[[40.0, 50.0]], [[90.0, 75.0]]]), torch.ones(2, 1, dtype=torch.int32)
     top = small_network().without_memory(batch.top)

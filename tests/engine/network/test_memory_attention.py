@@ -1,4 +1,4 @@
-"""The rearranged memory attention is sam2's up to rounding."""
+"""The rearranged memory attention is equal to sam2's up to rounding."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_both_arrangements_agree(
         found = fast(fast.start(current), memory, memory_position, spatial)
 
     assert (expected.std(dim=1) > 0.01).all(), "nothing to compare"
-    # Upstream rotates in float32, whatever the dtype.
+    # Upstream rotates in float32 for every dtype.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Layers in one pass give what torch's own give in several."""
+"""Layers in one pass give the same as torch's layers in several passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames that are encoded ahead: which, in how many passes, and that masks do not tell."""
+"""Frames encoded ahead: which frames, in how many passes, with equal masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.engine import backward, click, features, job, pixels, prompte
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Pictures in each of the encoder's passes."""
+    """Number of pictures in each pass of the encoder."""
     encoded: list[int] = []
     encode = Network.encode_pixels
 
@@ -35,7 +35,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def jobs(frames: int, *, ahead: int, recent: RecentFeatures | None) -> Sequence[FrameJob]:
-    """One object through so many frames, of each of which those after it are known."""
+    """Jobs that track one object through so many frames, with the upcoming frames of each."""
     bank = MemoryBank()
     return [
         replace(
@@ -92,13 +92,13 @@ def test_nothing_is_encoded_ahead_where_it_would_be_forgotten_or_streams_share_t
 
 def test_recent_features_forget_the_oldest() -> None:
     recent = RecentFeatures(2)
-    kept = {index: EncodedFrame(features(index), 0.0) for index in range(3)}
-    for index, encoded in kept.items():
+    encoded_frames = {index: EncodedFrame(features(index), 0.0) for index in range(3)}
+    for index, encoded in encoded_frames.items():
         recent.put(index, encoded)
-    assert [recent.get(index) for index in range(3)] == [None, kept[1], kept[2]]
-    recent.put(1, kept[1])
-    recent.put(0, kept[0])
-    assert [recent.get(index) for index in range(3)] == [kept[0], kept[1], None]
+    assert [recent.get(index) for index in range(3)] == [None, encoded_frames[1], encoded_frames[2]]
+    recent.put(1, encoded_frames[1])
+    recent.put(0, encoded_frames[0])
+    assert [recent.get(index) for index in range(3)] == [encoded_frames[0], encoded_frames[1], None]
 
 
 def test_small_pictures_are_encoded_ahead_on_cpus() -> None:

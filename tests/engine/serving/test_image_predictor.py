@@ -20,7 +20,7 @@ CLICK = PicturePrompt(point_coords=np.array([CENTER], np.float32))
 
 
 class Encodings:
-    """Counts encoder passes."""
+    """An observer that counts encoder passes."""
 
     count = 0
 

@@ -14,7 +14,7 @@ MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=3, max_dims=3, max_side=1
 
 @given(MASKS)
 def test_both_ways_to_the_runs_agree(masks: npt.NDArray[np.bool_]) -> None:
-    """What is done on a GPU is tested on a CPU."""
+    """The code for GPUs is tested on a CPU."""
     expected = [Runs.of(mask) for mask in masks]
     for found in (runs_of(torch.from_numpy(masks)), runs_on_device(torch.from_numpy(masks))):
         assert [(one.height, one.width) for one in found] == [masks.shape[1:]] * len(masks)

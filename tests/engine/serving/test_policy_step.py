@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 
 @pytest.fixture(autouse=True)
 def low_bars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nano thinks little of its masks at a third of the size it was trained at; frames are to be kept all the same."""
+    """Lower the bars: at a third of its training size, nano predicts low IoUs, and frames would not be remembered."""
     for bar in ("MEMORY_IOU", "STABLE_IOU"):
         monkeypatch.setattr(MotionAware, bar, 0.05)
 
@@ -48,14 +48,14 @@ def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> Track:
     return Track(stream(), frame, [ObjectTask(bank, prompts)])
 
 
-def follow(bank: MemoryBank, stop: int, start: int = 0, *, size: int = SIZE) -> list[Mask]:
-    """Masks of the scene's frames."""
+def tracked_masks(bank: MemoryBank, stop: int, start: int = 0, *, size: int = SIZE) -> list[Mask]:
+    """Track the scene's frames and return the masks."""
     network = small_network(size=size)
     return [run_jobs(network, [scene_job(bank, index, size)])[0].objects[0].mask for index in range(start, stop)]
 
 
 def together(banks: Sequence[MemoryBank], stop: int) -> list[list[Mask]]:
-    """Each bank's masks when one blob each is followed, all of them in one job a frame."""
+    """Each bank's masks if each tracks one blob, all in one job per frame."""
     found: list[list[Mask]] = [[] for _ in banks]
     for index in range(stop):
         tasks = [ObjectTask(bank, [click(i)] if index == 0 else []) for i, bank in enumerate(banks)]
@@ -70,11 +70,13 @@ def attended(bank: MemoryBank, frame_index: int) -> list[int]:
 
 
 @pytest.mark.parametrize("policy", OTHERS)
-def test_a_visible_object_is_followed_as_well_as_by_sam2(policy: MemoryPolicy) -> None:
-    """At half of the size that nano was trained at; at a third it follows nothing well."""
+def test_a_visible_object_is_tracked_as_well_as_by_sam2(policy: MemoryPolicy) -> None:
+    """At half of nano's training size, because at a third it tracks nothing well."""
     truth = [SCENE.visible(index, HEIGHT, WIDTH) for index in range(9)]
     quality = {
-        kind: np.mean([synthetic.iou(a, b) for a, b in zip(follow(bank_of(kind), 9, size=192), truth, strict=True)])
+        kind: np.mean(
+            [synthetic.iou(a, b) for a, b in zip(tracked_masks(bank_of(kind), 9, size=192), truth, strict=True)]
+        )
         for kind in (MemoryPolicy.SAM2, policy)
     }
     assert quality[MemoryPolicy.SAM2] > 0.6
@@ -85,21 +87,21 @@ def test_a_visible_object_is_followed_as_well_as_by_sam2(policy: MemoryPolicy) -
 def test_a_policy_that_selects_as_sam2_does_gives_its_bits(
     policy: MemoryPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever differs in the masks comes from the selection, and from nothing else on the way."""
-    monkeypatch.setattr(MotionAware, "MEMORY_IOU", 0.0)  # every frame is good enough; the filter is too young for a say
+    """Masks differ only because of the selection of frames."""
+    monkeypatch.setattr(MotionAware, "MEMORY_IOU", 0.0)  # every frame is good enough, and the filter does not count yet
     monkeypatch.setattr(DistractorAware, "ANCHOR_IOU", 2.0)
-    for a, b in zip(follow(bank_of(policy), 13), follow(bank_of(MemoryPolicy.SAM2), 13), strict=True):
+    for a, b in zip(tracked_masks(bank_of(policy), 13), tracked_masks(bank_of(MemoryPolicy.SAM2), 13), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the wall, SAM 2's last six frames show less and less of it; the others keep some that show it well."""
+    """Behind a wall, SAM 2's last six frames show less and less of the object; other policies keep better frames."""
     network, now = small_network(), HIDDEN.stop + 3
     hidden, original = False, network.decoder.candidates
 
     def candidates(*args: Any, **options: Any) -> CandidateBatch:
         found = original(*args, **options)
-        # As a model says it that was trained with absent objects, which nano was not.
+        # The score of a model that was trained with absent objects; nano was not.
         return dataclasses.replace(found, object_score=torch.full_like(found.object_score, -5.0)) if hidden else found
 
     monkeypatch.setattr(network.decoder, "candidates", candidates)
@@ -107,7 +109,7 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
     for index in range(now):
         hidden = index in HIDDEN
         for bank in banks.values():
-            (mask,) = follow(bank, index + 1, index)
+            (mask,) = tracked_masks(bank, index + 1, index)
             assert not (hidden and mask.any())
     by_sam2 = [i for i, memory in banks[MemoryPolicy.SAM2].recent.items() if memory.features is not None]
     assert by_sam2 == list(range(now - 6, now))
@@ -143,7 +145,7 @@ def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
         for index, mask in enumerate(masks):
             tasks = [ObjectTask(alone, [click(blob)] if index == 0 else [])]
             (output,) = run_jobs(small_network(), [dataclasses.replace(job(alone, index), tasks=tasks)])
-            # Batches move rounding: see tests/parity/test_batching.py.
+            # Batches change rounding: see tests/parity/test_batching.py.
             assert synthetic.iou(output.objects[0].mask, mask) > 0.99, (blob, index)
         assert bank.policy is not None
         assert alone.policy is not None
@@ -155,7 +157,7 @@ def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
 
 
 def test_sam2s_masks_are_the_same_bits_beside_other_policies() -> None:
-    """Policies are stepped apart."""
+    """Objects with different policies do not share a batch."""
     banks = [bank_of(kind) for kind in MemoryPolicy]
     mixed = together(banks, 12)[0]
     (alone,) = together([bank_of(MemoryPolicy.SAM2)], 12)
@@ -166,17 +168,17 @@ def test_sam2s_masks_are_the_same_bits_beside_other_policies() -> None:
 @pytest.mark.parametrize("policy", OTHERS)
 def test_a_dumped_bank_goes_on_with_the_same_masks(policy: MemoryPolicy) -> None:
     bank = bank_of(policy, correction_window=4)
-    follow(bank, 18)
+    tracked_masks(bank, 18)
     loaded = MemoryBank.load(bank.dump(), model="nano")
     assert (loaded.memory_policy, loaded.nbytes, repr(loaded)) == (policy, bank.nbytes, repr(bank))
     assert loaded.dump() == bank.dump()
-    for ours, theirs in zip(follow(bank, 21, 18), follow(loaded, 21, 18), strict=True):
+    for ours, theirs in zip(tracked_masks(bank, 21, 18), tracked_masks(loaded, 21, 18), strict=True):
         assert np.array_equal(ours, theirs)
 
 
 def test_a_dump_with_a_policy_of_another_version_is_refused() -> None:
     bank = bank_of(MemoryPolicy.MOTION_AWARE)
-    follow(bank, 2)
+    tracked_masks(bank, 2)
     unknown = bank.dump().replace(b"MOTION_AWARE", b"MOTION_BLIND")
     with pytest.raises(InvalidArgument, match="'MOTION_BLIND', which this version lacks"):
         MemoryBank.load(unknown, model="nano")
@@ -185,7 +187,7 @@ def test_a_dump_with_a_policy_of_another_version_is_refused() -> None:
 @pytest.mark.parametrize("policy", OTHERS)
 def test_a_failed_step_leaves_the_bank_as_it_was(policy: MemoryPolicy) -> None:
     bank, other = bank_of(policy), bank_of(policy)
-    follow(bank, 7)
+    tracked_masks(bank, 7)
     before = bank.dump()
     fails = dataclasses.replace(scene_job(other, 3), stream=stream("b"))  # nothing was prompted there
     with pytest.raises(FailedPrecondition):
@@ -198,7 +200,7 @@ def test_a_step_that_fails_half_way_leaves_the_bank_as_it_was(
     policy: MemoryPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = bank_of(policy)
-    follow(bank, 7)
+    tracked_masks(bank, 7)
     before = bank.dump()
 
     def fail(*_: object, **__: object) -> None:
@@ -213,9 +215,9 @@ def test_a_step_that_fails_half_way_leaves_the_bank_as_it_was(
 @pytest.mark.parametrize("policy", OTHERS)
 def test_rewinding_and_tracking_again_gives_the_same_masks(policy: MemoryPolicy) -> None:
     bank = bank_of(policy, correction_window=6)
-    first = follow(bank, 18)
+    first = tracked_masks(bank, 18)
     bank.rewind(13)
-    for again, before in zip(follow(bank, 18, 14), first[14:], strict=True):
+    for again, before in zip(tracked_masks(bank, 18, 14), first[14:], strict=True):
         assert np.array_equal(again, before)
 
 

@@ -140,7 +140,7 @@ async def test_nobody_waits_for_an_engine_that_has_broken_down() -> None:
     jobs = [asyncio.ensure_future(engine.segment(PictureJob("nano", name, "none", []))) for name in "ab"]
     await asyncio.sleep(0)  # both wait in the queue
     engine.start()
-    for waiting in jobs:  # the one at hand, and the one behind it
+    for waiting in jobs:  # the job under way, and the job that waits
         with pytest.raises(Unavailable, match="must be started again"):
             await asyncio.wait_for(waiting, 10)
     with pytest.raises(Unavailable, match="must be started again"):

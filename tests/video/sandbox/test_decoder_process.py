@@ -30,7 +30,7 @@ from tests.support.processes import HEAVY_IMPORTS
 
 
 def descriptors() -> set[str]:
-    """What this process has open."""
+    """The descriptors that this process has open."""
     targets = set()
     for entry in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(FileNotFoundError):  # the listing's own
@@ -39,7 +39,7 @@ def descriptors() -> set[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Not even a zombie is left."""
+    """Whether not even a zombie of the process is left."""
     return not Path(f"/proc/{pid}").exists()
 
 
@@ -214,7 +214,7 @@ asyncio.run(main())
     (signal.SIGKILL, ResourceExhausted),
     (signal.SIGXCPU, ResourceExhausted),
 ])  # fmt: skip
-async def test_a_dead_process_is_an_error_and_no_hang(number: int, error: type[MaskletError]) -> None:
+async def test_the_death_of_the_process_is_an_error_and_nothing_hangs(number: int, error: type[MaskletError]) -> None:
     async with ClipSource(32, VideoLimits()) as source:
         data = make_clip("mpegts", frames=60)
         await source.feed(data)
@@ -282,7 +282,7 @@ async def test_a_first_frame_that_nobody_takes_is_not_late() -> None:
     assert len(outcome.frames) == 60
 
 
-async def test_too_little_memory_is_a_fault_of_the_settings() -> None:
+async def test_a_memory_limit_that_is_too_low_is_refused() -> None:
     with pytest.raises(ValueError, match="decoder_memory_bytes"):
         async with ClipSource(32, VideoLimits(decoder_memory_bytes=1024)):
             pass

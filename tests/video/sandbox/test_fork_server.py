@@ -1,4 +1,4 @@
-"""The process that decoding processes are forked from: one for all, again when it has died, gone with the server."""
+"""The fork server: one for all decoding processes, started again when it has died, ended with the server."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ def parent_of(pid: int) -> int:
 
 
 def lives(pid: int) -> bool:
-    """Whether it is there and no zombie; whether someone reaps orphans is up to the machine."""
+    """Whether the process runs. A zombie does not: it depends on the machine whether orphans are reaped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def dies(pid: int) -> None:
+    """Wait for it."""
+    for _ in range(1000):
+        if not lives(pid):
+            break
+        await asyncio.sleep(0.01)
+    assert not lives(pid)
 
 
 async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> None:
@@ -45,24 +54,21 @@ async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> 
             servers.append(parent_of(one.pid))
     assert servers[0] == servers[1]
     os.kill(servers[0], signal.SIGKILL)
+    await dies(servers[0])  # until then it could still be asked
     outcome = await decode_clip(make_clip(frames=3))
     assert (outcome.error, len(outcome.frames)) == (None, 3)
     async with ClipSource(32, VideoLimits()) as source:
         assert parent_of(source.pid) not in servers
 
 
-async def test_what_it_forked_dies_with_it() -> None:
+async def test_forked_processes_die_with_the_fork_server() -> None:
     async with ClipSource(32, VideoLimits()) as source:
         await source.feed(make_clip())
         await source.info()
         pid = source.pid
         assert lives(pid)
         os.kill(parent_of(pid), signal.SIGKILL)
-        for _ in range(1000):
-            if not lives(pid):
-                break
-            await asyncio.sleep(0.01)
-        assert not lives(pid)
+        await dies(pid)
 
 
 async def test_processor_time_of_what_has_ended_is_known() -> None:
@@ -79,7 +85,7 @@ def test_lines_about_processes() -> None:
     assert fork_server.exit_code(b"") == -signal.SIGKILL
 
 
-def test_it_imports_no_more_than_decoding_takes_and_ends_with_its_socket() -> None:
+def test_the_fork_server_imports_only_what_decoding_needs_and_ends_with_its_socket() -> None:
     program = """
 import sys
 from masklet_server.video.sandbox import fork_server
@@ -98,7 +104,7 @@ os._exit(0)
     assert done.stdout.strip() == "set()"
 
 
-def test_a_fork_that_fails_costs_nobody_else_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_that_fails_harms_no_other_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise BlockingIOError("no more processes")
 

@@ -79,7 +79,7 @@ async def test_modes(mode: str) -> None:
     assert np.abs(pixels - expected).max() <= 2
 
 
-async def test_transparency_lies_on_black() -> None:
+async def test_transparent_pixels_are_put_on_black() -> None:
     image = photo().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
     assert (await one(encoded(image))).max() == 0
@@ -137,13 +137,13 @@ async def test_flipped_bits() -> None:
 
 
 def wait_for_death(pid: int) -> None:
-    """Until nothing of it is left."""
+    """Wait until not even a zombie of the process is left."""
     while not is_gone(pid):
         time.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:
-    """Not even a zombie is left."""
+    """Whether not even a zombie of the process is left."""
     return not Path(f"/proc/{pid}").exists()
 
 

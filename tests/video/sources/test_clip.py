@@ -160,7 +160,7 @@ async def test_a_turn_of_90_degrees_swaps_the_sides() -> None:
     {"container": "mov", "codec": "prores_ks", "pixel_format": "yuva444p10le"},
     {"container": "apng", "codec": "apng", "pixel_format": "rgba"},
 ])  # fmt: skip
-async def test_transparency_lies_on_black(kind: dict[str, Any]) -> None:
+async def test_transparent_pixels_are_put_on_black(kind: dict[str, Any]) -> None:
     solid = np.dstack([picture(0, 64, 48), np.full((48, 64), 255, np.uint8)])
     solid[:, :32, 3] = 0
     outcome = await decode_clip(make_clip(**kind, pictures=[solid, solid]))
@@ -243,7 +243,7 @@ async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
     assert outcome.frames == []
 
 
-def test_frames_are_let_go_without_the_garbage_collector() -> None:
+def test_frames_are_freed_without_the_garbage_collector() -> None:
     """At 1080p each has three megabytes; those that wait for it make the decoder take new ones from the kernel."""
     with tempfile.TemporaryFile() as file:
         file.write(make_clip(frames=20, rotation=90))

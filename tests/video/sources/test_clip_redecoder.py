@@ -1,4 +1,4 @@
-"""Frames of a clip for the second time: the very same ones, wherever decoding begins."""
+"""Frames that are decoded for the second time are the same, wherever decoding begins."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_from_any_frame_on_they_are_the_same(kind: str) -> None:
             assert any(from_start[1:]), "this clip was to show what happens where a search leads astray"
 
 
-async def test_while_the_upload_goes_on_what_has_arrived_will_do() -> None:
+async def test_a_clip_can_be_redecoded_while_its_upload_goes_on() -> None:
     data = make_clip("matroska", frames=FRAMES, size=(320, 240), codec_options=X264, gop=10)
     async with ClipSource(32, VideoLimits()) as source:
         await source.feed(data[: len(data) * 3 // 4])
@@ -107,7 +107,7 @@ class Records(FrameRecords):
         return frame.index != self.other and super().is_same(frame)
 
 
-async def test_where_a_search_leads_astray_in_the_middle_the_file_is_decoded_from_its_start() -> None:
+async def test_when_a_frame_after_a_key_frame_is_another_one_the_file_is_decoded_from_its_start() -> None:
     data = make_clip(frames=FRAMES, codec_options=X264, gop=10)
     first = (await decode_clip(data)).frames
     records = Records()

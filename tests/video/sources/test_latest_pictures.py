@@ -51,7 +51,7 @@ async def test_those_that_waited_too_long_are_never_decoded() -> None:
         assert await source.next_frame() is None
 
 
-async def test_sizes_may_differ_and_limits_on_clips_do_not_hold() -> None:
+async def test_sizes_may_differ_and_limits_on_clips_do_not_apply() -> None:
     limits = VideoLimits(max_frames=1, max_decoded_pixels=1)
     async with LatestPictureSource(32, limits, max_latency_seconds=60) as source:
         for size in ((90, 60), (40, 80)):
@@ -105,7 +105,7 @@ async def test_taking_may_be_cancelled_without_losing_a_picture() -> None:
             assert frame.index == index
 
 
-async def test_leaving_wakes_who_waits_for_a_picture() -> None:
+async def test_leaving_ends_a_wait_for_a_picture() -> None:
     source = LatestPictureSource(32, VideoLimits(), max_latency_seconds=1)
     async with source:
         waiting = asyncio.ensure_future(source.next_frame())

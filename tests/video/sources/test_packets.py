@@ -122,7 +122,7 @@ async def test_packets_out_of_an_mp4_need_its_extradata() -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
-async def test_who_joins_late_waits_for_a_key_frame(codec: str) -> None:
+async def test_a_stream_that_begins_in_its_middle_gives_frames_from_a_key_frame_on(codec: str) -> None:
     outcome = await decode(stream(codec, units(codec)[2:]))
     assert outcome.error is None
     assert len(outcome.frames) == 7, "from frame 5, the next key frame"
@@ -144,7 +144,7 @@ async def test_a_corrupt_packet_costs_frames_and_not_the_stream(codec: str, dama
         assert np.array_equal(frame.pixels, pixels), "a key frame mends everything"
 
 
-async def test_nothing_but_noise() -> None:
+async def test_packets_of_noise() -> None:
     outcome = await decode(stream("h264", [b"\x00\x00\x01\x65" + bytes(range(200))] * 50))
     assert isinstance(outcome.error, DataLoss)
     assert "key frame" in outcome.error.message
@@ -161,13 +161,13 @@ async def test_the_size_may_change_at_a_key_frame() -> None:
     assert [(frame.width, frame.height) for frame in outcome.frames] == [(64, 48)] * 12 + [(96, 32)] * 12
 
 
-async def test_limits_on_single_frames_hold() -> None:
+async def test_limits_on_single_frames_apply() -> None:
     outcome = await decode(stream("h264", units("h264")), VideoLimits(max_side=60))
     assert isinstance(outcome.error, ResourceExhausted)
     assert "max_side" in outcome.error.message
 
 
-async def test_limits_on_clips_do_not() -> None:
+async def test_limits_on_clips_do_not_apply() -> None:
     limits = VideoLimits(max_frames=3, max_duration_seconds=0.1, max_decoded_pixels=10_000)
     outcome = await decode(stream("h264", units("h264")), limits)
     assert (outcome.error, len(outcome.frames)) == (None, 12)
@@ -243,7 +243,7 @@ async def test_packets_that_wait_are_bounded_and_go_on(monkeypatch: pytest.Monke
         assert (outcome.error, len(outcome.frames)) == (None, 119)
 
 
-async def test_what_is_known_of_packets_does_not_pile_up() -> None:
+async def test_what_is_known_of_old_packets_is_forgotten() -> None:
     async with PacketSource(SIZE, LIMITS) as source:
         for index in range(1000):
             await source.feed(Packet(units("h264")[index % 12], "h264"))
@@ -263,7 +263,7 @@ async def test_leaving_frees_a_feed_that_waits(monkeypatch: pytest.MonkeyPatch) 
         os.kill(pid, 0)
 
 
-async def test_progress_is_told_after_a_good_deal_of_data() -> None:
+async def test_progress_is_reported_after_enough_data() -> None:
     async with PacketSource(SIZE, LIMITS) as source:
         first, *_ = units("h264")
         count = fed_packets.PROGRESS_BYTES // (len(first) + fed_packets.PACKET_COST) + 1

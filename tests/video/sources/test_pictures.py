@@ -92,7 +92,7 @@ async def test_raw_pictures(form: PictureFormat) -> None:
     assert [frame.pts_nanoseconds for frame in outcome.frames] == [1_500_000_000, 1_250_000_000]
 
 
-async def test_feeding_waits_for_the_taker() -> None:
+async def test_feeding_waits_until_frames_are_taken() -> None:
     one = Picture("encoded", encoded(photo()))
     async with PictureSource(32, LIMITS, frames_ahead=2) as source:
         await source.feed(one)
@@ -108,7 +108,7 @@ async def test_feeding_waits_for_the_taker() -> None:
             await source.feed(one)
 
 
-async def test_a_refusal_wakes_who_feeds() -> None:
+async def test_a_refused_picture_ends_feeds_that_wait() -> None:
     async with PictureSource(32, LIMITS, frames_ahead=1) as source:
         await source.feed(Picture("encoded", b"rubbish"))
         waiting = [asyncio.ensure_future(source.feed(Picture("encoded", encoded(photo())))) for _ in range(3)]

@@ -113,7 +113,7 @@ async def test_damage_in_the_middle_is_skipped() -> None:
     assert outcome.frames[-1].pts == (await decode_clip(noisy_clip("mpegts", gop=10))).frames[-1].pts
 
 
-async def test_the_last_word_is_repeated() -> None:
+async def test_the_end_is_repeated() -> None:
     async with ClipSource(16, VideoLimits()) as source:
         await source.feed(make_clip(frames=1))
         await source.end()
@@ -134,7 +134,7 @@ async def test_upload_beyond_the_limit() -> None:
             await source.feed(bytes(600))
 
 
-async def test_feeding_after_the_decoders_last_word_is_harmless() -> None:
+async def test_feeding_after_the_decoder_has_ended_does_nothing() -> None:
     async with ClipSource(16, VideoLimits()) as source:
         await source.feed(b"no video at all " * 5000)
         await source.end()
@@ -152,7 +152,7 @@ async def test_feeding_after_the_decoders_last_word_is_harmless() -> None:
             await source.next_frame()
 
 
-async def test_leaving_wakes_who_waits() -> None:
+async def test_leaving_ends_a_wait_for_a_frame() -> None:
     source = ClipSource(16, VideoLimits())
     async with source:
         waiting = asyncio.ensure_future(source.next_frame())
@@ -161,7 +161,7 @@ async def test_leaving_wakes_who_waits() -> None:
         await waiting
 
 
-async def test_a_taker_that_gives_up_loses_no_frame() -> None:
+async def test_cancelling_next_frame_loses_no_frame() -> None:
     data = noisy_clip("mpegts", frames=20)
     indices = []
     async with ClipSource(16, VideoLimits()) as source:

@@ -66,7 +66,7 @@ class DecoderProcess:
         return process
 
     def _widen_pipe(self) -> None:
-        """Make room for raw pictures, which are megabytes, where a pipe holds 64 KiB.
+        """Make room in the pipe for raw pictures: they have megabytes, and a pipe has 64 KiB.
 
         The system may refuse that to an unprivileged server; then feeding is only slower.
         """

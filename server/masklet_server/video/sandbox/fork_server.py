@@ -40,7 +40,7 @@ _used: dict[int, float] = {}  # processor seconds, by the fork server's process 
 
 
 class Forked:
-    """Pipes to a process that was forked or is about to be; whoever holds this closes it.
+    """Pipes to a process that was forked or will be in a moment; the caller of `fork` closes them.
 
     Attributes:
         stdin: To write messages to.
@@ -137,24 +137,24 @@ class _Server:
         if self._socket is not None and self._process is not None and self._process.poll() is None:
             return self._socket
         self._close()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        server_end, process_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with process_end:
             try:
                 self._process = subprocess.Popen(
-                    command(theirs.fileno()),
+                    command(process_end.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=environment(),
                     cwd="/",
                     start_new_session=True,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[process_end.fileno()],
                 )
             except BaseException:
-                ours.close()
+                server_end.close()
                 raise
-        self._socket = ours
-        return ours
+        self._socket = server_end
+        return server_end
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -180,19 +180,19 @@ def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
         memory_fd: Its shared memory; the descriptor remains the caller's.
         upload_fd: The file that it decodes, if it is a clip; the descriptor remains the caller's.
     """
-    ours: list[io.FileIO] = []
-    theirs: list[int] = []
+    server_ends: list[io.FileIO] = []
+    process_ends: list[int] = []
     try:
         for writes in (True, False, False):
             reading, writing = os.pipe2(os.O_CLOEXEC)
-            theirs.append(reading if writes else writing)
-            ours.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
-        _server.send([*theirs, memory_fd, *(() if upload_fd is None else (upload_fd,))])
+            process_ends.append(reading if writes else writing)
+            server_ends.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
+        _server.send([*process_ends, memory_fd, *(() if upload_fd is None else (upload_fd,))])
     except BaseException:
-        for pipe in ours:
+        for pipe in server_ends:
             pipe.close()
         raise
     finally:
-        for descriptor in theirs:
+        for descriptor in process_ends:
             os.close(descriptor)
-    return Forked(*ours)
+    return Forked(*server_ends)

@@ -86,7 +86,7 @@ class PicturePool:
             process.close()
 
     def close(self) -> None:
-        """End the idle processes."""
+        """End the processes that are idle now."""
         with self._lock:
             while self._idle:
                 self._idle.pop().close()

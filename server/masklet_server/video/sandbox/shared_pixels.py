@@ -50,7 +50,7 @@ class SharedPixels:
         """
         size = height * width * 3
         if not (0 <= slot < self._slots and height > 0 and width > 0 and size <= self._slot_bytes):
-            raise ValueError(f"slot {slot} of {self._slots} cannot hold {width}x{height} pixels")
+            raise ValueError(f"slot {slot} of {self._slots} has no {width}x{height} pixels")
         view = np.frombuffer(self._memory, np.uint8, size, slot * self._slot_bytes)
         return view.reshape(height, width, 3).copy()
 

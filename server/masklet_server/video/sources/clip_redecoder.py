@@ -22,7 +22,7 @@ from masklet_server.video.sources.sandboxed import SandboxedSource
 from masklet_server.video.sources.spool import Spool
 
 # A key frame is looked for so many frames before the wanted one. Containers count in order of decoding, which differs
-# from the order of presentation by 16 frames at most (H.264 and HEVC hold no more back).
+# from the order of presentation by 16 frames at most (decoders of H.264 and HEVC delay frames by no more).
 _MARGIN = 16
 
 
@@ -37,12 +37,12 @@ class FrameRecords:
         return len(self._pts)
 
     def add(self, frame: Frame) -> None:
-        """Record the next frame."""
+        """Record time stamp and checksum of the next frame."""
         self._pts.append(frame.pts)
         self._checksums.append(frame.checksum)
 
     def pts(self, frame_index: int) -> int:
-        """A frame's time stamp."""
+        """The recorded time stamp of a frame."""
         return self._pts[frame_index]
 
     def is_same(self, frame: Frame) -> bool:
@@ -94,7 +94,7 @@ class ClipRedecoder:
         return not self._seeks
 
     async def __aenter__(self) -> ClipRedecoder:
-        """Start the decoding process."""
+        """Start the second decoding process."""
         await self._begin()
         return self
 

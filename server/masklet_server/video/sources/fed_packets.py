@@ -94,7 +94,7 @@ class FedPackets:
         return self._decoded
 
     def close(self) -> None:
-        """Nothing is decoded any longer: let go whoever waits for room."""
+        """Stop waiting for room, because nothing is decoded any longer."""
         self._closed = True
         self._room.set()
 

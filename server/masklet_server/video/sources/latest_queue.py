@@ -82,7 +82,7 @@ class LatestQueue(Generic[T]):
         return self._drop()
 
     def clear(self) -> None:
-        """Drop all items."""
+        """Drop all items that wait."""
         self._items.clear()
         self._nbytes = 0
 

@@ -69,7 +69,7 @@ class SandboxedSource(abc.ABC):
         """Start the decoding process, ready to be fed."""
 
     async def __aenter__(self: Source) -> Source:
-        """Start the decoding process."""
+        """Start the decoding process; returns the source itself."""
         self._process = await self._start()
         return self
 
@@ -84,7 +84,7 @@ class SandboxedSource(abc.ABC):
             self._process.kill()
             await self._process.reaped()
 
-    def _free(self) -> None:  # noqa: B027 - most sources hold nothing more
+    def _free(self) -> None:  # noqa: B027 - most sources have nothing to free
         """Free what a subclass holds. Called when the source is left; must not wait."""
 
     @property

@@ -9,7 +9,7 @@ These rules are kept here:
 - Frames are shown as the display matrix says, and with square pixels: a sample aspect ratio is ignored, as SAM 2's
   loaders and annotation tools do.
 - Damaged packets are skipped as long as frames follow. If a file was cut off, or its container is damaged, DataLoss is
-  raised after the last frame that can be decoded, so that nobody takes a part for the whole.
+  raised after the last frame that can be decoded, so that a part is not taken for the whole video.
 - When a clip is decoded a second time, from one frame on, nothing guarantees that a key frame leads to that very
   frame. The server compares every frame with what it was the first time (`sources.clip_redecoder`).
 """
@@ -305,8 +305,8 @@ def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     videos = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not videos:
-        held = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
-        raise Refusal("DataLoss", f"the file has no video stream (streams found: {held})")
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+        raise Refusal("DataLoss", f"the file has no video stream (streams found: {found})")
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
     context = stream.codec_context

@@ -81,7 +81,7 @@ class ServerConnection:
         return self._write(pixels)
 
     def send_frame(self, frame: ShownFrame, slot: int, seconds: float, *, checksum: int = 0) -> None:
-        """Tell the server of a frame whose pixels are in a slot.
+        """Tell the server that a slot has the pixels of a frame.
 
         Args:
             frame: The frame.

@@ -22,7 +22,7 @@ class Refusal(Exception):  # noqa: N818 - it is a verdict on the input, not a fa
         self.field = field
 
     def as_message(self) -> DecodingFailed:
-        """What the server is told."""
+        """The message that tells the server."""
         return DecodingFailed(self.kind, self.message[:MAX_TEXT_CHARACTERS], self.field)
 
 

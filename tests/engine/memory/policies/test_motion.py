@@ -1,4 +1,4 @@
-"""The Kalman filter that foretells a box."""
+"""The Kalman filter that predicts a box."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_it_grows_surer_by_seeing_and_less_sure_by_foretelling() -> None:
 
 
 def test_it_agrees_with_the_textbook() -> None:
-    """One coordinate, with the matrices written out."""
+    """Compare one coordinate with the formula in matrices."""
     motion = after(7)
     x, p = motion.mean[0], motion.covariance[0]
     step, seen = np.array([[1, 1], [0, 1]]), np.array([[1, 0]])

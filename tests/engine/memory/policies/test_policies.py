@@ -1,4 +1,4 @@
-"""What the memory policies decide and keep, without a network."""
+"""What memory policies decide and remember, without a network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def square(x: int, y: int = 10, side: int = 8) -> npt.NDArray[np.bool_]:
 
 
 def offer(*masks: npt.NDArray[np.bool_], ious: tuple[float, ...] = (0.9, 0.5, 0.4), score: float = 5.0) -> Candidates:
-    """Three candidates; the first one given stands in for those left out."""
+    """Three candidates; the first mask is repeated if fewer are given."""
     three = [*masks, *[masks[0]] * (3 - len(masks))]
     return Candidates(np.stack(three), np.array(ious, np.float32), score)
 
@@ -50,7 +50,7 @@ def step(policy: Policy[Any], frame_index: int, candidates: Candidates, *, windo
 
 
 def selected(policy: Policy[Any], frame_index: int) -> list[tuple[int, int]]:
-    """Pairs of age and frame, as the memories themselves tell."""
+    """Pairs of age and frame, read from the memories themselves."""
     return [(age, int(memory.flatten()[0])) for age, memory in policy.memories_before(frame_index)]
 
 
@@ -155,7 +155,7 @@ def tracked(frames: int) -> MotionAware:
 
 @pytest.mark.parametrize(("frames", "chosen"), [(13, 0), (14, 1), (20, 1)])
 def test_motion_has_a_say_once_it_is_known(frames: int, chosen: int) -> None:
-    """Fifteen frames, the prompted one included."""
+    """Fifteen frames, with the prompted one."""
     policy = tracked(frames)
     away, here = square(22, 22), moving(frames + 1)
     assert step(policy, frames + 1, offer(away, here, here, ious=(0.8, 0.75, 0.1))) == chosen
@@ -237,7 +237,7 @@ def test_ages_are_1_to_6_by_order_of_selection(make: type[Policy[Any]]) -> None:
 @pytest.mark.parametrize("make", POLICIES)
 @pytest.mark.parametrize("back", [1, 3, 8])
 def test_after_rewinding_it_goes_on_as_if_nothing_had_been_seen(make: type[Policy[Any]], back: int) -> None:
-    """Whatever a correction within the window can ask for is still there."""
+    """Everything that a correction inside the window needs is still there."""
     rng = np.random.default_rng(back)
     kinds = [offer(square(2)), LOOK_ALIKE, HIDDEN, offer(square(4))]
     shown = [kinds[rng.integers(4)] for _ in range(60)]
