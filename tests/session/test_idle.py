@@ -1,4 +1,4 @@
-"""The watch over standing still."""
+"""The watch that ends a session without progress."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ async def expired(watch: IdleWatch) -> str:
 async def test_it_names_everything_that_is_waited_for_once() -> None:
     watch = IdleWatch(0.02)
     with watch.waiting("an ack"), watch.waiting("a reader"), watch.waiting("an ack"):
-        assert await expired(watch) == "nothing moved for 0.02 s while waiting for an ack and for a reader"
-    assert await expired(watch) == "nothing moved for 0.02 s while waiting for the client's messages"
+        assert await expired(watch) == "no progress for 0.02 s while waiting for an ack and for a reader"
+    assert await expired(watch) == "no progress for 0.02 s while waiting for the client's messages"
 
 
-async def test_progress_puts_the_end_off() -> None:
+async def test_progress_delays_the_end() -> None:
     now = 0.0
     watch = IdleWatch(0.05, clock=lambda: now)
     task = asyncio.create_task(watch.expire())
@@ -50,9 +50,9 @@ async def test_work_of_the_servers_own_does_not_count() -> None:
         await asyncio.wait_for(task, 10)
 
 
-async def test_who_waits_patiently_is_cancelled_although_the_result_comes_at_that_moment() -> None:
+async def test_waiting_for_the_client_is_cancelled_even_if_the_result_comes_at_that_moment() -> None:
     result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.create_task(IdleWatch(10).patiently(result, "a result"))
+    waiting = asyncio.create_task(IdleWatch(10).wait_for_client(result, "a result"))
     await asyncio.sleep(0)
     result.set_result("late")
     await asyncio.sleep(0)
@@ -61,11 +61,11 @@ async def test_who_waits_patiently_is_cancelled_although_the_result_comes_at_tha
         await waiting
 
 
-async def test_patience_may_grow() -> None:
+async def test_the_timeout_may_be_extended() -> None:
     watch = IdleWatch(0.1)
     task = asyncio.create_task(watch.expire())
     watch.extend(0.5)
     await asyncio.sleep(0.3)
     assert not task.done()
-    with pytest.raises(DeadlineExceeded, match=r"nothing moved for 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"no progress for 0\.5 s"):
         await asyncio.wait_for(task, 10)

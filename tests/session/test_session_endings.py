@@ -101,7 +101,7 @@ async def test_a_stream_that_stands_still_ends_and_says_what_it_waited_for(
 ) -> None:
     async with talk(idle_timeout_seconds=0.5, window=window) as client:
         client.say(*said)
-        with pytest.raises(DeadlineExceeded, match=f"nothing moved for 0.5 s while waiting for .*{waits}"):
+        with pytest.raises(DeadlineExceeded, match=f"no progress for 0.5 s while waiting for .*{waits}"):
             await client.end()
         assert_all_freed(client)
 

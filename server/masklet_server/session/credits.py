@@ -53,14 +53,14 @@ class Credits:
         self.window = sys.maxsize
         self._changed.set()
 
-    async def settled(self) -> None:
+    async def all_acknowledged(self) -> None:
         """Wait until every result is acknowledged, or `close` is called."""
         while not self._closed and self.available < self.window:
             self._changed.clear()
             await self._changed.wait()
 
     def close(self) -> None:
-        """The client can acknowledge no more: `settled` need not wait."""
+        """The client can acknowledge no more: `all_acknowledged` need not wait."""
         self._closed = True
         self._changed.set()
 

@@ -55,7 +55,7 @@ class IdleWatch:
         finally:
             self._waits.remove(what)
 
-    async def patiently(self, awaited: Awaitable[T], what: str) -> T:
+    async def wait_for_client(self, awaited: Awaitable[T], what: str) -> T:
         """Wait for something that only the client can cause, and return its result. Other progress does not count.
 
         Args:
@@ -91,4 +91,4 @@ class IdleWatch:
             await asyncio.sleep(rest)
 
     def _expired(self, waits: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"nothing moved for {self._timeout:g} s while waiting for {waits}")
+        return DeadlineExceeded(f"no progress for {self._timeout:g} s while waiting for {waits}")

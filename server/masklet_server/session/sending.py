@@ -50,7 +50,7 @@ class ResponseWriter:
         with self._idle.waiting(waits):
             async with self._writing:  # several tasks send
                 if self._latest:
-                    await self._idle.patiently(self._write(response), waits)
+                    await self._idle.wait_for_client(self._write(response), waits)
                 else:
                     await self._write(response)
         self._idle.touch()

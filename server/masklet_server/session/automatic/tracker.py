@@ -82,7 +82,7 @@ class Tracker:
             self._prompts.end_times()
             if self._context.options.waits_for_acks and not self.corrections.are_due:
                 with self._idle.waiting("acks of the last results, or corrections"):
-                    await self._unless_corrected(self._credits.settled())
+                    await self._unless_corrected(self._credits.all_acknowledged())
             if not self.corrections.are_due:
                 return False
         return True
@@ -108,7 +108,7 @@ class Tracker:
             return
         waits = f"an ack, because the window of {self._credits.window} frame results is full"
         if self._context.options.latest:
-            await self._idle.patiently(self._credits.take(), waits)
+            await self._idle.wait_for_client(self._credits.take(), waits)
             return
         reading = asyncio.create_task(frames.read_ahead())
         try:
