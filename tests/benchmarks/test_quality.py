@@ -108,8 +108,8 @@ def test_boundary_f_is_a_harmonic_mean() -> None:
 
 
 def test_the_tolerance_is_a_disk_rounded_up() -> None:
-    disk = _davis._disk(2)
-    assert disk.tolist() == [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
+    found = _davis.disk(2)
+    assert found.tolist() == [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]]
     thin = np.zeros((30, 30), np.bool_)
     thin[10, 10] = True
     # A diagonal of 42.4 pixels: 0.008 of it are a third of a pixel, rounded up to one.

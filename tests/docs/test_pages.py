@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -50,13 +51,17 @@ def _path_in(word: str) -> str:
     return match[0].rstrip(".") if match else ""
 
 
+@functools.cache
+def _python_files() -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_names_of_files_exist(page: Path) -> None:
-    files = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts]
     for word in markdown.words_in_code(page) | set(re.findall(r"\[([\w/.\\]+\.py)\]", markdown.prose(page))):
         name = word.replace("\\", "")
         if _SHORT.fullmatch(name):
-            assert any(file == name or file.endswith(f"/{name}") for file in files), f"there is no {name}"
+            assert any(file == name or file.endswith(f"/{name}") for file in _python_files()), f"there is no {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

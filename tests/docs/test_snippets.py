@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,11 +79,13 @@ def _first_frames() -> bytes:
     return clips.make_clip("mp4", "libx264", size=(width, height), pictures=[f.astype(np.uint8) for f in frames])
 
 
-def pages_with(blocks: list[Block]) -> list[str]:
-    """The pages that have blocks of the kind which can be run."""
-    return list(dict.fromkeys(block.page for block in blocks if block.why_not_run is None))
+def pages_with(blocks: list[Block]) -> list[Any]:
+    """The pages that have blocks of the kind which can be run; all but the first page that people read are slow."""
+    pages = dict.fromkeys(block.page for block in blocks if block.why_not_run is None)
+    return [pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow, id=page) for page in pages]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(PYTHON))
 def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -92,6 +95,7 @@ def test_python_runs(page: str, folder: Path, nano_server: str, monkeypatch: pyt
             exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with(SHELL))
 def test_shell_runs(page: str, folder: Path, nano_server: str) -> None:
     paths = [str(folder / "bin"), os.environ["PATH"]]

@@ -8,9 +8,11 @@ import os
 import random
 import re
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,9 @@ import pytest
 
 import masklet
 from masklet import AsyncClient, AsyncLive, Prompt, VideoPacket
+from masklet_server.assembly import running_server
 from masklet_server.embedded import EmbeddedServer
+from masklet_server.settings import checked
 from tests.e2e.test_live import access_units
 from tests.support.e2e import frames, prompt
 from tests.support.processes import decoders
@@ -48,20 +52,50 @@ class Held:
 
 
 class Host:
-    """A server whose inside can be looked at."""
+    """A server on a thread of this process, with an event loop that can be looked at.
+
+    Attributes:
+        address: Where clients reach it.
+    """
 
     def __init__(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._metrics = f"127.0.0.1:{free.getsockname()[1]}"
-        self.server = EmbeddedServer(
-            device="cpu",
-            dtype="float32",
-            max_sessions=128,
-            max_sessions_per_client=128,
-            idle_timeout_seconds=20,
-            metrics_address=self._metrics,
+        self._settings = checked(
+            {
+                "address": "127.0.0.1:0",
+                "metrics_address": self._metrics,
+                "device": "cpu",
+                "dtype": "float32",
+                "max_sessions": 128,
+                "max_sessions_per_client": 128,
+                "idle_timeout_seconds": 20,
+                "grace_seconds": 0.0,
+            }
         )
+        self._started = Future[str]()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> Host:
+        self._thread.start()
+        self.address = self._started.result()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with running_server(self._settings) as running:
+                self._started.set_result(running.address)
+                await self._stop.wait()
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
 
     def held(self) -> Held:
         with urllib.request.urlopen(f"http://{self._metrics}/metrics") as answer:
@@ -72,14 +106,13 @@ class Host:
             assert found, name
             return int(float(found[1]))
 
-        assert self.server._loop is not None
         return Held(
             sessions=gauge("sessions"),
             bank_bytes=gauge("bank_bytes"),
             decoders=len(decoders()),
             mappings=Path("/proc/self/maps").read_text().count("memfd:masklet-pixels"),
             descriptors=len(os.listdir("/proc/self/fd")),  # noqa: PTH208
-            tasks=len(asyncio.all_tasks(self.server._loop)),
+            tasks=len(asyncio.all_tasks(self._loop)),
         )
 
     async def settles(self, before: Held) -> None:
@@ -99,10 +132,8 @@ class Host:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    made = Host()
-    with made.server as address:
-        made.address = address  # type: ignore[attr-defined]
-        yield made
+    with Host() as running:
+        yield running
 
 
 async def misbehave(client: AsyncClient, dice: random.Random) -> None:
@@ -177,8 +208,7 @@ async def behave(client: AsyncClient, until: asyncio.Event) -> int:
 
 async def load(host: Host, *, at_once: int, total: int, seconds: float, well_behaved: int) -> int:
     """Sessions come and go until there were `total` and the time is over; how many there were."""
-    address: str = host.address  # type: ignore[attr-defined]
-    async with AsyncClient(address) as client:
+    async with AsyncClient(host.address) as client:
         await client.info()
         before = await asyncio.to_thread(host.held)
         until = asyncio.Event()

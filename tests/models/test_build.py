@@ -122,7 +122,9 @@ def mask(model: Any, picture: torch.Tensor, x: float) -> torch.Tensor:
         "point_coords": torch.tensor([[[x, 100.0]]]),
         "point_labels": torch.ones(1, 1, dtype=torch.int32),
     }
-    heads = model._forward_sam_heads(features[-1], point_inputs=point, high_res_features=features[:-1])
+    heads = model._forward_sam_heads(  # noqa: SLF001 - upstream's; its public methods need a whole video
+        features[-1], point_inputs=point, high_res_features=features[:-1]
+    )
     logits: torch.Tensor = heads[3]
     return logits
 

@@ -72,10 +72,16 @@ def predictor_class() -> Iterator[Any]:
 
 
 def set_up(predictor_class: Any, reference: Any, picture: synthetic.Image) -> Any:
-    """Upstream's predictor with its picture encoded. It takes every model for one of 1024 pixels unless told."""
-    predictor = predictor_class(reference)
-    predictor._bb_feat_sizes = [(reference.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    """Upstream's predictor with its picture encoded."""
+    predictor = of_its_size(predictor_class(reference))
     predictor.set_image(picture)
+    return predictor
+
+
+def of_its_size(predictor: Any) -> Any:
+    """Upstream's predictor, told of the size of its model: it takes every model for one of 1024 pixels."""
+    sizes = [(predictor.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    predictor._bb_feat_sizes = sizes  # noqa: SLF001 - upstream has no other way to tell it
     return predictor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import signal
 from collections.abc import Callable
 from importlib import metadata
@@ -144,7 +145,7 @@ def _default_text(field: FieldInfo) -> str:
     if default is None or default is False or default in ("", ()):
         return ""
     if field.annotation is ByteSize and default:
-        default = ByteSize(default).human_readable(separator="").replace(".0", "")
+        default = re.sub(r"\.0(?=[A-Z])", "", ByteSize(default).human_readable(separator=""))
     if isinstance(default, float):
         default = f"{default:g}"
     return f"Default: {', '.join(default) if isinstance(default, tuple) else default}."

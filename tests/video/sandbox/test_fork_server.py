@@ -36,6 +36,15 @@ def lives(pid: int) -> bool:
         return False
 
 
+async def dies(pid: int) -> None:
+    """Wait for it."""
+    for _ in range(1000):
+        if not lives(pid):
+            break
+        await asyncio.sleep(0.01)
+    assert not lives(pid)
+
+
 async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> None:
     servers = []
     for _ in range(2):
@@ -45,6 +54,7 @@ async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> 
             servers.append(parent_of(one.pid))
     assert servers[0] == servers[1]
     os.kill(servers[0], signal.SIGKILL)
+    await dies(servers[0])  # until then it could still be asked
     outcome = await decode_clip(make_clip(frames=3))
     assert (outcome.error, len(outcome.frames)) == (None, 3)
     async with ClipSource(32, VideoLimits()) as source:
@@ -58,11 +68,7 @@ async def test_forked_processes_die_with_the_fork_server() -> None:
         pid = source.pid
         assert lives(pid)
         os.kill(parent_of(pid), signal.SIGKILL)
-        for _ in range(1000):
-            if not lives(pid):
-                break
-            await asyncio.sleep(0.01)
-        assert not lives(pid)
+        await dies(pid)
 
 
 async def test_processor_time_of_what_has_ended_is_known() -> None:
