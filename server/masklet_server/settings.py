@@ -1,4 +1,4 @@
-"""The server's settings, from four sources: flags, `MASKLET_*` variables, a TOML file, and defaults, in this order.
+"""The server's settings: their types, defaults, descriptions and checks; `settings_sources` reads them.
 
 A setting has the same name everywhere: `max_sessions` in TOML, `MASKLET_MAX_SESSIONS` in the environment,
 `--max-sessions` on the command line. No setting holds a secret: for keys and tokens it names the file.
@@ -9,17 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
-import json
-import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlConfigSettingsSource
-from pydantic_settings import SettingsError as SourceError
+from pydantic_settings import NoDecode
 
 from masklet.errors import FieldViolation, InvalidArgument
 from masklet_server.fetching.rules import SCHEMES, FetchRules
@@ -27,12 +23,6 @@ from masklet_server.session.limits import SessionLimits
 from masklet_server.video.limits import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
-CONFIG_VARIABLE = "MASKLET_CONFIG"
-
-# Variables with our prefix that are not settings of the server.
-_OTHER_VARIABLES = {CONFIG_VARIABLE, "MASKLET_CACHE", "MASKLET_SERVER", "MASKLET_TOKEN"}
-# Kubernetes sets these in every pod beside a service that is called "masklet".
-_SERVICE_LINK = re.compile(r"MASKLET_(SERVICE_|PORT$|PORT_)")
 
 # Flags whose names differ from their settings'.
 _FLAGS = {"models": "--model", "grace_seconds": "--grace"}
@@ -336,63 +326,6 @@ class Settings(BaseModel):
         return SessionLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(SessionLimits)})
 
 
-class _Sources(Settings, BaseSettings):  # type: ignore[misc]  # their model_config are of two types
-    """The fields as pydantic-settings wants them. Never made, so that `Settings` itself reads no environment."""
-
-
-@dataclass(frozen=True)
-class LoadedSettings:
-    """The settings in effect, and where each came from.
-
-    Attributes:
-        settings: The settings in effect.
-        origins: For each setting's name: "default", its flag, its variable, or the path of the file.
-    """
-
-    settings: Settings
-    origins: Mapping[str, str]
-
-    def to_toml(self) -> str:
-        """The settings as a TOML file, each with a comment on its origin; reading the file gives the same settings."""
-        lines = ["# flags > MASKLET_* variables > configuration file > defaults"]
-        for name in Settings.model_fields:
-            value = getattr(self.settings, name)
-            line = f'# {name} = ""' if value is None else f"{name} = {_toml(value)}"
-            lines.append(f"{line}  # {self.origins[name]}")
-        return "\n".join(lines) + "\n"
-
-
-def load_settings(flags: Mapping[str, Any] | None = None, *, config: Path | None = None) -> LoadedSettings:
-    """Read the settings from all four sources.
-
-    Args:
-        flags: Values by the name of their setting; without those whose flag was not given.
-        config: A TOML file; None: the file that MASKLET_CONFIG names, if any.
-
-    Raises:
-        InvalidArgument: A value is wrong, a name is unknown, or the file cannot be read; the message says where.
-    """
-    flags = flags or {}
-    if config is None and os.environ.get(CONFIG_VARIABLE):
-        config = Path(os.environ[CONFIG_VARIABLE])
-    from_file = _read_file(config) if config is not None else {}
-    from_environment = _read_environment()
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name in Settings.model_fields:
-        layers = (
-            (flags, flag_of(name)),
-            (from_environment, ENV_PREFIX + name.upper()),
-            (from_file, str(config)),
-        )
-        origins[name] = "default"
-        for layer, origin in layers:
-            if name in layer:
-                values[name], origins[name] = layer[name], origin
-                break
-    return LoadedSettings(checked(values, origins), origins)
-
-
 def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Settings:
     """Make settings of some values, and of the defaults for the rest.
 
@@ -403,7 +336,7 @@ def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None)
     Raises:
         InvalidArgument: A value is wrong, or a name is unknown.
     """
-    _refuse_unknown(values, "settings")
+    refuse_unknown(values, "settings")
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -444,48 +377,25 @@ def _violation(detail: Any, origins: Mapping[str, str]) -> FieldViolation:
     return FieldViolation(field, description if origin == "default" else f"{description} (from {origin})")
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InvalidArgument.of("config", f"there is no file {path}; check the path")
-    try:
-        values = dict(TomlConfigSettingsSource(_Sources, toml_file=path)())
-    except (OSError, ValueError) as error:
-        raise InvalidArgument.of("config", f"{path} is not a readable TOML file: {error}") from error
-    _refuse_unknown(values, str(path))
-    return values
+def refuse_unknown(values: Iterable[str], where: str) -> None:
+    """Refuse names that are not those of settings.
 
+    Args:
+        values: The names.
+        where: Where they stand, for the error.
 
-def _read_environment() -> dict[str, Any]:
-    # A variable that resembles no setting belongs to another program; one that nearly is a setting is a mistake.
-    for variable in sorted(os.environ):
-        if not variable.startswith(ENV_PREFIX) or variable in _OTHER_VARIABLES or _SERVICE_LINK.match(variable):
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        near = _nearest(name, cutoff=0.8)
-        if name not in Settings.model_fields and near:
-            raise InvalidArgument.of(variable, f"is not a setting; did you mean {ENV_PREFIX}{near.upper()}?")
-    try:
-        return dict(EnvSettingsSource(_Sources, env_prefix=ENV_PREFIX, env_ignore_empty=True)())
-    except SourceError as error:
-        raise InvalidArgument.of("environment", str(error)) from error
-
-
-def _refuse_unknown(values: Iterable[str], where: str) -> None:
+    Raises:
+        InvalidArgument: A name is unknown.
+    """
     for name in values:
         if name not in Settings.model_fields:
-            near = _nearest(name, cutoff=0.5)
+            near = nearest(name, cutoff=0.5)
             advice = (
                 f"did you mean {near}?" if near else "`masklet serve --print-config` shows all; there are no tables"
             )
             raise InvalidArgument.of(name, f"is not a setting ({where}); {advice}")
 
 
-def _nearest(name: str, *, cutoff: float) -> str | None:
+def nearest(name: str, *, cutoff: float) -> str | None:
+    """The setting with the most similar name; None where no similarity (0 to 1) reaches the cutoff."""
     return next(iter(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=cutoff)), None)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    # Numbers, booleans and strings are written alike in JSON and TOML, except that TOML knows no surrogate pairs.
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_server import logs
-from masklet_server.settings import LoadedSettings, Settings, flag_of, load_settings
+from masklet_server.settings import Settings, flag_of
+from masklet_server.settings_sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
     from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch

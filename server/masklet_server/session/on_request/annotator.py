@@ -46,6 +46,7 @@ class _AnswerWriter:
         self._requests = requests
 
     async def send(self, response: replies.Response) -> None:
+        """Send an answer, as the context's `send` does."""
         current = self._requests.current
         await self._send(replies.answering(0 if current is None else current.request.request_id, response))
 
