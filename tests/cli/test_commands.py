@@ -406,7 +406,9 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
     out = capsys.readouterr().out
     assert "Start a server." in out
     assert "A command of other_package." in out
-    with pytest.raises(masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*docs/start/install\.md#the-server"):
+    with pytest.raises(
+        masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*docs/start/install\.md#the-server"
+    ):
         app(["serve", "--address", "x"])
 
 
