@@ -351,7 +351,7 @@ def test_without_the_servers_packages_the_fix_is_named(
     stand_in(monkeypatch, **entries)
     assert run("track", clip, "--point", "1,1") == 1
     line = failed_with(capsys)
-    assert "pip install 'masklet[server]'" in line
+    assert "install the server: https://github.com/masklet/masklet/blob/main/docs/start/install.md#the-server" in line
     assert "--server HOST:PORT" in line
 
 
@@ -406,7 +406,9 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
     out = capsys.readouterr().out
     assert "Start a server." in out
     assert "A command of other_package." in out
-    with pytest.raises(masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*masklet\[server\]"):
+    with pytest.raises(
+        masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*docs/start/install\.md#the-server"
+    ):
         app(["serve", "--address", "x"])
 
 

@@ -16,6 +16,7 @@ from masklet.errors import Unavailable
 
 COMMANDS = "masklet.commands"
 EMBEDDED_SERVER = "masklet.embedded_server"
+HOW_TO_INSTALL = "install the server: https://github.com/masklet/masklet/blob/main/docs/start/install.md#the-server"
 
 # For the list of commands, which is shown without importing them.
 _HELP = {
@@ -46,7 +47,7 @@ def load(entry: EntryPoint, purpose: str) -> Any:
         return entry.load()
     except ModuleNotFoundError as error:
         raise Unavailable(
-            f"{purpose} needs the server's packages ({error.name} is missing): pip install 'masklet[server]'"
+            f"{purpose} needs the server's packages ({error.name} is missing); {HOW_TO_INSTALL}"
         ) from error
 
 
@@ -60,7 +61,7 @@ def embedded_server() -> Callable[..., Any]:
     for entry in entry_points(group=EMBEDDED_SERVER, name="default"):
         loaded: Callable[..., Any] = load(entry, purpose)
         return loaded
-    raise Unavailable(f"{purpose} is not installed: pip install 'masklet[server]'")
+    raise Unavailable(f"{purpose} is not installed; {HOW_TO_INSTALL}")
 
 
 def _add_command(app: typer.Typer, entry: EntryPoint) -> None:

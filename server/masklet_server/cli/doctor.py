@@ -20,6 +20,7 @@ from rich.markup import escape
 from masklet.errors import MaskletError
 
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+_HOW_TO_INSTALL = "install the server: https://github.com/masklet/masklet/blob/main/docs/start/install.md#the-server"
 _PORT = 50051
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 _LEAST_SHARED_MEMORY = 64 * 1024**2
@@ -92,9 +93,7 @@ def check_torch() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding(
-            "torch", "fail", f"cannot be imported: {error}", "install the server: pip install 'masklet[server]'"
-        )
+        yield Finding("torch", "fail", f"cannot be imported: {error}", _HOW_TO_INSTALL)
         return
     yield Finding("torch", "ok", torch.__version__)
     if importlib.util.find_spec("sam2") is None:
