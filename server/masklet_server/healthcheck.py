@@ -13,7 +13,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from masklet_server.settings import split_address
+from masklet_server.addresses import split_address
 
 _TIMEOUT_SECONDS = 5.0
 

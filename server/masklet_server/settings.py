@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 from pydantic_settings import NoDecode
 
 from masklet.errors import FieldViolation, InvalidArgument
+from masklet_server.addresses import is_loopback, split_address
 from masklet_server.fetching.rules import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
 from masklet_server.video.limits import VideoLimits
@@ -348,26 +348,6 @@ def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None)
 def flag_of(name: str) -> str:
     """The command line flag of a setting, with its dashes."""
     return _FLAGS.get(name, f"--{name.replace('_', '-')}")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach the address. Names other than localhost count as reachable from others."""
-    parts = split_address(address)
-    if parts is None:
-        return address.startswith("unix")
-    host = parts[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def split_address(address: str) -> tuple[str, int] | None:
-    """Host (without brackets) and port of HOST:PORT; None where the address has another form."""
-    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d{1,5})", address)
-    if match is None or int(match[3]) > 65535:
-        return None
-    return match[1] or match[2], int(match[3])
 
 
 def _violation(detail: Any, origins: Mapping[str, str]) -> FieldViolation:

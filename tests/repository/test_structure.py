@@ -1,4 +1,4 @@
-"""The architecture, read from the code: imports run one way, and rooms are small."""
+"""The architecture, read from the code: imports run one way, rooms are small, and public things say what they are."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 SERVER = "masklet_server"
 
 MAX_FILES_IN_A_FOLDER = 14
+MAX_LINES_OF_A_MODULE = 400
+MIN_WORDS_OF_A_DOCSTRING = 5
 
 # The folders of the server and of the client, and the ones that each may import from; a folder's own folders belong to
 # it. Modules at the top (settings, metrics, assembly; errors, prompts, rle) are in none, and free.
@@ -184,3 +186,28 @@ def test_no_folder_has_many_files() -> None:
         files[path.parent.relative_to(ROOT)].append(path.name)
     crowded = {str(folder): len(names) for folder, names in files.items() if len(names) > MAX_FILES_IN_A_FOLDER}
     assert crowded == {}
+
+
+def test_no_module_is_long() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in modules().items()}
+    assert {name: count for name, count in lines.items() if count > MAX_LINES_OF_A_MODULE} == {}
+
+
+def public(node: ast.AST, where: str) -> Iterator[tuple[str, str | None]]:
+    """Every public class, function and method under a node, with its docstring."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            yield f"{where}.{child.name}", ast.get_docstring(child)
+            if isinstance(child, ast.ClassDef):
+                yield from public(child, f"{where}.{child.name}")
+
+
+def test_docstrings_say_something() -> None:
+    """A public thing without one is ruff's to find."""
+    short = []
+    for name in modules():
+        described = [(name, ast.get_docstring(tree(name))), *public(tree(name), name)]
+        short += [
+            f"{where}: {text}" for where, text in described if text and len(text.split()) < MIN_WORDS_OF_A_DOCSTRING
+        ]
+    assert short == []

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from masklet.errors import Unavailable
-from masklet_server.settings import split_address
+from masklet_server.addresses import split_address
 
 
 def check_free(address: str, setting: str = "address") -> None:

@@ -11,13 +11,14 @@ from grpc_reflection.v1alpha import reflection
 
 from masklet.errors import Unavailable
 from masklet.v1 import tracking_pb2, tracking_pb2_grpc
+from masklet_server.addresses import split_address
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import tls
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
-from masklet_server.settings import Settings, split_address
+from masklet_server.settings import Settings
 from masklet_server.video.sandbox import fork_server
 
 logger = logging.getLogger(__name__)
