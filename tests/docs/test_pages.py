@@ -109,7 +109,8 @@ def test_every_page_is_in_the_navigation() -> None:
     }
     assert named == (written - decisions) | set(GENERATED)
     index = (ROOT / "docs" / "explanation" / "decisions" / "index.md").read_text()
-    assert {Path(name).name for name in decisions} == set(re.findall(r"\(([\w-]+\.md)\)", index))
+    listed = re.findall(r"\(([\w/-]+\.md)\)", index)
+    assert {f"explanation/decisions/{name}" for name in listed} == decisions
 
 
 def test_no_page_knows_a_machine() -> None:
