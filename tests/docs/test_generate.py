@@ -13,7 +13,7 @@ from docs.generate import __main__ as generate
 from docs.generate import command_line, contract, python_api, settings
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2
 from masklet_server.settings import Settings
-from tests.support.markdown import ROOT, anchors, links
+from tests.docs.markdown import ROOT, anchors, links
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import markdown
-from tests.support.markdown import ROOT, name_of
+from tests.docs import markdown
+from tests.docs.markdown import ROOT, name_of
 
 PAGES = markdown.pages()
 # Made by others than git: they are mentioned, and appear when something is run.

@@ -27,8 +27,9 @@ import pytest
 from PIL import Image
 
 from docs.generate.command_line import commands, options
-from tests.support import clips, markdown
-from tests.support.markdown import ROOT, Block
+from tests.docs import markdown
+from tests.docs.markdown import ROOT, Block
+from tests.support import clips
 
 FRAMES = 8
 ADDRESS = "127.0.0.1:50051"
