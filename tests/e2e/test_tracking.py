@@ -152,7 +152,6 @@ def test_every_kind_of_video_gives_the_same_masks(
     assert_same_masks(list(client.track(video(tmp_path), prompt("point"))), expected)
 
 
-@pytest.mark.fast
 async def test_the_async_client_gives_the_same_masks(nano_server: str) -> None:
     async with masklet.AsyncClient(nano_server) as client:
         results = [frame async for frame in client.track(lossless(), prompt("box"))]

@@ -233,6 +233,7 @@ def test_an_unknown_option_in_a_configuration_is_named(own: ModelSpec, nano: Mod
         build_model(spec, seed=1)
 
 
+@pytest.mark.slow
 def test_building_imports_no_torchvision_and_warns_of_nothing() -> None:
     program = (
         "import sys\n"

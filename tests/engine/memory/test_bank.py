@@ -55,6 +55,7 @@ def test_a_full_bank_is_seven_memories_and_sixteen_pointers() -> None:
     assert bank.nbytes == exact
 
 
+@pytest.mark.slow
 def test_memory_is_constant_over_400_frames() -> None:
     """A bank reaches 16 frames back, so 40 frames show whether its size is bounded."""
     bank = MemoryBank("nano")
@@ -77,6 +78,7 @@ def test_a_dumped_bank_goes_on_with_the_same_masks(correction_window: int) -> No
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_dumped_bank_goes_on_in_another_process(tmp_path: Path) -> None:
     bank = tracked(5)
     (tmp_path / "bank").write_bytes(bank.dump())

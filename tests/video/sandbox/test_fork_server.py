@@ -71,6 +71,7 @@ async def test_forked_processes_die_with_the_fork_server() -> None:
         await dies(pid)
 
 
+@pytest.mark.slow
 async def test_processor_time_of_what_has_ended_is_known() -> None:
     before = fork_server.processor_seconds()
     assert (await decode_clip(make_clip(frames=200, size=(640, 480)))).error is None
