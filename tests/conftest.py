@@ -24,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that OpenVINO has converted are kept for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKLET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def nano_server() -> Iterator[str]:
     """Address of a real server with the nano model, in float32 so that runs can be compared."""

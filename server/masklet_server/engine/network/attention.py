@@ -117,7 +117,7 @@ def _can_be_trusted(sums: Tensor) -> bool:
 
 def takes_keys_in_columns(kernel: Kernel) -> bool:
     """Whether a kernel copies keys into columns first, unless they are in columns already."""
-    return kernel is not fused
+    return kernel in (blocked, unshifted)
 
 
 @torch.inference_mode()

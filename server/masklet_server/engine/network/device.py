@@ -12,7 +12,10 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.openvino.compiled import is_installed
+from masklet_server.models.paths import cache_folder
 
+RUNTIMES = ("auto", "torch", "openvino")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -61,15 +64,41 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def make_network(model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False) -> Network:
-    """Put the model on the device, in the given dtype or the quicker one.
+def make_network(
+    model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False, runtime: str = "auto"
+) -> Network:
+    """Put the model on the device, in the given dtype or the quicker one, computed by the quicker library.
 
     On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16, one
     picture is encoded in each dtype, and the quicker dtype is taken. `graphs` asks for CUDA graphs.
 
+    On a CPU, OpenVINO computes the parts of the network that it computes quicker than torch, if it is installed and the
+    runtime is not "torch". A dtype of "float32" means the masks of sam2 to the bit. Only torch gives them, so there
+    OpenVINO computes nothing unless the runtime is "openvino".
+
     Raises:
-        InvalidArgument: The dtype is not auto, float32 or bfloat16, or the engine does not support the configuration.
+        InvalidArgument: The dtype is not auto, float32 or bfloat16, the runtime is not one of `RUNTIMES`, or the engine
+            does not support the configuration.
+        FailedPrecondition: The runtime is "openvino", but openvino is not installed or the device is not a CPU.
     """
+    if runtime not in RUNTIMES:
+        raise InvalidArgument.of("runtime", f"is {runtime!r}, must be one of {', '.join(RUNTIMES)}")
+    has_openvino = device.type == "cpu" and is_installed()
+    if runtime == "openvino" and not has_openvino:
+        raise FailedPrecondition(
+            "runtime openvino needs --device cpu and the package openvino: pip install 'masklet[cpu]'"
+        )
+    if not has_openvino or runtime == "torch" or (runtime == "auto" and dtype == "float32"):
+        return _network_by_torch(model, device, dtype, graphs=graphs)
+    from masklet_server.engine.network.openvino.choose import accelerate
+
+    weights = copy.deepcopy(model)
+    network = _network_by_torch(model, device, dtype, graphs=graphs)
+    accelerate(network, weights, cache_folder() / "openvino")
+    return network
+
+
+def _network_by_torch(model: SAM2Base, device: torch.device, dtype: str, *, graphs: bool) -> Network:
     if dtype != "auto":
         if dtype not in DTYPES:
             raise InvalidArgument.of("dtype", f"is {dtype!r}, must be auto, float32 or bfloat16")

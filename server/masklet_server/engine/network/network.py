@@ -78,6 +78,10 @@ class Network:
         encode_ahead: Number of frames of one stream that are best encoded in one pass.
         max_pointers: Object pointers reach back over so many frames, including the current one.
         parameter_count: Number of weights.
+        runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
+        image_encoder: Takes and gives what `encode_normalized` does, as tensors.
+        feature_position: Position encoding of a feature map, ``[1, h * w, C]``.
+        memory_position: Position encoding of a memory, ``[1, h * w, M]``.
 
     Args:
         model: With weights, in float32 on the CPU. The network takes it over and changes it in place.
@@ -96,6 +100,7 @@ class Network:
         self.parameter_count = sum(p.numel() for p in model.parameters())
         self.device = device
         self.dtype = dtype
+        self.runtime = "torch"
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size
@@ -105,8 +110,8 @@ class Network:
         exact = dtype == torch.float32
         choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
         # These two are made from the weights in float32, before the model's weights are rounded to the dtype.
-        encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
-        position = self._position(model.image_encoder.neck.position_encoding)
+        self.image_encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
+        self.feature_position = position = self._position(model.image_encoder.neck.position_encoding)
         self._attend: AnyMemoryAttention = (
             ExactMemoryAttention(model.memory_attention, position)
             if exact
@@ -119,11 +124,12 @@ class Network:
         self.model = model.to(device=device, dtype=dtype).eval()
         self.decoder = MaskDecoder(self.model, device, dtype)
         record = graphs and device.type == "cuda"
-        self._encode: Function = GraphCache(encoder) if record else encoder
+        self._encode: Function = GraphCache(self.image_encoder) if record else self.image_encoder
+        self._encode_pixels: Function | None = None
         self._step: Function = GraphCache(self._step_once) if record else self._step_once
         self._mean = torch.tensor(PIXEL_MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD, device=device).view(3, 1, 1)
-        self._memory_position = self._position(model.memory_encoder.position_encoding)
+        self.memory_position = self._position(model.memory_encoder.position_encoding)
 
     def _fast_attention(self, model: SAM2Base, position: Tensor, choose: KernelChoice) -> FastMemoryAttention:
         tokens, dim = self.grid_size * self.grid_size, model.hidden_dim
@@ -139,8 +145,26 @@ class Network:
         grid = torch.empty(1, 1, self.grid_size, self.grid_size, device=self.device)
         return _tokens(encoding(grid).to(self.dtype))
 
+    def compute_with(
+        self, runtime: str, *, encode_pixels: Function | None = None, step: Function | None = None
+    ) -> None:
+        """Compute the parts that take nearly all of a frame's time with another library than torch.
+
+        Args:
+            runtime: Name of the library.
+            encode_pixels: From ``uint8[B, S, S, 3]`` to the three levels of features. None: as before.
+            step: Takes and gives the tensors of `step`. None: as before.
+        """
+        self.runtime = runtime
+        if encode_pixels is not None:
+            self._encode_pixels, self.encode_ahead = encode_pixels, 1
+        if step is not None:
+            self._step = step
+
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Encode B frames ``uint8[B, S, S, 3]`` RGB on any device; normalised as in `sam2.utils.misc`."""
+        if self._encode_pixels is not None:
+            return _by_frame(self._encode_pixels(pixels))
         scaled = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         if self.dtype == torch.float32:
             scaled = scaled.contiguous()  # rounding depends on the memory layout, and this one is upstream's
@@ -153,8 +177,7 @@ class Network:
 
     def encode_normalized(self, frames: Tensor) -> list[Features]:
         """Encode B frames ``float32[B, 3, S, S]`` that are normalised for the model (`SAM2Base.forward_image`)."""
-        top, fine0, fine1 = self._encode(frames.to(self.device, self.dtype))
-        return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
+        return _by_frame(self._encode(frames.to(self.device, self.dtype)))
 
     def step(self, batch: FeatureBatch, past: Past) -> tuple[Decoded, Tensor]:
         """Track B objects on their frames without a prompt, and encode the memories of the masks.
@@ -211,13 +234,22 @@ class Network:
                 started, before = self._attend.start(_tokens(one)), one
             yield self._attended(started, its_past)
 
-    def _attended(self, started: Tensor, past: Past) -> Tensor:
+    def attention_inputs(self, past: Past) -> tuple[Tensor, Tensor, Tensor]:
+        """What memory attention takes of a past beside the memories.
+
+        Returns:
+            The temporal encoding of each memory ``[B, N, 1, M]``, and the tokens of object pointers and their position
+            encodings, ``[B, P*C/M, M]`` each.
+        """
         width = past.memories.shape[2]
         # A memory of age t has the temporal encoding t - 1; conditioning frames have the last one (t_pos 0 upstream).
         temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
+        return temporal, *self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
+
+    def _attended(self, started: Tensor, past: Past) -> Tensor:
+        temporal, pointer_tokens, pointer_position = self.attention_inputs(past)
         tokens = past.memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
-        position = (self._memory_position + temporal).flatten(1, 2)
-        pointer_tokens, pointer_position = self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
+        position = (self.memory_position + temporal).flatten(1, 2)
         return self._attend(
             started,
             memory=torch.cat([tokens, pointer_tokens], dim=1),
@@ -279,6 +311,11 @@ def _check_supported(model: SAM2Base) -> None:
     for name, wanted in _ASSUMED.items():
         if (actual := getattr(model, name)) != wanted:
             raise InvalidArgument.of("model", f"has {name}={actual} in its configuration; only {wanted} is supported")
+
+
+def _by_frame(levels: tuple[Tensor, ...]) -> list[Features]:
+    top, fine0, fine1 = levels
+    return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
 
 
 def _tokens(maps: Tensor) -> Tensor:
