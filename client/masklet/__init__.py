@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from masklet._protocol.options import (
         AnnotateOptions,
         Delivery,
+        Edges,
         LiveOptions,
         MemoryPolicy,
         OnError,
@@ -93,6 +94,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delivery",
     "Direction",
+    "Edges",
     "FailedPrecondition",
     "FieldViolation",
     "FrameResult",
@@ -159,6 +161,7 @@ _NAMES_BY_MODULE = {
     "_protocol.options": (
         "AnnotateOptions",
         "Delivery",
+        "Edges",
         "LiveOptions",
         "MemoryPolicy",
         "OnError",

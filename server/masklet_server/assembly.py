@@ -67,6 +67,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             EngineOptions(
                 device=settings.device,
                 dtype=settings.dtype,
+                runtime=settings.runtime,
                 cuda_graphs=settings.cuda_graphs,
                 picture_cache_bytes=settings.picture_cache_bytes,
             ),

@@ -81,6 +81,12 @@ class Settings(BaseModel):
         "Models",
         "Number format of the computation. auto: bfloat16 on a GPU that has it; on a CPU the quicker one.",
     )
+    runtime: Literal["auto", "torch", "openvino"] = _setting(
+        "auto",
+        "Models",
+        "Library that computes on a CPU. auto: for each part of the network the quicker one, if OpenVINO is installed; "
+        "with dtype float32 torch alone, which gives SAM 2's masks bit for bit.",
+    )
     cuda_graphs: bool = _setting(
         False, "Models", "Record steps as CUDA graphs. An experiment that is not measured yet."
     )

@@ -22,7 +22,7 @@ EXPORTS = {
     "clients": {"Client", "AsyncClient", "Pem"},
     "running calls": {"Tracking", "AsyncTracking", "Live", "AsyncLive", "Annotation", "AsyncAnnotation"},
     "what callers give": {
-        "Prompt", "VideoSource", "SourceUrl", "VideoPacket", "PictureLike", "ImageId", "Layout", "Delivery",
+        "Prompt", "VideoSource", "SourceUrl", "VideoPacket", "PictureLike", "ImageId", "Layout", "Delivery", "Edges",
         "Direction", "MemoryPolicy", "OnPrompt", "OnError",
         "SessionOptions", "TrackOptions", "LiveOptions", "AnnotateOptions", "SegmentOptions",
     },

@@ -106,7 +106,7 @@ def test_a_threshold(address: str, theirs: Any) -> None:
 
 def test_a_picture_that_the_server_has_let_go_is_sent_again() -> None:
     network = networks("nano")[0]
-    one_picture = encode_picture(network, PICTURE).features.nbytes
+    one_picture = encode_picture(network, PICTURE).nbytes
     with (
         serving(network, max_objects=2, picture_cache_bytes=one_picture) as address,
         masklet.Client(address) as client,

@@ -18,6 +18,7 @@ from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.image_predictor import encode_picture
 from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, StreamContext, Track
+from masklet_server.masks.edges import Edges
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import clips, synthetic
@@ -117,7 +118,10 @@ def candidates_alone(mask: Mask | None) -> tuple[npt.NDArray[np.float32], npt.ND
 def engine_alone(
     prompts: Sequence[Prompt], num_frames: int = NUM_FRAMES, *, pictures: bool = False
 ) -> list[dict[int, Mask]]:
-    """The clip's masks by object on each frame, without server, video or gRPC; made once for the same prompts."""
+    """The clip's masks by object on each frame, without server, video or gRPC; made once for the same prompts.
+
+    Their edges are drawn in nano's own way.
+    """
     return _engine_alone(tuple(prompts), num_frames, pictures)
 
 
@@ -130,7 +134,11 @@ def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int, pictures: bool) 
         here = [p for p in prompts if p.frame_index == index]
         banks.update({p.object_id: MemoryBank("nano") for p in here if p.object_id not in banks})
         tasks = [ObjectTask(banks[i], [p for p in here if p.object_id == i]) for i in sorted(banks)]
-        job = Track(StreamContext("alone", "nano"), FrameInput(index, pixels, HEIGHT, WIDTH, clip_length), tasks)
+        job = Track(
+            StreamContext("alone", "nano", edges=Edges.GUIDED),
+            FrameInput(index, pixels, HEIGHT, WIDTH, clip_length),
+            tasks,
+        )
         outputs = run_jobs(_network(), [job])[0].objects if tasks else ()
         found.append({i: output.mask for i, output in zip(sorted(banks), outputs, strict=True)})
     return found

@@ -24,6 +24,10 @@ _MEMORY_POLICIES = {
     "motion_aware": tracking_pb2.MEMORY_POLICY_MOTION_AWARE,
 }
 
+Edges = Literal["none", "guided"]
+"""How the edges of masks are drawn: as the model gives them; or moved to the edges of colour nearby."""
+_EDGES = {"none": common_pb2.EDGES_NONE, "guided": common_pb2.EDGES_GUIDED}
+
 Delivery = Literal["latest", "lossless"]
 """Which frames of a live video are tracked: the latest ones, where they come too fast; or all."""
 _DELIVERIES = {"latest": tracking_pb2.DELIVERY_LATEST, "lossless": tracking_pb2.DELIVERY_LOSSLESS}
@@ -39,12 +43,15 @@ class SessionOptions(TypedDict, total=False):
         window: How many results the server may send before the caller has taken them; 0: as many as the server allows.
             Default: 0.
         timeout: Seconds for the whole call; None: no limit. Default: None.
+        edges: How the edges of masks are drawn. "none": as the model gives them, enlarged. "guided": moved to the edges
+            of colour nearby. Default: the model's own way, which is "guided" for nano and "none" for Meta's models.
     """
 
     model: str
     deterministic: bool
     window: int
     timeout: float | None
+    edges: Edges
 
 
 class AnnotateOptions(SessionOptions, total=False):
@@ -113,6 +120,7 @@ class SegmentOptions(TypedDict, total=False):
         return_logits: True: also return low-resolution logits, which a later call takes as `mask_input`. None: only for
             a single prompt, because those of a batch take megabytes. Default: None.
         model: A name from `Client.info`. Default: the model of the earlier answer, or the server's default.
+        edges: How the edges of masks are drawn; see `SessionOptions`. Default: the model's own way.
     """
 
     point_coords: npt.ArrayLike | None
@@ -123,6 +131,7 @@ class SegmentOptions(TypedDict, total=False):
     multimask_output: bool
     return_logits: bool | None
     model: str
+    edges: Edges
 
 
 def check_names(options: Mapping[str, Any], known: type, call: str) -> None:
@@ -200,7 +209,22 @@ def _config(options: Mapping[str, Any], frame_count: int = 0, source_url: str = 
         source_url=source_url,
         timings=options.get("timings", False),
         memory_policy=_MEMORY_POLICIES[memory_policy],
+        edges=edges_to_wire(options),
     )
+
+
+def edges_to_wire(options: Mapping[str, Any]) -> common_pb2.Edges.ValueType:
+    """The option `edges` of any call.
+
+    Raises:
+        InvalidArgument: It has a wrong value.
+    """
+    edges = options.get("edges")
+    if edges is None:
+        return common_pb2.EDGES_UNSPECIFIED
+    if edges not in _EDGES:
+        raise InvalidArgument.of("edges", f"is {edges!r}, must be one of {', '.join(_EDGES)}")
+    return _EDGES[edges]
 
 
 def _frames(options: Mapping[str, Any], name: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._protocol import wire
-from masklet._protocol.options import SegmentOptions, check_names
+from masklet._protocol.options import SegmentOptions, check_names, edges_to_wire
 from masklet.errors import InvalidArgument
 from masklet.prompts import check_box, check_mask, check_points
 from masklet.rle import Rle
@@ -89,6 +89,7 @@ def segment_request(
         multimask_output=options.get("multimask_output", True),
         return_logits=len(prompts) == 1 if return_logits is None else return_logits,
         mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
+        edges=edges_to_wire(options),
     )
     if isinstance(image, Segmentation):
         request.image_id = image.image_id

@@ -20,6 +20,8 @@ class ModelInfo:
         image_size: Side of the square image that the model sees, in pixels; 0 where unknown.
         dtype: "float32" or "bfloat16"; empty where the model is not loaded.
         parameter_count: 0 where unknown.
+        runtime: "torch", or "openvino" if that library computes parts of the network; empty where the model is not
+            loaded.
     """
 
     name: str
@@ -29,6 +31,7 @@ class ModelInfo:
     image_size: int
     dtype: str
     parameter_count: int
+    runtime: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def _model(message: server_info_pb2.ModelInfo) -> ModelInfo:
         image_size=message.image_size,
         dtype=message.dtype,
         parameter_count=message.parameter_count,
+        runtime=message.runtime,
     )
 
 

@@ -70,7 +70,8 @@ def _models(models: Sequence[ModelInfo]) -> Table:
     for heading in ("model", "state", "image size", "parameters", "description"):
         table.add_column(heading)
     for model in models:
-        state = (f"loaded, {model.dtype}" if model.loaded else "not loaded") + (", default" if model.default else "")
+        how = ", ".join(filter(None, ("loaded", model.dtype, model.runtime)))  # an old server names no runtime
+        state = (how if model.loaded else "not loaded") + (", default" if model.default else "")
         parameters = f"{model.parameter_count / 1e6:.1f} M" if model.parameter_count else ""
         table.add_row(model.name, state, str(model.image_size or ""), parameters, model.description)
     return table

@@ -19,15 +19,17 @@ from masklet.cli.server import (
     Access,
     CaOption,
     CertOption,
+    EdgesOption,
     InsecureOption,
     KeyOption,
     ModelOption,
     ServerOption,
     TokenFileOption,
+    checked_edges,
 )
 
 if TYPE_CHECKING:
-    from masklet import Client, Prompt, Segmentation
+    from masklet import Client, Prompt, Segmentation, SegmentOptions
 
 _PANEL = "Results"
 _NO_OUTPUT = "no file was written; add --mask OUT.png, --cutout OUT.png or --overlay OUT.png"
@@ -56,6 +58,7 @@ def segment(
         typer.Option(metavar="OUT.png", help="Write the picture with the masks drawn over it.", rich_help_panel=_PANEL),
     ] = None,
     model: ModelOption = None,
+    edges: EdgesOption = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -71,30 +74,34 @@ def segment(
     masklet segment photo.jpg --point 360,480 --background 50,50 --cutout rabbit.png
     """
     prompts = read_prompts(points=point, background=background, boxes=box, one_picture=True)
+    options: SegmentOptions = {"model": model or "", "return_logits": False}
+    if (drawn := checked_edges(edges)) is not None:
+        options["edges"] = drawn
     image.stat()  # a wrong name is reported before a server is started
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
-        answers = _segment_each(client, image, prompts, model or "")
+        answers = _segment_each(client, image, prompts, options)
     masks = {object_id: answer.masks[0] for object_id, answer in answers.items()}
     _print(answers, masks)
     _write(image, masks, mask=mask, cutout=cutout, overlay=overlay)
 
 
-def _segment_each(client: Client, image: Path, prompts: list[Prompt], model: str) -> dict[int, Segmentation]:
+def _segment_each(
+    client: Client, image: Path, prompts: list[Prompt], options: SegmentOptions
+) -> dict[int, Segmentation]:
     """One answer for each object; the picture is encoded once."""
     answers: dict[int, Segmentation] = {}
     source: Path | Segmentation = image
     for prompt in prompts:
         # A single click may mean a part or the whole: ask for three candidates, of which the best comes first.
         ambiguous = prompt.box is None and prompt.point_coords is not None and len(prompt.point_coords) == 1
-        source = answers[prompt.object_id] = client.segment(
-            source,
-            point_coords=prompt.point_coords,
-            point_labels=prompt.point_labels,
-            box=prompt.box,
-            multimask_output=ambiguous,
-            return_logits=False,
-            model=model,
-        )
+        arguments: SegmentOptions = {
+            **options,
+            "point_coords": prompt.point_coords,
+            "point_labels": prompt.point_labels,
+            "box": prompt.box,
+            "multimask_output": ambiguous,
+        }
+        source = answers[prompt.object_id] = client.segment(source, **arguments)
     return answers
 
 

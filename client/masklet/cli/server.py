@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from masklet.cli.console import waiting
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from masklet import Client
+    from masklet import Client, Edges
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 _PANEL = "Server"
@@ -67,6 +67,15 @@ KeyOption = Annotated[
 InsecureOption = Annotated[
     bool,
     typer.Option("--insecure", help="Connect to a server on another machine without TLS.", rich_help_panel=_PANEL),
+]
+EdgesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="none|guided",
+        help="How the edges of masks are drawn. none: as the model gives them. guided: moved to the edges of colour "
+        "nearby. Default: guided for nano, none for Meta's models.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 ModelOption = Annotated[
     str | None,
@@ -138,3 +147,14 @@ def read_token(path: Path) -> str:
         if words and not words[0].startswith("#"):
             return words[-1]
     raise InvalidArgument.of("token_file", f"{path} holds no token")
+
+
+def checked_edges(name: str | None) -> Edges | None:
+    """The value of `EdgesOption`.
+
+    Raises:
+        typer.BadParameter: There is no such way to draw edges.
+    """
+    if name not in (None, "none", "guided"):
+        raise typer.BadParameter(f"is {name}, must be none or guided", param_hint="--edges")
+    return cast("Edges | None", name)

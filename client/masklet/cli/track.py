@@ -19,11 +19,13 @@ from masklet.cli.server import (
     Access,
     CaOption,
     CertOption,
+    EdgesOption,
     InsecureOption,
     KeyOption,
     ModelOption,
     ServerOption,
     TokenFileOption,
+    checked_edges,
 )
 from masklet.cli.tally import Tally
 
@@ -90,6 +92,7 @@ def track(
             rich_help_panel="Server",
         ),
     ] = "sam2",
+    edges: EdgesOption = None,
     delivery: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +123,8 @@ def track(
         "deterministic": deterministic,
         "memory_policy": _memory_policy(memory_policy),
     }
+    if (drawn := checked_edges(edges)) is not None:
+        options["edges"] = drawn
     tally = Tally()
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
         call = _start(client, video, prompts, delivery, options)

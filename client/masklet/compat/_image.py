@@ -201,10 +201,10 @@ class SAM2ImagePredictor:
     def _segment(self, picture: _Picture, **arguments: Any) -> Segmentation:
         if picture.image_id is not None:
             try:
-                return self.client.segment(picture.image_id, model=self._model, **arguments)
+                return self.client.segment(picture.image_id, model=self._model, edges="none", **arguments)
             except NotFound:
                 picture.image_id = None  # the server does not hold it any more
-        found = self.client.segment(picture.source, model=self._model, **arguments)
+        found = self.client.segment(picture.source, model=self._model, edges="none", **arguments)
         picture.image_id = found.image_id
         return found
 

@@ -70,7 +70,7 @@ class SAM2VideoPredictor:
             masklet.MaskletError: The video cannot be decoded, or the server cannot be reached.
         """
         state = InferenceState(
-            self.client.annotate(video_path, return_logits=True, **self._options),
+            self.client.annotate(video_path, return_logits=True, edges="none", **self._options),
             offload_video_to_cpu=offload_video_to_cpu,
             offload_state_to_cpu=offload_state_to_cpu,
         )

@@ -51,6 +51,34 @@ MASK_ENCODING_NONE: MaskEncoding.ValueType  # 3
 """No mask: box, area and scores only. Not allowed in a prompt."""
 Global___MaskEncoding: _TypeAlias = MaskEncoding  # noqa: Y015
 
+class _Edges:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EdgesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Edges.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EDGES_UNSPECIFIED: _Edges.ValueType  # 0
+    """The model's own way: GUIDED for nano, NONE for Meta's models."""
+    EDGES_NONE: _Edges.ValueType  # 1
+    """The model's low-resolution mask, enlarged bilinearly, as SAM 2 does it."""
+    EDGES_GUIDED: _Edges.ValueType  # 2
+    """The mask's edges move to the edges of colour nearby, by a guided filter. Tracking is the same: what the model
+    remembers is its own mask.
+    """
+
+class Edges(_Edges, metaclass=_EdgesEnumTypeWrapper):
+    """How the edges of masks are drawn."""
+
+EDGES_UNSPECIFIED: Edges.ValueType  # 0
+"""The model's own way: GUIDED for nano, NONE for Meta's models."""
+EDGES_NONE: Edges.ValueType  # 1
+"""The model's low-resolution mask, enlarged bilinearly, as SAM 2 does it."""
+EDGES_GUIDED: Edges.ValueType  # 2
+"""The mask's edges move to the edges of colour nearby, by a guided filter. Tracking is the same: what the model
+remembers is its own mask.
+"""
+Global___Edges: _TypeAlias = Edges  # noqa: Y015
+
 class _PointLabel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

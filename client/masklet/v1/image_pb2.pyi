@@ -32,6 +32,7 @@ class SegmentImageRequest(_message.Message):
     MULTIMASK_OUTPUT_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     MASK_ENCODING_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     image_id: _builtins.str
@@ -46,6 +47,8 @@ class SegmentImageRequest(_message.Message):
     """Also send the low-resolution logits. A later request may send them as `mask_input`, to refine the mask."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
     """Unspecified: COCO run-lengths."""
+    edges: _common_pb2.Edges.ValueType
+    """How the edges of masks are drawn. Logits are the model's own in any case."""
     @_builtins.property
     def picture(self) -> _common_pb2.Picture:
         """The picture itself."""
@@ -64,10 +67,11 @@ class SegmentImageRequest(_message.Message):
         multimask_output: _builtins.bool = ...,
         return_logits: _builtins.bool = ...,
         mask_encoding: _common_pb2.MaskEncoding.ValueType = ...,
+        edges: _common_pb2.Edges.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "picture", b"picture", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "mask_encoding", b"mask_encoding", "model", b"model", "multimask_output", b"multimask_output", "picture", b"picture", "prompts", b"prompts", "return_logits", b"return_logits", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "image_id", b"image_id", "mask_encoding", b"mask_encoding", "model", b"model", "multimask_output", b"multimask_output", "picture", b"picture", "prompts", b"prompts", "return_logits", b"return_logits", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["picture", "image_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

@@ -128,6 +128,7 @@ class ModelInfo(_message.Message):
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests give."""
     description: _builtins.str
@@ -142,6 +143,8 @@ class ModelInfo(_message.Message):
     """"float32" or "bfloat16"; empty where the model is not loaded."""
     parameter_count: _builtins.int
     """0 where unknown."""
+    runtime: _builtins.str
+    """"torch", or "openvino" if that library computes parts of the network; empty where the model is not loaded."""
     def __init__(
         self,
         *,
@@ -152,10 +155,11 @@ class ModelInfo(_message.Message):
         image_size: _builtins.int = ...,
         dtype: _builtins.str = ...,
         parameter_count: _builtins.int = ...,
+        runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "dtype", b"dtype", "image_size", b"image_size", "loaded", b"loaded", "name", b"name", "parameter_count", b"parameter_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "dtype", b"dtype", "image_size", b"image_size", "loaded", b"loaded", "name", b"name", "parameter_count", b"parameter_count", "runtime", b"runtime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -343,6 +343,7 @@ class TrackConfig(_message.Message):
     SOURCE_URL_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
@@ -387,6 +388,8 @@ class TrackConfig(_message.Message):
     """True: results carry low-resolution logits, too. With SAM 2's own models they take a quarter of a megabyte per
     object per frame. `session.max_objects` may then be lower, because a result must fit into one message.
     """
+    edges: _common_pb2.Edges.ValueType
+    """How the edges of masks are drawn. Logits are the model's own in any case."""
     def __init__(
         self,
         *,
@@ -404,10 +407,11 @@ class TrackConfig(_message.Message):
         source_url: _builtins.str = ...,
         timings: _builtins.bool = ...,
         return_logits: _builtins.bool = ...,
+        edges: _common_pb2.Edges.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "edges", b"edges", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.models import paths
@@ -40,6 +41,7 @@ class ModelSpec:
         bytes: Size of the checkpoint, 0 if unknown.
         sha256: Checksum of the checkpoint, empty if unknown.
         ships: The checkpoint is part of masklet.
+        edges: How the edges of masks are drawn, if a client does not say: "none" or "guided".
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelSpec:
     bytes: int = 0
     sha256: str = ""
     ships: bool = False
+    edges: Literal["none", "guided"] = "none"
 
     @property
     def is_hub_repository(self) -> bool:

@@ -15,6 +15,7 @@ from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from masklet_server.masks import encoding as masks
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
@@ -61,6 +62,11 @@ _MEMORY_POLICIES: dict[int, MemoryPolicy] = {
     tracking_pb2.MEMORY_POLICY_SAM2: MemoryPolicy.SAM2,
     tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.DISTRACTOR_AWARE,
     tracking_pb2.MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.MOTION_AWARE,
+}
+_EDGES: dict[int, Edges | None] = {
+    common_pb2.EDGES_UNSPECIFIED: None,
+    common_pb2.EDGES_NONE: Edges.NONE,
+    common_pb2.EDGES_GUIDED: Edges.GUIDED,
 }
 # Requests without fields.
 _EVENTS_WITHOUT_FIELDS: dict[str, Callable[[], events.Event]] = {
@@ -238,7 +244,17 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         timings=message.timings,
         memory_policy=_one_of(_MEMORY_POLICIES, message.memory_policy, "config.memory_policy", "MemoryPolicy"),
         correction_window=message.correction_window,
+        edges=edges(message.edges, "config.edges"),
     )
+
+
+def edges(value: int, field: str) -> Edges | None:
+    """How the edges of masks are drawn; None if it is not specified: the model's own way.
+
+    Raises:
+        InvalidArgument: There is no such way.
+    """
+    return _one_of(_EDGES, value, field, "Edges")
 
 
 def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unreadable:

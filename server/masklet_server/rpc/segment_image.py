@@ -79,6 +79,7 @@ class SegmentImageHandler:
         """
         model = self._model(request.model)
         encoding = from_wire.mask_encoding(request.mask_encoding, "mask_encoding")
+        edges = from_wire.edges(request.edges, "edges") or self._engine.models[model].edges
         self._check_count(len(request.prompts))
         masks = [self._encoded_mask(prompt, i) for i, prompt in enumerate(request.prompts)]
         for i, prompt in enumerate(request.prompts):
@@ -95,6 +96,7 @@ class SegmentImageHandler:
             ],
             picture=request.image_id if pixels is None else pixels,
             multimask_output=request.multimask_output,
+            edges=edges,
         )
         output = await self._engine.segment(job)
         self._remember(output)

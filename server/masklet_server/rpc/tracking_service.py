@@ -141,7 +141,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             info.description, info.image_size = spec.description, spec.image_size
         if name in self._engine.models:
             model = self._engine.models[name]
-            info.loaded, info.dtype = True, model.dtype
+            info.loaded, info.dtype, info.runtime = True, model.dtype, model.runtime
             info.image_size, info.parameter_count = model.image_size, model.parameter_count
         return info
 

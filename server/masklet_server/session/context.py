@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from masklet.errors import NotFound
 from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Configure, Delivery
@@ -92,6 +93,11 @@ class SessionOptions:
     def waits_for_acks(self) -> bool:
         """Whether the session waits for corrections after its last frame, until all results are acknowledged."""
         return self.config.correction_window > 0 and self.correction_window > 0
+
+    @property
+    def edges(self) -> Edges:
+        """How the edges of masks are drawn."""
+        return self.config.edges or self.model.edges
 
     @property
     def encode_ahead(self) -> int:

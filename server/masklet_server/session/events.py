@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.packet import Packet
@@ -63,6 +64,7 @@ class Configure:
         return_logits: Results contain logits too.
         timings: Frame results say how long each part of the work took.
         memory_policy: Which tracked frames the objects' memories keep.
+        edges: How the edges of masks are drawn; None: the model's own way.
         correction_window: Number of the last tracked frames that can be corrected; 0: the server's limit. If the client
             sets it, the session waits for corrections until all its results are acknowledged.
 
@@ -83,6 +85,7 @@ class Configure:
     return_logits: bool = False
     timings: bool = False
     memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    edges: Edges | None = None
     correction_window: int = 0
 
     def __post_init__(self) -> None:

@@ -79,6 +79,7 @@ class SessionJobs:
             options.model.name,
             deterministic=options.config.deterministic,
             return_logits=options.config.return_logits,
+            edges=options.edges,
             recent=self._recent,
         )
 

@@ -47,13 +47,13 @@ def test_a_repeated_picture_is_not_encoded_again() -> None:
 
 def test_the_cache_is_bounded_in_bytes_and_lets_the_oldest_go() -> None:
     one = encode_picture(small_network(), PICTURE)
-    cache = PictureCache(2 * one.features.nbytes)
+    cache = PictureCache(2 * one.nbytes)
     cache.put("nano", "a", one)
     cache.put("nano", "b", one)
     assert cache.get("nano", "a") is one
     cache.put("nano", "c", one)
     assert len(cache) == 2
-    assert cache.nbytes == 2 * one.features.nbytes
+    assert cache.nbytes == 2 * one.nbytes
     assert cache.get("nano", "b") is None, "'a' was used more recently"
     assert cache.get("other", "a") is None
 

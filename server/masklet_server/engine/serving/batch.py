@@ -33,6 +33,7 @@ from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
+from masklet_server.masks.edges import Edges, Guide
 from masklet_server.masks.runs import Runs
 
 # Frames that are encoded, and objects that are stepped, in one pass. More of them take several passes, so that the
@@ -153,7 +154,7 @@ def run_picture(
             cache.put(job.model, image_id, picture)
             if observer is not None:
                 observer.on_encode(1, time.perf_counter() - start)
-    results = segment(network, picture, job.prompts, multimask=job.multimask_output)
+    results = segment(network, picture, job.prompts, multimask=job.multimask_output, edges=job.edges)
     return PictureOutput(image_id, picture.height, picture.width, results)
 
 
@@ -222,9 +223,14 @@ def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> l
     logits = torch.stack([_logits(memory) for memory in memories])
     height, width = job.frame.height, job.frame.width
     at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
+    guide = None
+    if job.stream.edges is Edges.GUIDED:
+        pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
+        guide = Guide(pixels.to(network.device), network.logits_size)
     runs: list[Runs] = []
     for some in torch.split(logits, at_once):
-        runs += runs_of(network.resize(some, height, width)[:, 0] > 0)
+        drawn = some if guide is None else guide.refine(some)
+        runs += runs_of(network.resize(drawn, height, width)[:, 0] > 0)
     # One transfer for all objects, because each transfer waits for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
     low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)

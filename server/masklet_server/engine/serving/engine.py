@@ -21,6 +21,7 @@ from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.scheduler import OUT_OF_MEMORY_ADVICE, Scheduler, is_out_of_memory
+from masklet_server.masks.edges import Edges
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
 
@@ -34,12 +35,14 @@ class EngineOptions:
     Attributes:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32" or "bfloat16".
+        runtime: "auto", "torch" or "openvino": the library that computes on a CPU.
         cuda_graphs: Record the image encoder and the step as CUDA graphs.
         picture_cache_bytes: Largest size of the cache for the features of pictures.
     """
 
     device: str = "auto"
     dtype: str = "auto"
+    runtime: str = "auto"
     cuda_graphs: bool = False
     picture_cache_bytes: int = PICTURE_CACHE_BYTES
 
@@ -53,6 +56,7 @@ class Engine:
     Args:
         networks: By name; the first is the default model. All are on one device.
         picture_cache_bytes: Largest size of the cache for the features of pictures.
+        edges: How the edges of each model's masks are drawn, if a client does not say; by name, NONE if left out.
         observer: Gets numbers and durations of batches.
 
     Attributes:
@@ -68,12 +72,16 @@ class Engine:
         networks: Mapping[str, Network],
         *,
         picture_cache_bytes: int = PICTURE_CACHE_BYTES,
+        edges: Mapping[str, Edges] | None = None,
         observer: EngineObserver | None = None,
     ) -> None:
         if not networks:
             raise InvalidArgument.of("models", "at least one model is needed")
         self.default_model = next(iter(networks))
-        self.models = {name: _describe(name, network) for name, network in networks.items()}
+        drawn = edges or {}
+        self.models = {
+            name: _describe(name, network, drawn.get(name, Edges.NONE)) for name, network in networks.items()
+        }
         self._networks = dict(networks)
         self._scheduler = Scheduler(self._networks, PictureCache(picture_cache_bytes), observer)
         # Not a WeakSet, which cannot be listed on one thread while another one adds to it.
@@ -92,13 +100,15 @@ class Engine:
         Raises:
             FailedPrecondition: A checkpoint is missing (the message says how to fetch it), or the device is.
             DataLoss: A checkpoint is corrupt.
-            InvalidArgument: There is no such device or dtype.
+            InvalidArgument: There is no such device, dtype or runtime.
             ResourceExhausted: The models do not fit into the device's memory.
         """
         device = pick_device(options.device)
         try:
             networks = {
-                spec.name: make_network(build_model(spec), device, options.dtype, graphs=options.cuda_graphs)
+                spec.name: make_network(
+                    build_model(spec), device, options.dtype, graphs=options.cuda_graphs, runtime=options.runtime
+                )
                 for spec in models
             }
         except (MemoryError, RuntimeError) as error:
@@ -108,7 +118,8 @@ class Engine:
             raise ResourceExhausted(
                 f"{names} do not fit into the memory of {device}; {OUT_OF_MEMORY_ADVICE}"
             ) from error
-        return cls(networks, picture_cache_bytes=options.picture_cache_bytes, observer=observer)
+        edges = {spec.name: Edges(spec.edges) for spec in models}
+        return cls(networks, picture_cache_bytes=options.picture_cache_bytes, edges=edges, observer=observer)
 
     @property
     def broken(self) -> Future[None]:
@@ -211,7 +222,7 @@ class Engine:
         self._scheduler.forget(stream)
 
 
-def _describe(name: str, network: Network) -> LoadedModel:
+def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
     return LoadedModel(
         name=name,
         image_size=network.image_size,
@@ -221,4 +232,6 @@ def _describe(name: str, network: Network) -> LoadedModel:
         device_name=device_name(network.device),
         parameter_count=network.parameter_count,
         encode_ahead=network.encode_ahead,
+        runtime=network.runtime,
+        edges=edges,
     )

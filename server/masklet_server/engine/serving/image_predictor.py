@@ -19,6 +19,7 @@ from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import Candidate, PicturePrompt
+from masklet_server.masks.edges import Edges, Guide
 
 # `SAM2ImagePredictor.predict` clamps the logits that it returns, and that clients send back.
 LOGITS_LIMIT = 32.0
@@ -32,20 +33,27 @@ class EncodedPicture:
 
     Attributes:
         features: What the image encoder made of the picture.
+        square: ``uint8[S, S, 3]`` RGB, the picture at the model's size.
         height: Rows of the picture.
         width: Columns of the picture.
     """
 
     features: Features
+    square: Tensor
     height: int
     width: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of features and picture in bytes."""
+        return self.features.nbytes + self.square.nbytes
 
 
 class PictureCache:
     """Encoded pictures by the hash of their pixels; the least recently used ones are dropped first.
 
     Args:
-        max_bytes: Largest size of all features together. Features that are larger are not cached.
+        max_bytes: Largest size of all encoded pictures together. A picture that is larger is not cached.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -69,15 +77,15 @@ class PictureCache:
 
     def put(self, model: str, image_id: str, picture: EncodedPicture) -> None:
         """Add a picture, and drop others if the cache is full."""
-        if picture.features.nbytes > self.max_bytes:
+        if picture.nbytes > self.max_bytes:
             return
         if (known := self._pictures.pop((model, image_id), None)) is not None:
-            self.nbytes -= known.features.nbytes
+            self.nbytes -= known.nbytes
         self._pictures[model, image_id] = picture
-        self.nbytes += picture.features.nbytes
+        self.nbytes += picture.nbytes
         while self.nbytes > self.max_bytes:
             _, oldest = self._pictures.popitem(last=False)
-            self.nbytes -= oldest.features.nbytes
+            self.nbytes -= oldest.nbytes
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -91,12 +99,18 @@ def encode_picture(network: Network, pixels: npt.NDArray[np.uint8]) -> EncodedPi
     square = F.interpolate(
         image, size=(network.image_size, network.image_size), mode="bilinear", align_corners=False, antialias=True
     )
-    return EncodedPicture(network.encode_scaled(square)[0], height, width)
+    rounded = (square[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+    return EncodedPicture(network.encode_scaled(square)[0], rounded, height, width)
 
 
 @torch.inference_mode()
 def segment(
-    network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt], *, multimask: bool
+    network: Network,
+    picture: EncodedPicture,
+    prompts: Sequence[PicturePrompt],
+    *,
+    multimask: bool,
+    edges: Edges = Edges.NONE,
 ) -> list[list[Candidate]]:
     """Masks for each prompt, best first (`SAM2ImagePredictor.predict`); similar prompts are decoded together.
 
@@ -105,6 +119,7 @@ def segment(
     """
     for i, prompt in enumerate(prompts):
         _check(network, picture, prompt, f"prompts[{i}]")
+    guide = Guide(picture.square, network.logits_size) if edges is Edges.GUIDED else None
     results: dict[int, list[Candidate]] = {}
     forms: dict[tuple[int, bool], list[int]] = {}
     for i, prompt in enumerate(prompts):
@@ -113,7 +128,8 @@ def segment(
     for members in forms.values():
         for start in range(0, len(members), MAX_PROMPT_BATCH):
             batch = members[start : start + MAX_PROMPT_BATCH]
-            found = _segment_batch(network, picture, [prompts[i] for i in batch], multimask=multimask)
+            candidates = _decode_batch(network, picture, [prompts[i] for i in batch], multimask=multimask)
+            found = [_ranked(network, picture, guide, *one) for one in candidates]
             results.update(zip(batch, found, strict=True))
     return [results[i] for i in range(len(prompts))]
 
@@ -146,9 +162,10 @@ def _num_points(prompt: PicturePrompt) -> int:
     return clicks + (0 if prompt.box is None else 2)
 
 
-def _segment_batch(
+def _decode_batch(
     network: Network, picture: EncodedPicture, prompts: Sequence[PicturePrompt], *, multimask: bool
-) -> list[list[Candidate]]:
+) -> list[tuple[Tensor, Tensor]]:
+    """Logits ``[K, 4h, 4w]`` and predicted IoU ``[K]`` of each prompt's candidates."""
     count = len(prompts)
     batch = Features.stack([picture.features])
     candidates = network.decoder.candidates(
@@ -158,13 +175,18 @@ def _segment_batch(
         mask_logits=_mask_logits(network, prompts),
         multimask=multimask,
     )
-    found = []
-    for logits, ious in zip(candidates.logits, candidates.predicted_iou, strict=True):
-        ranks = ious.argsort(descending=True)
-        masks = network.resize(logits[ranks][:, None], picture.height, picture.width)[:, 0] > 0
-        ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
-        found.append([Candidate(*parts) for parts in ranked])
-    return found
+    return list(zip(candidates.logits, candidates.predicted_iou, strict=True))
+
+
+def _ranked(
+    network: Network, picture: EncodedPicture, guide: Guide | None, logits: Tensor, ious: Tensor
+) -> list[Candidate]:
+    ranks = ious.argsort(descending=True)
+    maps = logits[ranks][:, None]
+    drawn = maps if guide is None else guide.refine(maps)
+    masks = network.resize(drawn, picture.height, picture.width)[:, 0] > 0
+    ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
+    return [Candidate(*parts) for parts in ranked]
 
 
 def _points(

@@ -22,6 +22,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
 from masklet_server.engine.serving.recent_features import RecentFeatures
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.runs import Runs
 
 
@@ -34,6 +35,7 @@ class StreamContext:
         model: Name of a loaded model.
         deterministic: The stream's jobs never share a batch with other jobs.
         return_logits: Outputs contain logits too.
+        edges: How the edges of masks are drawn.
         recent: Looked up before a frame is encoded, and filled afterwards; None: every job encodes its frame.
     """
 
@@ -41,6 +43,7 @@ class StreamContext:
     model: str
     deterministic: bool = False
     return_logits: bool = False
+    edges: Edges = Edges.NONE
     recent: RecentFeatures | None = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from masklet_server.masks.edges import Edges
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -14,6 +16,8 @@ class LoadedModel:
         image_size: Side of the square the model sees, in pixels.
         logits_size: Side of its low-resolution logits.
         dtype: "float32" or "bfloat16".
+        edges: How the edges of its masks are drawn, if a client does not say.
+        runtime: "torch", or "openvino" if it computes parts of the network.
         device: "cpu" or "cuda:0".
         device_name: The hardware's name.
         parameter_count: Number of weights.
@@ -28,3 +32,5 @@ class LoadedModel:
     device_name: str
     parameter_count: int
     encode_ahead: int = 1
+    runtime: str = "torch"
+    edges: Edges = Edges.NONE

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument
 from masklet.prompts import check_box, check_mask, check_points, check_within
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.runs import Runs
 
 
@@ -68,6 +69,7 @@ class PictureJob:
             again.
         prompts: At least one.
         multimask_output: Give three candidates for each prompt instead of one.
+        edges: How the edges of masks are drawn.
     """
 
     model: str
@@ -75,6 +77,7 @@ class PictureJob:
     picture: npt.NDArray[np.uint8] | str
     prompts: Sequence[PicturePrompt]
     multimask_output: bool = False
+    edges: Edges = Edges.NONE
 
 
 @dataclass(frozen=True, eq=False)
