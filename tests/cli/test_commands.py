@@ -26,7 +26,13 @@ from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
 from tests.support.fake_server import FakeServer
 
 OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
-PROGRAM = "from masklet.cli import main; main()"
+# Ctrl-C's signal is as in a terminal, also where these tests run in the background, which ignores it.
+PROGRAM = """
+import signal
+from masklet.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 
 
 def run(*arguments: object) -> int:
