@@ -11,8 +11,8 @@ import masklet
 from masklet import Timings
 from masklet.cli.bench import StreamRun, summary
 from tests.cli.test_commands import run
-from tests.support.fake_script import Script
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import Script
+from tests.support.scripted.fake_server import FakeServer
 
 
 def timings(milliseconds: float) -> Timings:

@@ -22,8 +22,8 @@ from PIL import Image
 import masklet
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
-from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
+from tests.support.scripted.fake_server import FakeServer
 
 OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
 # Ctrl-C's signal is as in a terminal, also where these tests run in the background, which ignores it.

@@ -20,8 +20,8 @@ from masklet._protocol.wire import prompt_to_wire
 from masklet._transport.channel import Channel
 from masklet._transport.endpoint import Endpoint
 from masklet.v1 import tracking_pb2
-from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
+from tests.support.scripted.fake_server import FakeServer
 
 CLICK = masklet.Prompt(object_id=3, point_coords=[[20, 20]])
 PATIENCE = 10.0

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2
 
 import masklet
 from masklet._transport.endpoint import Endpoint, Tls
-from tests.support.fake_script import Script, status
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import Script, status
+from tests.support.scripted.fake_server import FakeServer
 
 
 def sync_call(method: str, *args: Any, **options: Any) -> Any:

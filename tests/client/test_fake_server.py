@@ -10,7 +10,7 @@ import pytest
 
 from masklet.v1 import tracking_pb2
 from masklet.v1.tracking_pb2_grpc import TrackingServiceStub
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_server import FakeServer
 
 
 @pytest.mark.timeout(60)

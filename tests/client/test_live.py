@@ -1,4 +1,4 @@
-"""`Live` and `AsyncLive` against a scripted server on real loopback gRPC; `tests/e2e/test_live.py` has a real one."""
+"""`Live` and `AsyncLive` against a scripted server on real loopback gRPC; `tests/e2e/live` has a real one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 import masklet
 from masklet.v1 import tracking_pb2
-from tests.support.fake_script import HEIGHT, WIDTH, Script
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script
+from tests.support.scripted.fake_server import FakeServer
 
 CLICK = masklet.Prompt(object_id=3, point_coords=[[20, 20]])
 LATER = masklet.Prompt(object_id=5, frame_index=6, point_coords=[[9, 9]])

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import masklet
-from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
+from tests.support.scripted.fake_server import FakeServer
 
 PICTURE = np.arange(HEIGHT * WIDTH * 3, dtype=np.uint32).astype(np.uint8).reshape(HEIGHT, WIDTH, 3)
 

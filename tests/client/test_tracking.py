@@ -20,8 +20,8 @@ from PIL import Image
 
 import masklet
 from masklet.v1 import common_pb2, tracking_pb2
-from tests.support.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
+from tests.support.scripted.fake_server import FakeServer
 
 CLICK = masklet.Prompt(object_id=3, point_coords=[[20, 20]])
 Frames = list[masklet.FrameResult]

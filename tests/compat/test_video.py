@@ -14,8 +14,8 @@ import torch
 import masklet
 from masklet.compat import InferenceState, SAM2VideoPredictor
 from masklet.compat._state import ObjectOutputs
-from tests.support.fake_script import HEIGHT, WIDTH, Script
-from tests.support.fake_server import FakeServer
+from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script
+from tests.support.scripted.fake_server import FakeServer
 
 FRAMES = 6
 POINT: dict[str, Any] = {"points": [[20, 20]], "labels": [1]}

@@ -8,7 +8,7 @@ import pytest
 
 import masklet
 from masklet import FrameResult
-from tests.e2e.test_live import follow, packets
+from tests.e2e.live.test_live import follow, packets
 from tests.support.e2e import frames, h264, prompt
 
 VIDEOS: dict[str, Callable[[masklet.Client], list[FrameResult]]] = {

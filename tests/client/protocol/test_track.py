@@ -10,7 +10,7 @@ import masklet
 from masklet._protocol.options import track_config
 from masklet._protocol.track import LOOKAHEAD_FRAMES, Step, TrackProtocol
 from masklet.v1 import common_pb2, tracking_pb2
-from tests.support.fake_script import square, wire_object
+from tests.support.scripted.fake_script import square, wire_object
 
 CLICK = masklet.Prompt(point_coords=[[1, 2]])
 

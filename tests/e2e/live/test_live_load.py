@@ -23,7 +23,7 @@ from masklet import AsyncClient, AsyncLive, Prompt, VideoPacket
 from masklet_server.assembly import running_server
 from masklet_server.embedded import EmbeddedServer
 from masklet_server.settings import checked
-from tests.e2e.test_live import access_units
+from tests.e2e.live.test_live import access_units
 from tests.support.e2e import frames, prompt
 from tests.support.processes import decoders
 

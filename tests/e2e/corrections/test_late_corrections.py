@@ -13,7 +13,7 @@ import pytest
 import masklet
 from masklet import Prompt
 from masklet_server.embedded import EmbeddedServer
-from tests.e2e.test_corrections import assert_same, click, final, reference
+from tests.e2e.corrections.test_corrections import assert_same, click, final, reference
 from tests.support import clips
 from tests.support.e2e import HEIGHT, WIDTH, Mask, center, frames, lossless, prompt
 from tests.support.processes import decoders, settle

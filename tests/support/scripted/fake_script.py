@@ -1,4 +1,4 @@
-"""The part that `tests.support.fake_server.FakeServer` plays, what it saw of each call, and the messages it sends."""
+"""The part that a `FakeServer` plays, what it saw of each call, and the messages it sends."""
 
 from __future__ import annotations
 

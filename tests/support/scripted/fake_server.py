@@ -19,7 +19,15 @@ from grpc_status import rpc_status
 
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2
 from masklet.v1.tracking_pb2_grpc import TrackingServiceServicer, add_TrackingServiceServicer_to_server
-from tests.support.fake_script import Script, Session, status, wire_logits, wire_mask, wire_object, wire_timings
+from tests.support.scripted.fake_script import (
+    Script,
+    Session,
+    status,
+    wire_logits,
+    wire_mask,
+    wire_object,
+    wire_timings,
+)
 
 
 class FakeServer(TrackingServiceServicer):
