@@ -1,14 +1,19 @@
-"""How good the masks are: J, F and J&F on DAVIS, through a real server over gRPC.
+"""How good the masks are: J, F and J&F on DAVIS, IoU on pictures, through a real server over gRPC.
 
-    python -m benchmarks.quality --davis DIR [--sequences a,b] [--prompt mask|point] [--model NAME] [--json FILE]
-        [--memory-policy sam2|distractor_aware|motion_aware]...
+    python -m benchmarks.quality --davis DIR[:a,b]... [--sequences a,b] [--prompt mask|point] [--model NAME]
+        [--memory-policy sam2|distractor_aware|motion_aware]... [--json FILE]
+    python -m benchmarks.quality --pictures DIR [--listed FILE] [--model NAME] [--json FILE]
 
-DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``. As in DAVIS's semi-supervised task the
-objects are those of the first frame, its annotation is the prompt, the first and the last frame do not count, where
-masks overlap the object of the lower number gets the pixel, a figure of an object is its mean over frames, one of a
-sequence the mean over its objects, and the mean at the end is over all objects of all sequences. Milliseconds a frame
-are those of the whole way, all objects together. Memory policies take turns sequence by sequence, so that a machine
-that gets busy or quiet does so for all of them.
+DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``, or ``SEQUENCE/frames/*.jpg`` and
+``SEQUENCE/masks/*.png``; it may be repeated, and after a colon come the sequences that are taken of it. As in DAVIS's
+semi-supervised task the objects are those of the first frame, its annotation is the prompt, the first and the last
+frame do not count, where masks overlap the object of the lower number gets the pixel, a figure of an object is its mean
+over frames, one of a sequence the mean over its objects, and the mean at the end is over all objects of all sequences.
+Milliseconds a frame are those of the whole way, all objects together. Memory policies take turns sequence by sequence,
+so that a machine that gets busy or quiet does so for all of them.
+
+Of pictures, DIR holds ``images/*.jpg`` and label maps ``masks/*.png``. Each object of at least three thousandths of its
+picture is segmented from one click at its most interior point and from its box; the mean is over objects.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -38,6 +44,7 @@ from benchmarks._davis import (
     load_sequences,
     read_labels,
 )
+from benchmarks._pictures import PictureScore, listed, load_pictures, score_picture
 from masklet_server.embedded import EmbeddedServer
 
 
@@ -170,6 +177,38 @@ def _means(objects: tuple[ObjectScore, ...]) -> dict[str, float]:
     }
 
 
+def picture_report(scores: list[PictureScore], *, model: str, device: str = "", dtype: str = "") -> dict[str, Any]:
+    """Everything that was measured on pictures, and how, ready for JSON."""
+    return {
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "pictures": len({score.name for score in scores}),
+        "objects": len(scores),
+        "mean": {key: float(np.mean([getattr(s, key) for s in scores])) for key in ("click", "best", "box")},
+    }
+
+
+def find_sequences(davis: list[str], names: list[str] | None) -> list[Sequence]:
+    """The sequences of several folders.
+
+    Args:
+        davis: ``DIR`` or ``DIR:a,b``.
+        names: Which ones of a folder that says nothing of it; all of them if None.
+
+    Raises:
+        DavisError: A folder is not laid out as it should be, or two sequences have the same name.
+    """
+    found: list[Sequence] = []
+    for entry in davis:
+        folder, _, chosen = entry.partition(":")
+        found += load_sequences(Path(folder), chosen.split(",") if chosen else names)
+    twice = [name for name, count in Counter(sequence.name for sequence in found).items() if count > 1]
+    if twice:
+        raise DavisError(f"two sequences are called {twice[0]}")
+    return found
+
+
 def _print(results: dict[str, Any]) -> None:
     table = Table(
         title=f"{results['model']} in {results['dtype']} on {results['device']}, first-frame {results['prompt']}, "
@@ -187,7 +226,15 @@ def _print(results: dict[str, Any]) -> None:
 
 
 def main(
-    davis: Annotated[Path, typer.Option(metavar="DIR", help="Folder with JPEGImages and Annotations.")],
+    davis: Annotated[
+        list[str] | None, typer.Option(metavar="DIR[:A,B,...]", help="Sequences with annotations; may be repeated.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with images and masks, instead of sequences.")
+    ] = None,
+    listed_in: Annotated[
+        Path | None, typer.Option("--listed", metavar="FILE", help="Only the pictures that this file names.")
+    ] = None,
     sequences: Annotated[str, typer.Option(metavar="A,B,...", help="Only these sequences.")] = "",
     prompt: Annotated[PromptKind, typer.Option(help="What is said of each object.")] = PromptKind.mask,
     model: Annotated[str, typer.Option(help="A name from `masklet models list`.")] = "nano",
@@ -201,29 +248,56 @@ def main(
         typer.Option("--json", metavar="FILE", help="Write the figures here; a list, if of several policies."),
     ] = None,
 ) -> None:
-    """Measure J, F and J&F on DAVIS through a real server."""
-    names = [name.strip() for name in sequences.split(",") if name.strip()] or None
-    policies = list(dict.fromkeys(memory_policy or [PolicyName.sam2]))
-    scores: dict[PolicyName, list[SequenceScore]] = {policy: [] for policy in policies}
+    """Measure J, F and J&F on DAVIS, or IoU on pictures, through a real server."""
+    if (davis is None) == (pictures is None):
+        raise typer.BadParameter("give either --davis or --pictures")
+    server = EmbeddedServer(model=model, device=device, dtype=dtype)
     try:
-        found = load_sequences(davis, names)
-        with EmbeddedServer(model=model, device=device, dtype=dtype) as address, masklet.Client(address) as client:
-            info = client.info()
-            for sequence in found:
-                for policy in policies:
-                    print(f"{sequence.name}, {policy.value} ...", file=sys.stderr)
-                    scores[policy].append(score_sequence(client, sequence, prompt, policy))
+        if pictures is not None:
+            results = [_measure_pictures(server, pictures, listed_in, model)]
+        else:
+            names = [name.strip() for name in sequences.split(",") if name.strip()] or None
+            policies = list(dict.fromkeys(memory_policy or [PolicyName.sam2]))
+            results = _measure_sequences(server, find_sequences(davis or [], names), prompt, policies, model)
     except (DavisError, masklet.MaskletError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+    if json_file is not None:
+        json_file.write_text(json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
+
+
+def _measure_sequences(
+    server: EmbeddedServer, found: list[Sequence], kind: PromptKind, policies: list[PolicyName], model: str
+) -> list[dict[str, Any]]:
+    scores: dict[PolicyName, list[SequenceScore]] = {policy: [] for policy in policies}
+    with server as address, masklet.Client(address) as client:
+        info = client.info()
+        for sequence in found:
+            for policy in policies:
+                print(f"{sequence.name}, {policy.value} ...", file=sys.stderr)
+                scores[policy].append(score_sequence(client, sequence, kind, policy))
     results = [
-        report(scores[policy], model=model, kind=prompt, policy=policy, device=info.device, dtype=info.models[0].dtype)
+        report(scores[policy], model=model, kind=kind, policy=policy, device=info.device, dtype=info.models[0].dtype)
         for policy in policies
     ]
     for one in results:
         _print(one)
-    if json_file is not None:
-        json_file.write_text(json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
+    return results
+
+
+def _measure_pictures(server: EmbeddedServer, root: Path, listed_in: Path | None, model: str) -> dict[str, Any]:
+    chosen = load_pictures(root, None if listed_in is None else listed(listed_in, root))
+    with server as address, masklet.Client(address) as client:
+        info = client.info()
+        scores = [score for picture in chosen for score in score_picture(client, picture)]
+    if not scores:
+        raise DavisError(f"no picture of {root} has an object that is large enough")
+    results = picture_report(scores, model=model, device=info.device, dtype=info.models[0].dtype)
+    print(
+        f"{model} in {results['dtype']} on {results['device']}: {results['objects']} objects of {results['pictures']} "
+        "pictures, IoU " + ", ".join(f"{key} {value:.3f}" for key, value in results["mean"].items())
+    )
+    return results
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_no_cache_and_an_old_one(tmp_path: Path) -> None:
     write_index(tmp_path, [])
     index = json.loads((tmp_path / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(json.dumps({**index, "version": 0}))
-    with pytest.raises(TrainingError, match="of version 0, not 1"):
+    with pytest.raises(TrainingError, match="of version 0, not 2"):
         Cache.open(tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_a_server_tracks_with_it(run: TrainConfig, exported: Exported, tmp_path:
 
 
 def test_evaluation(run: TrainConfig, exported: Exported, tmp_path: Path) -> None:
-    figures = evaluate(davis(tmp_path, run.cache), exported.checkpoint, str(exported.config), device="cpu")
+    figures = evaluate([str(davis(tmp_path, run.cache))], exported.checkpoint, str(exported.config), device="cpu")
     assert figures.keys() == {"mask", "point"}
     for report in figures.values():
         assert report["model"].startswith("trained=")

@@ -59,6 +59,7 @@ class Stage(_Part):
         pace: Of motion; see `ClipRecipe`.
         mix: Of scenes.
         objects: Of a clip that are followed, each by itself, from the same features.
+        least_area: Of an object in the first frame, as a part of the frame.
         absence: Part of the clips whose object is away for some frames; see `ClipRecipe`. Only with one object.
         prompts: Of prompts.
         losses: How masks are judged.
@@ -76,6 +77,7 @@ class Stage(_Part):
     pace: float = Field(default=1.0, ge=0)
     mix: dict[SceneKind, float] = Field(default_factory=lambda: dict(DEFAULT_MIX))
     objects: int = Field(default=1, ge=1)
+    least_area: float = Field(default=0.003, gt=0, lt=1)
     absence: float = Field(default=0.0, ge=0, le=1)
     prompts: PromptMix = PromptMix()
     losses: Losses = Losses()

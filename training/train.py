@@ -34,6 +34,7 @@ from training.losses import judge
 from training.model import WeightMean, halved, new_model, parameter_groups, start_weights
 from training.prompts import draw_prompt
 from training.samples.dataset import Batch, ClipDataset, ClipRecipe, batches
+from training.team import Team
 
 _LEAST_RATE = 0.02  # of the peak, at a stage's end
 _BETAS = (0.9, 0.98)
@@ -70,10 +71,13 @@ class Trainer:
             the weights to start from cannot be used.
     """
 
-    def __init__(self, config: TrainConfig, *, device: torch.device, workers: int, resume: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, *, device: torch.device, workers: int, resume: bool, team: Team | None = None
+    ) -> None:
         self._config, self._device, self._workers = config, device, workers
+        self._team = team or Team()
         config.out.mkdir(parents=True, exist_ok=True)
-        self._log = RunLog(config.out)
+        self._log = RunLog(config.out, silent=not self._team.leads)
         self._cache = Cache.open(config.cache)
         self._place = Place()
         saved = self._saved(resume)
@@ -137,7 +141,13 @@ class Trainer:
     def _run_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> bool:
         """Train from the current step of a stage on; False if stopped before its end."""
         recipe = ClipRecipe(
-            stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence, objects=stage.objects
+            stage.size,
+            stage.frames,
+            stage.mix,
+            stage.pace,
+            least_area=stage.least_area,
+            absence=stage.absence,
+            objects=stage.objects,
         )
         seed = (self._config.seed, self._place.stage)
         dataset = ClipDataset(self._cache, recipe, seed, stage.steps * stage.batch)
@@ -145,6 +155,7 @@ class Trainer:
             dataset,
             stage.batch,
             start=self._place.step,
+            part=(self._team.rank, self._team.share(stage.batch)),
             workers=self._workers,
             pin_memory=self._device.type == "cuda",
         )
@@ -165,14 +176,15 @@ class Trainer:
                 window = Window()
             if self._place.step % self._config.save_every == 0:
                 self._save()
-            if should_stop() and self._place.step < stage.steps:
+            if self._team.agree(should_stop()) and self._place.step < stage.steps:
                 return False
             waiting = time.perf_counter()
         return True
 
     def _step(self, stage: Stage, batch: Batch, window: Window) -> None:
         frames, truth = batch[0], batch[1].flatten(0, 1)
-        rng = np.random.default_rng((self._config.seed, self._place.stage, self._place.step, 1))
+        seeds = (self._config.seed, self._place.stage, self._place.step, 1)
+        rng = np.random.default_rng(seeds if self._team.leads else (*seeds, self._team.rank))
         prompt = draw_prompt(rng, truth[:, 0].numpy(), self._usable(stage))
         plan = ClipPlan.draw(rng, stage.frames, prompt.kind, correct=stage.correct, memory_dropout=stage.memory_dropout)
         frames = frames.to(self._device, non_blocking=True)
@@ -209,6 +221,7 @@ class Trainer:
             group["lr"] = rate * group["rate"]
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._team.average_gradients(self._model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_gradient).item()
         if not math.isfinite(norm):
             raise TrainingError(
@@ -223,7 +236,8 @@ class Trainer:
         """Keep the stage's weights, and go on to the next size."""
         ended = self._config.stages[self._place.stage]
         weights = {**self._model.state_dict(), **self._mean.values}
-        save_file(halved(weights), self._config.out / f"stage-{ended.name}.safetensors")
+        if self._team.leads:
+            save_file(halved(weights), self._config.out / f"stage-{ended.name}.safetensors")
         self._place = Place(self._place.stage + 1, 0, self._place.total)
         if self._place.stage < len(self._config.stages):
             state = self._model.state_dict()
@@ -234,6 +248,8 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
+        if not self._team.leads:
+            return
         stages = self._config.stages
         place = self._place
         checkpoint.save(
@@ -274,8 +290,9 @@ def main(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     processes = min(16, max(1, (os.cpu_count() or 2) // 2)) if workers is None else workers
-    trainer = Trainer(read_config(config), device=torch.device(device), workers=processes, resume=resume)
-    trainer.run(stopper(minutes))
+    recipe, place, team = read_config(config), torch.device(device), Team.join()
+    Trainer(recipe, device=place, workers=processes, resume=resume, team=team).run(stopper(minutes))
+    team.leave()
 
 
 if __name__ == "__main__":
