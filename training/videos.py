@@ -32,8 +32,8 @@ class VideoFiles:
     masks: tuple[Path, ...]
 
 
-def find_videos(root: Path, held_out: frozenset[str] = frozenset()) -> list[VideoFiles]:
-    """All videos under a folder but those held out (``NAME_OF_THE_FOLDER/SEQUENCE``).
+def find_videos(root: Path, held_out: frozenset[str] = frozenset(), *, only: bool = False) -> list[VideoFiles]:
+    """All videos under a folder but those held out (``NAME_OF_THE_FOLDER/SEQUENCE``), or `only` those.
 
     Raises:
         TrainingError: There are none, or frames and masks do not agree.
@@ -47,7 +47,7 @@ def find_videos(root: Path, held_out: frozenset[str] = frozenset()) -> list[Vide
         masks = tuple(sorted((folder / "masks").glob("*.png")))
         if not frames or [path.stem for path in frames] != [path.stem for path in masks]:
             raise TrainingError(f"{folder}/masks must hold one .png for each .jpg in {folder}/frames, of the same name")
-        if f"{root.name}/{folder.name}" not in held_out:
+        if (f"{root.name}/{folder.name}" in held_out) == only:
             found.append(VideoFiles(folder.name, frames, masks))
     return found
 
