@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.training_support import small_cache, write_sets
-from training.cache import Cache, Pack, Pixels, start, write_index, write_pack
+from training.data.cache import Cache, Pack, Pixels, start, write_index, write_pack
+from training.data.instances import WHOLE, cut_out, read_sets
 from training.errors import TrainingError
-from training.instances import WHOLE, cut_out, read_sets
 from training.prepare import build_cache
 
 

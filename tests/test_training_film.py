@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.training_support import small_cache, write_videos
-from training.cache import Cache, Video
+from training.data.cache import Cache, Video
+from training.data.videos import find_videos
 from training.errors import TrainingError
 from training.prepare import HELD_OUT, build_cache, read_held_out
 from training.samples.dataset import ClipDataset, ClipRecipe
 from training.samples.film import Film, choose, crop, stretched
 from training.samples.scenes import SceneKind, SceneMaker
-from training.videos import find_videos
 
 
 @pytest.fixture(scope="module")

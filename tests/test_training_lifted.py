@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training_support import small_cache
-from training.cache import Cache
+from training.data.cache import Cache
 from training.samples.lifted import filled
 from training.samples.scenes import SPRITE_NUMBER, SceneKind, SceneMaker
 

@@ -11,11 +11,11 @@ from torch import nn
 
 import training
 from masklet_server.models.trunk import MobileNetV2Trunk
-from training import checkpoint
-from training.checkpoint import RunState
 from training.config import Stage, TrainConfig, read_config
 from training.errors import TrainingError
-from training.model import WeightMean, new_model, parameter_groups, start_weights
+from training.learning import checkpoint
+from training.learning.checkpoint import RunState
+from training.learning.model import WeightMean, new_model, parameter_groups, start_weights
 from training.train import rate_at
 
 STAGE = Stage(name="a", size=64, frames=1, batch=1, steps=100, learning_rate=1.0, warmup=10)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training_support import small_cache
 from training.errors import TrainingError
-from training.model import new_model
+from training.learning.model import new_model
 from training.presence import Presence, measure
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training_support import small_cache
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.__main__ import measure, sheet
 from training.samples.dataset import ClipDataset, ClipRecipe, batches

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from training.errors import TrainingError
-from training.team import Team
+from training.learning.team import Team
 
 ROOT = Path(__file__).parent.parent
 _MEMBER = """
 import sys, torch
 from torch import nn
-from training.team import Team
+from training.learning.team import Team
 team = Team.join()
 layer, unused = nn.Linear(2, 1), nn.Parameter(torch.zeros(1))
 with torch.no_grad():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.prepare import build_cache
 
 

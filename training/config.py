@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class PromptMix(_Part):
-    """How often each kind of prompt comes on the first frame; see `training.prompts.PromptKind`."""
+    """How often each kind of prompt comes on the first frame; see `training.learning.prompts.PromptKind`."""
 
     point: float = Field(default=0.4, ge=0)
     points: float = Field(default=0.2, ge=0)

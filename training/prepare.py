@@ -19,13 +19,13 @@ import numpy as np
 import typer
 from safetensors.torch import save_file
 
-from training.cache import TRUNK_FILE, Cache, Labelled, Pixels, Video, start, write_index, write_pack
 from training.cli import run
+from training.data.cache import TRUNK_FILE, Cache, Labelled, Pixels, Video, start, write_index, write_pack
+from training.data.instances import WHOLE, Instances, cut_out, objects_of, read_sets
+from training.data.trunk_weights import PACKAGE, trunk_weights
+from training.data.videos import VideoFiles, find_videos, read_frames, read_masks
 from training.errors import TrainingError
-from training.instances import WHOLE, Instances, cut_out, objects_of, read_sets
 from training.samples.procedural import shape, texture
-from training.trunk_weights import PACKAGE, trunk_weights
-from training.videos import VideoFiles, find_videos, read_frames, read_masks
 
 HELD_OUT = Path(__file__).with_name("held-out.txt")
 

@@ -18,13 +18,13 @@ import torch
 import typer
 from safetensors.torch import load_file
 
-from training.cache import Cache
 from training.cli import run
 from training.config import PromptMix
+from training.data.cache import Cache
 from training.errors import TrainingError
-from training.forward import ClipForward, ClipPlan
-from training.model import new_model
-from training.prompts import draw_prompt
+from training.learning.forward import ClipForward, ClipPlan
+from training.learning.model import new_model
+from training.learning.prompts import draw_prompt
 from training.samples.dataset import ClipDataset, ClipRecipe, batches
 from training.samples.scenes import SceneKind
 

@@ -22,19 +22,19 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-from training import checkpoint
-from training.cache import Cache
-from training.checkpoint import RunState
 from training.cli import run
 from training.config import PromptMix, Stage, TrainConfig, read_config
+from training.data.cache import Cache
 from training.errors import TrainingError
-from training.forward import ClipForward, ClipPlan
-from training.log import RunLog, Window
-from training.losses import judge
-from training.model import WeightMean, halved, new_model, parameter_groups, start_weights
-from training.prompts import draw_prompt
+from training.learning import checkpoint
+from training.learning.checkpoint import RunState
+from training.learning.forward import ClipForward, ClipPlan
+from training.learning.log import RunLog, Window
+from training.learning.losses import judge
+from training.learning.model import WeightMean, halved, new_model, parameter_groups, start_weights
+from training.learning.prompts import draw_prompt
+from training.learning.team import Team
 from training.samples.dataset import Batch, ClipDataset, ClipRecipe, batches
-from training.team import Team
 
 _LEAST_RATE = 0.02  # of the peak, at a stage's end
 _BETAS = (0.9, 0.98)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.effects import Effects
 from training.samples.procedural import Generator

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from typing_extensions import Self
 
-from training.cache import Pack, Pixels, Video
+from training.data.cache import Pack, Pixels, Video
 from training.samples.lifted import filled
 from training.samples.motion import Matrix, affine
 from training.samples.procedural import Generator

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from typing_extensions import Self
 
-from training.cache import Cache, Labelled, Pack, Pixels
-from training.instances import cut_out
+from training.data.cache import Cache, Labelled, Pack, Pixels
+from training.data.instances import cut_out
 from training.samples.film import Film, choose, crop, stretched
 from training.samples.lifted import filled
 from training.samples.motion import Limbs, Matrix, Path, Warp, affine

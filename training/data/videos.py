@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.errors import TrainingError
 
 

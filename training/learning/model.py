@@ -15,7 +15,7 @@ from masklet_server.models.config import adapted, read_model_config
 from masklet_server.models.weights import State
 from training.config import TrainConfig
 from training.errors import TrainingError
-from training.folding import fold_norms
+from training.learning.folding import fold_norms
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

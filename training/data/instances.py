@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.errors import TrainingError
 
 WHOLE = 255  # the label of what all labels of a picture make up together
