@@ -65,6 +65,15 @@ def test_first_blocks_of_the_trunk_can_be_left_alone() -> None:
     assert len(trunk.blocks) > 12  # block 1 is not taken for blocks 10 and up
 
 
+def test_a_stage_may_have_a_trunk_rate_of_its_own() -> None:
+    model = new_model("masklet-nano.yaml", 64, 0)
+    still = Stage.model_validate({**STAGE.model_dump(), "trunk_rate": 0})
+    assert parameter_groups(model, config(trunk_rate=0.5), still)[2]["rate"] == 0
+    assert not any(p.requires_grad for p in model.image_encoder.trunk.parameters())
+    assert parameter_groups(model, config(trunk_rate=0.5), STAGE)[2]["rate"] == 0.5
+    assert all(p.requires_grad for p in model.parameters())
+
+
 def test_only_one_object_may_be_away() -> None:
     assert Stage.model_validate({**STAGE.model_dump(), "objects": 3}).objects == 3
     with pytest.raises(ValidationError, match="objects must be 1"):
@@ -141,7 +150,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-RECIPES = sorted(Path(training.__file__).parent.glob("*.yaml"))
+RECIPES = sorted(Path(training.__file__).parent.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])

@@ -65,6 +65,7 @@ class Stage(_Part):
         losses: How masks are judged.
         correct: Part of the steps with a click where the prediction is wrong, on the first frame or a later one.
         memory_dropout: Part of the memories of unprompted frames that are lost.
+        trunk_rate: As the run's, for this stage alone; the run's if not given.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -83,6 +84,7 @@ class Stage(_Part):
     losses: Losses = Losses()
     correct: float = Field(default=0.3, ge=0, le=1)
     memory_dropout: float = Field(default=0.0, ge=0, lt=1)
+    trunk_rate: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _one_object_may_be_away(self) -> Stage:

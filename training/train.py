@@ -135,7 +135,9 @@ class Trainer:
         self._optimiser = self._new_optimiser()
 
     def _new_optimiser(self) -> torch.optim.AdamW:
-        groups = parameter_groups(self._model, self._config)
+        stages = self._config.stages
+        stage = stages[self._place.stage] if self._place.stage < len(stages) else None
+        groups = parameter_groups(self._model, self._config, stage)
         return torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=self._device.type == "cuda")
 
     def _run_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> bool:
