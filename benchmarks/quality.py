@@ -1,16 +1,16 @@
 """How good the masks are: J, F and J&F on DAVIS, IoU on pictures, through a real server over gRPC.
 
-    python -m benchmarks.quality --davis DIR[:a,b]... [--sequences a,b] [--prompt mask|point] [--model NAME]
+    python -m benchmarks.quality --davis DIR[:a,b]... [--sequences a,b] [--prompt mask|point] [--model NAME]...
         [--memory-policy sam2|distractor_aware|motion_aware]... [--json FILE]
-    python -m benchmarks.quality --pictures DIR [--listed FILE] [--model NAME] [--json FILE]
+    python -m benchmarks.quality --pictures DIR [--listed FILE] [--model NAME]... [--json FILE]
 
 DIR holds ``JPEGImages/SEQUENCE/*.jpg`` and ``Annotations/SEQUENCE/*.png``, or ``SEQUENCE/frames/*.jpg`` and
 ``SEQUENCE/masks/*.png``; it may be repeated, and after a colon come the sequences that are taken of it. As in DAVIS's
 semi-supervised task the objects are those of the first frame, its annotation is the prompt, the first and the last
 frame do not count, where masks overlap the object of the lower number gets the pixel, a figure of an object is its mean
 over frames, one of a sequence the mean over its objects, and the mean at the end is over all objects of all sequences.
-Milliseconds a frame are those of the whole way, all objects together. Memory policies take turns sequence by sequence,
-so that a machine that gets busy or quiet does so for all of them.
+Milliseconds a frame are those of the whole way, all objects together. Models and memory policies take turns sequence by
+sequence, so that a machine that gets busy or quiet does so for all of them.
 
 Of pictures, DIR holds ``images/*.jpg`` and label maps ``masks/*.png``. Each object of at least three thousandths of its
 picture is segmented from one click at its most interior point and from its box; the mean is over objects.
@@ -21,7 +21,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -237,7 +239,12 @@ def main(
     ] = None,
     sequences: Annotated[str, typer.Option(metavar="A,B,...", help="Only these sequences.")] = "",
     prompt: Annotated[PromptKind, typer.Option(help="What is said of each object.")] = PromptKind.mask,
-    model: Annotated[str, typer.Option(help="A name from `masklet models list`.")] = "nano",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name from `masklet models list`, or NAME=CHECKPOINT:CONFIG; may be repeated. By default nano."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 for equal figures each time, bfloat16 or auto.")] = "float32",
     memory_policy: Annotated[
@@ -245,20 +252,23 @@ def main(
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the figures here; a list, if of several policies."),
+        typer.Option(
+            "--json", metavar="FILE", help="Write the figures here; a list, if of several models or policies."
+        ),
     ] = None,
 ) -> None:
     """Measure J, F and J&F on DAVIS, or IoU on pictures, through a real server."""
     if (davis is None) == (pictures is None):
         raise typer.BadParameter("give either --davis or --pictures")
-    server = EmbeddedServer(model=model, device=device, dtype=dtype)
+    models = list(dict.fromkeys(model or ["nano"]))
     try:
-        if pictures is not None:
-            results = [_measure_pictures(server, pictures, listed_in, model)]
-        else:
-            names = [name.strip() for name in sequences.split(",") if name.strip()] or None
-            policies = list(dict.fromkeys(memory_policy or [PolicyName.sam2]))
-            results = _measure_sequences(server, find_sequences(davis or [], names), prompt, policies, model)
+        with _serving(models, device, dtype) as served:
+            if pictures is not None:
+                results = _measure_pictures(served, pictures, listed_in)
+            else:
+                names = [name.strip() for name in sequences.split(",") if name.strip()] or None
+                policies = list(dict.fromkeys(memory_policy or [PolicyName.sam2]))
+                results = _measure_sequences(served, find_sequences(davis or [], names), prompt, policies)
     except (DavisError, masklet.MaskletError) as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
@@ -266,37 +276,49 @@ def main(
         json_file.write_text(json.dumps(results if len(results) > 1 else results[0], indent=2) + "\n")
 
 
+@contextmanager
+def _serving(models: list[str], device: str, dtype: str) -> Iterator[dict[str, masklet.Client]]:
+    """A server for each model, and its client."""
+    with ExitStack() as stack:
+        clients = {}
+        for model in models:
+            address = stack.enter_context(EmbeddedServer(model=model, device=device, dtype=dtype))
+            clients[model] = stack.enter_context(masklet.Client(address))
+        yield clients
+
+
 def _measure_sequences(
-    server: EmbeddedServer, found: list[Sequence], kind: PromptKind, policies: list[PolicyName], model: str
+    served: dict[str, masklet.Client], found: list[Sequence], kind: PromptKind, policies: list[PolicyName]
 ) -> list[dict[str, Any]]:
-    scores: dict[PolicyName, list[SequenceScore]] = {policy: [] for policy in policies}
-    with server as address, masklet.Client(address) as client:
-        info = client.info()
-        for sequence in found:
+    scores: dict[tuple[str, PolicyName], list[SequenceScore]] = defaultdict(list)
+    for sequence in found:
+        for model, client in served.items():
             for policy in policies:
-                print(f"{sequence.name}, {policy.value} ...", file=sys.stderr)
-                scores[policy].append(score_sequence(client, sequence, kind, policy))
-    results = [
-        report(scores[policy], model=model, kind=kind, policy=policy, device=info.device, dtype=info.models[0].dtype)
-        for policy in policies
-    ]
-    for one in results:
-        _print(one)
+                print(f"{sequence.name}, {model}, {policy.value} ...", file=sys.stderr)
+                scores[model, policy].append(score_sequence(client, sequence, kind, policy))
+    results = []
+    for (model, policy), of_sequences in scores.items():
+        info = served[model].info()
+        how = {"device": info.device, "dtype": info.models[0].dtype}
+        results.append(report(of_sequences, model=model, kind=kind, policy=policy, **how))
+        _print(results[-1])
     return results
 
 
-def _measure_pictures(server: EmbeddedServer, root: Path, listed_in: Path | None, model: str) -> dict[str, Any]:
+def _measure_pictures(served: dict[str, masklet.Client], root: Path, listed_in: Path | None) -> list[dict[str, Any]]:
     chosen = load_pictures(root, None if listed_in is None else listed(listed_in, root))
-    with server as address, masklet.Client(address) as client:
+    results = []
+    for model, client in served.items():
         info = client.info()
         scores = [score for picture in chosen for score in score_picture(client, picture)]
-    if not scores:
-        raise DavisError(f"no picture of {root} has an object that is large enough")
-    results = picture_report(scores, model=model, device=info.device, dtype=info.models[0].dtype)
-    print(
-        f"{model} in {results['dtype']} on {results['device']}: {results['objects']} objects of {results['pictures']} "
-        "pictures, IoU " + ", ".join(f"{key} {value:.3f}" for key, value in results["mean"].items())
-    )
+        if not scores:
+            raise DavisError(f"no picture of {root} has an object that is large enough")
+        one = picture_report(scores, model=model, device=info.device, dtype=info.models[0].dtype)
+        print(
+            f"{model} in {one['dtype']} on {one['device']}: {one['objects']} objects of {one['pictures']} pictures, "
+            "IoU " + ", ".join(f"{key} {value:.3f}" for key, value in one["mean"].items())
+        )
+        results.append(one)
     return results
 
 

@@ -32,6 +32,7 @@ from benchmarks.quality import (
     prompt_for,
     report,
 )
+from masklet_server.models import paths
 
 SHAPE = (300, 400)  # a diagonal of 500 pixels: the tolerance of 0.008 is 4 pixels
 
@@ -260,6 +261,18 @@ def test_memory_policies_are_measured_side_by_side(tmp_path: Path) -> None:
         assert one["milliseconds_per_frame"] == pytest.approx(1e3 * row["seconds"] / row["frames"], rel=0.01)
         assert 0.5 < one["mean"]["J"] <= 1
     assert "motion_aware" in output
+
+
+def test_models_are_measured_side_by_side(tmp_path: Path) -> None:
+    write_drifting_disk(tmp_path, frame_count=3)
+    file = tmp_path / "quality.json"
+    same = f"same={paths.checkpoints_folder() / 'masklet-nano.safetensors'}:masklet-nano.yaml"
+    options = ("--davis", str(tmp_path), "--device", "cpu", "--json", str(file))
+    code, output = run(*options, "--model", "nano", "--model", same)
+    assert code == 0, output
+    one, two = json.loads(file.read_text())
+    assert (one["model"], two["model"]) == ("nano", same)
+    assert one["mean"] == pytest.approx(two["mean"], abs=1e-3)  # the same weights by another name
 
 
 def test_a_folder_that_is_not_davis_ends_with_1_and_a_reason(tmp_path: Path) -> None:

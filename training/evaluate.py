@@ -41,7 +41,7 @@ def evaluate(
                 davis=davis,
                 sequences=sequences,
                 prompt=kind,
-                model=f"{NAME}={checkpoint.absolute()}:{config}",
+                model=[f"{NAME}={checkpoint.absolute()}:{config}"],
                 device=device,
                 dtype=dtype,
                 json_file=report,
