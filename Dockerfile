@@ -1,12 +1,12 @@
-# The masklet server for NVIDIA GPUs (and, slowly, for CPUs).
+# The masklet server for NVIDIA GPUs. It runs on CPUs, too, but slowly. docs/guides/deploy-with-docker.md explains it.
 #
 #   docker build -t masklet .
 #   docker run --gpus all -p 50051:50051 -v /etc/masklet:/etc/masklet:ro \
 #       -e MASKLET_TLS_CERTIFICATE=/etc/masklet/server.pem -e MASKLET_TLS_KEY=/etc/masklet/server.key \
 #       -e MASKLET_TOKEN_FILE=/etc/masklet/tokens masklet
 #
-# The server listens on all of the container's addresses and therefore wants TLS and a token, as above; on a network that
-# is trusted, `docker run ... masklet --insecure` does without. Other models are downloaded into the volume:
+# The server listens on all addresses of the container, so it wants TLS and a token, as above. On a network that you trust,
+# `docker run ... masklet --insecure` does without. Other models are downloaded into the volume:
 #
 #   docker run --rm -v masklet-models:/var/cache/masklet --entrypoint masklet masklet models download sam2.1-tiny
 #   docker run --gpus all -v masklet-models:/var/cache/masklet ... masklet --model sam2.1-tiny
@@ -19,15 +19,16 @@ WORKDIR /src
 RUN python -m venv /opt/masklet
 ENV PATH=/opt/masklet/bin:$PATH
 COPY constraints.txt ./
-# torch first, in a layer of its own: PyPI's wheel for Linux brings CUDA with it, and sam2 is built against it. sam2
-# declares torchvision, which masklet never imports: hence --no-deps; what it needs is in masklet's own list.
+# torch first, in a layer of its own: PyPI's wheel for Linux brings CUDA with it, and the build of sam2 imports it. sam2
+# declares torchvision, which masklet never imports: so --no-deps. What else sam2 needs is in masklet's extra "runtime".
 RUN pip install pip setuptools wheel && pip install torch
 RUN SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2
 COPY pyproject.toml README.md LICENSE ./
 COPY checkpoints checkpoints
 COPY client client
 COPY server server
-RUN pip install '.[runtime]'
+# pip would report torchvision as a conflict here.
+RUN pip install --no-warn-conflicts '.[runtime]'
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent masklet \
@@ -46,7 +47,7 @@ USER 10001:10001
 WORKDIR /tmp
 VOLUME /var/cache/masklet
 EXPOSE 50051 9090
-# Over an address of its own, which needs neither certificate nor token. Loading large models takes a while.
+# At the health address, which needs neither certificate nor token. Loading large models takes a while.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=3 \
     CMD ["python", "-m", "masklet_server.healthcheck"]
 ENTRYPOINT ["masklet", "serve"]

@@ -139,11 +139,11 @@ def _sequence(name: str, pictures: Path, annotations: Path) -> Sequence:
 
 
 def _dilated(boundary: BoolArray, radius: int) -> BoolArray:
-    return cv2.dilate(boundary.astype(np.uint8), _disk(radius)).astype(np.bool_)
+    return cv2.dilate(boundary.astype(np.uint8), disk(radius)).astype(np.bool_)
 
 
 @lru_cache(maxsize=8)
-def _disk(radius: int) -> LabelArray:
+def disk(radius: int) -> LabelArray:
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disk: LabelArray = (x * x + y * y <= radius * radius).astype(np.uint8)
     return disk

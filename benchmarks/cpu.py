@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks import growth, serving, speed
 from benchmarks.sides import EXAMPLE
-from masklet_server.engine.device import device_name
+from masklet_server.engine.network.device import device_name
 
 TINY = "sam2.1-tiny"
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.sides import EXAMPLE
 from benchmarks.speed import Setting, measure
-from masklet_server.engine.device import pick_device
+from masklet_server.engine.network.device import pick_device
 
 SIZES = ("sam2.1-tiny", "sam2.1-small", "sam2.1-base-plus", "sam2.1-large")
 

@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from masklet_server.engine.attention import Kernel, blocked, fused, takes_keys_in_columns, unshifted
-from masklet_server.engine.device import DTYPES, device_name, pick_device
+from masklet_server.engine.network.attention import Kernel, blocked, fused, takes_keys_in_columns, unshifted
+from masklet_server.engine.network.device import DTYPES, device_name, pick_device
 
 # Heads, queries, keys, width of queries and keys, width of values.
 SHAPES = {

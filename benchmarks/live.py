@@ -35,10 +35,10 @@ from rich.table import Table
 import masklet
 from benchmarks.serving import Side
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK
-from masklet._live_protocol import Delivery
-from masklet._overlay_video import shown_frames
+from masklet import Delivery
+from masklet._media.frames import shown_frames
 from masklet_server.embedded import EmbeddedServer
-from masklet_server.engine.device import device_name, pick_device
+from masklet_server.engine.network.device import device_name, pick_device
 
 DELIVERIES: tuple[Delivery, ...] = ("latest", "lossless")
 _FRAMES = 24

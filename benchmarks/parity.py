@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, Ours, Reference, normalized, read_frames
 from masklet.prompts import Prompt
-from masklet_server.engine.device import device_name
-from masklet_server.engine.network import Network
+from masklet_server.engine.network.device import device_name
+from masklet_server.engine.network.network import Network
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import Registry
 

@@ -41,31 +41,33 @@ from rich.table import Table
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, read_frames
 from masklet import Client, Prompt
 from masklet_server.embedded import EmbeddedServer
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.device import device_name, make_network, pick_device
-from masklet_server.engine.execute import run_frames
-from masklet_server.engine.history import History
-from masklet_server.engine.jobs import (
-    FrameJob,
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.jobs import (
+    FrameInput,
     FrameOutput,
-    LoadedModel,
     ObjectOutput,
     ObjectTask,
-    PictureJob,
-    PictureOutput,
-    RecentFeatures,
+    StreamContext,
+    Track,
+    TrackingJob,
 )
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.shelf import Shelf
+from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
+from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
-from masklet_server.rpc.pictures import PictureEngine
+from masklet_server.rpc.segment_image import SegmentingEngine
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
-from masklet_server.video import forkserver
+from masklet_server.video.sandbox import fork_server
 
 FULL_HD = (1920, 1080)
 
@@ -125,12 +127,13 @@ class InstantEngine:
         """A memory that was dumped."""
         return MemoryBank.load(data, model=model)
 
-    def new_history(self, model: str, shelf: Shelf) -> History:
+    def new_history(self, model: str, file: TensorFile) -> History:
         """Likewise."""
-        return History(model, shelf)
+        return History(model, file)
 
-    async def track(self, job: FrameJob) -> FrameOutput:
+    async def run(self, job: TrackingJob) -> FrameOutput:
         """The mask for every object and prompt."""
+        assert isinstance(job, Track)
         return FrameOutput([self._look() for _ in job.tasks], [[self._look() for _ in t.prompts] for t in job.tasks])
 
     def _look(self) -> ObjectOutput:
@@ -155,13 +158,14 @@ def engine_side(connection: Connection, setting: Setting) -> None:
     connection.send("ready")
     while (word := connection.recv()) is not None:
         start = time.perf_counter()
-        bank, recent = MemoryBank(), RecentFeatures(network.encode_ahead)
+        bank = MemoryBank()
+        stream = StreamContext("s", "m", recent=RecentFeatures(network.encode_ahead))
         for index, pixels in enumerate(frames):
             task = ObjectTask(bank, [setting.prompt] if index == 0 else [])
             following = network.encode_ahead if word == "ahead" else 1
             upcoming = list(frames[index + 1 : index + following])
-            job = FrameJob("m", "s", index, pixels, height, width, [task], recent=recent, upcoming=upcoming)
-            run_frames(network, [job])
+            job = Track(stream, FrameInput(index, pixels, height, width), [task], upcoming)
+            run_jobs(network, [job])
         connection.send(time.perf_counter() - start)
 
 
@@ -177,7 +181,7 @@ def instant_side(connection: Connection, height: int, width: int) -> None:
     asyncio.run(serve(connection, InstantEngine(384, height, width), _processor_seconds))
 
 
-async def serve(connection: Connection, engine: PictureEngine, measure: Callable[[], Any]) -> None:
+async def serve(connection: Connection, engine: SegmentingEngine, measure: Callable[[], Any]) -> None:
     """A server with the engine: tells its address, then answers every word with the measure, until None comes."""
     settings = checked({"address": "127.0.0.1:0"})
     metrics = Metrics()
@@ -195,7 +199,7 @@ async def serve(connection: Connection, engine: PictureEngine, measure: Callable
 def _processor_seconds() -> tuple[float, float]:
     """Of this process, and of the decoders that have ended, with the process that forks them."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime, forkserver.processor_seconds()
+    return usage.ru_utime + usage.ru_stime, fork_server.processor_seconds()
 
 
 def client_side(connection: Connection, address: str, video: Path, frames: int) -> None:

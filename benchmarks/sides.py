@@ -15,14 +15,14 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from torch import Tensor
 
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.history import History
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD, Network
-from masklet_server.engine.shelf import Shelf
-from masklet_server.engine.step import Work, apply_prompt, settle_prompts, track
-from masklet_server.engine.tensors import Features
-from masklet_server.session.passes import frame_range
-from masklet_server.video._pixels import FrameResizer
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
+from masklet_server.session.on_request.frame_range import frame_range
+from masklet_server.video.worker.pixels import FrameResizer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "bunny.mp4"
 EXAMPLE_CLICK = (360.0, 480.0)
@@ -112,7 +112,7 @@ class Reference:
         return logits
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         self.predictor.remove_object(self.state, object_id, strict=True)
 
     def reset(self) -> None:
@@ -121,7 +121,7 @@ class Reference:
 
 
 class Ours:
-    """The engine's step, one object at a time, with the features of every frame kept so that frames can be corrected.
+    """The engine's step, one object at a time, and the features of every frame, so that frames can be corrected.
 
     Args:
         network: The model.
@@ -145,27 +145,27 @@ class Ours:
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
         self.banks.setdefault(prompt.object_id, MemoryBank(correction_window=self.correction_window))
-        work = self._work(prompt.object_id, prompt.frame_index)
-        return self._shown(apply_prompt(self.network, work, prompt, height=self.height, width=self.width).logits)
+        step = self._step(prompt.object_id, prompt.frame_index)
+        return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 
     def propagate(self, start: int, stop: int) -> Masks:
-        """Logits of every object on frames start to stop - 1; frames tracked before are tracked anew."""
+        """Logits of every object on frames start to stop - 1; frames that were tracked before are tracked again."""
         found: Masks = {}
         for bank in self.banks.values():
             if bank.was_tracked(start):
                 bank.rewind(start - 1)
         for frame_index in range(start, stop):
             for object_id in self.banks:
-                (memory,) = track(self.network, [self._work(object_id, frame_index)])
+                (memory,) = track(self.network, [self._step(object_id, frame_index)])
                 found[frame_index, object_id] = self._shown(memory.logits)
         return found
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         del self.banks[object_id]
 
-    def _work(self, object_id: int, frame_index: int) -> Work:
-        return Work(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
+    def _step(self, object_id: int, frame_index: int) -> Step:
+        return Step(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
 
     def _shown(self, logits: Tensor | None) -> Tensor:
         assert logits is not None
@@ -187,28 +187,28 @@ class OursOnRequest:
         self.features = features
         self.height, self.width = height, width
         self.clip_length = len(features) if len(features) < 16 else None
-        self.shelf = Shelf(max_bytes=8 * 1024**3)
+        self.tensor_file = TensorFile(max_bytes=8 * 1024**3)
         self.histories: dict[int, History] = {}
 
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
-        history = self.histories.setdefault(prompt.object_id, History("", self.shelf))
-        work = self._work(history, prompt.frame_index)
-        return self._shown(apply_prompt(self.network, work, prompt, height=self.height, width=self.width).logits)
+        history = self.histories.setdefault(prompt.object_id, History("", self.tensor_file))
+        step = self._step(history, prompt.frame_index)
+        return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 
     def propagate_on_request(self, start: int | None, max_frames: int | None, *, reverse: bool) -> Masks:
         """Logits of every object on the frames of `propagate_in_video`, in their order."""
         for history in self.histories.values():
-            settle_prompts(self.network, history)
+            consolidate_prompts(self.network, history)
         if start is None:
             start = min(i for history in self.histories.values() for i in history.conditioning_frames)
         found: Masks = {}
         for frame_index in frame_range(start, max_frames, reverse=reverse):
             if frame_index >= len(self.features):
                 break
-            works = [self._work(history, frame_index, reverse=reverse) for history in self.histories.values()]
-            for object_id, work in zip(self.histories, works, strict=True):
-                (memory,) = track(self.network, [work])  # alone, as upstream
+            steps = [self._step(history, frame_index, reverse=reverse) for history in self.histories.values()]
+            for object_id, step in zip(self.histories, steps, strict=True):
+                (memory,) = track(self.network, [step])  # alone, as upstream
                 found[frame_index, object_id] = self._shown(memory.logits)
         return found
 
@@ -216,19 +216,19 @@ class OursOnRequest:
         """Logits ``float32[H, W]`` of what is left of the object on the frame once its prompts there are cleared."""
         history = self.histories[object_id]
         history.clear_prompts(frame_index)
-        left = history.found(frame_index)
+        left = history.outcome(frame_index)
         return torch.full((self.height, self.width), NO_OBJ_SCORE) if left is None else self._shown(left.logits)
 
     def remove(self, object_id: int) -> None:
-        """Follow the object no longer."""
+        """Stop tracking the object."""
         del self.histories[object_id]
 
     def reset(self) -> None:
         """Forget all objects."""
         self.histories.clear()
 
-    def _work(self, history: History, frame_index: int, *, reverse: bool = False) -> Work:
-        return Work(history, self.features[frame_index], frame_index, self.clip_length, reverse)
+    def _step(self, history: History, frame_index: int, *, reverse: bool = False) -> Step:
+        return Step(history, self.features[frame_index], frame_index, self.clip_length, reverse)
 
     def _shown(self, logits: Tensor | None) -> Tensor:
         assert logits is not None

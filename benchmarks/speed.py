@@ -35,11 +35,11 @@ from rich.table import Table
 
 from benchmarks.sides import EXAMPLE, EXAMPLE_CLICK, Reference, normalized, read_frames
 from masklet.prompts import Prompt
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.device import device_name, make_network, pick_device
-from masklet_server.engine.execute import run_frames
-from masklet_server.engine.jobs import FrameJob, ObjectTask
-from masklet_server.engine.network import Network
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, StreamContext, Track
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import ModelSpec, Registry
 
@@ -146,15 +146,15 @@ def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[flo
     banks = [[MemoryBank() for _ in range(setting.objects)] for _ in range(setting.streams)]
     prompts, position = setting.prompts(), iter(range(setting.num_frames))
 
-    def job(stream: int, index: int) -> FrameJob:
+    def job(stream: int, index: int) -> Track:
         given = zip(banks[stream], prompts, strict=True)
         tasks = [ObjectTask(bank, [prompt] if index == 0 else []) for bank, prompt in given]
-        return FrameJob("m", str(stream), index, frames[index], height, width, tasks)
+        return Track(StreamContext(str(stream), "m"), FrameInput(index, frames[index], height, width), tasks)
 
     def run(count: int) -> None:
         for _ in range(count):
             index = next(position)
-            run_frames(network, [job(stream, index) for stream in range(setting.streams)])
+            run_jobs(network, [job(stream, index) for stream in range(setting.streams)])
         stages["bank_bytes"] = [float(bank.nbytes) for stream in banks for bank in stream]
 
     def fill() -> None:

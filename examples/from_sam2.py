@@ -1,4 +1,4 @@
-"""The video example of sam2's README with its import changed: the masks come from a masklet server.
+"""The video example of sam2's README with another import: the masks come from a masklet server.
 
 Start one first (`masklet serve`), then: python examples/from_sam2.py [VIDEO X,Y [ADDRESS]]. Needs torch.
 """
@@ -16,7 +16,7 @@ CLIP = str(Path(__file__).parent / "bunny.mp4")
 
 
 def main(video: str = CLIP, click: str = "360,480", address: str = "127.0.0.1:50051") -> None:
-    """Prompt, look, propagate: print a line a frame."""
+    """Prompt, look, propagate, and print a line for each frame."""
     predictor = SAM2VideoPredictor(address)  # SAM2VideoPredictor.from_pretrained("facebook/sam2-hiera-large")
 
     with torch.inference_mode():

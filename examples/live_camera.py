@@ -1,4 +1,4 @@
-"""Follow what is in the middle of a camera's picture, and say how old each result is when it is here.
+"""Track what is in the middle of a camera's picture, and print how old each result is when it arrives.
 
 Start a server first (`masklet serve`), then: python examples/live_camera.py [/dev/video0 | rtsp://... | a video file]
 """
@@ -15,7 +15,7 @@ import masklet
 
 
 def film(live: masklet.Live, source: str) -> None:
-    """Send the source's frames at the pace at which they come, files at their own."""
+    """Send the frames of the source as they come; the frames of a file at the file's own frame rate."""
     begun = time.monotonic()
     try:
         with av.open(source, "r", format="v4l2" if source.startswith("/dev/") else None) as container:
@@ -29,7 +29,7 @@ def film(live: masklet.Live, source: str) -> None:
 
 
 def main() -> None:
-    """Print a line a result."""
+    """Print a line for each result."""
     source = sys.argv[1] if len(sys.argv) > 1 else "examples/bunny.mp4"
     with av.open(source, "r", format="v4l2" if source.startswith("/dev/") else None) as container:
         width, height = container.streams.video[0].width, container.streams.video[0].height

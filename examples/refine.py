@@ -1,7 +1,7 @@
-"""Look at a result, click once more, and see the frames change: python examples/refine.py [ADDRESS [FRAMES]].
+"""Correct a frame after it was tracked, and see the frames change: python examples/refine.py [ADDRESS [FRAMES]].
 
-Start a server first (`masklet serve`). When the loop has seen the last frame it corrects an earlier one, and gets the
-frames from there on once more, with a higher `revision`.
+Start a server first (`masklet serve`). When the loop has seen the last frame, it corrects an earlier one. The frames
+from there on come once more, with a higher `revision`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def main(address: str = "127.0.0.1:50051", frames: str = "24") -> None:
     """Print the rabbit's area on each frame, before and after the correction."""
     count = int(frames)
     corrected = max(count - 4, 1)
-    # Not the whole clip, so that this is quick: its first frames as pictures.
+    # Only the first frames of the clip, as pictures, so that this is quick.
     with av.open(str(CLIP)) as container:
         decoded = itertools.islice(container.decode(video=0), count)
         pictures = [picture.to_ndarray(format="rgb24").astype(np.uint8) for picture in decoded]
     before: dict[int, int] = {}
     after: dict[int, int] = {}
-    # Naming a correction window makes the server wait for this loop, at the end of the clip too.
+    # With a correction window the server waits for this loop, also at the end of the clip.
     with masklet.Client(address) as client, client.track(pictures, RABBIT, correction_window=64) as tracking:
         for frame in tracking:
             areas = after if frame.revision else before
             areas[frame.frame_index] = frame.objects[1].area
             if frame.frame_index == count - 1 and not frame.revision:
-                # Grass and cave beside the rabbit are none of it.
+                # The grass and the cave beside the rabbit do not belong to it.
                 clicks = [[360, 480], [640, 420], [480, 350]]
-                tracking.add_prompt(masklet.Prompt(1, corrected, point_coords=clicks, point_labels=[1, 0, 0]))
+                tracking.prompt(masklet.Prompt(1, corrected, point_coords=clicks, point_labels=[1, 0, 0]))
     for index, area in before.items():
         print(f"frame {index}: {area} pixels" + (f", then {after[index]}" if index in after else ""))
 

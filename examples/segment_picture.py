@@ -13,11 +13,11 @@ import masklet
 
 
 def main(picture: str, x: str, y: str, out: str) -> None:
-    """One click, three candidates, the best of which is kept."""
+    """Give one click, get three candidates, and refine the best one."""
     with masklet.Client("127.0.0.1:50051") as client:
         found = client.segment(picture, point_coords=[[float(x), float(y)]], point_labels=[1])
         print("scores of the candidates:", [round(float(score), 3) for score in found.scores])
-        # The picture's encoding is still on the server: going on from the best candidate costs next to nothing.
+        # The server still holds the encoded picture, so that refining the best candidate is quick.
         assert found.logits is not None
         better = client.segment(
             found, point_coords=[[float(x), float(y)]], mask_input=found.logits[:1], multimask_output=False

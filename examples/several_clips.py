@@ -1,6 +1,6 @@
-"""Follow one object through several clips at once: python examples/several_clips.py CLIP X,Y [CLIP X,Y ...].
+"""Track one object in each of several clips at once: python examples/several_clips.py CLIP X,Y [CLIP X,Y ...].
 
-The server runs the streams' steps in common batches. Start one first (`masklet serve`).
+Start a server first (`masklet serve`). It tracks the streams in common batches.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import masklet
 
 
-async def follow(client: masklet.AsyncClient, clip: str, click: tuple[float, float]) -> None:
-    """One clip; prints how much of it the object was seen in."""
+async def track(client: masklet.AsyncClient, clip: str, click: tuple[float, float]) -> None:
+    """Track an object in one clip, and print on how many frames it is visible."""
     seen = total = 0
     async for frame in client.track(clip, masklet.Prompt(point_coords=[click])):
         total += 1
@@ -21,11 +21,11 @@ async def follow(client: masklet.AsyncClient, clip: str, click: tuple[float, flo
 
 
 async def main(arguments: list[str]) -> None:
-    """All clips of the command line."""
+    """Track in all clips of the command line."""
     clicks = [tuple(float(part) for part in click.split(",")) for click in arguments[1::2]]
     async with masklet.AsyncClient("127.0.0.1:50051") as client:
         await asyncio.gather(
-            *(follow(client, clip, (x, y)) for clip, (x, y) in zip(arguments[::2], clicks, strict=True))
+            *(track(client, clip, (x, y)) for clip, (x, y) in zip(arguments[::2], clicks, strict=True))
         )
 
 

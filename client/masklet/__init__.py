@@ -1,4 +1,4 @@
-"""masklet: follow objects through video with SAM 2, over gRPC.
+"""masklet: track objects through video with SAM 2, over gRPC.
 
     import masklet
 
@@ -7,8 +7,9 @@
         for frame in client.track("clip.mp4", prompt):
             print(frame.frame_index, frame.objects[1].mask.shape, frame.objects[1].predicted_iou)
 
-`Client` and `AsyncClient` track objects through videos and segment pictures; `Prompt` says what to follow. Everything
-that can go wrong is an exception under `MaskletError`.
+`Client` and `AsyncClient` track objects through videos and segment pictures; a `Prompt` says what to track. Everything
+that can go wrong is an exception under `MaskletError`. `masklet.drawing` draws masks, `masklet.rle` encodes them as
+run-lengths, and `masklet.compat` has sam2's own predictors with a server behind them.
 """
 
 from __future__ import annotations
@@ -34,92 +35,165 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
-    from masklet._aio import AsyncClient
-    from masklet._aio_annotation import AsyncAnnotation
-    from masklet._aio_live import AsyncLive
-    from masklet._aio_tracking import AsyncTracking
-    from masklet._annotation import Annotation
-    from masklet._client import Client
-    from masklet._drawing import cutout, overlay, save_indexed_masks, save_mask
-    from masklet._live import Live
-    from masklet._live_protocol import VideoPacket
-    from masklet._overlay_video import write_overlay_video
-    from masklet._results import FrameResult, ObjectResult, PromptResult, Timings, VideoInfo
-    from masklet._rle import Rle, decode_rle, encode_rle
-    from masklet._segmentation import ImageId, Segmentation
-    from masklet._server_info import Limits, ModelInfo, ServerInfo
-    from masklet._tracking import Tracking
-    from masklet._video import SourceUrl
+    from masklet import drawing, rle
+    from masklet._aio.annotation import AsyncAnnotation
+    from masklet._aio.client import AsyncClient
+    from masklet._aio.live import AsyncLive
+    from masklet._aio.tracking import AsyncTracking
+    from masklet._media.pictures import PictureLike
+    from masklet._media.uploads import SourceUrl, VideoSource
+    from masklet._protocol.annotation import Direction
+    from masklet._protocol.live import VideoPacket
+    from masklet._protocol.options import (
+        AnnotateOptions,
+        Delivery,
+        Edges,
+        LiveOptions,
+        MemoryPolicy,
+        OnError,
+        OnPrompt,
+        SegmentOptions,
+        SessionOptions,
+        TrackOptions,
+    )
+    from masklet._protocol.pictures import Layout
+    from masklet._protocol.results import (
+        Box,
+        FrameResult,
+        ObjectEvent,
+        ObjectResult,
+        PromptResult,
+        Timings,
+        VideoInfo,
+    )
+    from masklet._protocol.segmentation import ImageId, Segmentation
+    from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
+    from masklet._sync.annotation import Annotation
+    from masklet._sync.client import Client
+    from masklet._sync.live import Live
+    from masklet._sync.tracking import Tracking
+    from masklet._transport.endpoint import Pem
+    from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
+    from masklet.rle import Rle
+    from masklet.rle import decode as decode_rle
+    from masklet.rle import encode as encode_rle
 
     __version__: str
 
 __all__ = [
+    "AnnotateOptions",
     "Annotation",
     "AsyncAnnotation",
     "AsyncClient",
     "AsyncLive",
     "AsyncTracking",
+    "Box",
     "Cancelled",
     "Client",
     "DataLoss",
     "DeadlineExceeded",
+    "Delivery",
+    "Direction",
+    "Edges",
     "FailedPrecondition",
     "FieldViolation",
     "FrameResult",
     "ImageId",
     "Internal",
     "InvalidArgument",
+    "Layout",
     "Limits",
     "Live",
+    "LiveOptions",
+    "Mask",
     "MaskletError",
+    "MemoryPolicy",
     "ModelInfo",
     "NotFound",
+    "ObjectEvent",
     "ObjectResult",
+    "OnError",
+    "OnPrompt",
+    "Pem",
+    "PictureLike",
     "Prompt",
     "PromptResult",
     "ResourceExhausted",
     "Rle",
+    "SegmentOptions",
     "Segmentation",
     "ServerInfo",
+    "SessionOptions",
     "SourceUrl",
     "Timings",
+    "TrackOptions",
     "Tracking",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "VideoInfo",
     "VideoPacket",
+    "VideoSource",
     "__version__",
     "cutout",
     "decode_rle",
+    "drawing",
     "encode_rle",
     "overlay",
+    "rle",
     "save_indexed_masks",
     "save_mask",
     "write_overlay_video",
 ]
 
-# Imported on first use: the server's sandboxed decoder, which must stay small, needs the errors and prompts alone, and
-# `masklet --help` none of these.
-_HOMES = {
-    "_aio": ("AsyncClient",),
-    "_aio_annotation": ("AsyncAnnotation",),
-    "_aio_live": ("AsyncLive",),
-    "_aio_tracking": ("AsyncTracking",),
-    "_annotation": ("Annotation",),
-    "_client": ("Client",),
-    "_drawing": ("cutout", "overlay", "save_indexed_masks", "save_mask"),
-    "_live": ("Live",),
-    "_live_protocol": ("VideoPacket",),
-    "_overlay_video": ("write_overlay_video",),
-    "_results": ("FrameResult", "ObjectResult", "PromptResult", "Timings", "VideoInfo"),
-    "_rle": ("Rle", "decode_rle", "encode_rle"),
-    "_segmentation": ("ImageId", "Segmentation"),
-    "_server_info": ("Limits", "ModelInfo", "ServerInfo"),
-    "_tracking": ("Tracking",),
-    "_video": ("SourceUrl",),
+# Imported on first use: the server's sandboxed decoder, which must stay small, needs only errors and prompts, and
+# `masklet --help` needs none of these.
+_MODULES = ("drawing", "rle")
+_NAMES_BY_MODULE = {
+    "_aio.annotation": ("AsyncAnnotation",),
+    "_aio.client": ("AsyncClient",),
+    "_aio.live": ("AsyncLive",),
+    "_aio.tracking": ("AsyncTracking",),
+    "_media.pictures": ("PictureLike",),
+    "_media.uploads": ("SourceUrl", "VideoSource"),
+    "_protocol.annotation": ("Direction",),
+    "_protocol.live": ("VideoPacket",),
+    "_protocol.options": (
+        "AnnotateOptions",
+        "Delivery",
+        "Edges",
+        "LiveOptions",
+        "MemoryPolicy",
+        "OnError",
+        "OnPrompt",
+        "SegmentOptions",
+        "SessionOptions",
+        "TrackOptions",
+    ),
+    "_protocol.pictures": ("Layout",),
+    "_protocol.results": (
+        "Box",
+        "FrameResult",
+        "ObjectEvent",
+        "ObjectResult",
+        "PromptResult",
+        "Timings",
+        "VideoInfo",
+    ),
+    "_protocol.segmentation": ("ImageId", "Segmentation"),
+    "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
+    "_sync.annotation": ("Annotation",),
+    "_sync.client": ("Client",),
+    "_sync.live": ("Live",),
+    "_sync.tracking": ("Tracking",),
+    "_transport.endpoint": ("Pem",),
+    "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
+    "rle": ("Rle",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_PLACES = {name: (module, name) for module, names in _NAMES_BY_MODULE.items() for name in names} | {
+    "decode_rle": ("rle", "decode"),
+    "encode_rle": ("rle", "encode"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -127,8 +201,11 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("masklet")
-    elif name in _HOME_OF:
-        value = getattr(import_module(f"masklet.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"masklet.{name}")
+    elif name in _PLACES:
+        module, attribute = _PLACES[name]
+        value = getattr(import_module(f"masklet.{module}"), attribute)
     else:
         raise AttributeError(f"module 'masklet' has no attribute {name!r}")
     globals()[name] = value

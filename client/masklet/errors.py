@@ -1,17 +1,17 @@
 """The exceptions of client and server: one tree, each class with its gRPC status code.
 
 MaskletError
-├── InvalidArgument      a field is wrong; `violations` says which and how to mend it
-├── NotFound             an unknown model or picture
-├── FailedPrecondition   a message out of order, or a prompt for a frame already tracked
-├── ResourceExhausted    a limit; `retry_after_seconds` where waiting helps
+├── InvalidArgument      a field is wrong; `violations` says which one, and how to fix it
+├── NotFound             there is no such model, object or picture
+├── FailedPrecondition   the request is not possible now, such as a message out of order
+├── ResourceExhausted    a limit is reached; `retry_after_seconds` is set where waiting helps
 ├── Unauthenticated      no bearer token, or a wrong one
 ├── DataLoss             the video cannot be decoded
-├── DeadlineExceeded     no progress for too long
-├── Cancelled            the other side went away or asked to stop
-├── Unavailable          the server is draining, unreachable or gone
+├── DeadlineExceeded     a time limit is reached, or there was no progress for too long
+├── Cancelled            the call was cancelled, or the other side went away
+├── Unavailable          the server is shutting down, unreachable or gone
 ├── Unimplemented        the server does not know this request
-└── Internal             a bug; the message carries an id to search the server's log for
+└── Internal             a bug in the server; the message has an id to search its log for
 
 The server raises them, an interceptor turns them into a google.rpc.Status, and the client raises them again.
 """
@@ -41,10 +41,10 @@ class MaskletError(Exception):
     """Base of everything that masklet raises on purpose.
 
     Attributes:
-        code: The gRPC status code's number.
+        code: The number of the gRPC status code.
         message: One sentence that names the cause and, where there is one, the fix.
-        violations: The fields at fault, for errors that have them.
-        retry_after_seconds: When a repeat may succeed; None where waiting does not help.
+        violations: The fields that are wrong; empty where the error is not about fields.
+        retry_after_seconds: After how many seconds a retry may succeed; None where waiting does not help.
     """
 
     code: ClassVar[int] = 2  # UNKNOWN
@@ -72,36 +72,41 @@ class InvalidArgument(MaskletError):
 
     @classmethod
     def of(cls, field: str, description: str) -> InvalidArgument:
-        """The error of a single field, whose message is made of both arguments."""
+        """The error of a single field.
+
+        Args:
+            field: Path in the request message, such as ``prompt.points[0].x``.
+            description: What is wrong, and what would be right.
+        """
         return cls(f"{field}: {description}", violations=(FieldViolation(field, description),))
 
     def within(self, parent: str) -> InvalidArgument:
-        """The same error seen from the message that holds this one under the field `parent`."""
+        """The same error, as the message reports it that has this one in its field `parent`."""
         violations = tuple(FieldViolation(f"{parent}.{v.field}", v.description) for v in self.violations)
         message = "; ".join(f"{v.field}: {v.description}" for v in violations) or self.message
         return InvalidArgument(message, violations=violations)
 
 
 class NotFound(MaskletError):
-    """No such model, or a picture that the server no longer holds."""
+    """There is no such model or object, or the server does not hold the picture any more."""
 
     code = 5
 
 
 class FailedPrecondition(MaskletError):
-    """The request is right in itself but not now."""
+    """The request is valid, but not possible now."""
 
     code = 9
 
 
 class ResourceExhausted(MaskletError):
-    """A limit of the server, or its memory."""
+    """A limit of the server is reached, or its memory or disk is full."""
 
     code = 8
 
 
 class Unauthenticated(MaskletError):
-    """No bearer token, or a wrong one."""
+    """The request has no bearer token, or a wrong one."""
 
     code = 16
 
@@ -113,19 +118,19 @@ class DataLoss(MaskletError):
 
 
 class DeadlineExceeded(MaskletError):
-    """Nothing moved for too long."""
+    """A time limit is reached, or there was no progress for too long."""
 
     code = 4
 
 
 class Cancelled(MaskletError):
-    """Stopped on request."""
+    """The call was cancelled, or the other side went away."""
 
     code = 1
 
 
 class Unavailable(MaskletError):
-    """The server is draining, unreachable or gone."""
+    """The server is shutting down, unreachable or gone."""
 
     code = 14
 
@@ -137,7 +142,7 @@ class Unimplemented(MaskletError):
 
 
 class Internal(MaskletError):
-    """A bug in the server."""
+    """There is a bug in the server; its log says more."""
 
     code = 13
 

@@ -1,4 +1,4 @@
-"""What a person says of an object: clicks, a box, a mask. Used on both sides of the wire; each checks itself."""
+"""Prompts: clicks, a box or a mask that show an object. Used on both sides of the wire; each prompt checks itself."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ BACKGROUND = 0
 class Prompt:
     """Points, a box, points with a box, or a mask, for one object on one frame.
 
-    Coordinates are pixels of the video as shown, x to the right and y down. Arguments may be anything that NumPy makes
-    an array of; the attributes are arrays of the shapes below.
+    Coordinates are pixels of the video as shown (rotation applied), x to the right and y down. Arguments may be
+    anything from which NumPy can make an array; the attributes are arrays of the shapes below.
 
     Attributes:
-        object_id: Above 0, the same for one object on all frames.
-        frame_index: 0-based.
+        object_id: A number above 0 that the caller chooses, the same for one object on all frames.
+        frame_index: The number of the frame, counted from 0.
         point_coords: ``float32[N, 2]``, x and y of each click, or None.
-        point_labels: ``int32[N]``, 1 foreground and 0 background, or None; all foreground if only coordinates are
-            given.
+        point_labels: ``int32[N]``, 1 for foreground and 0 for background, or None. If only coordinates are given, all
+            are foreground.
         box: ``float32[4]``, x0, y0, x1, y1, or None.
-        mask: ``bool[H, W]`` at the video's size, or None; excludes points and box.
-        keep_old_points: Add the points to those given before for this object on this frame (SAM 2's
+        mask: ``bool[H, W]`` at the video's size, or None. Excludes points and box.
+        keep_old_points: True: add the points to those given before for this object on this frame (SAM 2's
             ``clear_old_points=False``).
-        pts_seconds: In place of `frame_index`: a time, for the frame nearest to it, the earlier of two equally near; or
-            None.
+        pts_seconds: A time in seconds, in place of `frame_index`: the prompt is for the frame nearest to it, the
+            earlier one of two that are equally near. None: `frame_index` counts.
 
     Raises:
         InvalidArgument: A value is out of range or of the wrong shape; `violations` names the field.
@@ -78,16 +78,23 @@ class Prompt:
 
     def _check_parts(self) -> None:
         if self.mask is not None and (self.point_coords is not None or self.box is not None):
-            raise InvalidArgument.of("mask", "excludes points and box; send them as a prompt of their own")
+            raise InvalidArgument.of("mask", "excludes points and box; send those in another prompt")
         if self.mask is None and self.point_coords is None and self.box is None:
             raise InvalidArgument.of("points", "the prompt is empty; give at least one point, a box or a mask")
         if self.pts_seconds is not None and self.frame_index:
-            raise InvalidArgument.of("pts_seconds", "excludes frame_index; a prompt is for a frame or for a time")
+            raise InvalidArgument.of("pts_seconds", "excludes frame_index; give one of the two")
         if self.keep_old_points and (self.box is not None or self.mask is not None):
-            raise InvalidArgument.of("keep_old_points", "is for points alone; a box or a mask starts the prompt anew")
+            raise InvalidArgument.of(
+                "keep_old_points",
+                "goes with points alone; leave it out for a box or a mask, which replaces earlier points",
+            )
 
     def check_size(self, height: int, width: int) -> None:
-        """Hold the prompt against the video's size as shown.
+        """Check the prompt against the size of the video.
+
+        Args:
+            height: Rows of the video as shown.
+            width: Columns of the video as shown.
 
         Raises:
             InvalidArgument: A point or the box lies outside, or the mask has another size.
@@ -126,25 +133,34 @@ def _check_time(value: Any) -> float | None:
 def check_points(
     coords: npt.ArrayLike | None, labels: npt.ArrayLike | None
 ) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int32] | None]:
-    """Clicks as ``float32[N, 2]`` and ``int32[N]``, or two Nones where there are none.
+    """Check clicks, and make arrays of them.
+
+    Args:
+        coords: ``[N, 2]``, x and y of each click, or None.
+        labels: ``[N]``, 1 for foreground and 0 for background; None: all are foreground.
+
+    Returns:
+        ``float32[N, 2]`` and ``int32[N]``; None for both where there are no clicks.
 
     Raises:
-        InvalidArgument: A shape, a coordinate that is not finite, or a label other than 0 and 1.
+        InvalidArgument: A shape is wrong, a coordinate is not finite, or a label is neither 0 nor 1.
     """
     if coords is None:
         if labels is not None:
-            raise InvalidArgument.of("points", "labels without coordinates")
+            raise InvalidArgument.of("points", "labels are given without coordinates; give both")
         return None, None
     points = _floats("points", coords)
     if points.ndim != 2 or points.shape[1] != 2:
         raise InvalidArgument.of("points", f"coordinates must have the shape [N, 2], not {list(points.shape)}")
     marks = np.ones(len(points), np.int32) if labels is None else np.asarray(labels)
     if marks.shape != (len(points),):
-        raise InvalidArgument.of("points", f"{len(points)} coordinates but labels of shape {list(marks.shape)}")
+        raise InvalidArgument.of(
+            "points", f"{len(points)} coordinates, but labels of shape {list(marks.shape)}; give one label for each"
+        )
     if len(points) == 0:
         return None, None
     if len(points) > MAX_POINTS:
-        raise InvalidArgument.of("points", f"{len(points)} points, at most {MAX_POINTS} are allowed")
+        raise InvalidArgument.of("points", f"{len(points)} points are too many; at most {MAX_POINTS} are allowed")
     for i, (xy, label) in enumerate(zip(points, marks, strict=True)):
         if not np.isfinite(xy).all():
             raise InvalidArgument.of(f"points[{i}]", f"coordinates must be finite, not ({xy[0]}, {xy[1]})")
@@ -154,10 +170,16 @@ def check_points(
 
 
 def check_box(box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
-    """The box as ``float32[4]``.
+    """Check a box, and make an array of it.
+
+    Args:
+        box: ``[4]``, x0, y0, x1, y1, or None.
+
+    Returns:
+        ``float32[4]``; None where there is no box.
 
     Raises:
-        InvalidArgument: Not four finite numbers, or not x0 < x1 and y0 < y1.
+        InvalidArgument: It is not four finite numbers with x0 < x1 and y0 < y1.
     """
     if box is None:
         return None
@@ -177,10 +199,16 @@ def check_box(box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
 
 
 def check_mask(mask: npt.ArrayLike | None) -> npt.NDArray[np.bool_] | None:
-    """The mask as ``bool[H, W]``; any value other than zero is foreground.
+    """Check a mask, and make an array of it.
+
+    Args:
+        mask: ``[H, W]``; any value other than 0 is foreground. Or None.
+
+    Returns:
+        ``bool[H, W]``; None where there is no mask.
 
     Raises:
-        InvalidArgument: Not two-dimensional, or no foreground at all.
+        InvalidArgument: It is not two-dimensional, or has no foreground at all.
     """
     if mask is None:
         return None
@@ -201,7 +229,14 @@ def check_within(
     box: npt.NDArray[np.float32] | None,
     mask: npt.NDArray[np.bool_] | None,
 ) -> None:
-    """Hold checked prompts against the size of the picture.
+    """Check prompts against the size of the picture.
+
+    Args:
+        height: Rows of the picture.
+        width: Columns of the picture.
+        point_coords: As `check_points` returns them.
+        box: As `check_box` returns it.
+        mask: As `check_mask` returns it.
 
     Raises:
         InvalidArgument: A point or the box lies outside, or the mask has another size.

@@ -1,1 +1,1 @@
-"""The masklet server."""
+"""The server: gRPC, sessions, video and SAM 2."""

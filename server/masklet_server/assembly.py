@@ -1,4 +1,4 @@
-"""Puts a whole server together from its settings, and takes it apart again in order."""
+"""Builds a whole server from its settings, and stops its parts in the right order."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from masklet_server.engine.jobs import LoadedModel
-from masklet_server.engine.scheduler import Engine
+from masklet_server.engine.serving.engine import Engine, EngineOptions
+from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc.listening import check_free
@@ -19,11 +19,11 @@ from masklet_server.settings import Settings
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers.
+    """A server that answers requests.
 
     Attributes:
         server: The gRPC server.
-        models: What its engine holds, the default model first.
+        models: The loaded models by name, the default model first.
     """
 
     server: Server
@@ -31,22 +31,28 @@ class RunningServer:
 
     @property
     def address(self) -> str:
-        """Where to reach it."""
+        """The address at which clients reach the server."""
         return self.server.address
 
 
 @contextlib.asynccontextmanager
 async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
-    """Load models and serve while the block runs; leaving it stops gracefully and frees everything.
+    """Load the models and serve while the block runs. At its end the server stops gracefully and frees everything.
 
-    Loading blocks the event loop, on which nothing else runs yet.
+    Loading blocks the event loop; nothing else runs on it yet.
+
+    Args:
+        settings: The server's settings.
+
+    Yields:
+        The running server.
 
     Raises:
-        Unavailable: An address can't be had.
+        Unavailable: The server cannot listen on an address.
         NotFound: There is no such model.
         FailedPrecondition: A checkpoint or the device is missing.
         DataLoss: A checkpoint is corrupt.
-        InvalidArgument: A key, certificate or token file can't be used.
+        InvalidArgument: A key, certificate or token file cannot be used.
         ResourceExhausted: The models do not fit into the device's memory.
     """
     check_free(settings.address)
@@ -58,10 +64,13 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             stack.callback(metrics.serve(settings.metrics_address).close)
         engine = Engine.load(
             specs,
-            device=settings.device,
-            dtype=settings.dtype,
-            cuda_graphs=settings.cuda_graphs,
-            picture_cache_bytes=settings.picture_cache_bytes,
+            EngineOptions(
+                device=settings.device,
+                dtype=settings.dtype,
+                runtime=settings.runtime,
+                cuda_graphs=settings.cuda_graphs,
+                picture_cache_bytes=settings.picture_cache_bytes,
+            ),
             observer=metrics,
         )
         stack.push_async_callback(engine.close)
@@ -78,6 +87,6 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 
 async def _watch(engine: Engine, server: Server) -> None:
-    """Let the health say so if the engine breaks down, for whoever starts servers anew."""
+    """Report in the health service when the engine breaks down, so that the server can be restarted."""
     await asyncio.wrap_future(engine.broken)
     await server.not_serving()

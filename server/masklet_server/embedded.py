@@ -1,4 +1,4 @@
-"""A whole server inside the caller's process, for programs that want masklet without running one."""
+"""A whole server inside the caller's process, for programs that do not want to run one of their own."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from masklet_server.settings import checked
 
 
 class EmbeddedServer:
-    """Serves on a free port of this machine while the ``with`` block runs, on a thread with its own event loop.
+    """A server on a free port of this machine. It runs while the ``with`` block does, on a thread with an event loop.
 
     >>> with EmbeddedServer("nano") as address:
     ...     ...  # masklet.Client(address)
 
     Args:
-        model: Name of the model; None: the bundled one.
+        model: Name of the model to load; None: nano, which ships with masklet.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32" or "bfloat16".
-        overrides: Further settings by name. Neither the environment nor a configuration file is read.
+        overrides: Other settings by name, as in `Settings`. The environment and configuration files are not read.
 
     Raises:
         InvalidArgument: A setting is wrong or unknown.
@@ -37,20 +37,23 @@ class EmbeddedServer:
         self._leaving = False
 
     def __enter__(self) -> str:
-        """Start; returns the address once the server answers.
+        """Start the server.
+
+        Returns:
+            The address, once the server answers.
 
         Raises:
-            MaskletError: Whatever keeps the server from starting, such as NotFound for an unknown model.
+            MaskletError: The server cannot start; NotFound, for instance, for an unknown model.
         """
         if self._thread is not None:
-            raise RuntimeError("this server has been started already")
+            raise RuntimeError("this server was started already; make another EmbeddedServer")
         started: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="masklet-embedded-server", daemon=True)
         self._thread.start()
         try:
             return started.result()
         except BaseException:
-            self._shut_down()  # an interrupt in the midst of starting, too
+            self._shut_down()  # also after an interrupt while it starts
             raise
 
     def __exit__(self, *exc_info: object) -> None:
@@ -69,7 +72,7 @@ class EmbeddedServer:
 
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        if self._leaving:  # interrupted before there was a loop to tell
+        if self._leaving:  # interrupted before the loop existed
             return
         async with running_server(self._settings) as running:
             started.set_result(running.address)

@@ -1,7 +1,7 @@
-"""``python -m masklet_server.healthcheck [ADDRESS]``: exit 0 if grpc.health.v1 says SERVING, 1 if not.
+"""``python -m masklet_server.healthcheck [ADDRESS]``: exits with 0 if grpc.health.v1 says SERVING, and with 1 if not.
 
-Without ADDRESS: MASKLET_HEALTH_ADDRESS or MASKLET_ADDRESS. It speaks plain text: a server with TLS needs a
-`health_address`, which serves nothing but its health.
+Without ADDRESS it asks at MASKLET_HEALTH_ADDRESS, or else MASKLET_ADDRESS, or else 127.0.0.1:50051. It does not use
+TLS: a server with TLS needs the setting `health_address`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from masklet_server.settings import split_address
+from masklet_server.addresses import split_address
 
 _TIMEOUT_SECONDS = 5.0
 
 
 def main() -> int:
-    """Ask once; returns the exit code."""
+    """Ask the server once, and return the exit status."""
     address = _address()
     request = health_pb2.HealthCheckRequest()
     try:
@@ -38,7 +38,7 @@ def _address() -> str:
         return sys.argv[1]
     address = os.environ.get("MASKLET_HEALTH_ADDRESS") or os.environ.get("MASKLET_ADDRESS") or "127.0.0.1:50051"
     parts = split_address(address)
-    # What is listened on everywhere is reached here.
+    # 0.0.0.0 and [::] are addresses to listen on; a server that does is reached at 127.0.0.1.
     everywhere = parts is not None and re.fullmatch(r"[0.:]+", parts[0])
     return f"127.0.0.1:{parts[1]}" if parts is not None and everywhere else address
 

@@ -1,4 +1,4 @@
-"""The server's log on stderr: a readable line for people, or a JSON object a line for machines."""
+"""The server's log on stderr: lines for people, or one JSON object on each line for machines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def configure(level: str, *, as_json: bool) -> None:
-    """Send everything from `level` upwards to stderr, in place of what was configured before."""
+    """Send messages to stderr, in place of what was configured before.
+
+    Args:
+        level: The least important messages to send: "debug", "info", "warning" or "error".
+        as_json: Write JSON and not text.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class LineFormatter(logging.Formatter):
-    """``12:30:01 INFO    rpc  method=... code=OK``."""
+    """Lines such as ``12:30:01 INFO    rpc method=... code=OK``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line, and the traceback after it, if any."""
+        """The record as one line, followed by the traceback, if there is one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
         line = f"{clock} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
@@ -30,7 +35,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, the record's extra fields, and the traceback, if any."""
+    """One JSON object on each line: time, level, logger, message, extra fields, and the traceback, if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON."""
@@ -56,5 +61,5 @@ def _plain(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    # What a client sent may stand in a message; it must not forge lines.
+    # A message may contain what a client sent, which must not be able to forge lines.
     return text.replace("\r", "\\r").replace("\n", "\\n")

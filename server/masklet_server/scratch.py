@@ -1,4 +1,4 @@
-"""Temporary files for what a session cannot hold in memory."""
+"""Temporary files for what is too large for a session's memory."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from masklet.errors import ResourceExhausted
 
 
 class ScratchFile:
-    """A file without a name, read and written at any place and from any thread.
+    """A temporary file without a name, read and written at any offset and from any thread.
 
-    It is closed, and its space is free, as soon as nothing refers to it any longer: a thread that is in the middle of
-    a read when its session ends keeps it that long.
+    It is closed, and its space freed, as soon as nothing refers to it any more. So a thread that is reading when its
+    session ends can finish.
 
     Args:
-        holds: What it holds, for the error where the disk is full.
+        holds: What the file holds, for the error if the disk is full.
     """
 
     def __init__(self, holds: str) -> None:
@@ -28,7 +28,7 @@ class ScratchFile:
             os.close(self._descriptor)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Write all of it there.
+        """Write all of the data at an offset, in bytes from the start of the file.
 
         Raises:
             ResourceExhausted: The disk is full.
@@ -42,7 +42,11 @@ class ScratchFile:
             raise ResourceExhausted(f"the server cannot hold {self._holds}: {error.strerror}") from error
 
     def read(self, offset: int, size: int) -> bytearray:
-        """The bytes there, all of which must have been written."""
+        """Read bytes at an offset; all of them must have been written before.
+
+        Raises:
+            EOFError: Nothing was written there.
+        """
         data = bytearray(size)
         rest = memoryview(data)
         while rest:

@@ -1,40 +1,30 @@
-"""What the operator decides: flags over `MASKLET_*` variables over a TOML file over defaults, all checked in one place.
+"""The server's settings: their types, defaults, descriptions and checks; `settings_sources` reads them.
 
-Settings are flat and carry one name everywhere: `max_sessions` in TOML, `MASKLET_MAX_SESSIONS` in the environment,
-`--max-sessions` on the command line. None of them holds a secret; keys and tokens are named by their files.
+A setting has the same name everywhere: `max_sessions` in TOML, `MASKLET_MAX_SESSIONS` in the environment,
+`--max-sessions` on the command line. No setting holds a secret: for keys and tokens it names the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
-import json
-import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, TomlConfigSettingsSource
-from pydantic_settings import SettingsError as SourceError
+from pydantic_settings import NoDecode
 
 from masklet.errors import FieldViolation, InvalidArgument
+from masklet_server.addresses import is_loopback, split_address
+from masklet_server.fetching.rules import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
-from masklet_server.video.fetch import SCHEMES, FetchRules
-from masklet_server.video.source import VideoLimits
+from masklet_server.video.limits import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
-CONFIG_VARIABLE = "MASKLET_CONFIG"
 
-# Variables with our prefix that are no settings of the server.
-_OTHER_VARIABLES = {CONFIG_VARIABLE, "MASKLET_CACHE", "MASKLET_SERVER", "MASKLET_TOKEN"}
-# Kubernetes sets these in every pod beside a service that is called "masklet".
-_SERVICE_LINK = re.compile(r"MASKLET_(SERVICE_|PORT$|PORT_)")
-
-# Flags that are not the setting's own name.
+# Flags whose names differ from their settings'.
 _FLAGS = {"models": "--model", "grace_seconds": "--grace"}
 
 _MIB = 1024**2
@@ -53,138 +43,199 @@ def _setting(default: Any, panel: str, description: str) -> Any:
 
 
 class Settings(BaseModel):
-    """The server's settings. Frozen; a mistake raises pydantic's ValidationError (`checked` turns it into ours).
+    """The server's settings. Frozen; a wrong value raises pydantic's ValidationError (`checked` turns it into ours).
 
-    Sizes in bytes may be written with a unit ("32MiB"). 0 means "no limit" where the description says so.
+    Sizes in bytes may be written with a unit, such as "32MiB". 0 means "no limit" where the description says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     address: str = _setting(
-        "127.0.0.1:50051", "Listening", "Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0: any free one."
+        "127.0.0.1:50051", "Listening", "Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0: any free port."
     )
-    metrics_address: str = _setting("", "Listening", "HOST:PORT of the Prometheus metrics; empty: none.")
+    metrics_address: str = _setting(
+        "", "Listening", "HOST:PORT where Prometheus metrics are served over HTTP. Empty: they are not served."
+    )
     health_address: str = _setting(
         "",
         "Listening",
-        "A second address, without TLS, that serves nothing but grpc.health.v1, for probes; empty: none.",
+        "HOST:PORT of a second listener without TLS, for probes; it serves grpc.health.v1 alone. Empty: there is none.",
     )
     grace_seconds: Seconds = _setting(
-        30.0, "Listening", "How long running requests may go on after SIGTERM before they are cut."
+        30.0, "Listening", "How long running requests may go on after SIGTERM before they are ended, in seconds."
     )
     max_message_bytes: Annotated[ByteSize, Field(ge=_MIB, le=2**31 - 1)] = _setting(
-        32 * _MIB, "Listening", "Size of one gRPC message."
+        32 * _MIB,
+        "Listening",
+        "Largest gRPC message in either direction, in bytes. It bounds the size of a picture that a client sends.",
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = _setting(
-        ("nano",), "Models", "Models to load; the first one is the default."
+        ("nano",),
+        "Models",
+        "Models to load, by name; the first is the default model. `masklet models list` shows the names.",
     )
-    device: str = _setting("auto", "Models", "auto, cpu, cuda or cuda:N.")
-    dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "Models", "Number format of the computation.")
-    cuda_graphs: bool = _setting(False, "Models", "Record steps as CUDA graphs. Not measured yet: an experiment.")
+    device: str = _setting("auto", "Models", "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
+        "auto",
+        "Models",
+        "Number format of the computation. auto: bfloat16 on a GPU that has it; on a CPU the quicker one.",
+    )
+    runtime: Literal["auto", "torch", "openvino"] = _setting(
+        "auto",
+        "Models",
+        "Library that computes on a CPU. auto: for each part of the network the quicker one, if OpenVINO is installed; "
+        "with dtype float32 torch alone, which gives SAM 2's masks bit for bit.",
+    )
+    cuda_graphs: bool = _setting(
+        False, "Models", "Record steps as CUDA graphs. An experiment that is not measured yet."
+    )
     picture_cache_bytes: Bytes = _setting(
-        512 * _MIB, "Models", "Memory for encoded pictures that may be asked about again."
+        512 * _MIB,
+        "Models",
+        "Memory for pictures that were encoded for SegmentImage and may be asked about again, in bytes.",
     )
 
-    tls_certificate: Path | None = _setting(None, "Security", "PEM file of the server's certificate chain.")
-    tls_key: Path | None = _setting(None, "Security", "PEM file of the certificate's key.")
+    tls_certificate: Path | None = _setting(
+        None, "Security", "PEM file with the server's certificate chain. Needs tls_key."
+    )
+    tls_key: Path | None = _setting(None, "Security", "PEM file with the private key of the certificate.")
     tls_client_ca: Path | None = _setting(
-        None, "Security", "PEM file of the authorities whose client certificates are demanded (mutual TLS)."
+        None,
+        "Security",
+        "PEM file with the authorities that sign client certificates; clients must then have one (mutual TLS).",
     )
     token_file: Path | None = _setting(
-        None, "Security", "File of bearer tokens, one a line: TOKEN or NAME TOKEN. Read again when it changes."
+        None,
+        "Security",
+        "File with the bearer tokens that clients may use, one on each line: TOKEN or NAME TOKEN. It is read "
+        "again when it changes.",
     )
-    insecure: bool = _setting(False, "Security", "Allow an address beyond this machine without TLS and token.")
+    insecure: bool = _setting(
+        False, "Security", "Allow an address that other machines can reach, without TLS and tokens."
+    )
 
-    max_sessions: Count = _setting(64, "Limits for clients", "Track streams at once; 0: no limit.")
-    max_sessions_per_client: Count = _setting(16, "Limits for clients", "Of these for one client; 0: no limit.")
+    max_sessions: Count = _setting(
+        64, "Limits for clients", "Track streams at once, of all clients together. 0: no limit."
+    )
+    max_sessions_per_client: Count = _setting(
+        16, "Limits for clients", "Track streams at once of one client. 0: no limit."
+    )
     requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _setting(
-        0.0, "Limits for clients", "Requests of one client; 0: no limit."
+        0.0, "Limits for clients", "Requests per second of one client. 0: no limit."
     )
-    upload_bytes_per_second: Bytes = _setting(0, "Limits for clients", "Bytes from one client; 0: no limit.")
+    upload_bytes_per_second: Bytes = _setting(
+        0, "Limits for clients", "Bytes per second that one client may send. 0: no limit."
+    )
 
-    max_objects: Positive = _setting(_SESSION.max_objects, "Limits for a session", "Objects followed at once.")
+    max_objects: Positive = _setting(
+        _SESSION.max_objects, "Limits for a session", "Objects tracked at once in a session, at most."
+    )
     window: Positive = _setting(
-        _SESSION.window, "Limits for a session", "Frame results sent ahead of the client's acknowledgement."
+        _SESSION.window,
+        "Limits for a session",
+        "Frame results that the server sends before the client has acknowledged them, at most.",
     )
     idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
-        _SESSION.idle_timeout_seconds, "Limits for a session", "Time without progress after which a session ends."
+        _SESSION.idle_timeout_seconds,
+        "Limits for a session",
+        "Seconds without any progress after which a session ends.",
     )
     annotation_idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
         _SESSION.annotation_idle_timeout_seconds,
         "Limits for a session",
-        "The same for sessions with propagation on request, once their video has ended.",
+        "Seconds without a request after which a session with propagation on request ends, once its video "
+        "has been received.",
     )
     max_latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
         _SESSION.max_latency_seconds,
         "Limits for a session",
-        "How long a frame waits before it is skipped, where a client that wants the latest ones does not say.",
+        'With delivery "latest": seconds that a frame may wait before it is skipped, if the client does not say.',
     )
     correction_window: Count = _setting(
         _SESSION.correction_window,
         "Limits for a session",
-        "How many of the last tracked frames are kept ready to be corrected; 0: no corrections.",
+        "How many of the last tracked frames are kept ready to be corrected. 0: no corrections.",
     )
     correction_bytes: Bytes = _setting(
         _SESSION.correction_bytes,
         "Limits for a session",
-        "Memory for these frames; fewer can be corrected where it does not suffice.",
+        "Memory of one session for its correction window, in bytes. If it does not suffice, fewer frames "
+        "can be corrected.",
     )
     max_mask_bytes: Bytes = _setting(
-        _SESSION.max_mask_bytes, "Limits for a session", "Size of an encoded mask in a prompt."
+        _SESSION.max_mask_bytes, "Limits for a session", "Largest encoded mask in a prompt, in bytes."
     )
     max_stored_frame_bytes: Bytes = _setting(
         _SESSION.max_stored_frame_bytes,
         "Limits for a session",
-        "Propagation on request: temporary file of all frames at the model's size.",
+        "With propagation on request: largest temporary file that holds a session's frames at the model's "
+        "size, in bytes.",
     )
     max_history_bytes: Bytes = _setting(
         _SESSION.max_history_bytes,
         "Limits for a session",
-        "Temporary file of what is remembered of objects, for corrections of a file and propagation on request.",
+        "Largest temporary file that holds the past of a session's objects, in bytes. It is used for "
+        "corrections of a file and with propagation on request.",
     )
 
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(
-        _VIDEO.max_upload_bytes, "Limits for a video", "Size of an uploaded video file."
+        _VIDEO.max_upload_bytes, "Limits for a video", "Largest video file that a client may upload, in bytes."
     )
     max_frame_pixels: Positive = _setting(
-        _VIDEO.max_frame_pixels, "Limits for a video", "Height times width of a frame."
+        _VIDEO.max_frame_pixels, "Limits for a video", "Largest frame: height times width, in pixels."
     )
-    max_side: Positive = _setting(_VIDEO.max_side, "Limits for a video", "Height or width of a frame.")
-    max_frames: Count = _setting(_VIDEO.max_frames, "Limits for a video", "Frames in one clip; 0: no limit.")
+    max_side: Positive = _setting(
+        _VIDEO.max_side, "Limits for a video", "Largest height or width of a frame, in pixels."
+    )
+    max_frames: Count = _setting(_VIDEO.max_frames, "Limits for a video", "Frames in one clip. 0: no limit.")
     max_duration_seconds: Seconds = _setting(
-        _VIDEO.max_duration_seconds, "Limits for a video", "Time stamp of the last frame; 0: no limit."
+        _VIDEO.max_duration_seconds,
+        "Limits for a video",
+        "Length of one clip in seconds, by the time stamp of its last frame. 0: no limit.",
     )
     max_decoded_pixels: Count = _setting(
-        _VIDEO.max_decoded_pixels, "Limits for a video", "Pixels of all frames of a clip together; 0: no limit."
+        _VIDEO.max_decoded_pixels, "Limits for a video", "Pixels of all frames of one clip together. 0: no limit."
     )
     decoder_memory_bytes: Annotated[ByteSize, Field(ge=512 * _MIB)] = _setting(
-        _VIDEO.decoder_memory_bytes, "Limits for a video", "Address space of one decoding process."
+        _VIDEO.decoder_memory_bytes, "Limits for a video", "Address space of one decoding process, in bytes."
     )
     decoder_cpu_seconds: Count = _setting(
-        _VIDEO.decoder_cpu_seconds, "Limits for a video", "Processor time of one decoding process; 0: no limit."
+        _VIDEO.decoder_cpu_seconds,
+        "Limits for a video",
+        "Processor time of one decoding process, in seconds. 0: no limit.",
     )
     first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
-        _VIDEO.first_frame_timeout_seconds, "Limits for a video", "From the end of an upload to its first frame."
+        _VIDEO.first_frame_timeout_seconds,
+        "Limits for a video",
+        "Seconds from the end of an upload to its first decoded frame.",
     )
 
     source_schemes: Annotated[tuple[str, ...], NoDecode] = _setting(
-        (), "Fetching videos", "What config.source_url may begin with: http, https, file. Empty: nothing is fetched."
+        (),
+        "Fetching videos",
+        "Kinds of URLs that the server fetches videos from (config.source_url): http, https, file. Empty: it "
+        "fetches nothing.",
     )
     source_hosts: Annotated[tuple[str, ...], NoDecode] = _setting(
         (),
         "Fetching videos",
-        "Hosts to fetch from, by name or by pattern (*.example.org); private addresses only if named without *.",
+        "Hosts to fetch videos from, by name or by pattern (*.example.org). A host with a private address "
+        "must be given by its full name.",
     )
     source_directories: Annotated[tuple[Path, ...], NoDecode] = _setting(
-        (), "Fetching videos", "Folders that files may be read from; links that lead out of them are not followed."
+        (),
+        "Fetching videos",
+        "Folders from which video files may be read. Links that lead out of them are not followed.",
     )
     source_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
-        _FETCH.timeout_seconds, "Fetching videos", "Time to fetch a whole video; max_upload_bytes bounds its size."
+        _FETCH.timeout_seconds, "Fetching videos", "Seconds to fetch a whole video. max_upload_bytes limits its size."
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "Logging", "What is worth a line.")
-    log_json: bool = _setting(False, "Logging", "Write the log as one JSON object a line.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "Logging", "The least important messages that are logged."
+    )
+    log_json: bool = _setting(False, "Logging", "Write the log as JSON, one object on each line.")
 
     @field_validator("tls_certificate", "tls_key", "tls_client_ca", "token_file", mode="before")
     @classmethod
@@ -225,7 +276,7 @@ class Settings(BaseModel):
         if not value:
             raise ValueError("name at least one model")
         if len(set(value)) < len(value):
-            raise ValueError("names a model twice")
+            raise ValueError("names a model twice; name each once")
         return value
 
     @field_validator("source_schemes")
@@ -240,7 +291,7 @@ class Settings(BaseModel):
     def _check_directories(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         for folder in value:
             if not folder.is_absolute() or not folder.is_dir():
-                raise ValueError(f"{folder} is no folder, given by its absolute path")
+                raise ValueError(f"{folder} must be an existing folder, given by its absolute path")
         return value
 
     @field_validator("device")
@@ -260,91 +311,38 @@ class Settings(BaseModel):
         authenticated = self.token_file is not None or self.tls_client_ca is not None
         if not (is_loopback(self.address) or self.insecure or (encrypted and authenticated)):
             raise ValueError(
-                f"{self.address} can be reached from other machines: give tls_certificate and tls_key, and token_file "
-                "(or tls_client_ca), or listen on 127.0.0.1, or say insecure if the network is trusted"
+                f"other machines can reach {self.address}: give tls_certificate and tls_key, and token_file (or "
+                "tls_client_ca); or listen on 127.0.0.1; or give insecure if you trust the network"
             )
         return self
 
     @property
     def video_limits(self) -> VideoLimits:
-        """What one video may cost."""
+        """The limits for one video."""
         return VideoLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(VideoLimits)})
 
     @property
     def fetch_rules(self) -> FetchRules:
-        """What may be fetched by URL."""
+        """What the server may fetch by URL."""
         return FetchRules(self.source_schemes, self.source_hosts, self.source_directories, self.source_timeout_seconds)
 
     @property
     def session_limits(self) -> SessionLimits:
-        """What one session may hold."""
+        """The limits for one session."""
         return SessionLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(SessionLimits)})
 
 
-class _Sources(Settings, BaseSettings):  # type: ignore[misc]  # their model_config are of two types
-    """Lends pydantic-settings the fields; never made, so that `Settings` itself reads no environment."""
-
-
-@dataclass(frozen=True)
-class LoadedSettings:
-    """Settings and where each came from.
-
-    Attributes:
-        settings: What holds.
-        origins: For each setting "default", its flag, its variable, or the file's path.
-    """
-
-    settings: Settings
-    origins: Mapping[str, str]
-
-    def to_toml(self) -> str:
-        """The settings as a TOML file that gives the same settings when read, each with a comment on its origin."""
-        lines = ["# flags > MASKLET_* variables > configuration file > defaults"]
-        for name in Settings.model_fields:
-            value = getattr(self.settings, name)
-            line = f'# {name} = ""' if value is None else f"{name} = {_toml(value)}"
-            lines.append(f"{line}  # {self.origins[name]}")
-        return "\n".join(lines) + "\n"
-
-
-def load_settings(flags: Mapping[str, Any] | None = None, *, config: Path | None = None) -> LoadedSettings:
-    """Settings from all four sources.
+def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Settings:
+    """Make settings of some values, and of the defaults for the rest.
 
     Args:
-        flags: By setting's name; absent where the flag was not given.
-        config: A TOML file; None: the one MASKLET_CONFIG names, if any.
+        values: Values by the name of their setting.
+        origins: Where each value came from, for errors; None: not known.
 
     Raises:
-        InvalidArgument: A value is wrong, a name unknown, or the file cannot be read; the message says where.
+        InvalidArgument: A value is wrong, or a name is unknown.
     """
-    flags = flags or {}
-    if config is None and os.environ.get(CONFIG_VARIABLE):
-        config = Path(os.environ[CONFIG_VARIABLE])
-    from_file = _read_file(config) if config is not None else {}
-    from_environment = _read_environment()
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name in Settings.model_fields:
-        layers = (
-            (flags, flag_of(name)),
-            (from_environment, ENV_PREFIX + name.upper()),
-            (from_file, str(config)),
-        )
-        origins[name] = "default"
-        for layer, origin in layers:
-            if name in layer:
-                values[name], origins[name] = layer[name], origin
-                break
-    return LoadedSettings(checked(values, origins), origins)
-
-
-def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Settings:
-    """Settings of these values and the defaults, and of nothing else.
-
-    Raises:
-        InvalidArgument: A value is wrong or a name unknown.
-    """
-    _refuse_unknown(values, "settings")
+    refuse_unknown(values, "settings")
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -354,28 +352,8 @@ def checked(values: Mapping[str, Any], origins: Mapping[str, str] | None = None)
 
 
 def flag_of(name: str) -> str:
-    """The command line flag of a setting."""
+    """The command line flag of a setting, with its dashes."""
     return _FLAGS.get(name, f"--{name.replace('_', '-')}")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach the address; names other than localhost are taken to be reachable."""
-    parts = split_address(address)
-    if parts is None:
-        return address.startswith("unix")
-    host = parts[0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def split_address(address: str) -> tuple[str, int] | None:
-    """Host (without brackets) and port, or None where the address is not of that form."""
-    match = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d{1,5})", address)
-    if match is None or int(match[3]) > 65535:
-        return None
-    return match[1] or match[2], int(match[3])
 
 
 def _violation(detail: Any, origins: Mapping[str, str]) -> FieldViolation:
@@ -385,48 +363,25 @@ def _violation(detail: Any, origins: Mapping[str, str]) -> FieldViolation:
     return FieldViolation(field, description if origin == "default" else f"{description} (from {origin})")
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InvalidArgument.of("config", f"there is no file {path}")
-    try:
-        values = dict(TomlConfigSettingsSource(_Sources, toml_file=path)())
-    except (OSError, ValueError) as error:
-        raise InvalidArgument.of("config", f"{path} is not a readable TOML file: {error}") from error
-    _refuse_unknown(values, str(path))
-    return values
+def refuse_unknown(values: Iterable[str], where: str) -> None:
+    """Refuse names that are not those of settings.
 
+    Args:
+        values: The names.
+        where: Where they stand, for the error.
 
-def _read_environment() -> dict[str, Any]:
-    # A variable that resembles no setting is somebody else's; one that nearly does is a typo.
-    for variable in sorted(os.environ):
-        if not variable.startswith(ENV_PREFIX) or variable in _OTHER_VARIABLES or _SERVICE_LINK.match(variable):
-            continue
-        name = variable.removeprefix(ENV_PREFIX).lower()
-        near = _nearest(name, cutoff=0.8)
-        if name not in Settings.model_fields and near:
-            raise InvalidArgument.of(variable, f"is no setting; did you mean {ENV_PREFIX}{near.upper()}?")
-    try:
-        return dict(EnvSettingsSource(_Sources, env_prefix=ENV_PREFIX, env_ignore_empty=True)())
-    except SourceError as error:
-        raise InvalidArgument.of("environment", str(error)) from error
-
-
-def _refuse_unknown(values: Iterable[str], where: str) -> None:
+    Raises:
+        InvalidArgument: A name is unknown.
+    """
     for name in values:
         if name not in Settings.model_fields:
-            near = _nearest(name, cutoff=0.5)
+            near = nearest(name, cutoff=0.5)
             advice = (
                 f"did you mean {near}?" if near else "`masklet serve --print-config` shows all; there are no tables"
             )
-            raise InvalidArgument.of(name, f"is no setting ({where}); {advice}")
+            raise InvalidArgument.of(name, f"is not a setting ({where}); {advice}")
 
 
-def _nearest(name: str, *, cutoff: float) -> str | None:
+def nearest(name: str, *, cutoff: float) -> str | None:
+    """The setting with the most similar name; None where no similarity (0 to 1) reaches the cutoff."""
     return next(iter(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=cutoff)), None)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    # Numbers, booleans and strings are written alike in JSON and TOML, except that TOML knows no surrogate pairs.
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

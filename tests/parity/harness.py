@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +13,13 @@ from torch import Tensor
 
 from benchmarks.sides import Ours, OursOnRequest, Reference, normalized
 from masklet.prompts import Prompt
-from masklet_server.engine.network import Network
+from masklet_server.engine.network.network import Network
 from masklet_server.models.build import build_model, build_reference
 from masklet_server.models.registry import Registry
-from tests import synthetic
+from tests.support import synthetic
+from tests.support.upstream import once_each
 
 HEIGHT, WIDTH = 180, 240
-
-# With a single thread, torch resizes one mask by other instructions than three candidates at once, and the last bit
-# differs; upstream resizes the candidates, masklet the one that is chosen.
-torch.set_num_threads(max(2, torch.get_num_threads()))
 
 # The modules of a model at random; the trained ones for nano, which ships.
 BUILD: dict[str, dict[str, Any]] = {
@@ -33,23 +29,7 @@ BUILD: dict[str, dict[str, Any]] = {
 }
 
 
-_T = TypeVar("_T")
-
-
-def once_each(encode: Callable[[Tensor], _T]) -> Callable[[Tensor], _T]:
-    """An image encoder that sees each picture once: tests share their frames, and it took half of their time."""
-    known: dict[bytes, _T] = {}
-
-    def encoded(pictures: Tensor) -> _T:
-        key = hashlib.sha256(pictures.numpy().tobytes()).digest()
-        if key not in known:
-            known[key] = encode(pictures)
-        return known[key]
-
-    return encoded
-
-
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=len(BUILD) + 1)  # those that most tests take, and one of the official resolutions
 def networks(name: str, **overrides: Any) -> tuple[Network, SAM2VideoPredictor]:
     """Masklet's network and Meta's predictor, with equal weights."""
     spec = Registry.load().get(name)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from masklet.prompts import Prompt
-from masklet_server.engine.execute import EngineObserver
-from masklet_server.engine.jobs import FrameJob, ObjectTask
-from masklet_server.engine.network import Network
-from masklet_server.engine.scheduler import Engine
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.serving.batch import EngineObserver
+from masklet_server.engine.serving.engine import Engine
+from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, StreamContext, Track
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
-from tests import synthetic
+from tests.support import synthetic
 
 HEIGHT, WIDTH, NUM_FRAMES = 180, 240, 10
 
@@ -47,17 +47,12 @@ async def follow(engine: Engine, stream: int, *, deterministic: bool = False) ->
     await asyncio.sleep(0.1)  # so that all start together
     for index in range(NUM_FRAMES):
         prompts = [Prompt(point_coords=[blob.center(0, HEIGHT, WIDTH)])] if index == 0 else []
-        job = FrameJob(
-            model="nano",
-            stream=str(stream),
-            frame_index=index,
-            pixels=frames[index],
-            height=HEIGHT,
-            width=WIDTH,
-            tasks=[ObjectTask(bank, prompts)],
-            deterministic=deterministic,
+        job = Track(
+            StreamContext(str(stream), "nano", deterministic=deterministic),
+            FrameInput(index, frames[index], HEIGHT, WIDTH),
+            [ObjectTask(bank, prompts)],
         )
-        masks.append((await engine.track(job)).objects[0].mask)
+        masks.append((await engine.run(job)).objects[0].mask)
     return masks
 
 

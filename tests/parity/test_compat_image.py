@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image
 
 import masklet
 from masklet.compat import SAM2ImagePredictor
-from tests import synthetic
-from tests.compat_support import serving
+from masklet_server.engine.serving.image_predictor import encode_picture
 from tests.parity.harness import networks
-from tests.parity.test_image_predictor import BOX, HEIGHT, WIDTH, X, Y, predictor_class
+from tests.parity.test_image_predictor import BOX, HEIGHT, WIDTH, X, Y, of_its_size, predictor_class
+from tests.support import synthetic
+from tests.support.compat import serving
 
 __all__ = ["predictor_class"]  # the fixture
 
@@ -37,11 +39,7 @@ def ours(address: str) -> Iterator[SAM2ImagePredictor]:
 
 @pytest.fixture
 def theirs(predictor_class: Any) -> Any:
-    reference = networks("nano")[1]
-    predictor = predictor_class(reference)
-    # Upstream takes every model for one of 1024 pixels unless told.
-    predictor._bb_feat_sizes = [(reference.image_size // stride,) * 2 for stride in (4, 8, 16)]
-    return predictor
+    return of_its_size(predictor_class(networks("nano")[1]))
 
 
 def script(predictor: Any) -> Iterator[tuple[str, Any]]:
@@ -106,13 +104,24 @@ def test_a_threshold(address: str, theirs: Any) -> None:
     assert (masks == expected).mean() >= 0.9999
 
 
-def test_a_picture_that_the_server_has_let_go_is_sent_again(ours: SAM2ImagePredictor) -> None:
-    ours.set_image(PICTURE)
-    expected, _, _ = ours.predict(box=np.array(BOX))
-    ours._pictures[0].image_id = masklet.ImageId("0" * 32)
-    found, _, _ = ours.predict(box=np.array(BOX))
-    np.testing.assert_array_equal(found, expected)
-    assert ours._pictures[0].image_id != "0" * 32
+def test_a_picture_that_the_server_has_let_go_is_sent_again() -> None:
+    network = networks("nano")[0]
+    one_picture = encode_picture(network, PICTURE).nbytes
+    with (
+        serving(network, max_objects=2, picture_cache_bytes=one_picture) as address,
+        masklet.Client(address) as client,
+        mock.patch.object(client, "segment", wraps=client.segment) as segment,
+    ):
+        ours = SAM2ImagePredictor(client)
+        ours.set_image(PICTURE)
+        expected, _, _ = ours.predict(box=np.array(BOX))
+        client.segment(OTHER, box=[20, 20, 70, 60])  # takes its place
+        segment.reset_mock()
+        for _ in range(2):
+            found, _, _ = ours.predict(box=np.array(BOX))
+            np.testing.assert_array_equal(found, expected)
+        sent = [type(call.args[0]) for call in segment.call_args_list]
+    assert sent == [masklet.ImageId, np.ndarray, masklet.ImageId], "named in vain, sent, and named again"
 
 
 def test_painting_in_a_picture_that_was_set_changes_nothing(ours: SAM2ImagePredictor) -> None:
@@ -141,7 +150,7 @@ def test_what_it_refuses(ours: SAM2ImagePredictor) -> None:
     ours.set_image(PICTURE)
     with pytest.raises(ValueError, match="point_labels must be supplied"):
         ours.predict(point_coords=[[X, Y]])
-    with pytest.raises(masklet.InvalidArgument, match="nothing says what to segment"):
+    with pytest.raises(masklet.InvalidArgument, match="there is no prompt"):
         ours.predict()
     with pytest.raises(masklet.InvalidArgument, match="uint8"):
         ours.set_image(PICTURE / 255)  # type: ignore[arg-type]

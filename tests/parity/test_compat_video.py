@@ -14,9 +14,9 @@ from PIL import Image
 
 import masklet
 from masklet.compat import SAM2VideoPredictor
-from tests import synthetic
-from tests.compat_support import serving
 from tests.parity.harness import HEIGHT, WIDTH, center, networks
+from tests.support import synthetic
+from tests.support.compat import serving
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from masklet_server.engine.jobs import PicturePrompt
-from masklet_server.engine.picture import encode_picture, segment
-from tests import synthetic
+from masklet_server.engine.serving.image_predictor import encode_picture, segment
+from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from tests.parity.harness import networks
+from tests.support import synthetic
 
 HEIGHT, WIDTH = 150, 220
 X, Y = synthetic.BLOBS[0].center(0, HEIGHT, WIDTH)
@@ -72,16 +72,22 @@ def predictor_class() -> Iterator[Any]:
 
 
 def set_up(predictor_class: Any, reference: Any, picture: synthetic.Image) -> Any:
-    """Upstream's predictor with its picture encoded. It takes every model for one of 1024 pixels unless told."""
-    predictor = predictor_class(reference)
-    predictor._bb_feat_sizes = [(reference.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    """Upstream's predictor with its picture encoded."""
+    predictor = of_its_size(predictor_class(reference))
     predictor.set_image(picture)
+    return predictor
+
+
+def of_its_size(predictor: Any) -> Any:
+    """Upstream's predictor, told of the size of its model: it takes every model for one of 1024 pixels."""
+    sizes = [(predictor.model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    predictor._bb_feat_sizes = sizes  # noqa: SLF001 - upstream has no other way to tell it
     return predictor
 
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("kind", PROMPTS)
-@pytest.mark.parametrize("model", ["nano", pytest.param("sam2.1-tiny", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", ["nano", "sam2.1-tiny"])
 def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, multimask: bool) -> None:
     network, reference = networks(model)
     picture = synthetic.frame(0, HEIGHT, WIDTH)
@@ -106,6 +112,7 @@ def test_masks_scores_and_logits(predictor_class: Any, model: str, kind: str, mu
     assert (refined.mask == again[0].astype(bool)).mean() >= 0.9999
 
 
+@pytest.mark.fast
 def test_many_boxes_at_once_are_the_boxes_one_by_one(predictor_class: Any) -> None:
     network, reference = networks("nano")
     picture = synthetic.frame(0, HEIGHT, WIDTH)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import cast
 
 import numpy as np
@@ -17,18 +19,20 @@ import torch
 
 from benchmarks.sides import Reference, normalized
 from masklet.prompts import Prompt
-from masklet_server.engine.network import Network
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.scheduler import Engine
-from masklet_server.engine.tensors import Features
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.source import VideoInfo
-from tests import synthetic
-from tests.fakes import FakeClip, FakeEngine, FakeSources
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
 from tests.parity.harness import HEIGHT, WIDTH, Stage, networks, prompts
 from tests.parity.test_corrections import click
-from tests.session_support import Talk, talk
+from tests.support import synthetic
+from tests.support.fake_sources import FakeClip, FakeSources
+from tests.support.fakes import FakeEngine
+from tests.support.session import Talk, talk
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
@@ -41,11 +45,9 @@ class Clip(FakeClip):
     """Whose frames are pictures: of a byte, its number."""
 
     async def put(self, value: int, pts_seconds: float | None = None) -> None:
-        await super().put(value, pts_seconds)
-        frame = self._frames._queue[-1]  # type: ignore[attr-defined]
-        object.__setattr__(frame, "pixels", PIXELS[value])
-        object.__setattr__(frame, "height", HEIGHT)
-        object.__setattr__(frame, "width", WIDTH)
+        await self.put_frame(
+            Frame(self.fed, self.fed * 40, Fraction(1, 1000), PIXELS[value], HEIGHT, WIDTH, time.monotonic())
+        )
 
     async def info(self) -> VideoInfo:
         return replace(await super().info(), height=HEIGHT, width=WIDTH)
@@ -124,11 +126,11 @@ class Play(Stage):
         assert one.logits is not None
         return self.network.resize(torch.from_numpy(one.logits)[None, None], HEIGHT, WIDTH)[0, 0]
 
-    def readings(self) -> list[tuple[int, int]]:
-        """First and last frame of each time that the clip was read again."""
+    def redecoded(self) -> list[tuple[int, int]]:
+        """First and last frame of each time that the clip was decoded again."""
         clip = cast("FakeClip", self.client.source)
-        assert not clip.reading, "no decoder is left"
-        return [(taken[0], taken[-1]) for taken in clip.readings]
+        assert not clip.open_redecoders, "no decoder is left"
+        return [(taken[0], taken[-1]) for taken in clip.redecoded]
 
 
 def _seeing(network: Network, features: Sequence[Features]) -> Network:
@@ -163,7 +165,7 @@ async def test_points_on_a_frame_long_gone_and_further_ones() -> None:
         await play.correct(click(1, 7, 0))
         await play.correct(click(1, 7, keep_old_points=True), click(1, 7, 0, keep_old_points=True))
         # From the frame after the last one on which the bank was put away: first every fourth, then the corrected one.
-        assert play.readings() == [(5, 19), (7, 19)]
+        assert play.redecoded() == [(5, 19), (7, 19)]
         assert play.foreground > 0.5
 
 
@@ -235,7 +237,7 @@ async def test_with_every_memory_policy_a_wide_and_a_narrow_window_give_the_same
                 expected += NUM_FRAMES - frame_index
                 await play.client.frames(expected)
             found.append(play.client.all(replies.FrameResult))
-            assert bool(play.readings()) == (window == WINDOW)
+            assert bool(play.redecoded()) == (window == WINDOW)
     for narrow, wide in zip(*found, strict=True):
         assert (narrow.frame_index, narrow.revision) == (wide.frame_index, wide.revision)
         assert narrow.objects

@@ -205,6 +205,7 @@ def test_reset_then_anew() -> None:
     assert stage.passes[1:] == [upwards(6), upwards(0, 7)[::-1]]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("num_frames", [2, 5, 15])
 def test_short_clips(num_frames: int) -> None:
     stage = play(num_frames=num_frames)
@@ -221,7 +222,7 @@ def test_most_of_it_was_put_away_and_came_back() -> None:
     stage.prompt(click(1, 0))
     stage.propagate()
     (history,) = stage.ours.histories.values()
-    one_frame = stage.ours.shelf.size / 40
+    one_frame = stage.ours.tensor_file.size / 40
     assert history.nbytes < 10 * one_frame
     stage.propagate(20, 3)
     stage.propagate(20, 3, reverse=True)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from masklet.prompts import Prompt
-from masklet_server.engine.network import PIXEL_MEAN, PIXEL_STD
-from tests import synthetic
+from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD
 from tests.parity.harness import BUILD, Play, center, networks, prompts
+from tests.support import synthetic
 
 # Upstream's hole filling needs its CUDA extension, and warns where that was not built; masklet skips it there as well.
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C' from 'sam2':UserWarning")
 
-MODELS = [name if name == "nano" else pytest.param(name, marks=pytest.mark.slow) for name in BUILD]
+MODELS = list(BUILD)
 KINDS = [kind for kind, _ in prompts(1)]
 
 
@@ -83,6 +83,7 @@ def test_a_correction_on_the_conditioning_frame() -> None:
     play.propagate(1, 12)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 15, 16, 17])
 def test_short_clips(num_frames: int) -> None:
     """SAM 2.1 divides pointer distances by min(num_frames, 16) - 1."""
@@ -92,7 +93,6 @@ def test_short_clips(num_frames: int) -> None:
     assert play.frames_compared == set(range(num_frames))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("model", "size", "num_frames"), [("nano", 384, 24), ("sam2.1-tiny", 1024, 3)])
 def test_at_the_official_resolution(model: str, size: int, num_frames: int) -> None:

@@ -1,5 +1,5 @@
-"""The command line: `masklet track`, `masklet segment`, `masklet serve` and the rest."""
+"""The command line: `masklet track`, `masklet segment`, `masklet serve` and others."""
 
-from masklet.cli._app import main
+from masklet.cli.app import main
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""sam2's predictors with a masklet server behind them: the same methods, arguments, shapes and dtypes.
+"""sam2's predictors, computed by a masklet server: the same methods, arguments, shapes and dtypes.
 
     from masklet.compat import SAM2VideoPredictor
 
@@ -8,12 +8,12 @@
     for frame_idx, obj_ids, masks in predictor.propagate_in_video(state):
         ...
 
-A program made for ``sam2.sam2_video_predictor`` and ``sam2.sam2_image_predictor`` changes its imports and how it makes
-the predictor. What is refused by sam2 as ValueError or RuntimeError still is; whatever the server refuses is a
-`masklet.MaskletError`.
+A program that uses ``sam2.sam2_video_predictor`` or ``sam2.sam2_image_predictor`` changes only its imports and the line
+that makes the predictor. What sam2 refuses with a ValueError or RuntimeError is refused with the same; what the server
+refuses is raised as a `masklet.MaskletError`.
 
-Video needs torch (the build for CPUs will do), because masks are torch tensors there; pictures need it only with
-`return_logits`.
+The video predictor needs torch (the build for CPUs suffices), because its masks are torch tensors. The image predictor
+needs it only with `return_logits` or another `mask_threshold` than 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""sam2.sam2_image_predictor over the wire."""
+"""``sam2.sam2_image_predictor``, computed by a masklet server."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from masklet._client import Client
-from masklet._pictures import ImageSource, check_pixels, load_rgb
-from masklet._segmentation import ImageId, Segmentation
-from masklet._server_info import ModelInfo, ServerInfo
+from masklet._media.pictures import PictureLike, load_rgb
+from masklet._protocol.pictures import check_pixels
+from masklet._protocol.segmentation import ImageId, Segmentation
+from masklet._protocol.server_info import ModelInfo, ServerInfo
+from masklet._sync.client import Client
 from masklet.errors import NotFound
 
 if TYPE_CHECKING:
     import torch
 
-Array = npt.NDArray[np.float32]
-Found = tuple[Array, Array, Array]
+_Array = npt.NDArray[np.float32]
 
 
 @dataclass
 class _Picture:
-    """A chosen picture.
+    """A picture that was set.
 
     Attributes:
-        source: To be sent, again if the server has let it go.
-        image_id: Its name on the server, once it was sent.
+        source: What is sent; kept, because the server may have dropped the picture by the next prediction.
+        image_id: The server's name for the picture, once it was sent.
     """
 
-    source: ImageSource
+    source: PictureLike
     image_id: ImageId | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.source, np.ndarray):
-            self.source = check_pixels(self.source).copy()  # the caller may go on painting in it
+            self.source = check_pixels(self.source).copy()  # the caller may change the array later
 
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width in pixels."""
         if isinstance(self.source, np.ndarray):
             return self.source.shape[0], self.source.shape[1]
         height, width, _ = load_rgb(self.source).shape
@@ -48,18 +48,19 @@ class _Picture:
 class SAM2ImagePredictor:
     """``sam2.sam2_image_predictor.SAM2ImagePredictor``, computed by a masklet server.
 
-    A picture is sent with the first prediction, and named in later ones for as long as the server holds it. What
-    differs: labels other than 0 and 1 are refused (`masklet.InvalidArgument`), and so is a prediction without prompts.
+    A picture is sent with the first prediction. Later predictions only name it, as long as the server holds it. What
+    differs from sam2: labels other than 0 and 1, and predictions without prompts, are refused
+    (`masklet.InvalidArgument`).
 
     Args:
         server: A client, or a server's address for `masklet.Client`.
-        mask_threshold: Of the logits, above which a pixel is foreground. Other thresholds than 0 need torch.
-        max_hole_area: 0 only.
-        max_sprinkle_area: 0 only.
-        model: A name from `masklet.Client.info`; empty for the server's default.
+        mask_threshold: Pixels whose logits are above it are foreground. Other thresholds than 0 need torch.
+        max_hole_area: Must be 0: holes are not filled.
+        max_sprinkle_area: Must be 0: small spots are not removed.
+        model: A name from `masklet.Client.info`; empty: the server's default.
 
     Raises:
-        NotImplementedError: Holes or sprinkles are to be filled.
+        NotImplementedError: One of the areas is not 0.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class SAM2ImagePredictor:
         model: str = "",
     ) -> None:
         if max_hole_area or max_sprinkle_area:
-            raise NotImplementedError("masklet fills no holes and sprinkles; leave their areas at 0")
+            raise NotImplementedError(
+                "masklet does not fill holes or remove sprinkles; leave max_hole_area and max_sprinkle_area at 0"
+            )
         self.client = Client(server) if isinstance(server, str) else server
         self.mask_threshold = mask_threshold
         self._model = model
@@ -81,33 +84,41 @@ class SAM2ImagePredictor:
 
     @property
     def model(self) -> ModelInfo:
-        """The model in use, with its `image_size`; sam2 has its modules here."""
+        """The model in use, with its `image_size`; in sam2 this is the network itself."""
         info = self._server_info()
         found = [m for m in info.models if (m.name == self._model if self._model else m.default)]
         if not found:
-            raise NotFound(f"the server has no model {self._model!r}, but {', '.join(m.name for m in info.models)}")
+            raise NotFound(f"the server has no model {self._model!r}; it has {', '.join(m.name for m in info.models)}")
         return found[0]
 
     @property
     def device(self) -> torch.device:
-        """Where results are: ``torch.device("cpu")``."""
+        """The device of the results: always ``torch.device("cpu")``."""
         from masklet.compat import _torch
 
         return _torch.CPU
 
-    def set_image(self, image: ImageSource) -> None:
-        """Choose the picture of `predict`: an array ``uint8[H, W, 3]`` (RGB), a Pillow image, a path, or bytes."""
+    def set_image(self, image: PictureLike) -> None:
+        """Set the picture for `predict`.
+
+        Args:
+            image: An array ``uint8[H, W, 3]`` (RGB), a Pillow image, a path, or the bytes of a file.
+        """
         self.reset_predictor()
         self._pictures = [_Picture(image)]
 
     def set_image_batch(self, image_list: list[Any]) -> None:
-        """Choose the pictures of `predict_batch`: arrays ``uint8[H, W, 3]`` (RGB)."""
+        """Set the pictures for `predict_batch`.
+
+        Args:
+            image_list: Arrays ``uint8[H, W, 3]`` (RGB).
+        """
         self.reset_predictor()
         self._pictures = [_Picture(image) for image in image_list]
         self._is_batch = True
 
     def reset_predictor(self) -> None:
-        """Forget the pictures."""
+        """Forget all pictures that were set."""
         self._pictures = []
         self._is_batch = False
 
@@ -120,10 +131,20 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
-    ) -> Found:
-        """Masks of the chosen picture for one prompt, or for B prompts if arguments have one dimension more.
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Segment the picture that was set, for one prompt, or for B prompts if arguments have one dimension more.
 
-        C is 3 with `multimask_output`, in the decoder's own order, and 1 without; B comes before it.
+        C is 3 with `multimask_output`, in the decoder's own order, and 1 without. With B > 1 prompts, all shapes begin
+        with B.
+
+        Args:
+            point_coords: ``[N, 2]``, x and y of each click, in pixels.
+            point_labels: ``[N]``, 1 for foreground and 0 for background.
+            box: ``[4]``, x0, y0, x1, y1 in pixels.
+            mask_input: ``float32[1, h, w]``, logits of an earlier prediction.
+            multimask_output: Return three candidates for each prompt.
+            return_logits: Return logits in place of masks. Needs torch.
+            normalize_coords: False: coordinates are fractions of the picture's width and height, 0 to 1.
 
         Returns:
             Masks ``float32[C, H, W]``, 0 and 1, or logits with `return_logits`; their scores ``float32[C]``; and
@@ -132,7 +153,7 @@ class SAM2ImagePredictor:
         if not self._pictures:
             raise RuntimeError("An image must be set with .set_image(...) before mask prediction.")
         prompts = _prompts(point_coords, point_labels, box, mask_input)
-        # As sam2 does, which after `set_image_batch` takes the last picture here.
+        # As sam2 does: after `set_image_batch` it takes the last picture here.
         return self._predict(self._pictures[-1], prompts, multimask_output, return_logits, normalize_coords)
 
     def predict_batch(
@@ -144,8 +165,8 @@ class SAM2ImagePredictor:
         multimask_output: bool = True,
         return_logits: bool = False,
         normalize_coords: bool = True,
-    ) -> tuple[list[Array], list[Array], list[Array]]:
-        """`predict` for each picture of `set_image_batch`, with its item of every list."""
+    ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+        """Do as `predict` does for each picture of `set_image_batch`, with its item of every list."""
         if not self._is_batch:
             raise RuntimeError("An image must be set with .set_image_batch(...) before mask prediction.")
         given = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
@@ -162,8 +183,8 @@ class SAM2ImagePredictor:
         return [masks for masks, _, _ in found], [scores for _, scores, _ in found], [low for _, _, low in found]
 
     def _predict(
-        self, picture: _Picture, prompts: dict[str, Array], multimask: bool, return_logits: bool, normalize: bool
-    ) -> Found:
+        self, picture: _Picture, prompts: dict[str, _Array], multimask: bool, return_logits: bool, normalize: bool
+    ) -> tuple[_Array, _Array, _Array]:
         if not normalize:
             height, width = picture.size()
             for name in prompts.keys() & {"point_coords", "box"}:
@@ -180,15 +201,15 @@ class SAM2ImagePredictor:
     def _segment(self, picture: _Picture, **arguments: Any) -> Segmentation:
         if picture.image_id is not None:
             try:
-                return self.client.segment(picture.image_id, model=self._model, **arguments)
+                return self.client.segment(picture.image_id, model=self._model, edges="none", **arguments)
             except NotFound:
-                picture.image_id = None  # the server has let it go
-        found = self.client.segment(picture.source, model=self._model, **arguments)
+                picture.image_id = None  # the server does not hold it any more
+        found = self.client.segment(picture.source, model=self._model, edges="none", **arguments)
         picture.image_id = found.image_id
         return found
 
-    def _found(self, segmentation: Segmentation, return_logits: bool) -> Found:
-        """Masks, scores and logits with the batch first, in the decoder's order rather than the best first."""
+    def _found(self, segmentation: Segmentation, return_logits: bool) -> tuple[_Array, _Array, _Array]:
+        """Masks, scores and logits with the batch first, in the decoder's own order of candidates."""
         count, height, width = len(segmentation.rles), segmentation.height, segmentation.width
         assert segmentation.logits is not None
         order = np.argsort(segmentation.output_indices.reshape(count, -1), axis=1)
@@ -205,7 +226,7 @@ class SAM2ImagePredictor:
         return masks, scores, low.clip(-32, 32)  # as sam2 gives them, "to avoid numerical issues"
 
     def _prompts_at_once(self, candidates: int) -> int:
-        """As many as the server takes, and as their logits fit into one message."""
+        """How many prompts one request may have, so that the server takes them and the logits fit into a message."""
         limits = self._server_info().limits
         logits_bytes = 4 * (self.model.image_size // 4) ** 2
         return max(1, min(limits.max_objects, limits.max_message_bytes * 3 // 4 // (candidates * logits_bytes)))
@@ -216,16 +237,16 @@ class SAM2ImagePredictor:
         return self._info
 
     def get_image_embedding(self) -> NoReturn:
-        """Not to be had.
+        """Not available: the server does not send embeddings.
 
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("embeddings stay on the server, which sends masks, scores and logits alone")
+        raise NotImplementedError("embeddings stay on the server, which sends only masks, scores and logits")
 
 
-def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> dict[str, Array]:
-    """The arguments that are given, each with the batch as its first dimension."""
+def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> dict[str, _Array]:
+    """The prompts that are given, each with the batch as its first dimension."""
     if (point_coords is None) != (point_labels is None):
         raise ValueError("point_labels must be supplied if point_coords is supplied, and only then")
     given = {
@@ -241,7 +262,7 @@ def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) ->
     return prompts
 
 
-def _batch(values: Any, *, ndim: int) -> Array | None:
+def _batch(values: Any, *, ndim: int) -> _Array | None:
     if values is None:
         return None
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float32)

@@ -1,4 +1,4 @@
-"""What `init_state` gives: the session on the server, and what sam2 would remember of its answers."""
+"""What `init_state` returns: the session on the server, and what sam2 would store of its answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet._annotation import Annotation
+from masklet._sync.annotation import Annotation
 
 if TYPE_CHECKING:
     import torch
@@ -23,15 +23,15 @@ def _by_kind() -> dict[bool, dict[int, Logits]]:
 
 @dataclass
 class ObjectOutputs:
-    """Low-resolution logits ``float32[h, w]`` of one object by frame, in sam2's order.
+    """Low-resolution logits ``float32[h, w]`` of one object by frame, stored as sam2 stores them.
 
     Attributes:
         wire_id: The object's id on the server.
-        inputs: Frames with a prompt.
-        waiting: Outcomes of prompts since the last propagation, by whether their frame is a conditioning frame
-            (sam2's `temp_output_dict_per_obj`).
-        settled: Outcomes before that (`output_dict_per_obj`).
-        tracked: Frames that a propagation has gone over (`frames_tracked_per_obj`).
+        inputs: The frames with a prompt.
+        waiting: Results of prompts since the last propagation, first by whether their frame is a conditioning frame,
+            then by frame (sam2's `temp_output_dict_per_obj`).
+        settled: Results from before that (`output_dict_per_obj`).
+        tracked: The frames that a propagation has tracked (`frames_tracked_per_obj`).
     """
 
     wire_id: int
@@ -41,28 +41,32 @@ class ObjectOutputs:
     tracked: set[int] = field(default_factory=set)
 
     def prompted(self, frame_idx: int, logits: Logits) -> bool:
-        """Note the outcome of a prompt; whether its frame is a conditioning frame: not tracked so far."""
+        """Store the result of a prompt.
+
+        Returns:
+            Whether the prompt's frame is a conditioning frame, because it was not tracked before.
+        """
         is_cond = frame_idx not in self.tracked
         self.inputs.add(frame_idx)
         self.waiting[is_cond][frame_idx] = logits
         return is_cond
 
     def settle(self) -> None:
-        """A propagation begins (`propagate_in_video_preflight`)."""
+        """Count the results of prompts as tracked, because a propagation begins (`propagate_in_video_preflight`)."""
         for is_cond in (False, True):
             self.settled[is_cond].update(self.waiting[is_cond])
             self.waiting[is_cond].clear()
         for frame_idx in self.settled[True]:
             self.settled[False].pop(frame_idx, None)
 
-    def went_over(self, frame_idx: int, logits: Logits) -> None:
-        """Note what a propagation found."""
+    def add_tracked(self, frame_idx: int, logits: Logits) -> None:
+        """Store the result of a propagation on a frame."""
         if frame_idx not in self.settled[True]:
             self.settled[False][frame_idx] = logits
         self.tracked.add(frame_idx)
 
     def clear(self, frame_idx: int) -> None:
-        """Forget the prompts of a frame; what was made of them stays as a tracked frame's outcome."""
+        """Forget the prompts of a frame; their result stays as that of a tracked frame."""
         self.inputs.discard(frame_idx)
         for is_cond in (True, False):
             self.waiting[is_cond].pop(frame_idx, None)
@@ -81,12 +85,16 @@ class ObjectOutputs:
 class InferenceState(Mapping[str, Any]):
     """A video on the server and the objects on it; answers those keys of sam2's dictionary that programs read.
 
-    It remembers low-resolution logits of every object on every frame that was looked at, as sam2 does: a quarter of a
+    It stores the low-resolution logits of every object on every frame that had a result, as sam2 does: a quarter of a
     megabyte each for SAM 2's own models. The session ends with `close`, or when nothing refers to the state.
+
+    Args:
+        annotation: The session.
+        options: Entries that sam2's state has, too, such as ``offload_video_to_cpu``.
 
     Attributes:
         annotation: The session.
-        objects: By the program's own ids, in the order in which they came.
+        objects: What is stored of each object, by the program's own ids, in the order of their first prompts.
     """
 
     def __init__(self, annotation: Annotation, **options: bool) -> None:
@@ -97,21 +105,26 @@ class InferenceState(Mapping[str, Any]):
 
     @property
     def obj_ids(self) -> list[Hashable]:
-        """Ids of all objects, in the order in which they came."""
+        """The ids of all objects, in the order in which they were first prompted."""
         return list(self.objects)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the video."""
+        """Height and width of the video in pixels; waits until its first frame is decoded."""
         return self.annotation.video.height, self.annotation.video.width
 
-    def new_object(self) -> ObjectOutputs:
-        """An object that the server does not know yet; ids are not used twice."""
+    def next_wire_id(self) -> int:
+        """An object id that the server has not seen in this session; no id is used twice."""
         self._last_wire_id += 1
-        return ObjectOutputs(self._last_wire_id)
+        return self._last_wire_id
 
     def masks(self, frame_idx: int, *, is_cond: bool) -> torch.Tensor:
-        """What is known of all objects on a frame: logits ``float32[N, 1, H, W]``."""
+        """The logits of all objects on a frame, ``float32[N, 1, H, W]``.
+
+        Args:
+            frame_idx: The frame's number, from 0.
+            is_cond: The frame is a conditioning frame of the object that was just prompted.
+        """
         from masklet.compat import _torch
 
         shown = [outputs.shown(frame_idx, is_cond=is_cond) for outputs in self.objects.values()]
@@ -137,7 +150,7 @@ class InferenceState(Mapping[str, Any]):
                 return {obj_id: idx for idx, obj_id in enumerate(self.objects)}
             case "obj_idx_to_id":
                 return dict(enumerate(self.objects))
-        raise KeyError(f"{key!r}; the rest of the state is on the server, here are {', '.join(self)}")
+        raise KeyError(f"{key!r} is on the server; the state here has only {', '.join(self)}")
 
     def __iter__(self) -> Iterator[str]:
         yield from ("num_frames", "video_height", "video_width", "obj_ids", "obj_id_to_idx", "obj_idx_to_id")
@@ -146,7 +159,7 @@ class InferenceState(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    # Two states are equal only if they are the same, which also spares comparing them by waiting for the video.
+    # Identity: a comparison of all entries, as of other mappings, would wait for the video.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 

@@ -1,4 +1,4 @@
-"""All that needs torch; imported when it is needed, because the client does without."""
+"""What needs torch; imported only when it is used, because the client works without torch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ try:
     import torch.nn.functional as F
 except ImportError as error:
     raise ImportError(
-        "masklet.compat gives masks as torch tensors, as sam2 does, and torch is not installed: pip install torch "
-        "(the build for CPUs will do)"
+        "masklet.compat returns masks as torch tensors, as sam2 does, but torch is not installed: pip install torch "
+        "(the build for CPUs suffices)"
     ) from error
 
-# sam2's NO_OBJ_SCORE: the logits of an object of which nothing is known on a frame.
+# sam2's NO_OBJ_SCORE: the logits of an object that has no result on a frame.
 NO_OBJECT = -1024.0
 
 CPU = torch.device("cpu")
 
 
 def video_masks(logits: Sequence[npt.NDArray[np.float32] | None], height: int, width: int) -> torch.Tensor:
-    """Logits at the video's size, ``float32[N, 1, H, W]``, as sam2 makes them of low-resolution ones.
+    """Logits at the video's size, as sam2 makes them from low-resolution ones.
 
     Args:
-        logits: ``float32[h, w]`` of each object; None where nothing is known of it.
+        logits: ``float32[h, w]`` of each object; None for one that has no result.
         height: Rows of the video.
         width: Columns of the video.
+
+    Returns:
+        ``float32[N, 1, H, W]``.
     """
     masks = torch.full((len(logits), 1, height, width), NO_OBJECT)
     for row, low in enumerate(logits):

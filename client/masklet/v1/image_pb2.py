@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from masklet.v1 import common_pb2 as masklet_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16masklet/v1/image.proto\x12\nmasklet.v1\x1a\x17masklet/v1/common.proto\"\xf8\x01\n\x13SegmentImageRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07picture\x18\x02 \x01(\x0b\x32\x13.masklet.v1.PictureH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x12*\n\x07prompts\x18\x04 \x03(\x0b\x32\x19.masklet.v1.SegmentPrompt\x12\x18\n\x10multimask_output\x18\x05 \x01(\x08\x12\x15\n\rreturn_logits\x18\x06 \x01(\x08\x12/\n\rmask_encoding\x18\x07 \x01(\x0e\x32\x18.masklet.v1.MaskEncodingB\x08\n\x06source\"\x98\x01\n\rSegmentPrompt\x12!\n\x06points\x18\x01 \x03(\x0b\x32\x11.masklet.v1.Point\x12\x1c\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x1e\n\x04mask\x18\x03 \x01(\x0b\x32\x10.masklet.v1.Mask\x12&\n\nmask_input\x18\x04 \x01(\x0b\x32\x12.masklet.v1.Logits\"\x82\x01\n\x14SegmentImageResponse\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12*\n\x07results\x18\x04 \x03(\x0b\x32\x19.masklet.v1.SegmentResult\x12\r\n\x05model\x18\x05 \x01(\t\">\n\rSegmentResult\x12-\n\ncandidates\x18\x01 \x03(\x0b\x32\x19.masklet.v1.MaskCandidate\"\xac\x01\n\rMaskCandidate\x12\x1e\n\x04mask\x18\x01 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x15\n\rpredicted_iou\x18\x02 \x01(\x02\x12\x1c\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\"\n\x06logits\x18\x05 \x01(\x0b\x32\x12.masklet.v1.Logits\x12\x14\n\x0coutput_index\x18\x06 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16masklet/v1/image.proto\x12\nmasklet.v1\x1a\x17masklet/v1/common.proto\"\x9a\x02\n\x13SegmentImageRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07picture\x18\x02 \x01(\x0b\x32\x13.masklet.v1.PictureH\x00\x12\x12\n\x08image_id\x18\x03 \x01(\tH\x00\x12*\n\x07prompts\x18\x04 \x03(\x0b\x32\x19.masklet.v1.SegmentPrompt\x12\x18\n\x10multimask_output\x18\x05 \x01(\x08\x12\x15\n\rreturn_logits\x18\x06 \x01(\x08\x12/\n\rmask_encoding\x18\x07 \x01(\x0e\x32\x18.masklet.v1.MaskEncoding\x12 \n\x05\x65\x64ges\x18\x08 \x01(\x0e\x32\x11.masklet.v1.EdgesB\x08\n\x06source\"\x98\x01\n\rSegmentPrompt\x12!\n\x06points\x18\x01 \x03(\x0b\x32\x11.masklet.v1.Point\x12\x1c\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x1e\n\x04mask\x18\x03 \x01(\x0b\x32\x10.masklet.v1.Mask\x12&\n\nmask_input\x18\x04 \x01(\x0b\x32\x12.masklet.v1.Logits\"\x82\x01\n\x14SegmentImageResponse\x12\x10\n\x08image_id\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12*\n\x07results\x18\x04 \x03(\x0b\x32\x19.masklet.v1.SegmentResult\x12\r\n\x05model\x18\x05 \x01(\t\">\n\rSegmentResult\x12-\n\ncandidates\x18\x01 \x03(\x0b\x32\x19.masklet.v1.MaskCandidate\"\xac\x01\n\rMaskCandidate\x12\x1e\n\x04mask\x18\x01 \x01(\x0b\x32\x10.masklet.v1.Mask\x12\x15\n\rpredicted_iou\x18\x02 \x01(\x02\x12\x1c\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x0f.masklet.v1.Box\x12\x0c\n\x04\x61rea\x18\x04 \x01(\x04\x12\"\n\x06logits\x18\x05 \x01(\x0b\x32\x12.masklet.v1.Logits\x12\x14\n\x0coutput_index\x18\x06 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'masklet.v1.image_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEGMENTIMAGEREQUEST']._serialized_start=64
-  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=312
-  _globals['_SEGMENTPROMPT']._serialized_start=315
-  _globals['_SEGMENTPROMPT']._serialized_end=467
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=470
-  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=600
-  _globals['_SEGMENTRESULT']._serialized_start=602
-  _globals['_SEGMENTRESULT']._serialized_end=664
-  _globals['_MASKCANDIDATE']._serialized_start=667
-  _globals['_MASKCANDIDATE']._serialized_end=839
+  _globals['_SEGMENTIMAGEREQUEST']._serialized_end=346
+  _globals['_SEGMENTPROMPT']._serialized_start=349
+  _globals['_SEGMENTPROMPT']._serialized_end=501
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_start=504
+  _globals['_SEGMENTIMAGERESPONSE']._serialized_end=634
+  _globals['_SEGMENTRESULT']._serialized_start=636
+  _globals['_SEGMENTRESULT']._serialized_end=698
+  _globals['_MASKCANDIDATE']._serialized_start=701
+  _globals['_MASKCANDIDATE']._serialized_end=873
 # @@protoc_insertion_point(module_scope)

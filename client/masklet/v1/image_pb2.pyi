@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class SegmentImageRequest(_message.Message):
+    """A picture and prompts."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -30,25 +32,30 @@ class SegmentImageRequest(_message.Message):
     MULTIMASK_OUTPUT_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     MASK_ENCODING_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     image_id: _builtins.str
-    """The `image_id` of an earlier response: the picture is not encoded again. NOT_FOUND once the server has let it go;
-    send the picture again then.
+    """The `image_id` of an earlier response, so that the picture is not encoded again. NOT_FOUND if the server does
+    not hold it any more: then send the picture.
     """
     multimask_output: _builtins.bool
-    """Three candidates for each prompt, best first, rather than one. Right for an ambiguous prompt such as one click."""
+    """Three candidates for each prompt, best first, instead of one mask. Right for an ambiguous prompt such as one
+    click.
+    """
     return_logits: _builtins.bool
-    """Also send the low-resolution logits, which may come back as `mask_input` to refine."""
+    """Also send the low-resolution logits. A later request may send them as `mask_input`, to refine the mask."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
     """Unspecified: COCO run-lengths."""
+    edges: _common_pb2.Edges.ValueType
+    """How the edges of masks are drawn. Logits are the model's own in any case."""
     @_builtins.property
     def picture(self) -> _common_pb2.Picture:
         """The picture itself."""
 
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentPrompt]:
-        """One mask, or three candidates, for each of these; at least one."""
+        """At least one. Each gets one mask, or three candidates."""
 
     def __init__(
         self,
@@ -60,10 +67,11 @@ class SegmentImageRequest(_message.Message):
         multimask_output: _builtins.bool = ...,
         return_logits: _builtins.bool = ...,
         mask_encoding: _common_pb2.MaskEncoding.ValueType = ...,
+        edges: _common_pb2.Edges.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "picture", b"picture", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "mask_encoding", b"mask_encoding", "model", b"model", "multimask_output", b"multimask_output", "picture", b"picture", "prompts", b"prompts", "return_logits", b"return_logits", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "image_id", b"image_id", "mask_encoding", b"mask_encoding", "model", b"model", "multimask_output", b"multimask_output", "picture", b"picture", "prompts", b"prompts", "return_logits", b"return_logits", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["picture", "image_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -73,7 +81,7 @@ Global___SegmentImageRequest: _TypeAlias = SegmentImageRequest  # noqa: Y015
 
 @_typing.final
 class SegmentPrompt(_message.Message):
-    """Points, a box, points with a box, each also with `mask_input`, or a mask alone."""
+    """Points, a box, or points with a box, each also with `mask_input`; or a mask alone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,9 +90,13 @@ class SegmentPrompt(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     MASK_INPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def points(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Point]: ...
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Point]:
+        """In the order of the clicks."""
+
     @_builtins.property
-    def box(self) -> _common_pb2.Box: ...
+    def box(self) -> _common_pb2.Box:
+        """May go with points."""
+
     @_builtins.property
     def mask(self) -> _common_pb2.Mask:
         """A binary mask at the picture's size. Excludes `mask_input`."""
@@ -111,6 +123,8 @@ Global___SegmentPrompt: _TypeAlias = SegmentPrompt  # noqa: Y015
 
 @_typing.final
 class SegmentImageResponse(_message.Message):
+    """The masks of a picture."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_ID_FIELD_NUMBER: _builtins.int
@@ -119,9 +133,11 @@ class SegmentImageResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
-    """Name of the encoded picture on the server, for as long as its cache holds it."""
+    """Names the encoded picture, for as long as the server's cache holds it."""
     height: _builtins.int
+    """Rows of the picture."""
     width: _builtins.int
+    """Columns of the picture."""
     model: _builtins.str
     """The model that was used."""
     @_builtins.property
@@ -147,6 +163,8 @@ Global___SegmentImageResponse: _TypeAlias = SegmentImageResponse  # noqa: Y015
 
 @_typing.final
 class SegmentResult(_message.Message):
+    """The candidates for one prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CANDIDATES_FIELD_NUMBER: _builtins.int
@@ -169,6 +187,8 @@ Global___SegmentResult: _TypeAlias = SegmentResult  # noqa: Y015
 
 @_typing.final
 class MaskCandidate(_message.Message):
+    """One mask for a prompt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MASK_FIELD_NUMBER: _builtins.int
@@ -182,16 +202,18 @@ class MaskCandidate(_message.Message):
     area: _builtins.int
     """Foreground pixels."""
     output_index: _builtins.int
-    """Which of the decoder's outputs this is, in SAM's own order; 0 without multimask_output."""
+    """Which of the decoder's outputs this is, in SAM's own order. 0 without `multimask_output`."""
     @_builtins.property
-    def mask(self) -> _common_pb2.Mask: ...
+    def mask(self) -> _common_pb2.Mask:
+        """At the size of the picture as shown."""
+
     @_builtins.property
     def box(self) -> _common_pb2.Box:
         """The smallest box around the mask: x0, y0 inclusive, x1, y1 exclusive. Unset where the mask is empty."""
 
     @_builtins.property
     def logits(self) -> _common_pb2.Logits:
-        """Only if asked for by return_logits."""
+        """Only if `return_logits` asked for them."""
 
     def __init__(
         self,

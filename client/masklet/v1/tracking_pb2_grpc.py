@@ -28,7 +28,8 @@ if _version_not_supported:
 
 
 class TrackingServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Tracks objects through video, and segments pictures.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -54,54 +55,57 @@ class TrackingServiceStub:
 
 
 class TrackingServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Tracks objects through video, and segments pictures.
+    """
 
     def Track(self, request_iterator, context):
-        """Follows objects through one video.
+        """Tracks objects through one video.
 
-        The client's messages: `config` first and once; then prompts, and one kind of video: `video_chunk`s (a file's bytes
-        in order), `frame`s (pictures in order) or `packet`s (a codec's data in order), or `config.source_url`; then
-        `end_of_video`. Messages are taken in order: a prompt sent before the
-        first byte of video is always in time for its frame; one sent later is in time if its frame has not been tracked
-        yet, and corrects the frame if it has (see PROPAGATION_AUTOMATIC). A client that waits for `done` before it
-        half-closes may go on sending `ack`s meanwhile, and should.
+        The client sends `config` first, and once. Then it sends prompts and one kind of video: `video_chunk`s (a
+        file's bytes in order), `frame`s (pictures in order), `packet`s (a codec's data in order), or none of them with
+        `config.source_url`. Then it sends `end_of_video`. Messages are taken in order. A prompt that is sent before
+        the first byte of video is always in time for its frame. A later one is in time if its frame has not been
+        tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). A client that waits for
+        `done` before it half-closes may go on sending `ack`s meanwhile, and should.
 
-        The server's messages: `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
-        prompt when its frame is reached; a `frame_result` for every frame, in order, one a frame, and more for frames that
-        are corrected; `error` for what the client can mend (the stream goes on); `done` last.
+        The server sends `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
+        prompt when its frame is reached; a `frame_result` for every frame, in order, one per frame, and more for
+        frames that are corrected; `error` for a fault that the client can fix (the stream goes on); `done` at the end.
 
         Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
-        acknowledges gets `window` results and then waits; after `session.idle_timeout_seconds` without any progress the
-        session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before it is tracked,
-        so a client with a window of 1 that sends its prompts for frame t + 1 and then the ack of frame t is in time.
-        A client that sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-        `config.frame_count` or `config.live` is set): the server stops reading while enough pictures wait, and would not see
-        an ack behind them. For the same reason a client that sends `packet`s keeps at most 8 MiB of them beyond those that
-        `packets_taken` tells of. With DELIVERY_LATEST the server never stops reading on account of tracking, and nothing need be kept back; there
-        a client that takes or acknowledges nothing for `session.idle_timeout_seconds` ends with DEADLINE_EXCEEDED although
-        it goes on sending.
+        acknowledges gets `window` results and then no more. After `session.idle_timeout_seconds` without any progress
+        the session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before the frame is tracked. So
+        a client with a window of 1 that sends its prompts for frame t + 1, and then the ack of frame t, is in time.
 
-        Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked like
-        any other; its masks have its own size, and prompts are held against the size of the last frame decoded.
+        The server stops reading while enough pictures wait, and would not see an ack behind them. So a client that
+        sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
+        `config.frame_count` or `config.live` is set). For the same reason a client that sends `packet`s keeps at most
+        8 MiB of them beyond those that `packets_taken` reports. With DELIVERY_LATEST the server never stops reading
+        because of tracking, so nothing need be kept back. There, a client that takes or acknowledges nothing for
+        `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
 
-        Ends with: INVALID_ARGUMENT (google.rpc.BadRequest says which field), FAILED_PRECONDITION (a message out of order),
-        NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to come back where
-        that helps), DATA_LOSS (the video can't be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (draining), INTERNAL (a bug: the
-        message carries an id to search the server's log for).
+        Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked
+        like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
+        was decoded.
+
+        Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
+        order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
+        come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
+        server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SegmentImage(self, request, context):
-        """Segments one picture: SAM 2's image predictor. Several prompts in one request share the picture's encoding.
+        """Segments one picture, as SAM 2's image predictor does. The prompts of a request share the picture's encoding.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Models loaded and known, device, versions, limits.
+        """Says what the server is: models, device, versions, limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +138,8 @@ def add_TrackingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrackingService:
-    """Missing associated documentation comment in .proto file."""
+    """Tracks objects through video, and segments pictures.
+    """
 
     @staticmethod
     def Track(request_iterator,

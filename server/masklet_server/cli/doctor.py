@@ -1,4 +1,4 @@
-"""``masklet doctor``: what works on this machine, and what to do about the rest."""
+"""``masklet doctor``: checks whether a server can run on this machine, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.markup import escape
 from masklet.errors import MaskletError
 
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+_HOW_TO_INSTALL = "install the server: https://github.com/masklet/masklet/blob/main/docs/start/install.md#the-server"
 _PORT = 50051
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 _LEAST_SHARED_MEMORY = 64 * 1024**2
@@ -31,10 +32,10 @@ class Finding:
     """The outcome of one check.
 
     Attributes:
-        name: What was looked at.
-        state: "fail" keeps a server from working, "warn" does not.
+        name: What was checked.
+        state: "ok"; "warn" where a server can run all the same; "fail" where it cannot.
         detail: What was found.
-        fix: What to do about it, unless it is "ok".
+        fix: What to do about it; empty where the state is "ok".
     """
 
     name: str
@@ -47,7 +48,10 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def doctor() -> None:
-    """Check what works on this machine and say what to do about the rest; exit 0 if a server would work."""
+    """Check whether a server can run on this machine, and say how to fix what is wrong.
+
+    Exits with 0 if a server can run, and with 1 if not. A warning does not keep a server from running.
+    """
     console = Console(highlight=False)
     findings = []
     for check in CHECKS:
@@ -57,9 +61,10 @@ def doctor() -> None:
     failed = sum(finding.state == "fail" for finding in findings)
     warned = sum(finding.state == "warn" for finding in findings)
     if failed:
-        console.print(f"\n{failed} of {len(findings)} checks failed: a server would not work here yet.")
+        console.print(f"\n{failed} of {len(findings)} checks failed: a server cannot run here yet.")
         raise typer.Exit(1)
-    console.print(f"\nA server works here{f' ({warned} warnings)' if warned else ''}: masklet serve")
+    warnings = f", with {warned} {'warning' if warned == 1 else 'warnings'}" if warned else ""
+    console.print(f"\nA server can run here{warnings}. Start it with: masklet serve")
 
 
 def _show(console: Console, finding: Finding) -> None:
@@ -69,45 +74,56 @@ def _show(console: Console, finding: Finding) -> None:
 
 
 def check_python() -> Iterator[Finding]:
-    """Python's version, and masklet's."""
+    """The versions of Python and masklet, and the operating system."""
     version = platform.python_version()
     system = f"{platform.system()} {platform.machine()}"
     if platform.system() != "Linux":
         yield Finding(
-            "python", "warn", f"{version} on {system}", "the server is made for Linux; other systems are untried"
+            "python",
+            "warn",
+            f"{version} on {system}",
+            "the server is made for Linux; it was never tried on other systems",
         )
     else:
         yield Finding("python", "ok", f"{version} on {system}, masklet {metadata.version('masklet')}")
 
 
 def check_torch() -> Iterator[Finding]:
-    """PyTorch, and the device that a server would choose."""
+    """PyTorch, and the device that a server would use."""
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding(
-            "torch", "fail", f"cannot be imported: {error}", "install the server: pip install 'masklet[server]'"
-        )
+        yield Finding("torch", "fail", f"cannot be imported: {error}", _HOW_TO_INSTALL)
         return
     yield Finding("torch", "ok", torch.__version__)
     if importlib.util.find_spec("sam2") is None:
         return  # check_sam2 says so; the engine cannot be imported without it
-    from masklet_server.engine.device import device_name, has_fast_bfloat16, pick_device
+    from masklet_server.engine.network.device import device_name, has_fast_bfloat16, pick_device
 
     device = pick_device("auto")
     fast = has_fast_bfloat16(device)
-    detail = f"{device} ({device_name(device)}), {'with' if fast else 'without'} fast bfloat16"
+    detail = f"{device} ({device_name(device)}), {'fast' if fast else 'slow'} at bfloat16"
     if device.type == "cuda":
         yield Finding("device", "ok", detail)
     elif _has_nvidia_driver():
         yield Finding(
             "device",
             "warn",
-            f"{detail}; an NVIDIA driver is here, but torch cannot use it",
-            "install a torch built for CUDA: https://pytorch.org/get-started/locally",
+            f"{detail}; there is an NVIDIA driver, but torch cannot use it",
+            "install a torch that was built for CUDA: https://pytorch.org/get-started/locally",
         )
     else:
-        yield Finding("device", "ok", f"{detail}; use nano here, the larger models want a GPU")
+        yield Finding("device", "ok", f"{detail}; without a GPU, only the model nano is quick")
+
+
+def check_openvino() -> Iterator[Finding]:
+    """OpenVINO, which computes most of the network on CPUs."""
+    if version := _version("openvino"):
+        yield Finding("openvino", "ok", f"{version}; it computes what it computes quicker than torch on a CPU")
+    else:
+        yield Finding(
+            "openvino", "warn", "not installed: nano is about half as quick on a CPU", "pip install 'masklet[cpu]'"
+        )
 
 
 def check_sam2() -> Iterator[Finding]:
@@ -126,7 +142,7 @@ def check_sam2() -> Iterator[Finding]:
 
 
 def check_video() -> Iterator[Finding]:
-    """PyAV and the codecs that matter."""
+    """PyAV, and the codecs that videos mostly have."""
     try:
         import av
     except (ImportError, OSError) as error:
@@ -146,7 +162,10 @@ def check_video() -> Iterator[Finding]:
     missing = [name for name in ("hevc", "vp9", "libdav1d") if name not in av.codecs_available]
     if missing:
         yield Finding(
-            "codecs", "warn", f"without {', '.join(missing)}", "videos in these will be refused; use PyPI's av"
+            "codecs",
+            "warn",
+            f"{', '.join(missing)} missing",
+            "videos in these codecs are refused; install av from PyPI",
         )
     else:
         yield Finding("codecs", "ok", "H.265, VP9 and AV1 decode")
@@ -157,7 +176,7 @@ def check_grpc(port: int = _PORT) -> Iterator[Finding]:
     packages = ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-channelz")
     missing = [name for name in packages if not _version(name)]
     if missing:
-        yield Finding("grpc", "fail", f"without {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        yield Finding("grpc", "fail", f"{', '.join(missing)} missing", f"pip install {' '.join(missing)}")
     else:
         yield Finding("grpc", "ok", _version("grpcio"))
     with socket.socket() as probe:
@@ -168,15 +187,15 @@ def check_grpc(port: int = _PORT) -> Iterator[Finding]:
             yield Finding(
                 "port",
                 "warn",
-                f"127.0.0.1:{port}: {error.strerror}",
-                "choose another: masklet serve --address 127.0.0.1:0",
+                f"127.0.0.1:{port} cannot be used: {error.strerror}",
+                "let the server choose a free port: masklet serve --address 127.0.0.1:0",
             )
         else:
             yield Finding("port", "ok", f"127.0.0.1:{port} is free")
 
 
 def check_models() -> Iterator[Finding]:
-    """The model that ships, those downloaded, and the folder for more."""
+    """The model that ships with masklet, the downloaded models, and the folder for downloads."""
     from masklet_server.models.download import verify
     from masklet_server.models.paths import cache_folder
     from masklet_server.models.registry import Registry
@@ -187,36 +206,41 @@ def check_models() -> Iterator[Finding]:
     except MaskletError as error:
         yield Finding("nano", "fail", str(error), "install masklet again")
     else:
-        yield Finding("nano", "ok", "ships with masklet, checksum is right")
+        yield Finding("nano", "ok", "ships with masklet, and its checksum is right")
     here = [spec.name for spec in registry if spec.is_downloadable and spec.checkpoint_path().is_file()]
-    yield Finding("models", "ok", f"downloaded: {', '.join(here) or 'none'} (masklet models list)")
+    yield Finding("models", "ok", f"{', '.join(here) or 'none'} downloaded; `masklet models list` shows all")
     cache = cache_folder()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         free = shutil.disk_usage(existing).free
-        yield Finding("cache", "ok", f"{cache} can be written to, {_gibibytes(free)} free")
+        yield Finding("downloads", "ok", f"{cache} can be written to, {_gibibytes(free)} free")
     else:
         yield Finding(
-            "cache", "warn", f"{cache} cannot be written to", "set MASKLET_CACHE to download models elsewhere"
+            "downloads", "warn", f"{cache} cannot be written to", "set MASKLET_CACHE to a folder that can be written to"
         )
 
 
 def check_memory() -> Iterator[Finding]:
-    """Shared memory, which decoded frames cross, and main memory."""
+    """Main memory, and shared memory, through which decoded frames reach the server."""
     try:
         size = shutil.disk_usage(_SHARED_MEMORY).total
     except OSError as error:
-        yield Finding("shared memory", "fail", f"{_SHARED_MEMORY}: {error.strerror}", "mount a tmpfs there")
+        yield Finding(
+            "shared memory", "fail", f"{_SHARED_MEMORY} cannot be used: {error.strerror}", "mount a tmpfs there"
+        )
     else:
         if size < _LEAST_SHARED_MEMORY:
             yield Finding(
-                "shared memory", "warn", f"{size // 1024**2} MiB in {_SHARED_MEMORY}", "with Docker: --shm-size=1g"
+                "shared memory",
+                "warn",
+                f"{size // 1024**2} MiB in {_SHARED_MEMORY}",
+                "enlarge it; with Docker: --shm-size=1g",
             )
         else:
             yield Finding("shared memory", "ok", f"{_gibibytes(size)} in {_SHARED_MEMORY}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if memory < _LEAST_MEMORY:
-        yield Finding("memory", "warn", _gibibytes(memory), "nano with a decoder wants about 2 GiB")
+        yield Finding("memory", "warn", _gibibytes(memory), "a server with nano needs about 2 GiB")
     else:
         yield Finding("memory", "ok", _gibibytes(memory))
 
@@ -224,6 +248,7 @@ def check_memory() -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     check_python,
     check_torch,
+    check_openvino,
     check_sam2,
     check_video,
     check_grpc,
@@ -246,7 +271,7 @@ def _h264_round_trip() -> None:
     assert isinstance(decoder, av.VideoCodecContext)
     frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     if len(frames) != 1 or abs(int(frames[0].to_ndarray(format="rgb24").mean()) - 128) > 8:
-        raise ValueError("the decoded picture is not the encoded one")
+        raise ValueError("the decoded picture differs from the encoded one")
 
 
 def _has_nvidia_driver() -> bool:

@@ -1,4 +1,4 @@
-"""``masklet models``: which models there are, and getting and checking their weights."""
+"""``masklet models``: list models, download their weights, and check them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,30 @@ from masklet_server.models.paths import cache_folder
 from masklet_server.models.registry import ModelSpec, Registry
 
 if TYPE_CHECKING:
-    from masklet_server.models._transfer import ProgressCallback
+    from masklet_server.models.transfer import ProgressCallback
 
 _PIPE_WIDTH = 200
 
-app = typer.Typer(no_args_is_help=True, help="Which models there are; get and check their weights.")
+app = typer.Typer(
+    no_args_is_help=True, help="List models, download their weights, and check them.", add_completion=False
+)
 
 _Names = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Names from `masklet models list`, or hub:OWNER/REPO.")
+    list[str],
+    typer.Argument(
+        metavar="MODEL",
+        help="Names from `masklet models list`, or hub:OWNER/REPO for a repository of the Hugging Face hub.",
+    ),
 ]
 _AnyNames = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL]...", help="Names from `masklet models list`; all that are here if none is given."),
+    typer.Argument(metavar="MODEL", help="Names from `masklet models list`. Default: all models on this machine."),
 ]
 
 
 @app.command("list")
 def list_models() -> None:
-    """Show the models masklet knows, their size, and which are on this machine."""
+    """Show the models that masklet knows, the size of their files, and which are on this machine."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("NAME", "SIZE", "STATE", "WHERE"):
         table.add_column(column, no_wrap=True)
@@ -48,18 +54,21 @@ def list_models() -> None:
         table.add_row(spec.name, size, _state(spec), _where(spec), escape(spec.description))
     console = _console()
     console.print(table)
-    console.print(f"\nDownloads are kept in {cache_folder()} (MASKLET_CACHE).", highlight=False, soft_wrap=True)
+    console.print("\nDownload a model: masklet models download NAME", highlight=False)
+    console.print(
+        f"Downloads are kept in {cache_folder()}; MASKLET_CACHE names another folder.", highlight=False, soft_wrap=True
+    )
     unknown = [spec.name for spec in registry if not spec.sha256]
     if unknown:
         console.print(
-            f"No checksum is known for {', '.join(unknown)}: their downloads are checked for their length alone.",
+            f"No checksum is known for {', '.join(unknown)}: only the length of their downloads is checked.",
             highlight=False,
         )
 
 
 @app.command()
 def download(names: _Names) -> None:
-    """Fetch models' weights; goes on where an earlier download broke off, and checks the whole."""
+    """Download the weights of models and check them. A download that broke off is continued."""
     for spec in _resolve(names):
         with _failing():
             _download(spec)
@@ -67,7 +76,7 @@ def download(names: _Names) -> None:
 
 @app.command()
 def verify(names: _AnyNames = None) -> None:
-    """Compare the checksums of models' weights on this machine."""
+    """Compare the weights on this machine with their known checksums. Exits with 1 if a file is wrong or missing."""
     specs = _resolve(names) if names else [spec for spec in Registry.load() if _is_here(spec)]
     outcomes = [_verify(spec) for spec in specs]  # all of them, not up to the first failure
     if not all(outcomes):
@@ -80,7 +89,7 @@ def _verify(spec: ModelSpec) -> bool:
     except MaskletError as error:
         typer.echo(f"{spec.name}: {error}", err=True)
         return False
-    typer.echo(f"{spec.name}: {'ok' if known else 'is here, but no checksum is known to hold it against'}")
+    typer.echo(f"{spec.name}: {'ok' if known else 'is here, but cannot be verified: no checksum is known for it'}")
     return True
 
 
@@ -101,7 +110,7 @@ def _download(spec: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _progress(spec: ModelSpec) -> Iterator[ProgressCallback | None]:
-    """A bar where stderr is a terminal; the caller's closing line is enough elsewhere."""
+    """A progress bar where stderr is a terminal; elsewhere nothing, because the caller prints a line at the end."""
     console = Console(stderr=True)
     if not console.is_terminal or spec.is_hub_repository:
         yield None
@@ -141,25 +150,25 @@ def _fail(error: MaskletError, *, code: int) -> NoReturn:
 
 def _state(spec: ModelSpec) -> str:
     if spec.ships:
-        return "ships" if _is_here(spec) else "missing"
-    return "downloaded" if _is_here(spec) else "not downloaded"
+        return "ready" if _is_here(spec) else "missing"
+    return "ready" if _is_here(spec) else "not downloaded"
 
 
 def _where(spec: ModelSpec) -> str:
     if spec.ships:
-        return "with masklet"
-    return "cache" if _is_here(spec) else urlsplit(downloads.sources(spec)[0]).netloc
+        return "ships with masklet"
+    return "downloaded" if _is_here(spec) else urlsplit(downloads.sources(spec)[0]).netloc
 
 
 def _is_here(spec: ModelSpec) -> bool:
     try:
         return spec.checkpoint_path().is_file()
-    except FailedPrecondition:  # a repository of the hub that was not fetched
+    except FailedPrecondition:  # a repository of the hub that was not downloaded
         return False
 
 
 def _console() -> Console:
     console = Console()
-    if not console.is_terminal:  # a pipe has no width; 80 columns would fold the addresses
+    if not console.is_terminal:  # a pipe has no width, and 80 columns would wrap the lines of the table
         console = Console(width=_PIPE_WIDTH)
     return console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import signal
 from collections.abc import Callable
 from importlib import metadata
@@ -16,17 +17,22 @@ from pydantic.fields import FieldInfo
 
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_server import logs
-from masklet_server.settings import LoadedSettings, Settings, flag_of, load_settings
+from masklet_server.settings import Settings, flag_of
+from masklet_server.settings_sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
-    from masklet_server.engine.jobs import LoadedModel  # brings torch
+    from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
 
 
 def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
     """Run a server until SIGTERM or Ctrl-C.
 
-    Settings come from these flags, then MASKLET_* environment variables, then the file of --config, then the defaults.
-    A stopping server refuses new work and gives what runs --grace seconds; a second signal ends it at once.
+    A setting's value comes from its flag; else from the environment, as MASKLET_MAX_SESSIONS for --max-sessions; else
+    from the file of --config; else it is the default. BYTES may have a unit, such as 32MiB. NAME may be given several
+    times.
+
+    After the first signal the server refuses new requests, and running ones may go on for --grace seconds. A second
+    signal ends them at once.
     """
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
     try:
@@ -55,10 +61,10 @@ async def _serve(settings: Settings) -> None:
 
     stop = asyncio.Event()
     async with running_server(settings) as running:
-        with _Signals(stop, hurry=running.server.cut):
+        with _Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
             await stop.wait()
-            typer.echo(f"stopping; what runs has {settings.grace_seconds:g} s to end", err=True)
+            typer.echo(f"stopping; running requests have {settings.grace_seconds:g} s to end", err=True)
             await running.server.stop()
 
 
@@ -69,7 +75,7 @@ def _banner(address: str, models: list[LoadedModel]) -> str:
 
 
 class _Signals:
-    """While entered: the first SIGTERM or SIGINT asks to stop, the second to hurry, the third kills."""
+    """While entered, the first SIGTERM or SIGINT asks to stop, the second to hurry, and the third kills the process."""
 
     _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
@@ -102,10 +108,14 @@ def _fail(error: MaskletError, *, code: int) -> NoReturn:
 
 
 def _signature() -> inspect.Signature:
-    """What typer reads: --config, --print-config, and a flag for every setting, absent (None) unless given."""
-    config = typer.Option(metavar="FILE", help="TOML file of settings; also MASKLET_CONFIG.", show_default=False)
+    """The flags for typer: --config, --print-config, and one for every setting, None unless it is given."""
+    config = typer.Option(
+        metavar="FILE",
+        help="TOML file with settings. Default: the file that MASKLET_CONFIG names, if any.",
+        show_default=False,
+    )
     print_config = typer.Option(
-        "--print-config", help="Print the settings in effect as TOML, and where each came from; then exit."
+        "--print-config", help="Print the settings in effect as TOML, with the origin of each, and exit."
     )
     parameters = [
         _parameter("config", Annotated[Path | None, config], None),
@@ -133,15 +143,17 @@ def _flag_type(name: str, field: FieldInfo) -> Any:
 
 def _default_text(field: FieldInfo) -> str:
     default: Any = field.default
-    if default in (None, "", False):
+    if default is None or default is False or default in ("", ()):
         return ""
     if field.annotation is ByteSize and default:
-        default = ByteSize(default).human_readable(separator="")
+        default = re.sub(r"\.0(?=[A-Z])", "", ByteSize(default).human_readable(separator=""))
+    if isinstance(default, float):
+        default = f"{default:g}"
     return f"Default: {', '.join(default) if isinstance(default, tuple) else default}."
 
 
 def _kind(name: str, annotation: Any) -> tuple[Any, str | None]:
-    """Type and placeholder of a setting's flag; values stay text, which pydantic reads as it does the environment's."""
+    """Type and placeholder of a setting's flag. Values stay text, which pydantic reads as it reads the environment."""
     if annotation is bool:
         return bool, None
     if get_origin(annotation) is tuple:

@@ -1,23 +1,27 @@
-"""SAM 2 itself: the memory bank, the batched step, the scheduler. Tensors in, tensors out."""
+"""The engine: it runs SAM 2 for all streams of the server. Tensors in, tensors out.
+
+- `serving`: jobs, the queue, the scheduler, and the batches that run on the device; it uses the other two
+- `memory`: what objects remember
+- `network`: SAM 2 as functions of tensors
+"""
 
 import ctypes
 import os
 
-# How torch's OpenMP threads wait for each other, some hundred times a frame. Where they sleep at once, a small model
-# takes twice as long; where they spin for long, on a CPU shared with decoders and other streams, a thread that lost its
-# core is waited for by burning the others. So they spin for some ten microseconds. "ACTIVE" is for libgomp alone to
-# spin no less when more threads than cores have ever computed. Read once, when torch is loaded, which the modules of
-# this package do.
+# torch's OpenMP threads wait for each other some hundred times a frame. If they sleep at once, a small model takes
+# twice as long. If they spin for long on a CPU that also decodes and serves other streams, and one thread has lost its
+# core, the others waste theirs. So they spin for about ten microseconds. With "ACTIVE", libgomp spins as long even
+# after more threads than cores have computed. Both are read once, when a module of this package loads torch.
 if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
     os.environ.update(OMP_WAIT_POLICY="ACTIVE", GOMP_SPINCOUNT="1000")
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next layer, which wants as much again.
+    """Let glibc keep freed memory for the next layer, which needs as much again.
 
-    It gives large blocks back to the kernel, and takes them from it anew, page by page and zeroed: half a million page
-    faults a second, which took as long as the arithmetic on the largest maps. What is kept is what a frame needs at
-    once. Not where the user has set one of these himself, nor with another C library.
+    By default, glibc returns large blocks to the kernel, and gets them again page by page, filled with zeros. That was
+    half a million page faults a second, and took as long as the arithmetic on the largest maps. The kept memory is no
+    more than a frame needs. Nothing is changed if the user has set one of these options, or with another C library.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):

@@ -1,1 +1,1 @@
-"""Masks as they travel: run-lengths, PNG, boxes, areas."""
+"""Masks in messages: run-lengths, PNG, boxes and areas."""

@@ -1,4 +1,4 @@
-"""A few threads for work on masks, so that none of it holds up the event loop."""
+"""A few threads that encode, measure and decode masks, so that the event loop does not have to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from masklet_server.masks.runs import Box, Runs
 
 T = TypeVar("T")
 
-# Runs whose encoding takes less than to hand it over to a thread and back, a tenth of a millisecond.
+# Encoding so many runs takes less time than a call in another thread, which takes a tenth of a millisecond.
 _FEW_RUNS = 2000
 
 
 @dataclass(frozen=True)
 class MeasuredMask:
-    """A mask ready to be sent; `box` and `area` are those of `Runs`."""
+    """A mask that is ready to be sent.
+
+    Attributes:
+        encoded: The mask itself.
+        box: As in `Runs.box`.
+        area: As in `Runs.area`.
+    """
 
     encoded: EncodedMask
     box: Box | None
@@ -27,27 +33,27 @@ class MeasuredMask:
 
 
 class MaskPool:
-    """Encodes, measures and decodes masks in threads of its own; shared by all sessions.
+    """Encodes, measures and decodes masks in its own threads; all sessions share one pool.
 
     Args:
-        threads: How many; OpenCV and NumPy release the interpreter for most of the work.
+        threads: Number of threads. OpenCV and NumPy release the interpreter lock for most of the work.
     """
 
     def __init__(self, threads: int = 2) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="masks")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work`, called in one of the threads."""
+        """Call `work` in one of the threads and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def prepare(self, runs: Runs, encoding: MaskEncoding) -> MeasuredMask:
-        """Encode and measure a mask, at once where that is quick."""
+        """Encode and measure a mask: in the calling thread if that is quick, else in another one."""
         if encoding is not MaskEncoding.PNG and len(runs.lengths) <= _FEW_RUNS:
             return _measured(runs, encoding)
         return await self.run(lambda: _measured(runs, encoding))
 
     def close(self) -> None:
-        """Let the threads go; work that has not begun is dropped."""
+        """End the threads; work that has not begun is dropped."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,1 +1,1 @@
-"""Models by name: configuration, checkpoint, checksum, trunk."""
+"""Models by name: their configurations, checkpoints and checksums, and the trunk of nano."""

@@ -1,4 +1,4 @@
-"""From a model's name to the network: configuration, modules, weights."""
+"""Making a model: its configuration, its modules and its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BASE = "sam2.modeling.sam2_base.SAM2Base"
 _REFERENCE = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 _COMPILED_REFERENCE = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"
 
-# What `_enliven` multiplies, by parameter name, and what it adds to the object's score.
+# Factors of `_strengthen` by parameter name, and what it adds to the object's score.
 _GAINS = (
     (re.compile(r"sam_mask_decoder\.output_hypernetworks_mlps\.\d+\.layers\.2\.weight"), 30.0),
     (re.compile(r"memory_attention\.layers\.\d+\.cross_attn_image\.[qk]_proj\.weight"), 3.0),
@@ -35,20 +35,20 @@ _OBJECT_SCORE = 3.0
 def build_model(
     spec: ModelSpec, *, weights: bool = True, seed: int | None = None, image_size: int | None = None
 ) -> SAM2Base:
-    """Make the network that the engine runs: on the CPU, in float32, in evaluation mode, without gradients.
+    """Make the model that the engine runs: on the CPU, in float32, in evaluation mode, without gradients.
 
-    The configuration gets the overrides of upstream's video predictor (its multimask choice by stability, its binarised
-    masks of prompted frames).
+    The configuration gets the overrides of upstream's video predictor: choice among candidates by stability, and binary
+    masks for the memories of prompted frames.
 
     Args:
         spec: Which model.
         weights: Load the checkpoint; otherwise the weights are random.
-        seed: Of random weights, which it implies; see `_enliven`. The global random state is left as it is.
-        image_size: Side of the square the model sees, instead of the configuration's; a multiple of 32.
+        seed: Seed of random weights; with a seed, weights are always random. The global random state is not changed.
+        image_size: Side of the square that the model sees, instead of the configuration's; a multiple of 32.
 
     Raises:
-        FailedPrecondition: The checkpoint is not there; the message says which command fetches it.
-        DataLoss: The checkpoint is damaged or of another model.
+        FailedPrecondition: There is no checkpoint; the message says which command fetches it.
+        DataLoss: The checkpoint is damaged, or belongs to another model.
         InvalidArgument: The configuration cannot be used.
     """
     config = adapted(read_model_config(spec.config_path()), image_size=image_size)
@@ -63,10 +63,10 @@ def build_reference(
     image_size: int | None = None,
     compiled: bool = False,
 ) -> SAM2VideoPredictor:
-    """Make upstream's own predictor with its own post-processing, which masklet is held against.
+    """Make upstream's own predictor with its own post-processing, to compare masklet with.
 
-    The other arguments and the errors are those of `build_model`; equal arguments give equal weights. Where `compiled`,
-    it is what upstream's ``vos_optimized=True`` makes, which compiles for minutes on first use.
+    The other arguments and the errors are those of `build_model`; equal arguments give equal weights. With `compiled`,
+    this is the predictor that upstream makes with ``vos_optimized=True``, which compiles for minutes on first use.
     """
     config = adapted(read_model_config(spec.config_path()), image_size=image_size)
     config["_target_"] = _COMPILED_REFERENCE if compiled else _REFERENCE
@@ -84,26 +84,28 @@ def _build(spec: ModelSpec, config: ModelConfig, *, weights: bool, seed: int | N
         with torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-            # Not hydra's compose: its search path is a global that the embedding program may have set to its own.
+            # Not hydra's compose, whose search path is global: another part of the program may have set it.
             model: nn.Module = instantiate(config, _convert_="all")
             if state is None:
-                _enliven(model)
+                _strengthen(model)
     except InstantiationException as error:
         raise InvalidArgument.of("config", f"{spec.config_path()} does not make a model: {error}") from error
     if state is not None:
         load_state(model, state, spec)
     for module in model.modules():
         if hasattr(module, "freqs_cis"):
-            module.freqs_cis = module.freqs_cis.cpu()  # sam2 puts it on a GPU if there is one, wherever the model is
+            module.freqs_cis = (
+                module.freqs_cis.cpu()
+            )  # sam2 puts it on a GPU if there is one, even if the model is on the CPU
     return model.float().eval().requires_grad_(requires_grad=False)
 
 
-def _enliven(model: nn.Module) -> None:
-    """Give random weights something to say, so that comparing two runs compares more than rounding.
+def _strengthen(model: nn.Module) -> None:
+    """Make random weights strong enough that two runs which differ in a memory differ by more than rounding.
 
-    The modules' own initialisation leaves positions at zero, layer scales at a millionth, mask logits within +-0.5,
-    the object's score at 0, and attention so flat that memories hardly matter; a trained model has masks of +-10, is
-    sure of itself, and lives by its memory.
+    After the modules' own initialisation, positions are zero, layer scales are a millionth, mask logits are within
+    +-0.5, the object's score is 0, and attention is so flat that memories hardly matter. A trained model has mask
+    logits of +-10 and a clear object score, and its masks depend on its memories.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():

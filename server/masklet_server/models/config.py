@@ -17,8 +17,8 @@ _MODEL_TARGETS = frozenset(
 )
 _ROPE_ATTENTION = "sam2.modeling.sam.transformer.RoPEAttention"
 _SINE_POSITIONS = "sam2.modeling.position_encoding.PositionEmbeddingSine"
-# A configuration may come from the network, and hydra calls whatever it names: os.system as well as a layer. Full names
-# rather than prefixes, because attributes lead on from a module to everything it imports.
+# A configuration may come from the network, and hydra calls every function that it names, such as os.system. The list
+# has full names, not prefixes, because the attributes of a module include everything that the module imports.
 _PART_TARGETS = frozenset(
     {
         "masklet_server.models.trunk.MobileNetV2Trunk",
@@ -44,7 +44,7 @@ def read_model_config(path: Path) -> ModelConfig:
     """The ``model`` node of a configuration as plain dictionaries and lists, with interpolations resolved.
 
     Raises:
-        InvalidArgument: The file is no YAML, has no ``model``, or builds anything but sam2's and masklet's own modules.
+        InvalidArgument: The file is not YAML, has no ``model``, or names modules other than sam2's and masklet's.
     """
     from omegaconf import OmegaConf
 
@@ -56,37 +56,37 @@ def read_model_config(path: Path) -> ModelConfig:
     if not isinstance(model, dict) or model.get("_target_") not in _MODEL_TARGETS:
         raise InvalidArgument.of(
             "config",
-            f"{path} has no 'model' whose _target_ is one of {', '.join(sorted(_MODEL_TARGETS))}; "
-            "start from one of sam2's own, such as configs/sam2.1/sam2.1_hiera_t.yaml",
+            f"{path} has no 'model' with one of these _target_s: {', '.join(sorted(_MODEL_TARGETS))}; "
+            "begin with a copy of one of sam2's configurations, such as configs/sam2.1/sam2.1_hiera_t.yaml",
         )
     for part in _nodes(model):
         target = part.get("_target_")
         if part is not model and target is not None and target not in _PART_TARGETS:
             raise InvalidArgument.of(
-                "config", f"{path} asks for {target!r}; only sam2's own modules and masklet's trunk may be built"
+                "config", f"{path} names {target!r}; only sam2's own modules and masklet's trunk are allowed"
             )
     model.setdefault("image_size", 512)  # SAM2Base's own default
     return model
 
 
 def adapted(model: ModelConfig, *, image_size: int | None) -> ModelConfig:
-    """The configuration for inference as upstream's video predictor has it, at another image size if one is given.
+    """The configuration with the overrides of upstream's video predictor, and another image size if one is given.
 
-    `model` is changed in place and returned. See ``sam2.build_sam.build_sam2_video_predictor`` for the overrides.
+    `model` is changed in place and returned. The overrides are those of `sam2.build_sam.build_sam2_video_predictor`.
 
     Raises:
-        InvalidArgument: The image size does not suit the model.
+        InvalidArgument: The image size is not a multiple of 32, or below 64.
     """
     size = model["image_size"] = image_size or model["image_size"]
     if size % 32 or size < 64:
-        raise InvalidArgument.of("image_size", f"is {size}, must be a multiple of 32 from 64 on")
+        raise InvalidArgument.of("image_size", f"is {size}, must be a multiple of 32, and at least 64")
     side = size // model.get("backbone_stride", 16)
     for part in _nodes(model):
         part.pop("weights_path", None)  # Hiera would unpickle it; the checkpoint holds the trunk's weights
         if part.get("_target_") == _ROPE_ATTENTION:
             part["feat_sizes"] = [side, side]
         if part.get("_target_") == _SINE_POSITIONS:
-            part["warmup_cache"] = False  # would fill a CUDA device's cache for 1024 x 1024, whatever the size
+            part["warmup_cache"] = False  # it would fill a CUDA device's cache for 1024 x 1024 at every size
     model["compile_image_encoder"] = False
     model["binarize_mask_from_pts_for_mem_enc"] = True
     model["sam_mask_decoder_extra_args"] = {

@@ -1,4 +1,4 @@
-"""Fetching checkpoints: resumed where a transfer broke off, verified, and in place only when whole."""
+"""Downloading checkpoints: resumed after a break, verified, and put in place only when complete."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 
 from masklet.errors import DataLoss, FailedPrecondition, NotFound, Unavailable
 from masklet_server.models import paths
-from masklet_server.models._transfer import ProgressCallback, Transfer
 from masklet_server.models.registry import ModelSpec
+from masklet_server.models.transfer import ProgressCallback, Transfer
 
 _BLOCK = 1024 * 1024
 _HUB_PATTERNS = ["*.yaml", "*.yml", "*.pt", "*.pth", "*.safetensors"]
 
 
 def download(spec: ModelSpec, *, progress: ProgressCallback | None = None) -> Path:
-    """Make sure that a model's checkpoint is on this machine, and say where.
+    """Make sure that a model's checkpoint is on this machine, and return its path.
 
-    Nothing is fetched if it is there already. Several processes may ask for the same model at once: one fetches, the
-    others wait for it. What breaks off goes on from there, in this call and in the next one.
+    Nothing is downloaded if it is there already. Several processes may ask for the same model at once: one downloads,
+    the others wait. A broken download goes on where it stopped, in this call and in the next one.
 
     Args:
         spec: Which model.
-        progress: Called with the bytes that are here and the bytes there will be, 0 if unknown. Not called for a
-            repository of the hub, whose own client shows its progress.
+        progress: Called with the bytes so far and the bytes of the whole file, 0 if unknown. Not called for a
+            repository of the hub, whose own client shows the progress.
 
     Raises:
         Unavailable: The server cannot be reached, or refuses.
-        DataLoss: What came is not the file that the registry promises; it has been deleted.
+        DataLoss: The downloaded file is not the one that the registry names; it has been deleted.
         NotFound: There is no such repository on the hub.
         ResourceExhausted: The disk is full.
         FailedPrecondition: The cache folder cannot be written to.
@@ -45,7 +45,7 @@ def download(spec: ModelSpec, *, progress: ProgressCallback | None = None) -> Pa
         if not _is_here(spec, target):
             part = target.with_name(target.name + ".part")
             if not spec.sha256:
-                part.unlink(missing_ok=True)  # nothing could prove that its beginning belongs to today's file
+                part.unlink(missing_ok=True)  # without a checksum, its beginning could belong to an older file
             _download_from_any(spec, part, progress)
             if spec.sha256:
                 _check(spec, part, remove=True)
@@ -60,8 +60,8 @@ def verify(spec: ModelSpec) -> bool:
         True if the checksum is right, False if none is known for this model.
 
     Raises:
-        FailedPrecondition: The checkpoint is not here.
-        DataLoss: It differs from what the registry promises.
+        FailedPrecondition: The checkpoint is not on this machine.
+        DataLoss: Its checksum is not the one that the registry names.
     """
     path = spec.checkpoint_path()
     if not path.is_file():
@@ -75,7 +75,7 @@ def verify(spec: ModelSpec) -> bool:
 
 
 def sources(spec: ModelSpec) -> tuple[str, ...]:
-    """The addresses that a checkpoint can be fetched from, in the order they are tried."""
+    """The addresses of a checkpoint, in the order in which they are tried."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     hub = f"{endpoint}/{spec.hub}/resolve/main/{spec.checkpoint}" if spec.hub else ""
     return tuple(url for url in (spec.url, hub) if url)
@@ -83,7 +83,7 @@ def sources(spec: ModelSpec) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _exclusive(target: Path) -> Iterator[None]:
-    """Hold the lock that makes one process at a time write `target`, whose folder is made if need be."""
+    """Lock `target`, so that one process at a time writes it; its folder is made if necessary."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = target.with_name(f".{target.name}.lock").open("a")
@@ -136,7 +136,7 @@ def _failure_of(transfer: Transfer) -> Unavailable | None:
 
 
 def _download_repository(spec: ModelSpec) -> Path:
-    """Fetch configuration and checkpoint of a repository of the hub, with the hub's own client."""
+    """Download configuration and checkpoint of a repository of the hub, with the hub's own client."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -152,7 +152,7 @@ def _download_repository(spec: ModelSpec) -> Path:
                 raise NotFound(
                     f"Hugging Face has no repository {spec.hub}, or it needs a token: set HF_TOKEN"
                 ) from error
-            except Exception as error:  # the client lets errors of its HTTP library through
+            except Exception as error:  # the client also raises errors of its HTTP library
                 raise Unavailable(f"{spec.hub} cannot be fetched from Hugging Face: {error}") from error
             part.replace(folder)
     return spec.checkpoint_path()

@@ -1,4 +1,4 @@
-"""Where files of models lie: those that ship with masklet, sam2's configurations, and the cache of downloads."""
+"""Paths of model files: those that ship with masklet, sam2's configurations, and the cache of downloads."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from masklet.errors import FailedPrecondition, InvalidArgument, NotFound
 
 
 def checkpoints_folder() -> Path:
-    """What ships with masklet: inside the installed package, or at the root of a source checkout."""
+    """Folder of the checkpoints that ship with masklet: in the installed package, or in the root of a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "checkpoints"
     return installed if installed.is_dir() else package.parents[1] / "checkpoints"
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``MASKLET_CACHE``, else ``masklet`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Folder of downloads: ``MASKLET_CACHE``, else ``masklet`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
     if chosen := os.environ.get("MASKLET_CACHE"):
         return Path(chosen).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "masklet"
 
 
 def repository_folder(repository: str) -> Path:
-    """Where the files of a Hugging Face repository are kept."""
+    """Folder for the files of a Hugging Face repository, inside the cache."""
     return cache_folder() / "hub" / repository.replace("/", "--")
 
 
 def config_file(config: str) -> Path:
-    """The file of a configuration: beside the registry, a path, or inside the sam2 package.
+    """Path of a configuration file: beside the registry, at a given path, or inside the sam2 package.
 
     Raises:
-        NotFound: It is in none of these places.
+        NotFound: The file is in none of these places.
     """
     candidates = [checkpoints_folder() / config, Path(config).expanduser().absolute()]
     sam2 = importlib.util.find_spec("sam2")
@@ -50,7 +50,7 @@ def file_of_repository(repository: str, name: str, suffixes: tuple[str, ...]) ->
 
     Raises:
         FailedPrecondition: The repository has not been downloaded.
-        InvalidArgument: There are none or several such files.
+        InvalidArgument: There is no such file, or more than one.
     """
     folder = repository_folder(repository)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Models by name: what each is made of and where its weights come from."""
+"""The registry: each model's name, configuration, checkpoint, and address for downloads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.models import paths
@@ -25,21 +26,22 @@ _FORMS = "a model is a known name, NAME=CHECKPOINT:CONFIG for your own weights, 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model.
+    """An entry of the registry: one model.
 
     Attributes:
-        name: What requests call it.
-        config: Its configuration: a file beside the registry, a path, or one that the sam2 package contains; empty for
-            a repository of the hub, whose configuration is downloaded with it.
-        checkpoint: Its weights: a file beside the registry (`ships`), a path, or the name a download is kept under;
-            empty for a repository of the hub.
-        description: One line for people.
-        image_size: Side of the square the model sees, in pixels; 0 where only the downloaded configuration says it.
-        url: Where the checkpoint is downloaded from, or empty.
+        name: The name in requests.
+        config: The configuration: a file beside the registry, a path, or a file in the sam2 package; empty for a
+            repository of the hub, whose configuration is downloaded with the checkpoint.
+        checkpoint: The weights: a file beside the registry (`ships`), a path, or the file name in the cache; empty for
+            a repository of the hub.
+        description: One line for users.
+        image_size: Side of the square that the model sees, in pixels; 0 if only the downloaded configuration tells it.
+        url: Address for downloads of the checkpoint, or empty.
         hub: Hugging Face repository with the same file, or empty.
-        bytes: Size of the checkpoint, 0 where unknown.
-        sha256: Checksum of the checkpoint, empty where unknown.
+        bytes: Size of the checkpoint, 0 if unknown.
+        sha256: Checksum of the checkpoint, empty if unknown.
         ships: The checkpoint is part of masklet.
+        edges: How the edges of masks are drawn, if a client does not say: "none" or "guided".
     """
 
     name: str
@@ -52,19 +54,20 @@ class ModelSpec:
     bytes: int = 0
     sha256: str = ""
     ships: bool = False
+    edges: Literal["none", "guided"] = "none"
 
     @property
     def is_hub_repository(self) -> bool:
-        """Configuration and checkpoint are whatever a Hugging Face repository holds."""
+        """Whether configuration and checkpoint come from a Hugging Face repository."""
         return not self.checkpoint
 
     @property
     def is_downloadable(self) -> bool:
-        """The weights come from the network, not with masklet or from a path of the user's."""
+        """Whether the weights are downloaded, and neither ship with masklet nor come from a path."""
         return bool(self.url or self.hub)
 
     def config_path(self) -> Path:
-        """Where the configuration lies.
+        """Path of the configuration.
 
         Raises:
             FailedPrecondition: The hub repository has not been downloaded.
@@ -75,7 +78,7 @@ class ModelSpec:
         return paths.config_file(self.config)
 
     def checkpoint_path(self) -> Path:
-        """Where the checkpoint lies, or will lie once it is downloaded.
+        """Path of the checkpoint, even if it is not downloaded yet.
 
         Raises:
             FailedPrecondition: The hub repository has not been downloaded.
@@ -84,7 +87,7 @@ class ModelSpec:
         if self.is_hub_repository:
             return paths.file_of_repository(self.hub, self.name, (".pt", ".pth", ".safetensors"))
         folder = paths.checkpoints_folder() if self.ships else paths.cache_folder()
-        return folder / self.checkpoint  # an absolute checkpoint stands for itself
+        return folder / self.checkpoint  # an absolute path replaces the folder
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,21 @@ class Registry:
     """The known models, in the order of ``registry.toml``.
 
     Attributes:
-        specs: By name.
+        specs: Models by name.
     """
 
     specs: Mapping[str, ModelSpec]
 
     @classmethod
     def load(cls, path: Path | None = None) -> Registry:
-        """Read ``registry.toml``: masklet's own, or the one at `path`."""
+        """Read masklet's own ``registry.toml``, or the one at `path`."""
         with (path or paths.checkpoints_folder() / "registry.toml").open("rb") as file:
             tables = tomllib.load(file)
         return cls({name: ModelSpec(name=name, **table) for name, table in tables.items()})
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in order."""
+        """Names of all models, in order."""
         return tuple(self.specs)
 
     def __iter__(self) -> Iterator[ModelSpec]:
@@ -119,10 +122,10 @@ class Registry:
         return name in self.specs
 
     def get(self, name: str) -> ModelSpec:
-        """The model of this name.
+        """The model with this name.
 
         Raises:
-            NotFound: There is none; the message lists those that exist, the most alike first.
+            NotFound: There is no such model; the message lists those that exist, similar names first.
         """
         if name in self.specs:
             return self.specs[name]
@@ -131,16 +134,16 @@ class Registry:
         raise NotFound(f"there is no model {name!r}; {hint}known models: {', '.join(self.names)}")
 
     def resolve(self, text: str) -> ModelSpec:
-        """The model that a person asks for on a command line or in settings.
+        """The model that a command line or a setting asks for.
 
         Args:
-            text: A known name; ``NAME=CHECKPOINT:CONFIG`` with a path to fine-tuned weights and a path to their
-                configuration, one of sam2's (``configs/sam2.1/sam2.1_hiera_t.yaml``) or the name of a known model
-                whose configuration holds; or ``[NAME=]hub:OWNER/REPO``.
+            text: A known name; ``NAME=CHECKPOINT:CONFIG`` for fine-tuned weights, where CONFIG is a path, one of sam2's
+                configurations (``configs/sam2.1/sam2.1_hiera_t.yaml``), or the name of a known model with the same
+                configuration; or ``[NAME=]hub:OWNER/REPO``.
 
         Raises:
             InvalidArgument: `text` has none of these forms.
-            NotFound: No model has this name, or there is no file at one of the paths.
+            NotFound: No model has this name, or one of the paths has no file.
         """
         name, equals, source = text.partition("=")
         if not equals and text.startswith(HUB_PREFIX):
@@ -149,21 +152,25 @@ class Registry:
             return self.get(text)
         elif not _NAME.fullmatch(name):
             raise InvalidArgument.of(
-                "model", f"{name!r} is no name for a model: letters, digits, '.', '_' and '-' only"
+                "model", f"has the name {name!r}; a name has letters, digits, '.', '_' and '-' only"
             )
         elif name in self.specs:
-            raise InvalidArgument.of("model", f"{name!r} is the name of a known model; give your own another one")
+            raise InvalidArgument.of(
+                "model", f"has the name {name!r} of a known model; give your own model another name"
+            )
         if source.startswith(HUB_PREFIX):
             return self._from_hub(name, source.removeprefix(HUB_PREFIX))
         return self._from_files(name, source)
 
     def extended(self, *specs: ModelSpec) -> Registry:
-        """This registry and further models, which take the place of those of the same name."""
+        """A registry with further models, which replace models of the same name."""
         return Registry({**self.specs, **{spec.name: spec for spec in specs}})
 
     def _from_hub(self, name: str, repository: str) -> ModelSpec:
         if not _HUB_REPOSITORY.fullmatch(repository):
-            raise InvalidArgument.of("model", f"{repository!r} is no Hugging Face repository, OWNER/REPO; {_FORMS}")
+            raise InvalidArgument.of(
+                "model", f"is {repository!r}, which is no Hugging Face repository OWNER/REPO; {_FORMS}"
+            )
         official = next((spec for spec in self if spec.hub == repository), None)
         if official is not None:
             chosen = official.name if name.startswith(HUB_PREFIX) else name
@@ -173,7 +180,7 @@ class Registry:
     def _from_files(self, name: str, source: str) -> ModelSpec:
         checkpoint, colon, config = source.rpartition(":")
         if not (checkpoint and colon and config):
-            raise InvalidArgument.of("model", f"{source!r} lacks a checkpoint or a configuration; {_FORMS}")
+            raise InvalidArgument.of("model", f"is {source!r}, which lacks a checkpoint or a configuration; {_FORMS}")
         weights = Path(checkpoint).expanduser().absolute()
         if not weights.is_file():
             raise NotFound(f"model {name}: there is no checkpoint at {weights}")

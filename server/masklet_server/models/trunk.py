@@ -1,4 +1,4 @@
-"""The image trunk of masklet-nano: MobileNetV2 (https://arxiv.org/abs/1801.04381) as SAM 2's image encoder wants it."""
+"""The image trunk of masklet-nano: MobileNetV2 (https://arxiv.org/abs/1801.04381) for SAM 2's image encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STAGES = (
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias and the batch norm after it, `same` padding."""
+    """A convolution without bias and a batch norm; the padding is `same`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
+        """Map ``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
         return self.norm(self.conv(x))  # type: ignore[no-any-return]
 
 
 class InvertedResidual(nn.Module):
-    """The paper's block: widen, convolve each channel for itself, narrow; add the input where shapes allow."""
+    """The paper's block: widen, convolve each channel, narrow; then add the input if the shapes are equal."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, expansion: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
+        """Map ``float[B, in, H, W]`` to ``float[B, out, H / stride, W / stride]``."""
         y: torch.Tensor = x if self.expand is None else self.activation(self.expand(x))
         y = self.activation(self.depthwise(y))
         y = self.project(y)
@@ -68,11 +68,10 @@ class InvertedResidual(nn.Module):
 class MobileNetV2Trunk(nn.Module):
     """MobileNetV2 of width 1.0 up to its last block, with features at strides 4, 8, 16 and 32.
 
-    Batch norm is frozen: its statistics are those of the weights, in training too, because clips make batches that are
-    far too small to estimate them.
+    Batch norm is frozen, in training too: clips make batches that are far too small to estimate statistics.
 
     Attributes:
-        channel_list: Channels of the features, coarsest first, as sam2's `FpnNeck` has it.
+        channel_list: Channels of the features, coarsest first, as sam2's `FpnNeck` expects.
     """
 
     def __init__(self) -> None:
@@ -86,7 +85,7 @@ class MobileNetV2Trunk(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of everything but the batch norms, which stay in evaluation mode."""
+        """Set the mode of all modules except batch norms, which stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -94,17 +93,17 @@ class MobileNetV2Trunk(nn.Module):
         return self
 
     def fold_norms(self) -> None:
-        """Make one convolution of each and its batch norm: the same up to rounding, for inference only."""
+        """Merge each convolution and its batch norm: equal results up to rounding, for inference only."""
         for parent in list(self.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, ConvNorm):
                     setattr(parent, name, nn.utils.fuse_conv_bn_eval(child.conv, child.norm))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Features of pictures, finest first.
+        """Features of pictures at four strides, finest first.
 
         Args:
-            x: ``float[B, 3, S, S]``, normalised by ImageNet's mean and deviation; S a multiple of 32.
+            x: ``float[B, 3, S, S]``, normalised with ImageNet's mean and deviation; S is a multiple of 32.
 
         Returns:
             ``float[B, 24, S/4, S/4]``, ``float[B, 32, S/8, S/8]``, ``float[B, 96, S/16, S/16]`` and

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: safetensors, or PyTorch's own format without unpickling anything but tensors."""
+"""Reading a checkpoint: safetensors, or PyTorch's format, from which only tensors are unpickled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from masklet_server.models.registry import ModelSpec
 
 State = dict[str, torch.Tensor]
 
-_MOST_KEYS_SHOWN = 3
+_MAX_KEYS_SHOWN = 3
 
 
 def read_checkpoint(spec: ModelSpec) -> State:
-    """The weights of a model, on the CPU, as they lie in the file.
+    """Read the weights of a model, on the CPU, in the dtype of the file.
 
     Raises:
-        FailedPrecondition: The file is not there; the message says which command fetches it.
-        DataLoss: The file is damaged, or no checkpoint at all.
+        FailedPrecondition: There is no file; the message says which command fetches it.
+        DataLoss: The file is damaged, or is not a checkpoint.
     """
     path = spec.checkpoint_path()
     if not path.is_file():
@@ -31,20 +31,20 @@ def read_checkpoint(spec: ModelSpec) -> State:
         raise DataLoss(f"{path} has {size:,} bytes, {spec.name} needs {spec.bytes:,}; {_fix(spec)}")
     try:
         content = _read(path)
-    # torch has no error class of its own here: what it raises depends on where in the file the damage lies.
+    # torch has no error class for this: what it raises depends on where the file is damaged.
     except Exception as error:
         raise DataLoss(f"{path} cannot be read as a checkpoint: {_first_line(error)}; {_fix(spec)}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise DataLoss(f"{path} holds no weights: neither tensors by name nor such under 'model'; {_fix(spec)}")
+        raise DataLoss(f"{path} has no weights: neither tensors by name, nor tensors under 'model'; {_fix(spec)}")
     return state
 
 
 def load_state(model: nn.Module, state: State, spec: ModelSpec) -> None:
-    """Copy weights into a model, converting them to its dtype; all names and shapes must agree.
+    """Copy weights into a model, converted to its dtype; all names and shapes must be equal.
 
     Raises:
-        DataLoss: They do not; the message names some that differ.
+        DataLoss: Names or shapes differ; the message shows some of them.
     """
     expected = model.state_dict()
     different = [
@@ -57,7 +57,7 @@ def load_state(model: nn.Module, state: State, spec: ModelSpec) -> None:
         ),
     ]
     if different:
-        shown = "; ".join(sorted(different)[:_MOST_KEYS_SHOWN])
+        shown = "; ".join(sorted(different)[:_MAX_KEYS_SHOWN])
         raise DataLoss(
             f"{spec.checkpoint_path()} is not a checkpoint of {spec.config_path().name}: {len(different)} weights "
             f"differ, such as: {shown}; {_fix(spec)}"
@@ -75,7 +75,7 @@ def _read(path: Path) -> object:
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors, or is no PyTorch file"
+        return "it contains more than tensors, or is not a PyTorch file"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""Who may come in now: sessions at once, requests and bytes a second, and nobody while the server drains."""
+"""Which calls are admitted: limits on sessions, requests and bytes, and none while the server drains."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from masklet.errors import FieldViolation, ResourceExhausted, Unavailable
 from masklet_server.metrics import Metrics
 from masklet_server.settings import Settings
 
-# Nobody knows when a session ends; this spreads repeats without making people wait.
+# When a session ends is not known. This spreads repeated calls without a long wait.
 _RETRY_SECONDS = 5.0
-_BUCKETS_BEFORE_SWEEP = 4096
-# What a handler may take to clean up once it is cancelled.
-_CUT_SECONDS = 10.0
+_MAX_BUCKETS = 4096
+# Time for a handler to clean up once it is cancelled.
+_CLEANUP_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 
 
 class TokenBucket:
-    """Grants `rate` tokens a second, and at most `capacity` at once after a pause."""
+    """Gives `rate` tokens a second, and at most `capacity` at once after a pause."""
 
     def __init__(self, rate: float, capacity: float, clock: Clock = time.monotonic) -> None:
         self._rate = rate
@@ -43,14 +43,14 @@ class TokenBucket:
         return 0.0
 
     def reserve(self, amount: float) -> float:
-        """Take `amount` in any case, on credit if need be; return the seconds to wait before it is paid for."""
+        """Take `amount`, also if there is less; return the seconds to wait until the bucket has made up for it."""
         self._fill()
         self._tokens -= amount
         return max(0.0, -self._tokens / self._rate)
 
     @property
     def full(self) -> bool:
-        """Whether the bucket is as good as a new one."""
+        """Whether the bucket is in the state of a new one."""
         self._fill()
         return self._tokens >= self._capacity
 
@@ -65,8 +65,9 @@ class RateLimiter:
 
     Args:
         rate: Units a second for each client.
-        burst_seconds: How long a client must be silent to earn its largest burst, which is `rate` times this and at
-            least one unit.
+        burst_seconds: How long a client must be silent before it may send its largest burst, which is `rate` times this
+            and at least one unit.
+        clock: Gives the time in seconds.
     """
 
     def __init__(self, rate: float, *, burst_seconds: float = 1.0, clock: Clock = time.monotonic) -> None:
@@ -75,8 +76,12 @@ class RateLimiter:
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
 
+    def __len__(self) -> int:
+        """How many clients have a bucket now."""
+        return len(self._buckets)
+
     async def take(self, client: str, amount: float) -> None:
-        """Return once the client may have sent that much more."""
+        """Count what the client has sent; return when its rate allows that much."""
         if self._rate and (seconds := self._bucket(client).reserve(amount)):
             await asyncio.sleep(seconds)
 
@@ -85,13 +90,17 @@ class RateLimiter:
         return self._bucket(client).try_take(amount) if self._rate else 0.0
 
     def _bucket(self, client: str) -> TokenBucket:
-        if client not in self._buckets and len(self._buckets) >= _BUCKETS_BEFORE_SWEEP:
+        if client not in self._buckets and len(self._buckets) >= _MAX_BUCKETS:
             self._buckets = {name: bucket for name, bucket in self._buckets.items() if not bucket.full}
         return self._buckets.setdefault(client, TokenBucket(self._rate, self._capacity, self._clock))
 
 
 class Admission:
-    """Counts what runs, refuses what is too much, and brings everything to an end when the server stops."""
+    """Counts running sessions and requests, refuses those beyond the limits, and ends all when the server stops.
+
+    Attributes:
+        uploads: Limits the bytes that each client sends.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.uploads = RateLimiter(settings.upload_bytes_per_second)
@@ -103,39 +112,40 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
-        self._cutting = False
+        self._cancelling = False
 
     @property
     def session_count(self) -> int:
-        """Sessions running now."""
+        """How many sessions run now."""
         return self._sessions.total()
 
     def check_rate(self, client: str) -> None:
         """Count one request of the client.
 
         Raises:
-            ResourceExhausted: It has sent too many in too short a time.
+            ResourceExhausted: The client has sent too many requests in a short time.
         """
         if seconds := self._requests.try_take(client):
             raise self._refusal(
                 "requests_per_second",
-                f"{client} sends more than {self._settings.requests_per_second:g} a second",
+                f"{client} sends more than {self._settings.requests_per_second:g} requests a second",
                 seconds,
             )
 
     @contextlib.contextmanager
     def session(self, client: str) -> Iterator[None]:
-        """Hold one of the places for sessions while the block runs.
+        """Count one session of the client while the block runs.
 
         Raises:
-            ResourceExhausted: All places are taken, or all that one client may have.
+            ResourceExhausted: The server, or the client, has as many sessions as it may have.
         """
         settings = self._settings
         if settings.max_sessions and self.session_count >= settings.max_sessions:
-            raise self._refusal("max_sessions", f"all {settings.max_sessions} sessions of this server are taken")
+            raise self._refusal("max_sessions", f"all {settings.max_sessions} sessions of this server are in use")
         if settings.max_sessions_per_client and self._sessions[client] >= settings.max_sessions_per_client:
             raise self._refusal(
-                "max_sessions_per_client", f"{client} holds all {settings.max_sessions_per_client} sessions it may have"
+                "max_sessions_per_client",
+                f"{client} uses all {settings.max_sessions_per_client} sessions that one client may have",
             )
         self._sessions[client] += 1
         try:
@@ -147,14 +157,16 @@ class Admission:
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """Run the block as something that a stopping server waits for, and cuts when its patience ends.
+        """Run the block as work for which a stopping server waits, and which it cancels after the time of grace.
 
         Raises:
-            Unavailable: The server is stopping, before the block or in the midst of it.
+            Unavailable: The server is stopping already, or the block was cancelled because it stopped.
         """
         if self._draining:
             self._metrics.refused("draining")
-            raise Unavailable("the server is shutting down; try again, or another one", retry_after_seconds=1.0)
+            raise Unavailable(
+                "the server is shutting down; try again later, or use another server", retry_after_seconds=1.0
+            )
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
@@ -162,7 +174,7 @@ class Admission:
         try:
             yield
         except asyncio.CancelledError:
-            if self._cutting:
+            if self._cancelling:
                 raise Unavailable(
                     "the server shut down before this was finished; send it again", retry_after_seconds=1.0
                 ) from None
@@ -173,23 +185,23 @@ class Admission:
                 self._idle.set()
 
     async def drain(self, grace: float) -> None:
-        """Let nobody in any more; return when everything has ended, which is cut after `grace` seconds."""
+        """Admit nothing more; return when everything has ended. What still runs after `grace` seconds is cancelled."""
         self._draining = True
         if await self._is_idle_within(grace):
             return
-        logger.warning("cutting %d requests after %g s of grace", len(self._running), grace)
-        self.cut()
-        if not await self._is_idle_within(_CUT_SECONDS):
-            logger.error("%d requests do not end although they were cancelled", len(self._running))
+        logger.warning("cancelling %d requests after %g s of grace", len(self._running), grace)
+        self.cancel_all()
+        if not await self._is_idle_within(_CLEANUP_SECONDS):
+            logger.error("%d requests have not ended although they were cancelled", len(self._running))
 
-    def cut(self) -> None:
-        """End at once whatever still runs."""
-        self._draining = self._cutting = True
+    def cancel_all(self) -> None:
+        """Cancel all that still runs, at once."""
+        self._draining = self._cancelling = True
         for task in self._running:
             task.cancel()
 
     async def _is_idle_within(self, seconds: float) -> bool:
-        if self._idle.is_set():  # which wait_for would not find out in no time at all
+        if self._idle.is_set():  # with 0 seconds wait_for would not look
             return True
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)

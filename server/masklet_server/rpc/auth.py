@@ -1,4 +1,4 @@
-"""Who is calling: a bearer token's name, the subject of a client certificate, or the address."""
+"""Who calls: the name of a bearer token, the subject of a client certificate, or the address."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BEARER = re.compile(r"bearer\s+(\S+)\s*", re.IGNORECASE)
 class TokenFile:
     """Bearer tokens from a file, one a line: ``TOKEN`` or ``NAME TOKEN``; ``#`` starts a comment line.
 
-    The file is read again when it changes. A file that can't be read or understood any more leaves the tokens as they
-    were, with an error in the log; one that is emptied lets nobody in. Only digests are kept.
+    The file is read again when it changes. If it cannot be read then, or is malformed, the tokens stay as they were,
+    and the log has an error; if it is empty, no token is valid. Only digests of tokens are kept in memory.
 
     Raises:
-        InvalidArgument: The file can't be read, is malformed, or holds no token at the start.
+        InvalidArgument: At the start, the file cannot be read, is malformed, or has no token.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,10 +32,10 @@ class TokenFile:
         self._stamp = self._current_stamp()
         self._names = self._read()
         if not self._names:
-            raise InvalidArgument.of("token_file", f"{path} holds no token; write one on a line of its own")
+            raise InvalidArgument.of("token_file", f"{path} has no token; write one token on a line of its own")
 
     def identify(self, token: str) -> str | None:
-        """The token's name, or None if it is none of ours; takes the same time whichever it is."""
+        """The token's name; None if the token is not valid. The time that this takes does not depend on the token."""
         self._refresh()
         digest = _digest(token)
         found = None
@@ -52,7 +52,7 @@ class TokenFile:
         try:
             self._names = self._read()
         except InvalidArgument as error:
-            logger.error("keeping the tokens read before: %s", error)  # the message says all
+            logger.error("the tokens stay as they were: %s", error)  # the traceback would add nothing
         else:
             logger.info("read %d tokens from %s", len(self._names), self._path)
 
@@ -67,14 +67,16 @@ class TokenFile:
         try:
             text = self._path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidArgument.of("token_file", f"{self._path} can't be read: {error}") from error
+            raise InvalidArgument.of("token_file", f"{self._path} cannot be read: {error}") from error
         names: dict[bytes, str] = {}
         for number, line in enumerate(text.splitlines(), start=1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
             if len(words) > 2:
-                raise InvalidArgument.of("token_file", f"{self._path}, line {number}: write TOKEN or NAME TOKEN")
+                raise InvalidArgument.of(
+                    "token_file", f"{self._path}, line {number} has more than two words; write TOKEN or NAME TOKEN"
+                )
             names[_digest(words[-1])] = words[0] if len(words) == 2 else f"token-{number}"
         return names
 
@@ -91,22 +93,22 @@ def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]
     """The name of the request's token.
 
     Raises:
-        Unauthenticated: There is none, or it is none of ours.
+        Unauthenticated: The request has no token, or one that is not valid.
     """
     token = bearer_token(metadata)
     if token is None:
         raise Unauthenticated(
-            "this server wants a token: the metadata `authorization: Bearer TOKEN` "
+            "this server needs a token in the metadata: `authorization: Bearer TOKEN` "
             "(masklet track --token-file FILE, or masklet.Client(token=...))"
         )
     name = tokens.identify(token)
     if name is None:
-        raise Unauthenticated("this server does not know the token that was sent")
+        raise Unauthenticated("the token is not valid on this server; ask its operator for another one")
     return name
 
 
 def certificate_subject(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
-    """The subject of the client's certificate, if it showed one."""
+    """The subject of the client's certificate; None if the client has shown none."""
     for key in ("x509_subject", "x509_common_name"):
         for value in auth_context.get(key, ()):
             return value.decode(errors="replace")

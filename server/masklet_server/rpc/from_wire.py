@@ -1,4 +1,4 @@
-"""What a client's messages say, as values of the domain. Faults name the field's path."""
+"""From the messages of the contract to events and values of the server. Errors name the field by its path."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import numpy.typing as npt
 from masklet.errors import InvalidArgument
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
-from masklet_server.engine.jobs import PicturePrompt
-from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.serving.picture_jobs import PicturePrompt
 from masklet_server.masks import encoding as masks
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture, PictureFormat
-from masklet_server.video.source import VideoLimits
+from masklet_server.video.formats import PictureFormat
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 _T = TypeVar("_T")
 
@@ -61,23 +63,28 @@ _MEMORY_POLICIES: dict[int, MemoryPolicy] = {
     tracking_pb2.MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.DISTRACTOR_AWARE,
     tracking_pb2.MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.MOTION_AWARE,
 }
-# Requests that say all there is to say by their kind.
-_BARE: dict[str, Callable[[], events.Event]] = {
+_EDGES: dict[int, Edges | None] = {
+    common_pb2.EDGES_UNSPECIFIED: None,
+    common_pb2.EDGES_NONE: Edges.NONE,
+    common_pb2.EDGES_GUIDED: Edges.GUIDED,
+}
+# Requests without fields.
+_EVENTS_WITHOUT_FIELDS: dict[str, Callable[[], events.Event]] = {
     "stop_propagation": events.StopPropagation,
     "reset": events.Reset,
     "end_of_video": events.EndOfVideo,
     "cancel": events.Cancel,
 }
-# Stands in for a prompt's mask while that is still encoded.
+# Takes the place of a prompt's mask while the mask is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
 
-class RequestReader:
-    """Reads a client's messages within the server's limits.
+class RequestParser:
+    """Turns a client's messages into events, within the server's limits.
 
     Args:
-        session_limits: Bound a prompt's mask in bytes.
-        video_limits: Bound it in pixels.
+        session_limits: Limit the bytes of a prompt's mask.
+        video_limits: Limit its pixels.
     """
 
     def __init__(self, session_limits: SessionLimits, video_limits: VideoLimits) -> None:
@@ -85,13 +92,13 @@ class RequestReader:
         self._max_pixels = video_limits.max_frame_pixels
 
     def event(self, request: tracking_pb2.TrackRequest) -> events.Event:
-        """What the client says.
+        """The event that a message stands for.
 
         Returns:
             `Unreadable` for a prompt, or another request, that is wrong: the stream can go on without it.
 
         Raises:
-            InvalidArgument: The message is empty, or a configuration or picture is wrong: there is no going on.
+            InvalidArgument: The message is empty, or has a wrong configuration, picture or packet: the stream must end.
         """
         event = self._event(request)
         if request.request_id and isinstance(event, events.Numbered):
@@ -120,8 +127,10 @@ class RequestReader:
             case "ack":
                 return events.Ack(request.ack.sequence)
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":
-                return _BARE[kind]()
-        raise InvalidArgument.of("request", "is empty, or of a kind that this server does not know")
+                return _EVENTS_WITHOUT_FIELDS[kind]()
+        raise InvalidArgument.of(
+            "request", "is not set, or of a kind that this server does not know; set one of the fields of TrackRequest"
+        )
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
         try:
@@ -133,7 +142,7 @@ class RequestReader:
         """A prompt for a video; its mask stays encoded.
 
         Raises:
-            InvalidArgument: It is wrong in itself.
+            InvalidArgument: A field is wrong.
         """
         coords, labels = _points(message.points)
         mask = self.mask(message.mask) if message.HasField("mask") else None
@@ -150,14 +159,14 @@ class RequestReader:
         return GivenPrompt(prompt, mask)
 
     def mask(self, message: common_pb2.Mask) -> EncodedMask:
-        """A prompt's mask, within the limits, not decoded.
+        """A prompt's mask, within the limits, still encoded.
 
         Raises:
-            InvalidArgument: It is too large, or has no encoding that prompts may have.
+            InvalidArgument: The mask is too large, or its encoding is not one for prompts.
         """
         try:
             if message.encoding == common_pb2.MASK_ENCODING_UNSPECIFIED:
-                raise InvalidArgument.of("encoding", "is not set; COCO_RLE or PNG")
+                raise InvalidArgument.of("encoding", "is not set; choose COCO_RLE or PNG")
             mask = EncodedMask(mask_encoding(message.encoding, "encoding"), message.height, message.width, message.data)
             masks.check(mask, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
         except InvalidArgument as error:
@@ -166,10 +175,10 @@ class RequestReader:
 
 
 def mask_encoding(number: int, field: str) -> MaskEncoding:
-    """The encoding; run-lengths where it is not specified.
+    """The mask encoding of that number; run-lengths if it is not specified.
 
     Raises:
-        InvalidArgument: No such encoding.
+        InvalidArgument: There is no such encoding.
     """
     return _one_of(_ENCODINGS, number, field, "MaskEncoding")
 
@@ -177,8 +186,12 @@ def mask_encoding(number: int, field: str) -> MaskEncoding:
 def picture(message: common_pb2.Picture, field: str) -> Picture:
     """One picture.
 
+    Args:
+        message: The picture.
+        field: The field of the request that has it, for errors.
+
     Raises:
-        InvalidArgument: It is wrong in itself; fields as seen from the message that holds it as `field`.
+        InvalidArgument: One of its fields is wrong.
     """
     try:
         if message.format not in _PICTURE_FORMATS:
@@ -203,7 +216,7 @@ def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_]
         mask: Its mask, decoded, or None.
 
     Raises:
-        InvalidArgument: It is wrong in itself.
+        InvalidArgument: A field is wrong.
     """
     coords, labels = _points(message.points)
     return PicturePrompt(
@@ -231,7 +244,17 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         timings=message.timings,
         memory_policy=_one_of(_MEMORY_POLICIES, message.memory_policy, "config.memory_policy", "MemoryPolicy"),
         correction_window=message.correction_window,
+        edges=edges(message.edges, "config.edges"),
     )
+
+
+def edges(value: int, field: str) -> Edges | None:
+    """How the edges of masks are drawn; None if it is not specified: the model's own way.
+
+    Raises:
+        InvalidArgument: There is no such way.
+    """
+    return _one_of(_EDGES, value, field, "Edges")
 
 
 def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unreadable:
@@ -261,9 +284,9 @@ def _packet(message: tracking_pb2.Packet) -> Packet:
 
 
 def _one_of(values: Mapping[int, _T], number: int, field: str, enum: str) -> _T:
-    """What a protobuf enum's number stands for."""
+    """The value that a protobuf enum's number stands for."""
     if number not in values:
-        raise InvalidArgument.of(field, f"is {number}, which is no {enum}")
+        raise InvalidArgument.of(field, f"is {number}, which is no {enum}; see the contract for its values")
     return values[number]
 
 
@@ -273,7 +296,7 @@ def _points(
     if not points:
         return None, None
     if len(points) > MAX_POINTS:
-        raise InvalidArgument.of("points", f"{len(points)} points, at most {MAX_POINTS} are allowed")
+        raise InvalidArgument.of("points", f"has {len(points)} points; send at most {MAX_POINTS}")
     for i, point in enumerate(points):
         if point.label not in _LABELS:
             raise InvalidArgument.of(
@@ -293,6 +316,6 @@ def _logits(message: common_pb2.Logits) -> npt.NDArray[np.float32]:
     if len(message.data) != expected:
         raise InvalidArgument.of(
             "mask_input.data",
-            f"has {len(message.data)} bytes, {message.height}x{message.width} float32 have {expected}",
+            f"has {len(message.data)} bytes; {message.height}x{message.width} values of float32 have {expected}",
         )
     return np.frombuffer(message.data, "<f4").reshape(message.height, message.width).astype(np.float32)

@@ -1,8 +1,8 @@
-"""What happens around every RPC: identity, admission, metering, errors, the log line, metrics.
+"""What happens around every RPC: identity, admission, rate limits, errors, the log line, metrics.
 
-Streaming handlers are driven from here by `context.write` rather than handed to gRPC as generators: gRPC leaves a
-generator unfinished when a call ends while it is sending, and its `finally` blocks would run whenever the garbage
-collector comes by, in another task.
+Streaming handlers run here, and their responses go out by `context.write`. They are not given to gRPC as generators,
+because gRPC does not finish a generator if the call ends while a response is sent: its `finally` blocks would run when
+the garbage collector finds it, in another task.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler
 
 @dataclass
 class Call:
-    """One RPC on its way.
+    """One RPC that runs.
 
     Attributes:
         method: Full name, such as "/masklet.v1.TrackingService/Track".
-        context: gRPC's.
+        context: What gRPC knows of the call.
         client: Token name, certificate subject or address.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
@@ -57,9 +57,9 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of the server.
 
     Args:
-        tokens: Who may call; None: everybody. The health service is open in any case.
-        admission: Limits, and the drain at the end.
-        metrics: Where RPCs and sessions are counted.
+        tokens: The valid bearer tokens; None: everybody may call. The health service needs no token.
+        admission: Applies limits, and refuses calls while the server stops.
+        metrics: Counts RPCs and sessions.
     """
 
     def __init__(self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics) -> None:
@@ -70,21 +70,21 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Called by gRPC for every RPC; None where there is no such method, which gRPC answers itself."""
+        """Called by gRPC for every RPC; returns None if there is no such method, and gRPC answers that itself."""
         handler = await continuation(handler_call_details)
         return None if handler is None else self._wrapped(handler, handler_call_details.method)
 
     def _wrapped(self, handler: Handler, method: str) -> Handler:
-        # One of the four is set; gRPC's types know them as synchronous ones only.
+        # One of the four is set. In gRPC's types they are synchronous.
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         async def run(request_or_iterator: Any, context: Context) -> Any:
-            async with self._around(method, context) as call:
+            async with self._surround(method, context) as call:
                 if handler.request_streaming:
                     requests = _Metered(request_or_iterator, self._meter, call)
-                    return await _drive(behaviour(requests, context), context)
+                    return await _run_to_end(behaviour(requests, context), context)
                 await self._meter(call, request_or_iterator)
-                return await _drive(behaviour(request_or_iterator, context), context)
+                return await _run_to_end(behaviour(request_or_iterator, context), context)
 
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -95,12 +95,12 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         return make(run, handler.request_deserializer, handler.response_serializer)
 
     @contextlib.asynccontextmanager
-    async def _around(self, method: str, context: Context) -> AsyncIterator[Call]:
+    async def _surround(self, method: str, context: Context) -> AsyncIterator[Call]:
         call = Call(method, context, client=_caller(context))
         started = time.perf_counter()
         try:
             with contextlib.ExitStack() as stack:
-                self._let_in(call, stack)
+                self._admit(call, stack)
                 yield call
             call.code = code_name(context.code())
         except asyncio.CancelledError:
@@ -111,12 +111,12 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             call.code = code_name(context.code())
             raise
-        except Exception as error:  # noqa: BLE001  # the edge: nothing may pass unmapped
+        except Exception as error:  # noqa: BLE001 - every error becomes a status here
             await self._abort(call, error)
         finally:
             self._record(call, time.perf_counter() - started)
 
-    def _let_in(self, call: Call, stack: contextlib.ExitStack) -> None:
+    def _admit(self, call: Call, stack: contextlib.ExitStack) -> None:
         if call.method.startswith(_HEALTH):
             return
         if self._tokens is not None:
@@ -141,7 +141,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
     async def _abort(self, call: Call, error: Exception) -> None:
         if isinstance(error, grpc.aio.BaseError) and call.context.cancelled():
-            call.code = "CANCELLED"  # a write that raced with the client's leaving
+            call.code = "CANCELLED"  # the client went away during a write
             raise error
         known = as_masklet_error(error)
         status = rpc_status.to_status(to_status(known))
@@ -159,7 +159,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Metered:
-    """Requests of a stream, each counted and, where the client is too fast, held back before it is handed on."""
+    """Requests of a stream. Each is counted, and waits if the client sends faster than its rate allows."""
 
     def __init__(self, requests: AsyncIterable[Any], meter: Callable[[Call, Any], Awaitable[None]], call: Call) -> None:
         self._requests = aiter(requests)
@@ -175,8 +175,8 @@ class _Metered:
         return request
 
 
-async def _drive(result: Any, context: Context) -> Any:
-    """Bring a handler to its end, whether it is a coroutine or a generator of responses."""
+async def _run_to_end(result: Any, context: Context) -> Any:
+    """Run a handler to its end, whether it is a coroutine or a generator of responses."""
     if not isinstance(result, AsyncIterator):
         return await result
     async with contextlib.aclosing(result) as responses:  # type: ignore[type-var]  # an async generator

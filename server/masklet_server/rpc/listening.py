@@ -1,4 +1,4 @@
-"""Addresses to listen on: a clear word, early, on those that can't be had."""
+"""Checks an address before the server listens on it, so that the error is clear and comes early."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import socket
 from pathlib import Path
 
 from masklet.errors import Unavailable
-from masklet_server.settings import split_address
+from masklet_server.addresses import split_address
 
 
 def check_free(address: str, setting: str = "address") -> None:
-    """See whether the address could be listened on now; costs nothing, unlike loading models in vain.
+    """Check that the server could listen on the address now. This is quick, and comes before models are loaded.
 
     Raises:
-        Unavailable: Somebody else has it, it is not this machine's, or this user may not have it.
+        Unavailable: Another program listens there, the address is not this machine's, or this user may not use it.
     """
     parts = split_address(address)
     try:
@@ -27,11 +27,11 @@ def check_free(address: str, setting: str = "address") -> None:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         advice = (
-            f"stop the program that has it, or choose another {setting}"
+            f"stop the program that uses it, or choose another {setting}"
             if error.errno == errno.EADDRINUSE
             else f"choose another {setting}"
         )
-        raise Unavailable(f"can't listen on {address}: {reason}; {advice}") from error
+        raise Unavailable(f"cannot listen on {address}: {reason}; {advice}") from error
 
 
 def _try_tcp(host: str, port: int) -> None:
@@ -39,13 +39,13 @@ def _try_tcp(host: str, port: int) -> None:
         0
     ]
     with socket.socket(family, kind, protocol) as probe:
-        # As gRPC does: a port in TIME_WAIT is free, one that is listened on is not.
+        # As gRPC does: a port in TIME_WAIT is free, a port on which a program listens is not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(name)
 
 
 def _try_unix(address: str) -> None:
-    """A socket file that nobody answers on is a left-over, which gRPC replaces; so is none at all."""
+    """Refuse a socket on which a server answers. One without a server is left over, and gRPC replaces it."""
     if not address.startswith("unix:"):
         return
     path = Path(address.removeprefix("unix:").removeprefix("//"))

@@ -1,4 +1,4 @@
-"""The gRPC server: masklet's service and the standard ones, on one address, from start to graceful stop."""
+"""The gRPC server: masklet's service and the standard services on one address, from the start to a graceful stop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from grpc_reflection.v1alpha import reflection
 
 from masklet.errors import Unavailable
 from masklet.v1 import tracking_pb2, tracking_pb2_grpc
+from masklet_server.addresses import split_address
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import tls
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
-from masklet_server.settings import Settings, split_address
-from masklet_server.video import forkserver
+from masklet_server.settings import Settings
+from masklet_server.video.sandbox import fork_server
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _STANDARD_SERVICES = (
     reflection.SERVICE_NAME,
     channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
 )
-# After the drain nothing but watchers of our health is left.
+# After the drain only clients that watch the server's health are left.
 _CLOSE_SECONDS = 1.0
 
 
@@ -36,12 +37,12 @@ class Server:
     """One gRPC server around a tracking service.
 
     Args:
-        service: What answers; made by the caller, who also ends what it stands on after `stop`.
+        service: Answers the calls. The caller made it, and closes it and its engine after `stop`.
         settings: Address, security, limits.
-        metrics: Where sessions and RPCs are counted.
+        metrics: Counts sessions and RPCs.
 
     Raises:
-        InvalidArgument: A key, certificate or token file can't be used.
+        InvalidArgument: A key, certificate or token file cannot be used.
     """
 
     def __init__(
@@ -66,16 +67,16 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where to reach the server, the port filled in once it listens."""
+        """The server's address; it has the right port once the server listens."""
         return self._address
 
     async def start(self) -> int:
         """Listen and serve; returns the port, 0 for a Unix socket.
 
         Raises:
-            Unavailable: The address can't be had.
+            Unavailable: The address is in use, or not this machine's.
         """
-        forkserver.start()  # ready when the first video comes
+        fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
         parts = split_address(self._settings.address)
@@ -87,9 +88,9 @@ class Server:
         return port if parts is not None else 0
 
     async def stop(self, grace: float | None = None) -> None:
-        """Say NOT_SERVING, refuse new work, let running work end within `grace` seconds, cut the rest, and close.
+        """Report NOT_SERVING, refuse new work, wait `grace` seconds for running work, cancel the rest, and close.
 
-        May be called again, to no effect.
+        A second call has no effect.
 
         Args:
             grace: None: the settings' `grace_seconds`.
@@ -104,12 +105,12 @@ class Server:
             await self._health_server.stop(0)
 
     async def not_serving(self) -> None:
-        """Say so to whoever asks for the server's health."""
+        """Report NOT_SERVING to clients that ask for the server's health."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
-    def cut(self) -> None:
-        """End the patience of a `stop` that is waiting."""
-        self._admission.cut()
+    def cancel_all(self) -> None:
+        """Cancel what still runs, so that a `stop` which waits for it ends at once."""
+        self._admission.cancel_all()
 
     async def _start_health_server(self) -> None:
         if not self._settings.health_address:
@@ -127,14 +128,14 @@ class Server:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        # With it a second server would share the port in silence, and half of the clients.
+        # With this option a second server could listen on the same port, and would take half of the clients.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        # Find out about clients whose cable was pulled ...
+        # Notice clients whose network connection is gone ...
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        # ... and let theirs find out about us, at most every ten seconds.
+        # ... and let clients notice the same of the server, at most every ten seconds.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
@@ -151,4 +152,4 @@ def _listen(
             server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
         )
     except RuntimeError as error:
-        raise Unavailable(f"can't listen on {address}; choose another {setting}") from error
+        raise Unavailable(f"cannot listen on {address}; choose another {setting}") from error

@@ -1,4 +1,4 @@
-"""Errors as google.rpc.Status, with the details that a program can act on, small enough for gRPC's trailers."""
+"""Errors as google.rpc.Status, with details for programs, small enough for gRPC's trailers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ logger = logging.getLogger(__name__)
 
 ERROR_DOMAIN = "masklet"
 
-# A client drops a call whose trailers exceed 8 KiB, and our texts may quote what a client sent. The message travels
-# twice (percent-encoded, which can triple it, and inside the base64 of the details), everything else once.
+# A client drops a call whose trailers exceed 8 KiB, and messages may quote what a client sent. The message is sent
+# twice (percent-encoded, which can triple its size, and in the base64 of the details), everything else once.
 _MAX_MESSAGE_BYTES = 1000
 _MAX_VIOLATION_BYTES = 1600
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def to_status(error: MaskletError) -> status_pb2.Status:
-    """The error as it travels: code, message, and details of the kinds Google's error model names.
+    """The error as it is sent: code, message, and details of the kinds that Google's error model has.
 
-    ErrorInfo always; BadRequest for wrong fields; QuotaFailure for limits (a violation's field is the limit's name);
-    RetryInfo where waiting helps.
+    There is always an ErrorInfo; a BadRequest for wrong fields; a QuotaFailure for limits, in which the subject of a
+    violation is the limit's name; and a RetryInfo if waiting helps.
     """
     message = _shortened(error.message, _MAX_MESSAGE_BYTES)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=_reason(error), domain=ERROR_DOMAIN)]
@@ -48,16 +48,16 @@ def to_status(error: MaskletError) -> status_pb2.Status:
 
 
 def as_masklet_error(error: Exception) -> MaskletError:
-    """The error itself if it was raised on purpose; else an Internal with an id under which the traceback is logged."""
+    """The error itself if it is a MaskletError; otherwise an Internal error with an id, by which the log names it."""
     if isinstance(error, MaskletError):
         return error
     error_id = secrets.token_hex(6)
     logger.error("internal error", exc_info=error, extra={"error_id": error_id})
-    return Internal(f"internal error {error_id}; the server's log has the details under this id")
+    return Internal(f"internal error {error_id}; search the server's log for this id")
 
 
 def code_name(code: int | grpc.StatusCode | None) -> str:
-    """The status code's name, such as "OK"; None is OK, which is what a handler that sets no code ends with."""
+    """The status code's name, such as "OK". None is OK: a handler that sets no code ends with it."""
     if isinstance(code, grpc.StatusCode):
         return code.name
     return _CODES.get(code or 0, grpc.StatusCode.UNKNOWN).name
@@ -94,7 +94,7 @@ def _fitting(violations: tuple[FieldViolation, ...]) -> list[FieldViolation]:
 
 
 def _shortened(text: str, limit: int) -> str:
-    # Surrogates (from odd file names, say) cannot travel in a proto string.
+    # A proto string cannot have surrogates, which come from odd file names, for example.
     data = text.encode(errors="replace")
     if len(data) <= limit:
         return data.decode()

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """What the settings' files make, or None where they name none.
+    """Credentials from the files that the settings name; None if they name none.
 
     Raises:
-        InvalidArgument: A file can't be read, or certificate and key do not belong together.
+        InvalidArgument: A file cannot be read, or certificate and key do not belong together.
     """
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
@@ -40,27 +40,27 @@ class _Files:
         self._stamps: list[tuple[int, ...]] = []
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Check the files and read them."""
+        """Read the files, after a check that gives clear errors."""
         self._stamps = self._current_stamps()
-        # gRPC itself would only say that the handshake failed, and to the client at that.
+        # gRPC itself would only report a failed handshake, and only to the client.
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._certificate, self._key)
         except OSError as error:
             raise InvalidArgument.of(
-                "tls_certificate", f"{self._certificate} and {self._key} can't be used: {error}"
+                "tls_certificate", f"{self._certificate} and {self._key} cannot be used: {error}"
             ) from error
         pair = (self._key.read_bytes(), self._certificate.read_bytes())
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._read_client_ca())
 
     def reload_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC before every handshake, on one of its threads; None: go on with what there is."""
+        """Called by gRPC before every handshake, on one of its threads; None: the files have not changed."""
         if self._current_stamps() == self._stamps:
             return None
         try:
             return self.load()
         except (InvalidArgument, OSError) as error:
-            logger.error("keeping the certificate read before: %s", error)  # the message says all
+            logger.error("the certificate stays as it was: %s", error)  # the traceback would add nothing
             return None
 
     def _read_client_ca(self) -> bytes | None:
@@ -70,7 +70,7 @@ class _Files:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self._client_ca)
             return self._client_ca.read_bytes()
         except OSError as error:
-            raise InvalidArgument.of("tls_client_ca", f"{self._client_ca} can't be used: {error}") from error
+            raise InvalidArgument.of("tls_client_ca", f"{self._client_ca} cannot be used: {error}") from error
 
     def _current_stamps(self) -> list[tuple[int, ...]]:
         paths = [path for path in (self._certificate, self._key, self._client_ca) if path is not None]

@@ -1,4 +1,4 @@
-"""What a session says, as messages for the client."""
+"""From the session's replies to the messages of the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masklet.v1 import common_pb2, tracking_pb2
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.rpc.status import to_status
 from masklet_server.session import replies
-from masklet_server.session.visibility import ObjectEvent
+from masklet_server.session.replies import ObjectEvent
 
 _ENCODINGS = {
     MaskEncoding.COCO_RLE: common_pb2.MASK_ENCODING_COCO_RLE,
@@ -27,7 +27,7 @@ _OBJECT_EVENTS = {
 
 
 def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
-    """What the session says."""
+    """The message of one reply."""
     match answer:
         case replies.Opened():
             return tracking_pb2.TrackResponse(session=_session_info(answer))
@@ -64,14 +64,14 @@ def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
 
 
 def mask(encoded: EncodedMask) -> common_pb2.Mask:
-    """A mask, as it was encoded."""
+    """The message of an encoded mask."""
     return common_pb2.Mask(
         encoding=_ENCODINGS[encoded.encoding], height=encoded.height, width=encoded.width, data=encoded.data
     )
 
 
 def box(corners: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
-    """A box as x0, y0, x1, y1; None where the mask is empty."""
+    """The message of a box x0, y0, x1, y1; None if the mask is empty."""
     if corners is None:
         return None
     x0, y0, x1, y1 = corners
@@ -79,7 +79,7 @@ def box(corners: tuple[int, int, int, int] | None) -> common_pb2.Box | None:
 
 
 def logits(values: npt.NDArray[np.float32]) -> common_pb2.Logits:
-    """``float32[h, w]``, little endian, row by row."""
+    """The message of ``float32[h, w]`` logits: little endian, row by row."""
     height, width = values.shape
     return common_pb2.Logits(height=height, width=width, data=values.astype("<f4").tobytes())
 

@@ -1,4 +1,4 @@
-"""The methods of masklet's service. Errors are raised as they are; the interceptor turns them into statuses."""
+"""The methods of masklet's service. They raise MaskletErrors, which the interceptor turns into statuses."""
 
 from __future__ import annotations
 
@@ -14,91 +14,64 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
-from masklet_server.rpc.from_wire import RequestReader
-from masklet_server.rpc.pictures import PictureEngine, PictureSegmenter
+from masklet_server.rpc.from_wire import RequestParser
+from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
-from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Sources
+from masklet_server.session.context import SessionResources
+from masklet_server.session.ports import SourceFactory
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
-from masklet_server.video.clip import ClipSource
-from masklet_server.video.fetch import Fetch, FetchRules
-from masklet_server.video.latest import LatestPictureSource
-from masklet_server.video.packets import PacketSource
-from masklet_server.video.pictures import PictureSource
-from masklet_server.video.single import decode_picture
-from masklet_server.video.source import VideoLimits
+from masklet_server.video.sandbox.picture_pool import decode_picture
+from masklet_server.video.sources.factory import SandboxedSourceFactory
 
-# Whose versions a bug report needs.
+# A bug report needs the versions of these packages.
 _PACKAGES = ("torch", "sam2", "av", "grpcio")
-
-
-class SandboxedSources:
-    """Sources that decode in processes of their own."""
-
-    def __init__(self, limits: VideoLimits, rules: FetchRules | None = None) -> None:
-        self._limits = limits
-        self._rules = rules or FetchRules()
-
-    def clip(self, image_size: int) -> ClipInput:
-        """For a file that arrives in chunks."""
-        return ClipSource(image_size, self._limits)
-
-    def pictures(self, image_size: int, *, live: bool) -> PictureInput:
-        """For a series of pictures."""
-        return PictureSource(image_size, self._limits, live=live)
-
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestInput:
-        """For a live series of pictures of which only the latest are wanted."""
-        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds)
-
-    def packets(self, image_size: int) -> PacketInput:
-        """For a codec's packets."""
-        return PacketSource(image_size, self._limits)
-
-    def download(self, url: str) -> Download:
-        """For a video file somewhere else."""
-        return Fetch(url, self._rules)
 
 
 class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     """masklet.v1.TrackingService.
 
     Args:
-        engine: Tracks and segments; started and closed by the caller.
-        settings: Limits.
-        metrics: Where frames and decode errors are counted.
-        sources: Where video is decoded; sandboxed processes unless a test says otherwise.
+        engine: Tracks and segments; the caller starts and closes it.
+        settings: The server's limits.
+        metrics: Counts frames and decoding errors.
+        sources: Makes sources of frames; None: sources that decode in sandboxed processes.
     """
 
     def __init__(
-        self, engine: PictureEngine, settings: Settings, metrics: Metrics, *, sources: Sources | None = None
+        self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._sources = sources or SandboxedSources(settings.video_limits, settings.fetch_rules)
         self._pool = MaskPool()
+        self._resources = SessionResources(
+            engine,
+            sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules),
+            self._pool,
+            settings.session_limits,
+        )
         self._registry = Registry.load()
-        self._reader = RequestReader(settings.session_limits, settings.video_limits)
-        self._segmenter = PictureSegmenter(
+        self._parser = RequestParser(settings.session_limits, settings.video_limits)
+        self._segmenter = SegmentImageHandler(
             engine,
             self._pool,
-            self._reader,
+            self._parser,
             max_prompts=settings.max_objects,
             decode_picture=functools.partial(decode_picture, limits=settings.video_limits),
         )
 
     def close(self) -> None:
-        """Let the mask threads go; to be called once no request runs any longer."""
+        """End the threads for masks; call it when no request runs any longer."""
         self._pool.close()
 
-    # A coroutine that writes to the context rather than a generator of responses: gRPC leaves a generator unfinished
-    # when a call ends while it sends, and a session must be torn down at once.
+    # A coroutine that writes to the context, not a generator of responses: gRPC does not finish a generator if the call
+    # ends while a response is sent, and a session must be closed at once.
     async def Track(  # type: ignore[override]  # noqa: N802
         self, request_iterator: AsyncIterator[tracking_pb2.TrackRequest], context: Any
     ) -> None:
-        """Follow objects through one video; see the contract."""
+        """Track objects through one video; see the contract."""
 
         async def send(answer: replies.Response) -> None:
             message = to_wire.response(answer)
@@ -109,11 +82,8 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         async with contextlib.aclosing(self._events(request_iterator)) as incoming:
             session = Session(
                 configuration(await anext(incoming, None)),
-                engine=self._engine,
-                sources=self._sources,
-                pool=self._pool,
-                limits=self._settings.session_limits,
-                send=send,
+                self._resources,
+                send,
             )
             try:
                 await session.run(incoming)
@@ -123,7 +93,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     async def _events(self, requests: AsyncIterator[tracking_pb2.TrackRequest]) -> AsyncGenerator[events.Event, None]:
         async for request in requests:
-            yield self._reader.event(request)
+            yield self._parser.event(request)
 
     async def SegmentImage(  # noqa: N802
         self, request: image_pb2.SegmentImageRequest, context: Any
@@ -137,15 +107,15 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         most = self._settings.max_message_bytes
         if response.ByteSize() > most:
             raise ResourceExhausted(
-                f"the response takes {response.ByteSize()} bytes, at most max_message_bytes = {most} are allowed; "
-                "send fewer prompts at once, or do without return_logits"
+                f"the response has {response.ByteSize()} bytes, more than max_message_bytes = {most}; "
+                "send fewer prompts at once, or leave out return_logits"
             )
         return response
 
     async def GetServerInfo(  # noqa: N802
         self, request: server_info_pb2.GetServerInfoRequest, context: Any
     ) -> server_info_pb2.GetServerInfoResponse:
-        """What this server is and grants; see the contract."""
+        """Describe the server, its models and its limits; see the contract."""
         device = self._engine.models[self._engine.default_model]
         return server_info_pb2.GetServerInfoResponse(
             server_version=version("masklet"),
@@ -159,7 +129,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         )
 
     def _models(self) -> list[server_info_pb2.ModelInfo]:
-        """The default, the others that are loaded, and those that could be."""
+        """The default model, the other loaded models, and those of the registry."""
         loaded = self._engine.models
         names = dict.fromkeys([self._engine.default_model, *loaded, *self._registry.names])
         return [self._model_info(name) for name in names]
@@ -171,7 +141,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             info.description, info.image_size = spec.description, spec.image_size
         if name in self._engine.models:
             model = self._engine.models[name]
-            info.loaded, info.dtype = True, model.dtype
+            info.loaded, info.dtype, info.runtime = True, model.dtype, model.runtime
             info.image_size, info.parameter_count = model.image_size, model.parameter_count
         return info
 

@@ -1,4 +1,4 @@
-"""What a client says to a session, free of any wire format; `replies` has what the session says."""
+"""The messages from a client to a session, in no wire format. `replies` has the messages back."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ import math
 from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument, MaskletError
-from masklet_server.engine.policies import MemoryPolicy
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.masks.edges import Edges
 from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 
 class Delivery(enum.Enum):
-    """What happens to frames that come faster than they can be tracked."""
+    """What happens to frames that arrive faster than they can be tracked."""
 
     LOSSLESS = enum.auto()
-    """Who sends them has to wait."""
+    """The sender has to wait: every frame is tracked."""
 
     LATEST = enum.auto()
-    """Those that have waited too long are skipped."""
+    """Frames that have waited too long are skipped."""
 
 
 class Propagation(enum.Enum):
-    """When frames are tracked."""
+    """When a session tracks its frames."""
 
     AUTOMATIC = enum.auto()
-    """Each as it arrives."""
+    """Each frame is tracked as it arrives."""
 
     ON_REQUEST = enum.auto()
-    """When the client asks for it."""
+    """Frames are tracked when the client asks for it."""
 
 
 class Direction(enum.Enum):
-    """Where a propagation goes."""
+    """The direction of a propagation in time."""
 
     FORWARD = enum.auto()
     BACKWARD = enum.auto()
@@ -45,28 +46,30 @@ class Direction(enum.Enum):
 
 @dataclass(frozen=True)
 class Configure:
-    """What holds for the whole session.
+    """The configuration of a session.
 
     Attributes:
-        model: Empty for the default.
-        mask_encoding: How masks go back.
-        deterministic: Never batched with other sessions.
-        window: Frame results ahead of acknowledgement; 0 for the server's limit.
-        frame_count: Frames the client says there are; 0 where it does not know. It is believed for SAM 2.1's position
-            encoding of short clips; a client that is wrong gets an error at the end, and masks that are a little off.
-        delivery: Of frames that come too fast.
-        max_latency_seconds: How long a frame may wait to be tracked; 0 for the server's default.
-        live: The video has no known end. True where the delivery is LATEST.
-        source_url: Where the server fetches the video itself; empty: the client sends it.
+        model: Name of the model; empty: the server's default.
+        mask_encoding: How masks are encoded in results.
+        deterministic: The session's frames are never in a batch with those of other sessions.
+        window: Number of frame results that may be sent before the client acknowledges the first of them; 0: the
+            server's limit.
+        frame_count: Number of frames according to the client; 0 if it does not know. SAM 2.1's position encoding of
+            short clips relies on it. If it is wrong, the client gets an error at the end, and masks differ a little.
+        delivery: What happens to frames that arrive too fast.
+        max_latency_seconds: How long a frame may wait before it is tracked; 0: the server's default.
+        live: The video has no known end. True if the delivery is LATEST.
+        source_url: Where the server fetches the video; empty: the client sends it.
         propagation: When frames are tracked.
-        return_logits: Results carry logits, too.
-        timings: Frame results say where their time went.
-        memory_policy: What the objects' memories keep.
-        correction_window: Of the last frames, how many are kept to be corrected; 0 for the server's limit. A client
-            that says it has the last word: the session ends once all its results are acknowledged.
+        return_logits: Results contain logits too.
+        timings: Frame results say how long each part of the work took.
+        memory_policy: Which tracked frames the objects' memories keep.
+        edges: How the edges of masks are drawn; None: the model's own way.
+        correction_window: Number of the last tracked frames that can be corrected; 0: the server's limit. If the client
+            sets it, the session waits for corrections until all its results are acknowledged.
 
     Raises:
-        InvalidArgument: The latency is no time, or the options contradict one another.
+        InvalidArgument: The latency is not a time, or the options contradict each other.
     """
 
     model: str = ""
@@ -82,28 +85,39 @@ class Configure:
     return_logits: bool = False
     timings: bool = False
     memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+    edges: Edges | None = None
     correction_window: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
             raise InvalidArgument.of(
-                "config.max_latency_seconds", f"is {self.max_latency_seconds}, must be 0 or more seconds"
+                "config.max_latency_seconds",
+                f"is {self.max_latency_seconds}; must be a finite number of seconds, 0 or more",
             )
         if self.max_latency_seconds and self.delivery is not Delivery.LATEST:
-            raise InvalidArgument.of("config.max_latency_seconds", "goes with DELIVERY_LATEST alone; leave it out")
+            raise InvalidArgument.of(
+                "config.max_latency_seconds", "can be used with DELIVERY_LATEST only; leave it out"
+            )
         if self.propagation is Propagation.ON_REQUEST:
             if self.delivery is Delivery.LATEST:
-                raise InvalidArgument.of("config.delivery", "is LATEST, which PROPAGATION_ON_REQUEST excludes")
+                raise InvalidArgument.of(
+                    "config.delivery",
+                    "is LATEST, which can't be used with PROPAGATION_ON_REQUEST; leave one of the two out",
+                )
             if self.live:
-                raise InvalidArgument.of("config.live", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
+                raise InvalidArgument.of(
+                    "config.live",
+                    "can't be used with PROPAGATION_ON_REQUEST, which needs a video with an end; leave it out",
+                )
             if self.correction_window:
                 raise InvalidArgument.of(
                     "config.correction_window",
-                    "is not for PROPAGATION_ON_REQUEST, which corrects any frame; leave it out",
+                    "can't be used with PROPAGATION_ON_REQUEST, which can correct any frame; leave it out",
                 )
             if self.memory_policy is not MemoryPolicy.SAM2:
                 raise InvalidArgument.of(
-                    "config.memory_policy", f"is {self.memory_policy.name}, PROPAGATION_ON_REQUEST knows SAM2 alone"
+                    "config.memory_policy",
+                    f"is {self.memory_policy.name}, but PROPAGATION_ON_REQUEST has only SAM2; leave it out",
                 )
         object.__setattr__(self, "live", self.live or self.delivery is Delivery.LATEST)
         if self.live and self.frame_count:
@@ -121,24 +135,24 @@ class VideoChunk:
 
 @dataclass(frozen=True)
 class NextPicture:
-    """The next picture of a video that comes as pictures."""
+    """The next picture of a video that is sent as pictures."""
 
     picture: Picture
 
 
 @dataclass(frozen=True)
 class NextPacket:
-    """The next packet of a video that comes as a codec's packets."""
+    """The next packet of a video that is sent as a codec's packets."""
 
     packet: Packet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbered:
-    """A request that the client may give a number, which everything sent in answer carries.
+    """A request to which the client may give a number. Every answer to it contains the number.
 
     Attributes:
-        request_id: 0 for none.
+        request_id: The number; 0: none.
     """
 
     request_id: int = 0
@@ -146,14 +160,14 @@ class Numbered:
 
 @dataclass(frozen=True)
 class PromptObject(Numbered):
-    """Follow, or follow better, one object from one frame on.
+    """Track a new object from one frame on, or describe a tracked object better.
 
     Attributes:
-        prompt: What is said.
-        on_next_frame: It is for the next frame to be tracked, whichever the prompt names.
+        prompt: Where the object is.
+        on_next_frame: The prompt is for the frame that is tracked next; the frame that it names means nothing.
 
     Raises:
-        InvalidArgument: It names a time as well.
+        InvalidArgument: The prompt names a time, and `on_next_frame` is set.
     """
 
     prompt: GivenPrompt
@@ -161,19 +175,19 @@ class PromptObject(Numbered):
 
     def __post_init__(self) -> None:
         if self.on_next_frame and self.prompt.prompt.pts_seconds is not None:
-            raise InvalidArgument.of("pts_seconds", "excludes on_next_frame; a prompt is for a time or for that frame")
+            raise InvalidArgument.of("pts_seconds", "can't be used with on_next_frame; give one of the two")
 
 
 @dataclass(frozen=True)
 class RemoveObject(Numbered):
-    """Stop following an object from the next frame on."""
+    """Track an object no longer, from the next frame on."""
 
     object_id: int
 
 
 @dataclass(frozen=True)
 class ClearPrompts(Numbered):
-    """Take back what was said of an object on a frame; in automatic propagation only what still waits for it."""
+    """Take back an object's prompts on a frame; in automatic propagation, only those that still wait."""
 
     object_id: int
     frame_index: int
@@ -184,9 +198,9 @@ class Propagate(Numbered):
     """Track a range of frames.
 
     Attributes:
-        start_frame_index: None: the first one with a prompt.
-        max_frames: Beyond the first one, at most; None: all.
-        direction: Where to.
+        start_frame_index: The first frame; None: the first frame with a prompt.
+        max_frames: Number of frames after the first one, at most; None: all.
+        direction: Forward in time, backward, or both.
     """
 
     start_frame_index: int | None = None
@@ -196,17 +210,17 @@ class Propagate(Numbered):
 
 @dataclass(frozen=True)
 class StopPropagation:
-    """End the propagation under way, and drop those that wait."""
+    """End the current propagation, and those that wait."""
 
 
 @dataclass(frozen=True)
 class Reset(Numbered):
-    """Forget all objects."""
+    """Forget all objects and their prompts."""
 
 
 @dataclass(frozen=True)
 class Ack:
-    """Every response up to this sequence has been taken."""
+    """The client has taken every response up to this sequence number."""
 
     sequence: int
 
@@ -218,12 +232,12 @@ class EndOfVideo:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Drop everything now."""
+    """End the session now, without further results."""
 
 
 @dataclass(frozen=True)
 class Unreadable(Numbered):
-    """A message that could not be understood but harms no other; it is answered with its error."""
+    """A message that could not be understood. It is answered with its error, and the session goes on."""
 
     error: MaskletError
 
@@ -245,5 +259,7 @@ Event = (
     | Unreadable
 )
 
-# What is done in the order in which it was asked for, where propagation is on request.
+# With propagation on request, these are answered in the order in which they come.
 Request = PromptObject | RemoveObject | ClearPrompts | Propagate | Reset | Unreadable
+# What a session leaves to its mode.
+ModeEvent = Request | StopPropagation

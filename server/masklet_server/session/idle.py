@@ -1,4 +1,4 @@
-"""Notices that nothing moves."""
+"""Ends a session that makes no progress."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class IdleWatch:
-    """Measures the time since the last progress; time in which the server itself is at work does not count.
+    """Measures the time since the last progress. Time in which the server itself works does not count.
 
     Args:
-        timeout_seconds: Time without progress after which `expire` raises.
-        clock: Seconds that never go back.
+        timeout_seconds: Time without progress after which `expire` raises an error.
+        clock: Gives seconds that never go back.
     """
 
     def __init__(self, timeout_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,16 +29,16 @@ class IdleWatch:
         self._busy = 0
 
     def extend(self, timeout_seconds: float) -> None:
-        """From now on, allow so much time without progress."""
+        """Set the time without progress that is allowed from now on."""
         self._timeout = timeout_seconds
 
     def touch(self) -> None:
-        """Something moved."""
+        """There was progress: start to measure again."""
         self._last = self._clock()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """The server is at work within; may be nested and overlap."""
+        """The server works inside the block. Blocks may be nested and may overlap."""
         self._busy += 1
         try:
             yield
@@ -48,20 +48,24 @@ class IdleWatch:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Something is awaited within; named in the error if it never comes."""
+        """Something is awaited inside the block. The error names it, if it never comes."""
         self._waits.append(what)
         try:
             yield
         finally:
             self._waits.remove(what)
 
-    async def patiently(self, awaited: Awaitable[T], what: str) -> T:
-        """The result of what only the client can bring about.
+    async def wait_for_client(self, awaited: Awaitable[T], what: str) -> T:
+        """Wait for something that only the client can cause, and return its result. Other progress does not count.
+
+        Args:
+            awaited: What is waited for.
+            what: Its description, for the error.
 
         Raises:
-            DeadlineExceeded: It has not come within the time without progress, whatever else moved meanwhile.
+            DeadlineExceeded: It has not come within the time that is allowed without progress.
         """
-        # Not wait_for: before Python 3.12 it forgets that it was cancelled if the result comes at the same moment.
+        # Not wait_for: before Python 3.12, it loses a cancellation that comes together with the result.
         task = asyncio.ensure_future(awaited)
         try:
             with self.waiting(what):
@@ -72,13 +76,13 @@ class IdleWatch:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            del task  # what it raised refers to this frame
+            del task  # its exception refers to this frame
 
     async def expire(self) -> NoReturn:
-        """Wait until nothing has moved for too long.
+        """Wait until there was no progress for too long.
 
         Raises:
-            DeadlineExceeded: Always, then.
+            DeadlineExceeded: There was none.
         """
         while True:
             rest = self._timeout if self._busy else self._last + self._timeout - self._clock()
@@ -87,4 +91,4 @@ class IdleWatch:
             await asyncio.sleep(rest)
 
     def _expired(self, waits: str) -> DeadlineExceeded:
-        return DeadlineExceeded(f"nothing moved for {self._timeout:g} s while waiting for {waits}")
+        return DeadlineExceeded(f"no progress for {self._timeout:g} s while waiting for {waits}")

@@ -1,125 +1,178 @@
-"""The client's video on its way in, whichever kind it is of: a file's bytes, pictures, packets, or a URL."""
+"""The client's video on its way in: a file's bytes, pictures or packets that it sends, or a file that is fetched."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+import enum
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 from masklet.errors import InvalidArgument
 from masklet_server.session import events
-from masklet_server.session.idle import IdleWatch
-from masklet_server.session.ports import ClipInput, Download, LatestInput, PacketInput, PictureInput, Source, Sources
+from masklet_server.session.context import SessionContext
+from masklet_server.session.ports import (
+    ClipSource,
+    Download,
+    LatestPictureSource,
+    PacketSource,
+    PictureSource,
+    SourceFactory,
+)
 from masklet_server.session.state import State, StateMachine, Step, refusal
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
+
+
+class VideoKind(enum.Enum):
+    """How a client's video comes. The value is the request's field that carries it."""
+
+    FILE = "video_chunk"
+    """As the bytes of a video file, in chunks."""
+
+    PICTURES = "frame"
+    """As pictures, one a frame."""
+
+    PACKETS = "packet"
+    """As the packets of a codec, without a container."""
+
+    URL = "source_url"
+    """As the address of a video file, which the server fetches."""
+
+
+@dataclass(frozen=True)
+class FileVideo:
+    """A video file, sent or fetched, that is being decoded."""
+
+    source: ClipSource
+
+
+@dataclass(frozen=True)
+class PictureVideo:
+    """A series of pictures, all of which are decoded."""
+
+    source: PictureSource
+
+
+@dataclass(frozen=True)
+class LatestPictureVideo:
+    """A live series of pictures, of which only the latest are decoded."""
+
+    source: LatestPictureSource
+
+
+@dataclass(frozen=True)
+class PacketVideo:
+    """A live stream of packets that is being decoded."""
+
+    source: PacketSource
+
+
+Video: TypeAlias = FileVideo | PictureVideo | LatestPictureVideo | PacketVideo
+
+_V = TypeVar("_V", FileVideo, PictureVideo, LatestPictureVideo, PacketVideo)
 
 
 class VideoIntake:
-    """Feeds one session's source, which it makes when the first of the video is there.
+    """Feeds one session's source. It makes the source when the first piece of the video arrives.
 
     Attributes:
-        source: The source, once it is made.
-        pictures: The same, if the video comes as pictures.
-        latest: The same, if only the latest of them are wanted.
-        packets: The same, if it comes as packets.
-        clip: The same, if it is a file.
+        opened: The video, once its source is made and entered. Its class says how the video comes.
         is_fetching: The server fetches the video itself, and has begun.
-        is_complete: All of the video was fed.
+        is_complete: All of the video was fed to the source.
 
     Args:
-        config: Says what the video is like.
+        context: The session's.
         sources: Makes the source.
-        image_size: Side of the model's square in pixels.
-        max_latency_seconds: How long a frame may wait, where only the latest ones are wanted; else None.
-        machine: Says what may come when.
-        idle: Told of what is awaited.
-        begin: Begins a task that ends with the session.
+        machine: The session's state, which says what may arrive when.
         on_complete: Called when all of the video was fed.
 
     Raises:
-        InvalidArgument: The video lies where the server does not fetch from.
+        InvalidArgument: The server may not fetch from `config.source_url`.
     """
 
     def __init__(
         self,
-        config: events.Configure,
-        sources: Sources,
-        image_size: int,
-        *,
-        max_latency_seconds: float | None = None,
+        context: SessionContext,
+        sources: SourceFactory,
         machine: StateMachine,
-        idle: IdleWatch,
-        begin: Callable[[Coroutine[None, None, None], str], object],
-        on_complete: Callable[[], Awaitable[None]],
+        on_complete: Callable[[], None],
     ) -> None:
-        self.source: asyncio.Future[Source] = asyncio.get_running_loop().create_future()
-        self.pictures: PictureInput | None = None
-        self.latest: LatestInput | None = None
-        self.packets: PacketInput | None = None
+        self.opened: asyncio.Future[Video] = asyncio.get_running_loop().create_future()
         self.is_fetching = self.is_complete = False
-        self.clip: ClipInput | None = None
-        self._config = config
+        self._is_released = False
+        self._config = config = context.options.config
+        self._options = context.options
+        self._tasks = context.tasks
+        self._idle = context.idle
         self._sources = sources
-        self._image_size = image_size
-        self._max_latency = max_latency_seconds
         self._machine = machine
-        self._idle = idle
-        self._begin = begin
         self._on_complete = on_complete
-        self._download = sources.download(config.source_url) if config.source_url else None
-        self._kind = "" if self._download is None else "source_url"
-        self._held = AsyncExitStack()
+        self._download: Download | None = None
+        self._kind: VideoKind | None = None
+        if config.source_url:
+            self._download = sources.download(config.source_url)
+            self._kind = VideoKind.URL
+        self._resources = AsyncExitStack()
 
     async def close(self) -> None:
         """Free the source: its process, its files, and the memory that it shares."""
-        await self._held.aclose()
+        await self._resources.aclose()
+
+    async def release(self) -> None:
+        """No more frames are wanted: free the source as soon as all of the video was fed."""
+        self._is_released = True
+        if self.is_complete:
+            await self.close()
 
     async def on_chunk(self, chunk: bytes) -> None:
         """Take the next bytes of a file.
 
         Raises:
-            InvalidArgument: The video was of another kind so far.
-            FailedPrecondition: It has ended already.
+            InvalidArgument: The video came in another way so far.
+            FailedPrecondition: The video has ended already.
         """
-        self._check_kind("video_chunk")
+        self._check_kind(VideoKind.FILE)
         self._machine.step(Step.VIDEO)
-        if self.clip is None:
-            self.clip = self._sources.clip(self._image_size)
-            await self._open(self.clip)
+        video = await self._open(FileVideo, self._new_clip)
         with self._idle.waiting("the decoder to take more video"):
-            await self.clip.feed(chunk)
+            await video.source.feed(chunk)
 
     async def on_picture(self, picture: Picture) -> None:
-        """Take the next picture; see `on_chunk`."""
-        self._check_kind("frame")
+        """Take the next picture; raises as `on_chunk` does."""
+        self._check_kind(VideoKind.PICTURES)
         self._machine.step(Step.VIDEO)
-        if self.pictures is None:
-            self.pictures = self._new_pictures()
-            await self._open(self.pictures)
+        if not self._options.latest:
+            video: PictureVideo | LatestPictureVideo = await self._open(PictureVideo, self._new_pictures)
+        else:
+            video = await self._open(LatestPictureVideo, self._new_latest_pictures)
         with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
-            await self.pictures.feed(picture)
+            await video.source.feed(picture)
 
     async def on_packet(self, packet: Packet) -> None:
-        """Take the next packet; see `on_chunk`. Packets have no known end, and do not go with options that want one."""
-        self._check_kind("packet")
+        """Take the next packet; raises as `on_chunk` does, and where the configuration needs a video that ends."""
+        self._check_kind(VideoKind.PACKETS)
         if self._config.propagation is events.Propagation.ON_REQUEST:
-            raise InvalidArgument.of("packet", "excludes PROPAGATION_ON_REQUEST, for which a video must end")
+            raise InvalidArgument.of(
+                "packet",
+                "cannot be used with PROPAGATION_ON_REQUEST, which needs a video with an end; send a file or pictures",
+            )
         if self._config.frame_count:
-            raise InvalidArgument.of("config.frame_count", "is not for packets, which have no known end; leave it out")
+            raise InvalidArgument.of(
+                "config.frame_count", "cannot be used with packets, which have no known end; leave it out"
+            )
         self._machine.step(Step.VIDEO)
-        if self.packets is None:
-            self.packets = self._sources.packets(self._image_size)
-            await self._open(self.packets)
+        video = await self._open(PacketVideo, self._new_packets)
         with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
-            await self.packets.feed(packet)
+            await video.source.feed(packet)
 
     async def on_end(self) -> None:
-        """The client sends no more video; of one that the server fetches, it has said all beforehand.
+        """The client sends no more video. If the server fetches the video, fetching begins now.
 
         Raises:
-            FailedPrecondition: It has said so already.
+            FailedPrecondition: The client has said so already.
             DataLoss: There was no video.
         """
         if self._download is None:
@@ -128,36 +181,55 @@ class VideoIntake:
         if self.is_fetching:
             raise refusal(State.DRAINING, Step.END_OF_VIDEO)
         self.is_fetching = True
-        self._begin(self._fetch(self._download), "fetch")
+        self._tasks.begin(self._fetch(self._download), "fetch")
 
-    def _check_kind(self, kind: str) -> None:
-        if self._kind not in ("", kind):
-            raise InvalidArgument.of(kind, f"excludes {self._kind}, which this stream's video came by so far")
+    def _check_kind(self, kind: VideoKind) -> None:
+        if self._kind not in (None, kind):
+            assert self._kind is not None
+            raise InvalidArgument.of(
+                kind.value, f"cannot follow {self._kind.value}: a stream takes its video in one way only"
+            )
         self._kind = kind
 
-    def _new_pictures(self) -> PictureInput:
-        if self._max_latency is None:
-            return self._sources.pictures(self._image_size, live=self._config.live)
-        self.latest = self._sources.latest_pictures(self._image_size, max_latency_seconds=self._max_latency)
-        return self.latest
+    async def _open(self, kind: type[_V], make: Callable[[], _V]) -> _V:
+        """The session's video, which is made and entered if this is its first piece."""
+        if not self.opened.done():
+            new = make()
+            await self._resources.enter_async_context(new.source)
+            self.opened.set_result(new)
+        video = self.opened.result()
+        assert isinstance(video, kind), "_check_kind lets one kind through"
+        return video
 
-    async def _open(self, source: Source) -> None:
-        await self._held.enter_async_context(source)
-        self.source.set_result(source)
+    def _new_clip(self) -> FileVideo:
+        return FileVideo(self._sources.clip(self._options.model.image_size))
+
+    def _new_pictures(self) -> PictureVideo:
+        return PictureVideo(self._sources.pictures(self._options.model.image_size, live=self._config.live))
+
+    def _new_latest_pictures(self) -> LatestPictureVideo:
+        options = self._options
+        return LatestPictureVideo(
+            self._sources.latest_pictures(options.model.image_size, max_latency_seconds=options.max_latency_seconds)
+        )
+
+    def _new_packets(self) -> PacketVideo:
+        return PacketVideo(self._sources.packets(self._options.model.image_size))
 
     async def _fetch(self, download: Download) -> None:
-        self.clip = clip = self._sources.clip(self._image_size)
         self._machine.step(Step.VIDEO)
-        await self._open(clip)
+        video = await self._open(FileVideo, self._new_clip)
         async with contextlib.aclosing(download.chunks()) as chunks:
             async for chunk in chunks:
                 self._idle.touch()
-                await clip.feed(chunk)
+                await video.source.feed(chunk)
         await self._complete()
 
     async def _complete(self) -> None:
         self._machine.step(Step.END_OF_VIDEO)
-        source = await self.source
-        await source.end()
+        video = await self.opened
+        await video.source.end()
         self.is_complete = True
-        await self._on_complete()
+        self._on_complete()
+        if self._is_released:
+            await self.close()

@@ -1,4 +1,4 @@
-"""What one session may hold."""
+"""The bounds of one session."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ class SessionLimits:
     """Bounds of one session.
 
     Attributes:
-        max_objects: Objects followed at once, and prompts waiting for a frame, each.
-        window: Frame results sent ahead of the client's acknowledgement.
-        idle_timeout_seconds: Time without a message from the client, a decoded frame or a result, after which the
-            session ends.
-        annotation_idle_timeout_seconds: The same once the video of a session has ended whose client asks for each
-            propagation: people think.
-        max_latency_seconds: How long a frame may wait to be tracked, where the client wants the latest frames and does
-            not say itself.
-        correction_window: Of the last frames, how many are kept so that they can still be prompted; 0: none that was
-            tracked can be. Of a file so many frames lie between two states of an object's memory that are put away.
-        correction_bytes: What these frames' pixels, and what memory banks hold for their sake, may take; where it does
-            not suffice, fewer frames can be corrected.
-        max_mask_bytes: Size of an encoded mask in a prompt; those that wait for their frames may take four times that.
-        max_stored_frame_bytes: Of the temporary file with all frames of a video whose client asks for each propagation.
-        max_history_bytes: Of the temporary file with what such a session, or one with a video file, remembers of its
-            objects.
-        max_message_bytes: Of one gRPC message, which has to hold all results of a frame.
+        max_objects: Number of objects that are tracked at once, and of prompts that wait for their frames.
+        window: Number of frame results that may be sent before the client acknowledges the first of them.
+        idle_timeout_seconds: The session ends after this time without a message from the client, a decoded frame or a
+            result.
+        annotation_idle_timeout_seconds: The same for propagation on request, once all of the video is there. It is
+            longer, because people think before they ask.
+        max_latency_seconds: How long a frame may wait before it is tracked, if the client wants only the latest frames
+            and does not say how long.
+        correction_window: Number of the last tracked frames that can be corrected; 0: none. It is also the number of
+            frames between two snapshots of an object's memory, for a video file.
+        correction_bytes: Size of these frames' pixels together with what memory banks keep for corrections. If it is
+            too small, fewer frames can be corrected.
+        max_mask_bytes: Size of one encoded mask in a prompt. All masks that wait for their frames together may take
+            four times as much.
+        max_stored_frame_bytes: Size of the temporary file with all frames of a video, for propagation on request.
+        max_history_bytes: Size of the temporary file with the objects' histories, for propagation on request, or with
+            snapshots of their memories, for a video file.
+        max_message_bytes: Size of one gRPC message. All results of a frame must fit into one message.
     """
 
     max_objects: int = 64
@@ -44,7 +45,10 @@ class SessionLimits:
     max_message_bytes: int = 32 * 1024**2
 
     def with_logits(self, logits_bytes: int) -> SessionLimits:
-        """The limits where each object's result carries so many bytes of logits: perhaps fewer objects.
+        """The limits for results that contain logits: perhaps fewer objects, so that a frame's results fit a message.
+
+        Args:
+            logits_bytes: Size of one object's logits on one frame.
 
         Raises:
             InvalidArgument: Not even one object's logits fit into a message.
@@ -53,7 +57,7 @@ class SessionLimits:
         if fitting == 0:
             raise InvalidArgument.of(
                 "config.return_logits",
-                f"the logits of one object take {logits_bytes} bytes, which max_message_bytes = "
-                f"{self.max_message_bytes} has no room for; leave it out",
+                f"is not possible: the logits of one object take {logits_bytes} bytes, too many for a message of "
+                f"max_message_bytes = {self.max_message_bytes} bytes; leave it out or choose a smaller model",
             )
         return replace(self, max_objects=min(self.max_objects, fitting))

@@ -1,51 +1,56 @@
-"""What a session needs of the engine and of video, so that either can be stood in for."""
+"""What a session needs of the engine and of video sources, as protocols, so that tests can replace both."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
-from masklet_server.engine.bank import MemoryBank
-from masklet_server.engine.history import History
-from masklet_server.engine.jobs import FrameJob, FrameOutput, LoadedModel
-from masklet_server.engine.policies import MemoryPolicy
-from masklet_server.engine.shelf import Shelf
-from masklet_server.video.packets import Packet
-from masklet_server.video.pictures import Picture
-from masklet_server.video.source import Frame, VideoInfo
+from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.memory.history import History
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.tensor_file import TensorFile
+from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
+from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
 
 
 class TrackingEngine(Protocol):
-    """The part of `masklet_server.engine.scheduler.Engine` that tracks."""
+    """The part of `masklet_server.engine.serving.engine.Engine` that tracks."""
 
     @property
     def models(self) -> Mapping[str, LoadedModel]:
-        """Loaded models by name."""
+        """The loaded models, by name."""
 
     @property
     def default_model(self) -> str:
-        """The one used where none is named."""
+        """Name of the model for sessions that name none."""
 
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
     ) -> MemoryBank:
-        """An empty memory for one object; freed when its last reference goes."""
+        """Make an empty memory for one object. It is freed with its last reference."""
 
     def load_bank(self, model: str, data: bytes) -> MemoryBank:
-        """A memory that was dumped; takes milliseconds, so not on the event loop."""
+        """Make a memory from a dump. It takes milliseconds: not for the event loop."""
 
-    def new_history(self, model: str, shelf: Shelf) -> History:
-        """An empty memory for one object that is tracked on request."""
+    def new_history(self, model: str, file: TensorFile) -> History:
+        """Make an empty memory for one object that is tracked on request."""
 
-    async def track(self, job: FrameJob) -> FrameOutput:
-        """Track some objects of one stream on its next frame, or prompt them."""
+    async def run(self, job: TrackingJob) -> FrameOutput:
+        """Do one operation on objects of one stream, and wait for its outcome."""
 
     async def forget(self, stream: str) -> None:
-        """Drop the stream's waiting jobs."""
+        """Drop the stream's jobs that wait. A job that runs goes on to its end."""
 
 
-class Source(Protocol):
-    """Frames of one video; see `masklet_server.video.source.FrameSource`."""
+class FrameSource(Protocol):
+    """Gives the frames of one video, in order. An asynchronous context manager, which is entered before all else.
+
+    `masklet_server.video.sources.sandboxed.SandboxedSource` is one.
+    """
 
     async def __aenter__(self) -> object:
         """Start decoding."""
@@ -63,75 +68,85 @@ class Source(Protocol):
         """Say that nothing more will be fed."""
 
 
-class EarlierInput(Protocol):
-    """Frames that a source has given already; see `masklet_server.video.again.ClipAgain`."""
+class ClipSource(FrameSource, Protocol):
+    """Gives the frames of a video file, whose bytes it is fed."""
 
-    async def __aenter__(self) -> EarlierInput:
+    async def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the file."""
+
+    def redecode(self, frame_index: int) -> ClipRedecoder:
+        """Make a reader of the same frames from that one on, which must have been taken from this source before."""
+
+
+class ClipRedecoder(Protocol):
+    """Gives frames of a clip that its source has given before; an asynchronous context manager.
+
+    `masklet_server.video.sources.clip_redecoder.ClipRedecoder` is one.
+    """
+
+    async def __aenter__(self) -> ClipRedecoder:
         """Start decoding."""
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Kill the decoder."""
 
     async def next_frame(self) -> Frame:
-        """Wait for the next frame; it must be one that was given before. DataLoss where it is not the same any more."""
+        """Wait for the next frame, which the source must have given before.
+
+        Raises:
+            DataLoss: The frame is not the same when it is decoded again.
+        """
 
 
-class ClipInput(Source, Protocol):
-    """A source that takes a video file's bytes."""
-
-    async def feed(self, chunk: bytes) -> None:
-        """Take the next bytes."""
-
-    def again(self, frame_index: int) -> EarlierInput:
-        """The frames once more, from one on that was given already."""
-
-
-class PictureInput(Source, Protocol):
-    """A source that takes pictures."""
+class PictureSource(FrameSource, Protocol):
+    """Gives one frame for each picture that it is fed."""
 
     async def feed(self, picture: Picture) -> None:
-        """Take the next picture; waits while enough of them are decoded ahead."""
+        """Take the next picture; wait while enough pictures are decoded ahead."""
 
 
-class LatestInput(PictureInput, Protocol):
-    """A source that takes pictures, and gives frames of those that are the latest when it is asked for one."""
+class LatestPictureSource(PictureSource, Protocol):
+    """Gives frames of the latest pictures only: each time it is asked for a frame, it drops pictures that are old."""
 
     @property
     def has_waiting(self) -> bool:
-        """Whether there is a picture that was not asked for."""
+        """Whether a picture was fed that is not decoded yet."""
 
 
-class PacketInput(Source, Protocol):
-    """A source that takes packets."""
+class PacketSource(FrameSource, Protocol):
+    """Gives the frames of a codec's packets, which it is fed."""
 
     async def feed(self, packet: Packet) -> None:
-        """Take the next packet; waits while many of them are not decoded."""
+        """Take the next packet; wait while many packets are not decoded."""
 
     async def packets_taken(self) -> int:
-        """Wait until a good deal more was decoded; packets, since the start, that wait no longer."""
+        """Wait until decoding has made progress; returns how many packets, since the start, have been decoded."""
 
 
 class Download(Protocol):
-    """A video that the server fetches; see `masklet_server.video.fetch.Fetch`."""
+    """A video file that the server fetches itself; see `masklet_server.fetching.download.VideoDownload`."""
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Its bytes, as they come."""
+        """Give the file's bytes as they arrive."""
 
 
-class Sources(Protocol):
-    """Makes sources, not yet entered, of frames resized to a model's size."""
+class SourceFactory(Protocol):
+    """Makes sources, not yet entered, whose frames have the size that a model takes.
 
-    def clip(self, image_size: int) -> ClipInput:
-        """For a file that arrives in chunks."""
+    `masklet_server.video.sources.factory.SandboxedSourceFactory` is one.
+    """
 
-    def pictures(self, image_size: int, *, live: bool) -> PictureInput:
-        """For a series of pictures; of a live one they may differ in size, and no limit on clips holds."""
+    def clip(self, image_size: int) -> ClipSource:
+        """Make a source for a video file that arrives in chunks."""
 
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestInput:
-        """For a live series of pictures of which those that wait longer are not wanted."""
+    def pictures(self, image_size: int, *, live: bool) -> PictureSource:
+        """Make a source for a series of pictures. Live ones may differ in size and are not limited in number."""
 
-    def packets(self, image_size: int) -> PacketInput:
-        """For a codec's packets."""
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
+        """Make a source for a live series of pictures that drops those which wait longer than that."""
+
+    def packets(self, image_size: int) -> PacketSource:
+        """Make a source for a codec's packets."""
 
     def download(self, url: str) -> Download:
-        """For a video file somewhere else; InvalidArgument where that is not allowed."""
+        """Make a download of a video file; raises InvalidArgument where the URL is not allowed."""

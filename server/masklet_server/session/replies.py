@@ -1,7 +1,8 @@
-"""What a session says to its client, free of any wire format."""
+"""The messages from a session to its client, in no wire format. `events` has the messages to the session."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,8 +12,7 @@ import numpy.typing as npt
 
 from masklet.errors import MaskletError
 from masklet_server.masks.encoding import EncodedMask
-from masklet_server.session.visibility import ObjectEvent
-from masklet_server.video.source import VideoInfo
+from masklet_server.video.info import VideoInfo
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Opened:
     """The session exists.
 
     Attributes:
-        session_id: To be quoted in reports.
-        model: In use.
-        window: Frame results ahead of acknowledgement, at most.
-        max_objects: Followed at once, at most.
-        idle_timeout_seconds: Without progress, before the session is ended.
+        session_id: Identifies the session, in problem reports for example.
+        model: Name of the session's model.
+        window: Number of frame results that are sent before the client acknowledges the first of them, at most.
+        max_objects: Number of objects that are tracked at once, at most.
+        idle_timeout_seconds: The session ends after this time without progress.
     """
 
     session_id: str
@@ -41,19 +41,32 @@ class Described:
     info: VideoInfo
 
 
+class ObjectEvent(enum.Enum):
+    """What happened to an object on a frame."""
+
+    LOST = enum.auto()
+    """It is not seen any more, and was last seen inside the picture."""
+
+    REACQUIRED = enum.auto()
+    """It is seen again."""
+
+    OUT_OF_VIEW = enum.auto()
+    """It is not seen any more, and was last seen at the picture's edge."""
+
+
 @dataclass(frozen=True)
 class ObjectResult:
     """One object on one frame.
 
     Attributes:
-        object_id: The client's.
-        mask: At the video's size.
-        box: x0, y0 inclusive, x1, y1 exclusive; None where the mask is empty.
-        area: Foreground pixels.
-        predicted_iou: 0 to 1.
-        object_score: Logit.
-        logits: ``float32[h, w]``, low-resolution; None unless they were asked for.
-        event: What happened to the object on this frame; only ever in a frame's first result.
+        object_id: The client's id of the object.
+        mask: The mask, of the video's size.
+        box: x0, y0 inclusive, x1, y1 exclusive, in pixels; None if the mask is empty.
+        area: Number of foreground pixels.
+        predicted_iou: The model's own estimate of the mask's quality, 0 to 1.
+        object_score: Logit. Above 0 the model sees the object in the picture.
+        logits: ``float32[h, w]``, low-resolution; None unless the client asks for them.
+        event: What happened to the object on this frame. Only a frame's first result has one.
     """
 
     object_id: int
@@ -67,13 +80,13 @@ class ObjectResult:
 
     @property
     def visible(self) -> bool:
-        """The model holds that the object is in the picture, and shows where."""
+        """Whether the model sees the object in the picture, and shows where."""
         return self.object_score > 0 and self.area > 0
 
 
 @dataclass(frozen=True)
 class PromptResult:
-    """What the model makes of a prompt on its frame, before the frame is tracked."""
+    """The mask that a prompt gives on its frame, before the frame is tracked."""
 
     sequence: int
     frame_index: int
@@ -82,15 +95,15 @@ class PromptResult:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where a frame's time went, in seconds.
+    """How long each part of a frame's work took, in seconds.
 
     Attributes:
         decode: Reading, decoding and resizing the picture.
         queue: Waiting for the device.
-        encode: The image encoder, for all frames that ran with it.
-        step: Prompts, memory attention, mask decoder and memory encoder, for all objects that ran with it.
-        mask: Run-lengths, boxes and areas.
-        send: Handing the result before this one to the network.
+        encode: The image encoder, for all frames of the batch.
+        step: Prompts, memory attention, mask decoder and memory encoder, for all objects of the batch.
+        mask: Encoding and measuring masks.
+        send: Giving the result before this one to the network.
     """
 
     decode: float = 0.0
@@ -106,18 +119,18 @@ class FrameResult:
     """All objects on one frame, by id.
 
     Attributes:
-        sequence: What `Ack` refers to.
+        sequence: The number to which `Ack` refers.
         frame_index: 0-based.
-        pts: In units of `time_base` seconds.
-        time_base: Seconds a unit.
-        pts_nanoseconds: The same in nanoseconds, rounded.
-        objects: In order of their ids.
-        skipped: Frames before this one, and after the one before it, that were not tracked.
-        capture_time_nanoseconds: As it came with the frame.
-        latency_seconds: Since the frame's data arrived.
-        revision: Counts the frame's results, from 0; above 0, in automatic propagation, the objects are those that were
-            corrected.
-        timings: If they were asked for.
+        pts: Presentation time in units of `time_base`.
+        time_base: Seconds per unit.
+        pts_nanoseconds: Presentation time in nanoseconds, rounded.
+        objects: The objects, in order of their ids.
+        skipped: Indices of the frames between the result before and this one, which were not tracked.
+        capture_time_nanoseconds: As the client sent it with the frame.
+        latency_seconds: Time since the frame's data arrived.
+        revision: Number of earlier results for this frame. Above 0, in automatic propagation, the result has only the
+            objects that were corrected.
+        timings: How long each part took; None unless the client asks for it.
     """
 
     sequence: int
@@ -138,9 +151,9 @@ class PropagationDone:
     """A propagation has ended.
 
     Attributes:
-        start_frame_index: Where it started.
-        frame_count: Frame results that were sent.
-        stopped: It was ended before its end.
+        start_frame_index: The first frame.
+        frame_count: Number of frame results that were sent.
+        stopped: It did not go to its end, because the client stopped it, or because of an error.
     """
 
     start_frame_index: int
@@ -150,37 +163,37 @@ class PropagationDone:
 
 @dataclass(frozen=True)
 class Applied:
-    """A request that has no result of its own, but a number, took effect."""
+    """A request with a number, and without a result of its own, was done."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something the client can mend; the session goes on."""
+    """An error that the client can mend. The session goes on."""
 
     error: MaskletError
 
 
 @dataclass(frozen=True)
 class PacketsTaken:
-    """So many packets, since the start, wait no longer."""
+    """Number of packets, since the start, that have been decoded."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Done:
-    """Everything was sent."""
+    """All results of the session are sent."""
 
     frame_count: int
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response to a request that came with a number.
+    """A response to a request that has a number.
 
     Attributes:
-        request_id: The number.
-        response: What is said.
+        request_id: The request's number.
+        response: The response itself.
     """
 
     request_id: int
@@ -194,5 +207,5 @@ Send = Callable[[Response], Awaitable[None]]
 
 
 def answering(request_id: int, response: Response) -> Response:
-    """The response with the request's number, if it has one."""
+    """The response, together with the request's number, if it has one."""
     return Answer(request_id, response) if request_id else response

@@ -1,25 +1,188 @@
-"""Results sent while the next ones are made."""
+"""Sends responses and results to the client, for both modes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from masklet.errors import MaskletError
+from masklet_server.engine.serving.jobs import FrameOutput, ObjectOutput
+from masklet_server.session.context import SessionContext
+from masklet_server.session.idle import IdleWatch
+from masklet_server.session.jobs import TrackedFrame
+from masklet_server.session.replies import (
+    FrameResult,
+    ObjectEvent,
+    ObjectResult,
+    PromptResult,
+    Response,
+    Send,
+    Timings,
+)
+from masklet_server.video.frame import Frame
 
 
-class Sending:
-    """Sends one result while the next is made, as a context manager whose end waits for the last one.
+class ResponseWriter:
+    """Writes a session's responses one after the other, and tells the idle watch.
 
-    After a `MaskletError` within, what was made before it is still sent; after anything else, a cancellation above all,
-    it is not.
+    Args:
+        write: Takes each response, in order; waits while the client can't take more.
+        idle: Knows that the client is waited for.
+        latest: The video goes on arriving whether or not the client reads, so arriving frames are no sign that it does.
+    """
+
+    def __init__(self, write: Send, idle: IdleWatch, *, latest: bool) -> None:
+        self._write = write
+        self._idle = idle
+        self._latest = latest
+        self._writing = asyncio.Lock()
+
+    async def send(self, response: Response) -> None:
+        """Send a response.
+
+        Raises:
+            DeadlineExceeded: The client has not read for too long.
+        """
+        waits = "the client to read its responses"
+        with self._idle.waiting(waits):
+            async with self._writing:  # several tasks send
+                if self._latest:
+                    await self._idle.wait_for_client(self._write(response), waits)
+                else:
+                    await self._write(response)
+        self._idle.touch()
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObject:
+    """What the engine found of one object on a frame.
+
+    Attributes:
+        object_id: The client's.
+        output: The mask and its scores.
+        observe: Takes the object's result, and tells what happened to the object; None where the result tells nothing
+            new.
+    """
+
+    object_id: int
+    output: ObjectOutput
+    observe: Callable[[ObjectResult, Frame], ObjectEvent | None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FrameOutcome:
+    """What is to be sent of a frame.
+
+    Attributes:
+        frame: The frame.
+        prompted: What each prompt gave, in order.
+        objects: The tracked objects, in order of their ids.
+        answers: All answers of the engine for this frame.
+        revision: How often the frame was sent before.
+    """
+
+    frame: TrackedFrame
+    prompted: Sequence[FoundObject] = ()
+    objects: Sequence[FoundObject] = ()
+    answers: Sequence[FrameOutput] = ()
+    revision: int = 0
+
+
+class ResultSender:
+    """Encodes the masks of results, and sends them.
+
+    Args:
+        context: The session's.
+        send: Sends a response; None: the context's.
+    """
+
+    def __init__(self, context: SessionContext, send: Send | None = None) -> None:
+        self._pool = context.pool
+        self._idle = context.idle
+        self._credits = context.credits
+        self._config = context.options.config
+        self._send = context.send if send is None else send
+        self._send_seconds = 0.0
+
+    async def send_prompt(self, frame_index: int, found: FoundObject) -> None:
+        """Send what a prompt gave."""
+        await self._send_prompt(frame_index, await self._object_result(found))
+
+    async def send_frame(self, outcome: FrameOutcome) -> None:
+        """Send what the prompts on a frame gave, then the frame's result. A credit was taken for it before."""
+        frame, start = outcome.frame.frame, time.perf_counter()
+        with self._idle.busy():
+            results = await asyncio.gather(*map(self._object_result, (*outcome.prompted, *outcome.objects)))
+        mask_seconds = time.perf_counter() - start
+        prompted, objects = results[: len(outcome.prompted)], results[len(outcome.prompted) :]
+        for result in prompted:
+            await self._send_prompt(frame.index, result)
+        objects = [_observed(one, found, frame) for one, found in zip(objects, outcome.objects, strict=True)]
+        times = self._timings(outcome, mask_seconds)
+        start = time.perf_counter()
+        await self._send(
+            FrameResult(
+                sequence=self._credits.number_frame(),
+                frame_index=frame.index,
+                pts=frame.pts,
+                time_base=frame.time_base,
+                pts_nanoseconds=frame.pts_nanoseconds,
+                objects=tuple(objects),
+                skipped=() if outcome.revision else outcome.frame.skipped,
+                capture_time_nanoseconds=frame.capture_time_nanoseconds,
+                latency_seconds=time.monotonic() - frame.arrived_seconds,
+                revision=outcome.revision,
+                timings=times if self._config.timings else None,
+            )
+        )
+        self._send_seconds = time.perf_counter() - start
+
+    async def _send_prompt(self, frame_index: int, result: ObjectResult) -> None:
+        await self._send(PromptResult(self._credits.number_prompt(), frame_index, result))
+
+    async def _object_result(self, found: FoundObject) -> ObjectResult:
+        output = found.output
+        prepared = await self._pool.prepare(output.runs, self._config.mask_encoding)
+        return ObjectResult(
+            object_id=found.object_id,
+            mask=prepared.encoded,
+            box=prepared.box,
+            area=prepared.area,
+            predicted_iou=output.predicted_iou,
+            object_score=output.object_score,
+            logits=output.logits,
+        )
+
+    def _timings(self, outcome: FrameOutcome, mask_seconds: float) -> Timings:
+        return Timings(
+            decode=outcome.frame.frame.decode_seconds,
+            queue=sum(answer.queue_seconds for answer in outcome.answers),
+            encode=sum(answer.encode_seconds for answer in outcome.answers),
+            step=sum(answer.step_seconds for answer in outcome.answers),
+            mask=mask_seconds,
+            send=self._send_seconds,
+        )
+
+
+def _observed(result: ObjectResult, found: FoundObject, frame: Frame) -> ObjectResult:
+    """The result, with what happened to the object."""
+    return result if found.observe is None else replace(result, event=found.observe(result, frame))
+
+
+class BackgroundSender:
+    """Sends one result while the next one is made: an asynchronous context manager whose end waits for the last one.
+
+    After a `MaskletError` inside the block, the result made before it is still sent. After any other exception, such as
+    a cancellation, it is not.
     """
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Sending:
+    async def __aenter__(self) -> BackgroundSender:
         return self
 
     async def __aexit__(
@@ -32,16 +195,16 @@ class Sending:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def next(self, coroutine: Coroutine[None, None, None]) -> None:
-        """Wait until the one before is sent, and begin to send this one.
+    async def send(self, sending: Coroutine[None, None, None]) -> None:
+        """Wait until the result before is sent, and begin to send this one.
 
         Raises:
-            Exception: What sending the one before has raised; this one is not sent then.
+            Exception: Sending the result before has failed. This one is not sent then.
         """
         try:
             if self._task is not None:
                 await self._task
         except BaseException:
-            coroutine.close()
+            sending.close()
             raise
-        self._task = asyncio.create_task(coroutine)
+        self._task = asyncio.create_task(sending)

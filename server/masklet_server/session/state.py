@@ -1,10 +1,11 @@
-"""The states of a session and what may happen in each, written out.
+"""The states of a session, and what may happen in each.
 
     CONFIGURED ──video──► RECEIVING ──first frame──► TRACKING
                               │                          │
                               └──────end of video────────┴──► DRAINING ──last result──► DONE
 
-Every state but DONE may also end in FAILED. A video that says itself where it ends may be DONE straight from TRACKING.
+Every state but DONE may also end in FAILED. If the container says where the video ends,
+TRACKING may be followed by DONE.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from masklet.errors import DataLoss, FailedPrecondition, MaskletError
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     CONFIGURED = "configured"
-    """The configuration is taken; no byte of video has come. Prompts may wait for their frames already."""
+    """The configuration has arrived, but no video. Prompts may wait for their frames already."""
 
     RECEIVING = "receiving"
-    """Video is arriving; no frame of it is decoded yet."""
+    """Video arrives, but no frame of it is decoded yet."""
 
     TRACKING = "tracking"
     """Frames are decoded and tracked while more video arrives."""
 
     DRAINING = "draining"
-    """No more video will come; what there is is decoded, tracked and sent. Prompts for frames ahead are still taken."""
+    """No more video will come. The rest is decoded, tracked and sent. Prompts for later frames are still taken."""
 
     DONE = "done"
-    """Every result is sent. Late acknowledgements are taken and mean nothing."""
+    """Every result is sent. Late acknowledgements are taken, and mean nothing."""
 
     FAILED = "failed"
-    """Ended by an error, a cancellation or the client's going away; everything is freed."""
+    """The session was ended by an error or a cancellation, or because the client went away. Everything is freed."""
 
 
 class Step(enum.Enum):
@@ -75,7 +76,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.TRACKING, Step.CLEAR_PROMPTS): State.TRACKING,
     (State.TRACKING, Step.ACK): State.TRACKING,
     (State.TRACKING, Step.END_OF_VIDEO): State.DRAINING,
-    (State.TRACKING, Step.LAST_RESULT): State.DONE,  # some containers say themselves where they end
+    (State.TRACKING, Step.LAST_RESULT): State.DONE,  # some containers say where the video ends
     (State.TRACKING, Step.FAILURE): State.FAILED,
     (State.DRAINING, Step.PROMPT): State.DRAINING,
     (State.DRAINING, Step.REMOVE_OBJECT): State.DRAINING,
@@ -85,7 +86,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.DRAINING, Step.LAST_RESULT): State.DONE,
     (State.DRAINING, Step.FAILURE): State.FAILED,
     (State.DONE, Step.ACK): State.DONE,
-    # What is asked for on request may be asked at any time, and waits for the frames that it needs.
+    # With propagation on request, requests may come at any time, and wait for the frames that they need.
     **{
         (state, step): state
         for state in (State.CONFIGURED, State.RECEIVING, State.TRACKING, State.DRAINING)
@@ -94,11 +95,13 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
 }
 
 _REFUSALS: dict[tuple[State, Step], MaskletError] = {
-    (State.CONFIGURED, Step.END_OF_VIDEO): DataLoss("the video is empty: end_of_video came before any video"),
-    (State.DRAINING, Step.VIDEO): FailedPrecondition(
-        "more video came after end_of_video, which must be the last of it"
+    (State.CONFIGURED, Step.END_OF_VIDEO): DataLoss(
+        "the video is empty: end_of_video came before any video; send the video first"
     ),
-    (State.DRAINING, Step.END_OF_VIDEO): FailedPrecondition("end_of_video came twice"),
+    (State.DRAINING, Step.VIDEO): FailedPrecondition(
+        "more video came after end_of_video; send end_of_video once, after all video"
+    ),
+    (State.DRAINING, Step.END_OF_VIDEO): FailedPrecondition("end_of_video came twice; send it once, after all video"),
 }
 
 
@@ -110,17 +113,17 @@ class StateMachine:
 
     @property
     def is_over(self) -> bool:
-        """DONE or FAILED."""
+        """Whether the session is DONE or FAILED."""
         return self.state in (State.DONE, State.FAILED)
 
     def step(self, step: Step) -> State:
-        """Move on.
+        """Go to the next state.
 
         Returns:
             The new state.
 
         Raises:
-            FailedPrecondition: This may not happen in this state, which stays as it is.
+            FailedPrecondition: The step is not allowed in this state, which does not change.
             DataLoss: The video ended before it began.
         """
         try:
@@ -131,9 +134,9 @@ class StateMachine:
 
 
 def refusal(state: State, step: Step) -> MaskletError:
-    """Why `step` may not happen in `state`."""
+    """The error for a step that is not allowed in a state."""
     if step is Step.CONFIG:
-        return FailedPrecondition("config came twice; it must be the first message and the only one of its kind")
+        return FailedPrecondition("config came twice; send it once, as the first message")
     known = _REFUSALS.get((state, step))
     if known is not None:
         return type(known)(known.message)

@@ -1,4 +1,4 @@
-"""All frames of a clip, at the model's size, to be read again in any order."""
+"""Keeps all frames of a clip on disk, to be read again in any order."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import numpy as np
 
 from masklet.errors import ResourceExhausted
 from masklet_server.scratch import ScratchFile
-from masklet_server.video.source import Frame
+from masklet_server.video.frame import Frame
 
 
 class FrameStore:
-    """Frames in a temporary file, added in order by one task while others read.
+    """Frames in a temporary file. One task adds them in order while others read.
 
-    Files are read and written on other threads. Its space is free once it is closed and no such thread runs any longer.
+    The file is read and written on other threads. Its space is free when the store is closed and no such thread runs.
 
     Args:
-        max_bytes: Of the file.
+        max_bytes: Size of the file, at most.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._file: ScratchFile | None = None
-        self._first: Frame | None = None  # for what all frames have in common
+        self._first: Frame | None = None  # has what is the same for all frames
         self._pts = array("q")
         self._captures = array("q")
         self._ended = False
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        """Frames added so far."""
+        """How many frames were added so far."""
         return len(self._pts)
 
     async def add(self, frame: Frame) -> None:
-        """Keep the next frame.
+        """Write the next frame.
 
         Raises:
-            ResourceExhausted: The file would grow too large, or the disk is full.
+            ResourceExhausted: The file would become too large, or the disk is full.
         """
         size, index = frame.pixels.nbytes, len(self)
         if (index + 1) * size > self._max_bytes:
@@ -57,28 +57,33 @@ class FrameStore:
         self._changed.set()
 
     @property
+    def nbytes(self) -> int:
+        """Size of the file; 0 before the first frame, and when the store is closed."""
+        return 0 if self._file is None or self._first is None else len(self) * self._first.pixels.nbytes
+
+    @property
     def is_complete(self) -> bool:
-        """There are no more to be added."""
+        """Whether all frames were added."""
         return self._ended
 
     def end(self) -> None:
-        """There are no more."""
+        """Say that no more frames will be added."""
         self._ended = True
         self._changed.set()
 
     def close(self) -> None:
-        """Let the file go; nothing can be read any longer."""
+        """Free the file; nothing can be read from now on."""
         self._file = None
 
     async def reach(self, count: int | None = None) -> int:
-        """Wait for so many frames, or for all; how many there are, if these are fewer."""
+        """Wait for so many frames, or for all; returns their number, which is less if the video is shorter."""
         while not self._ended and (count is None or len(self) < count):
             self._changed.clear()
             await self._changed.wait()
         return len(self) if count is None else min(count, len(self))
 
     async def frame(self, index: int) -> Frame | None:
-        """Wait for the frame and read it; None if the video ends before. Its `arrived_seconds` is now."""
+        """Wait for the frame and read it; None if the video is shorter. Its `arrived_seconds` is that of reading."""
         if await self.reach(index + 1) <= index:
             return None
         assert self._file is not None
@@ -91,7 +96,7 @@ class FrameStore:
         )
 
     async def nearest(self, seconds: float) -> int:
-        """Wait for the end of the video; the frame whose time is nearest, the earlier of two equally near."""
+        """Wait for the end of the video; returns the index of the frame nearest to a time, the earlier of two."""
         await self.reach()
         base = self._first.time_base if self._first is not None else Fraction(1)
         distances = np.abs(np.asarray(self._pts, np.float64) * float(base) - seconds)

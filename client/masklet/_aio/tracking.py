@@ -1,0 +1,72 @@
+"""`Tracking` for asyncio: results come by `async for`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from masklet._aio.bridge import FromLoop
+from masklet._aio.stream import AsyncStream
+from masklet._protocol.results import FrameResult, VideoInfo
+from masklet._sync.tracking import Tracking
+from masklet.prompts import Prompt
+
+
+class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
+    """A running `AsyncClient.track`: an asynchronous iterator over frames, and a context manager that ends the call."""
+
+    def __init__(self, tracking: Tracking, pictures: FromLoop | None) -> None:
+        super().__init__(tracking)
+        self._tracking = tracking
+        self._pictures = pictures
+
+    @property
+    def video(self) -> VideoInfo | None:
+        """What the video's header says; None until the first result is here."""
+        return self._tracking.video
+
+    def prompt(self, prompt: Prompt) -> None:
+        """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""
+        self._tracking.prompt(prompt)
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        """The older name of `prompt`; as `Tracking.add_prompt`."""
+        self._tracking.add_prompt(prompt)
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop tracking an object from the next frame on; as `Tracking.remove_object`."""
+        self._tracking.remove_object(object_id)
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back an object's prompts on a frame, if they were not applied yet; as `Tracking.clear_prompts`."""
+        self._tracking.clear_prompts(object_id, frame_index)
+
+    def cancel(self) -> None:
+        """End the call. A loop that waits for a frame raises `Cancelled`."""
+        super().cancel()
+        if self._pictures is not None:
+            self._pictures.close()
+
+    async def close(self) -> None:
+        """End the call and free the server; iteration stops. May be called twice."""
+        self._closed = True
+        self.cancel()
+        self._thread.shutdown(wait=False)
+
+    def __del__(self) -> None:
+        self._tracking.cancel()
+
+    def __aiter__(self) -> AsyncTracking:
+        return self
+
+    async def __anext__(self) -> FrameResult:
+        frame: FrameResult | None = None
+        if not self._closed:
+            try:
+                frame = await self._run(partial(next, self._tracking, None))  # without self, for `__del__`
+            finally:
+                if frame is None:  # the end, an error, or this task was cancelled
+                    await self.close()
+        if frame is None:
+            raise StopAsyncIteration
+        return frame

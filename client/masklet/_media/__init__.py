@@ -1,0 +1,1 @@
+"""Pictures, videos and cameras on the client's machine: reading, decoding, and writing them."""

@@ -1,0 +1,104 @@
+"""Decodes a video into the frames that the server saw."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
+
+from masklet._media.pictures import load_rgb
+from masklet._media.uploads import SourceUrl, VideoSource, picture_files, video_path
+from masklet.errors import DataLoss, InvalidArgument
+
+
+def shown_frames(video: VideoSource) -> Iterator[npt.NDArray[np.uint8]]:
+    """Every frame of a video, as shown (rotation applied), decoded when it is asked for.
+
+    Args:
+        video: As for `Client.track`; a `SourceUrl` cannot be read here.
+
+    Yields:
+        ``uint8[H, W, 3]`` RGB.
+
+    Raises:
+        InvalidArgument: It is not a video that can be read here.
+        DataLoss: It cannot be decoded.
+        OSError: A file cannot be read.
+    """
+    if isinstance(video, SourceUrl):
+        raise InvalidArgument.of(
+            "video", f"{video.url} was read by the server alone; download it, and give the path of the file"
+        )
+    if isinstance(video, (str, os.PathLike)):
+        path = video_path(video)
+        if path.is_dir():
+            yield from map(load_rgb, picture_files(path))
+        else:
+            with path.open("rb") as file:
+                yield from _decoded(file)
+    elif isinstance(video, (bytes, bytearray, memoryview)):
+        yield from _decoded(io.BytesIO(video))
+    elif hasattr(video, "read"):
+        opened = cast("IO[bytes]", video)
+        opened.seek(0)
+        yield from _decoded(opened)
+    else:
+        yield from map(load_rgb, video)
+
+
+def _decoded(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+    try:
+        # No protocol has this name: nothing but the file itself is read.
+        with av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise DataLoss("the file holds no video stream")
+            stream = container.streams.best("video") or container.streams.video[0]
+            stream.codec_context.thread_type = "AUTO"
+            for packet in container.demux(stream):
+                for frame in _frames(packet):
+                    yield _shown(frame)
+    except av.FFmpegError as error:
+        raise DataLoss(f"the video cannot be decoded: {error.strerror}") from error
+
+
+def _frames(packet: Any) -> list[av.VideoFrame]:
+    try:
+        frames: list[av.VideoFrame] = packet.decode()
+    except av.FFmpegError:
+        return []  # a damaged packet: the server skips it too, so that the frames after it keep their numbers
+    return frames
+
+
+def _shown(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
+    # Not frame.side_data: frame and side data would hold each other, and megabytes wait for the garbage collector.
+    matrix = cast("Any", SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
+    return pixels if matrix is None else turned(pixels, bytes(matrix))
+
+
+def turned(pixels: npt.NDArray[np.uint8], display_matrix: bytes) -> npt.NDArray[np.uint8]:
+    """Turn and flip pixels as a display matrix says (FFmpeg's libavutil/display.h), by right angles.
+
+    The matrix [a b; c d] puts a pixel at x' = a x + c y, y' = b x + d y.
+
+    Args:
+        pixels: ``uint8[H, W, 3]``.
+        display_matrix: Nine int32, as FFmpeg's side data has them.
+
+    Returns:
+        ``uint8[H, W, 3]`` or ``uint8[W, H, 3]``.
+    """
+    a, b, _, c, d = struct.unpack("=9i", display_matrix)[:5]
+    if a == d == 0:
+        pixels, flip_x, flip_y = pixels.swapaxes(0, 1), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])

@@ -1,0 +1,112 @@
+"""The client's half of an annotation, without I/O: a `TrackProtocol` for a video that is tracked on request.
+
+Every request gets a number, and the server's answers carry the number of their request. So the answer to a request is
+not mistaken for a late result of a propagation that is being stopped, or for the error of another request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from masklet._protocol.results import FrameResult, PromptResult
+from masklet._protocol.track import TrackProtocol
+from masklet.errors import InvalidArgument, MaskletError
+from masklet.prompts import MAX_ID
+from masklet.v1 import tracking_pb2
+
+Direction = Literal["forward", "backward", "both"]
+"""Which way to track: to the end of the video, to its start, or first forward and then backward."""
+_DIRECTIONS = {
+    "forward": tracking_pb2.DIRECTION_FORWARD,
+    "backward": tracking_pb2.DIRECTION_BACKWARD,
+    "both": tracking_pb2.DIRECTION_BOTH,
+}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The answer to a request that has no result: it took effect."""
+
+
+@dataclass(frozen=True)
+class PropagationEnd:
+    """The end of a propagation: no more of its results will come."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response of the server.
+
+    Attributes:
+        request_id: The number of the request that it answers; 0 where it answers none.
+        event: What the caller should know; None where only the protocol needs the response.
+    """
+
+    request_id: int
+    event: FrameResult | PromptResult | Applied | PropagationEnd | MaskletError | None
+
+
+class AnnotationProtocol(TrackProtocol):
+    """One annotation as the client sees it.
+
+    Pictures are sent as fast as the server reads them, because it stores all frames before they are tracked. A frame
+    result is acknowledged when the caller asks for the next one, or when there is no next one. So with a window of 1
+    the server tracks no frame that the caller did not ask for.
+
+    Args:
+        config: The first message.
+
+    Attributes:
+        is_decoded: True once the server has decoded the whole video; `video.frame_count` is exact from then on.
+    """
+
+    def __init__(self, config: tracking_pb2.TrackConfig) -> None:
+        super().__init__(config, (), pictures=False)
+        self.is_decoded = False
+        self._acks_when_asked = True
+        self._last_request_id = 0
+
+    def ask(self, request: tracking_pb2.TrackRequest) -> int:
+        """Send a request before the next part of the video.
+
+        Returns:
+            The request's number, which its answers will carry.
+        """
+        self._last_request_id += 1
+        request.request_id = self._last_request_id
+        self._requests.append(request)
+        return self._last_request_id
+
+    def take(self, response: tracking_pb2.TrackResponse) -> Answer:
+        """Take in one response, and say which request it answers."""
+        if response.HasField("video_info"):
+            self.is_decoded = self.video is not None  # it comes twice
+        if response.HasField("applied"):
+            return Answer(response.request_id, Applied())
+        if response.HasField("propagation_done"):
+            self.acknowledge()
+            return Answer(response.request_id, PropagationEnd())
+        event = self.receive(response)
+        if isinstance(event, PromptResult):
+            self.acknowledge()
+        return Answer(response.request_id, event)
+
+
+def propagate_request(
+    start_frame_index: int | None, max_frames: int | None, direction: str
+) -> tracking_pb2.TrackRequest:
+    """The request to track a range of frames; `Annotation.propagate` describes the arguments.
+
+    Raises:
+        InvalidArgument: An argument is not a frame index, a number of frames, or a `Direction`.
+    """
+    if direction not in _DIRECTIONS:
+        raise InvalidArgument.of("direction", f"is {direction!r}, must be one of {', '.join(get_args(Direction))}")
+    for field, value in (("start_frame_index", start_frame_index), ("max_frames", max_frames)):
+        if value is not None and (isinstance(value, bool) or not 0 <= value <= MAX_ID):
+            raise InvalidArgument.of(field, f"is {value!r}, must be a whole number from 0 to {MAX_ID}, or None")
+    propagate = tracking_pb2.Propagate(
+        start_frame_index=start_frame_index, max_frames=max_frames, direction=_DIRECTIONS[direction]
+    )
+    return tracking_pb2.TrackRequest(propagate=propagate)

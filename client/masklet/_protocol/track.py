@@ -1,0 +1,197 @@
+"""The client's half of one Track call, without I/O: what to send next, and what a response means.
+
+Its driver (such as `Tracking`) asks `next_request` what to send, and hands every response to `receive`. The two must
+not run at the same time.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from masklet._protocol import wire
+from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
+from masklet._protocol.status import from_status
+from masklet.errors import InvalidArgument, MaskletError, Unavailable
+from masklet.prompts import Prompt
+from masklet.v1 import tracking_pb2
+
+# A server that does not know a clip's length looks this far ahead before its first result: SAM 2.1 treats clips of
+# fewer frames differently.
+LOOKAHEAD_FRAMES = 16
+
+
+class Step(enum.Enum):
+    """What to do when there is no message to send."""
+
+    VIDEO = enum.auto()
+    """Fetch the video's next part and hand it to `add_part`."""
+    WAIT = enum.auto()
+    """Ask again after the next response, prompt or `close`."""
+    END = enum.auto()
+    """Half-close the call: nothing will follow."""
+
+
+class TrackProtocol:
+    """One tracking session as the client sees it.
+
+    Messages go out in this order: config, prompts, then the parts of the video. Acknowledgements and later prompts go
+    between the parts. Pictures are sent only as far ahead of the results as the server's window reaches. A server stops
+    reading while acknowledgements are missing; so no acknowledgement may be queued behind pictures that it does not
+    read.
+
+    A result is acknowledged as soon as it is here, and the server goes on meanwhile. If `config` names a correction
+    window, the acknowledgement waits until the caller asks for the next result (`acknowledge`), and is sent after the
+    prompts that were given by then. So a prompt that the caller gives after a look at a result is in time, even after
+    the last result.
+
+    Args:
+        config: The first message.
+        prompts: Prompts to send before the video.
+        pictures: True where every part of the video is a picture, one for each frame.
+
+    Attributes:
+        session_id: The server's name for the session; empty until the server has answered.
+        model: The model in use; empty until the server has answered.
+        video: What is known of the video; None until the server has decoded the first frame.
+        finished: True once the server has sent everything.
+    """
+
+    def __init__(self, config: tracking_pb2.TrackConfig, prompts: Iterable[Prompt], *, pictures: bool) -> None:
+        self.session_id = ""
+        self.model = ""
+        self.video: VideoInfo | None = None
+        self.finished = False
+        self._requests = deque([tracking_pb2.TrackRequest(config=config)])
+        self._parts: deque[tracking_pb2.TrackRequest] = deque()
+        for prompt in prompts:
+            self.prompt(prompt)
+        self._pictures = pictures
+        self._lookahead = 0 if config.frame_count else LOOKAHEAD_FRAMES
+        self._window = 0
+        self._acks_when_asked = config.correction_window > 0
+        self._received = self._ack_due = self._ack_sent = 0
+        self._pictures_sent = self._frames_taken = 0
+        self._video_ended = self._closed = False
+
+    def prompt(self, prompt: Prompt) -> None:
+        """Send a prompt before the next part of the video."""
+        self._requests.append(tracking_pb2.TrackRequest(prompt=wire.prompt_to_wire(prompt)))
+
+    def remove_object(self, object_id: int) -> None:
+        """Ask the server to stop tracking an object, before the next part of the video."""
+        self._requests.append(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
+
+    def clear_prompts(self, object_id: int, frame_index: int) -> None:
+        """Take back an object's prompts on a frame that are not applied yet, before the next part of the video."""
+        cleared = tracking_pb2.ClearPrompts(object_id=object_id, frame_index=frame_index)
+        self._requests.append(tracking_pb2.TrackRequest(clear_prompts=cleared))
+
+    def add_part(self, part: tracking_pb2.TrackRequest | None) -> None:
+        """Hand over the next part of the video; None where the video has ended."""
+        if part is None:
+            self._video_ended = True
+            part = tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo())
+        elif self._pictures:
+            self._pictures_sent += 1
+        self._parts.append(part)
+
+    def close(self) -> None:
+        """Send nothing more from now on."""
+        self._closed = True
+
+    def next_request(self) -> tracking_pb2.TrackRequest | Step:
+        """The next message to send, or what to do instead."""
+        if self._closed:
+            return Step.END
+        if self._acks_when_asked and self._requests and not self.finished:
+            return self._requests.popleft()
+        if self._ack_due > self._ack_sent:
+            self._ack_sent = self._ack_due
+            return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_due))
+        if self.finished:
+            return Step.END
+        if self._requests:
+            return self._requests.popleft()
+        if self._parts:
+            return self._parts.popleft()
+        return Step.VIDEO if self._may_send_part() else Step.WAIT
+
+    def _may_send_part(self) -> bool:
+        if self._video_ended:
+            return False
+        if not self._pictures:
+            return True
+        lookahead = self._lookahead if self._frames_taken == 0 else 0
+        return self._pictures_sent - self._frames_taken < max(self._window, lookahead, 1)
+
+    def acknowledge(self) -> None:
+        """Note that the caller is done with all results that are here."""
+        self._ack_due = self._received
+
+    def receive(self, response: tracking_pb2.TrackResponse) -> FrameResult | PromptResult | MaskletError | None:
+        """Take in one response.
+
+        Returns:
+            A result, or an error after which the call goes on; None where the caller need not know of the response.
+
+        Raises:
+            Internal: The server sent a mask in another encoding than was asked for.
+        """
+        kind = response.WhichOneof("response")
+        if kind == "frame_result":
+            self._take(response.frame_result.sequence)
+            self._frames_taken += response.frame_result.revision == 0
+            return wire.frame_from_wire(response.frame_result)
+        if kind == "prompt_result":
+            self._take(response.prompt_result.sequence)
+            return wire.prompt_result_from_wire(response.prompt_result)
+        if kind == "session":
+            self.session_id, self.model = response.session.session_id, response.session.model
+            self._window = response.session.window
+        elif kind == "video_info":
+            self.video = wire.video_from_wire(response.video_info)
+        elif kind == "error":
+            return from_status(response.error)
+        elif kind == "done":
+            self.finished = True
+        return None  # also for kinds that only newer servers and clients know
+
+    def _take(self, sequence: int) -> None:
+        self._received = max(self._received, sequence)
+        if not self._acks_when_asked:
+            self._ack_due = self._received
+
+    def end_of_stream(self) -> None:
+        """Note that the server has closed the stream without an error.
+
+        Raises:
+            Unavailable: The server had not said that it was done.
+        """
+        if not self.finished:
+            raise Unavailable(
+                f"the server ended the stream after {self._frames_taken} frames without saying that it was done"
+            )
+
+
+def prompts_of(prompts: Any) -> list[Prompt]:
+    """One prompt or several as a list.
+
+    Raises:
+        InvalidArgument: One of them is not a Prompt.
+    """
+    if isinstance(prompts, Prompt):
+        return [prompts]
+    if not isinstance(prompts, Iterable):
+        _not_a_prompt("prompts", prompts)
+    listed = list(prompts)
+    for i, prompt in enumerate(listed):
+        if not isinstance(prompt, Prompt):
+            _not_a_prompt(f"prompts[{i}]", prompt)
+    return listed
+
+
+def _not_a_prompt(field: str, value: Any) -> NoReturn:
+    raise InvalidArgument.of(field, f"must be a masklet.Prompt, not {type(value).__qualname__}")

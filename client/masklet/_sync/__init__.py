@@ -1,0 +1,1 @@
+"""The client for ordinary programs: calls block until there is an answer."""

@@ -1,0 +1,1 @@
+"""The connection to a server: addresses, TLS, the gRPC channel, and what its failures mean."""

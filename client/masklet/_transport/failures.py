@@ -1,0 +1,68 @@
+"""Failed gRPC calls as masklet's own errors: no caller ever sees a bare `grpc.RpcError`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+from google.rpc import status_pb2
+from grpc import StatusCode
+from grpc_status import rpc_status
+
+from masklet._protocol.status import from_status, of_code
+from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, Unavailable
+
+_RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
+
+
+class FailedCall(Protocol):
+    """What every `grpc.RpcError` that a call raises also is."""
+
+    def code(self) -> Any:
+        """The status code of the call, a `grpc.StatusCode`."""
+
+    def details(self) -> Any:
+        """The status message of the call, or None."""
+
+    def trailing_metadata(self) -> Any:
+        """Key and value pairs; they hold the rich status, if the server sent one."""
+
+
+def from_call(error: FailedCall, *, target: str, connected: bool = False, timeout: float | None = None) -> MaskletError:
+    """The error for a failed call.
+
+    Args:
+        error: What gRPC raised.
+        target: The server, as a person should read it.
+        connected: The server has already answered during this call.
+        timeout: The limit under which the call ran, in seconds.
+    """
+    code: StatusCode = error.code()
+    details = str(error.details() or "")
+    rich = _rich_status(error)
+    if rich is not None:
+        return from_status(rich)
+    if code is StatusCode.UNAVAILABLE:
+        return Unavailable(_lost(target, details) if connected else _unreachable(target, details))
+    if code is StatusCode.DEADLINE_EXCEEDED and timeout is not None:
+        return DeadlineExceeded(f"{target} did not finish within {timeout:g} s; raise `timeout` to wait longer")
+    if code is StatusCode.CANCELLED:
+        return Cancelled(f"the call was cancelled: {details or 'no reason given'}")
+    return of_code(code.value[0], details or f"the server ended the call with {code.name}")
+
+
+def _rich_status(error: FailedCall) -> status_pb2.Status | None:
+    try:
+        status: status_pb2.Status | None = rpc_status.from_call(error)
+    except ValueError:  # code or message differ between the rich and the plain status: a proxy has rewritten one
+        return None
+    return status
+
+
+def _unreachable(target: str, details: str) -> str:
+    reason = _RESOLVER_NOISE.sub("", details.rpartition("last error: ")[2]) or "no reason given"
+    return f"cannot reach a masklet server at {target} ({reason}); start one with `masklet serve`"
+
+
+def _lost(target: str, details: str) -> str:
+    return f"the connection to {target} was lost ({details or 'no reason given'}); start again"

@@ -1,0 +1,210 @@
+"""`masklet bench`: how fast a server is, and where the time of a frame goes."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box as boxes
+from rich.table import Table
+
+from masklet._media.atomic_file import replacing
+from masklet.cli.console import out, waiting
+from masklet.cli.prompts import BoxOption, PointOption, read_prompts
+from masklet.cli.server import (
+    Access,
+    CaOption,
+    CertOption,
+    InsecureOption,
+    KeyOption,
+    ModelOption,
+    ServerOption,
+    TokenFileOption,
+)
+from masklet.errors import InvalidArgument, Unimplemented
+from masklet.prompts import Prompt
+
+if TYPE_CHECKING:
+    from masklet import Client, Timings, VideoInfo
+    from masklet._media.uploads import VideoSource
+
+# The clip that is made if none is given.
+_HEIGHT, _WIDTH, _FRAMES, _RADIUS = 720, 1280, 30, 90
+_STAGES = ("decode", "queue", "encode", "step", "mask", "send")
+
+
+@dataclass(frozen=True)
+class StreamRun:
+    """What was measured on one stream.
+
+    Attributes:
+        seconds: From the call to its last result.
+        timings: Of all frames but the first one, for which a decoder is started and the prompt applied.
+    """
+
+    seconds: float
+    timings: Sequence[Timings]
+
+    @property
+    def frames(self) -> int:
+        """The number of results, with the first one."""
+        return len(self.timings) + 1
+
+
+def bench(
+    video: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="VIDEO",
+            help="A video file or a folder of pictures. Default: a short clip that is made for the purpose.",
+        ),
+    ] = None,
+    point: PointOption = None,
+    box: BoxOption = None,
+    streams: Annotated[int, typer.Option(min=1, help="How many streams run at once, all with the same video.")] = 1,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.", rich_help_panel="Results"),
+    ] = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Measure how many frames a second a server tracks, and where the time of a frame goes.
+
+    Without prompts it tracks the object in the middle of the first frame. A stage that several frames or objects run
+    through together counts in full for each of them.
+    """
+    from masklet._media.uploads import video_path
+
+    source: VideoSource = _make_clip() if video is None else video_path(video)
+    prompts = read_prompts(points=point, boxes=box) if point or box else []
+    with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
+        with waiting(f"tracking {streams} x {'a clip made for the purpose' if video is None else video.name} ..."):
+            prompts = prompts or [_middle(_begin(client, source, [], model or ""))]
+            _begin(client, source, prompts, model or "")
+            runs = _run(client, source, prompts, model or "", streams)
+        where = client.info()
+    result = {
+        "server": server or "in this process",
+        "server_version": where.server_version,
+        "device": where.device_name,
+        "model": model or next((m.name for m in where.models if m.default), ""),
+        "objects": len({prompt.object_id for prompt in prompts}),
+        **summary(runs),
+    }
+    _print(result)
+    if json_file is not None:
+        with replacing(json_file) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def summary(runs: Sequence[StreamRun]) -> dict[str, Any]:
+    """The figures of streams that ran at once: frames per second, and milliseconds of each stage."""
+    rates = [run.frames / run.seconds for run in runs]
+    times = [dataclasses.asdict(timings) for run in runs for timings in run.timings]
+    return {
+        "streams": len(runs),
+        "frames": sum(run.frames for run in runs),
+        "frames_per_second": sum(run.frames for run in runs) / max(run.seconds for run in runs),
+        "frames_per_second_of_a_stream": statistics.median(rates),
+        "slowest_stream": min(rates),
+        "quickest_stream": max(rates),
+        "milliseconds": {stage: _spread([1000 * one[stage] for one in times]) for stage in _STAGES},
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile (nearest rank)."""
+    ordered = sorted(values)
+    return {"median": statistics.median(ordered), "p95": ordered[-(-95 * len(ordered) // 100) - 1]}
+
+
+def _begin(client: Client, video: VideoSource, prompts: list[Prompt], model: str) -> VideoInfo:
+    """Track a few frames, so that the server has done what it does only once; returns what it says of the video."""
+    with client.track(video, prompts, model=model) as tracking:
+        count = sum(1 for _ in zip(range(3), tracking, strict=False))
+        if count < 2 or tracking.video is None:
+            raise InvalidArgument.of("video", f"has {count} frames, too few to measure; at least 2 are needed")
+        return tracking.video
+
+
+def _run(client: Client, video: VideoSource, prompts: list[Prompt], model: str, streams: int) -> list[StreamRun]:
+    """Track the same video on several streams at once."""
+    together = threading.Barrier(streams)
+
+    def track(_: int) -> StreamRun:
+        together.wait()
+        start = time.perf_counter()
+        # Masks are decoded, as a user would do; this takes time here and none on the server.
+        results = [
+            (frame.timings, len(frame.masks)) for frame in client.track(video, prompts, model=model, timings=True)
+        ]
+        seconds = time.perf_counter() - start
+        timings = [timings for timings, _ in results[1:] if timings is not None]
+        if len(timings) != len(results) - 1:
+            raise Unimplemented("the server sent no timings: it is older than this client")
+        return StreamRun(seconds, timings)
+
+    with ThreadPoolExecutor(streams) as pool:
+        return list(pool.map(track, range(streams)))
+
+
+def _middle(video: VideoInfo) -> Prompt:
+    return Prompt(point_coords=[(video.width / 2, video.height / 2)])
+
+
+def _make_clip() -> bytes:
+    """A clip in H.264: a bright disc that moves from the middle to the right, over a background with some texture."""
+    import av
+    import numpy as np
+
+    y, x = np.mgrid[:_HEIGHT, :_WIDTH].astype(np.float32)
+    ground = 90 + 40 * np.sin(x / 23) * np.cos(y / 31)
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
+        for i in range(_FRAMES):
+            inside = np.hypot(x - _WIDTH / 2 - 6 * i, y - _HEIGHT / 2) < _RADIUS
+            gray = np.where(inside, 235, ground).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _print(result: dict[str, Any]) -> None:
+    console = out()
+    server = f"server {result['server']}, masklet {result['server_version']}"
+    console.print(f"{result['model']} on {result['device']}, {server}", markup=False, soft_wrap=True)
+    console.print(
+        f"streams: {result['streams']}, objects in each: {result['objects']}, frames of all: {result['frames']}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"all streams together: {result['frames_per_second']:.2f} frames/s; one stream (median): "
+        f"{result['frames_per_second_of_a_stream']:.2f}, the slowest {result['slowest_stream']:.2f}, "
+        f"the quickest {result['quickest_stream']:.2f}",
+        soft_wrap=True,
+    )
+    table = Table(box=boxes.SIMPLE_HEAD)
+    table.add_column("stage of a frame")
+    for heading in ("median ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for stage, spread in result["milliseconds"].items():
+        table.add_row(stage, f"{spread['median']:.2f}", f"{spread['p95']:.2f}")
+    console.print(table)

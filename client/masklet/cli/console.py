@@ -1,0 +1,112 @@
+"""What commands print: results on stdout; progress, warnings and errors on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_PLAIN_EVERY_SECONDS = 10.0
+
+Advance = Callable[[int, "int | None"], None]
+"""Reports how many frames are done, and of how many (None where that is not known)."""
+
+
+def out() -> Console:
+    """A console for results, on stdout."""
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """A console for all else, on stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def fail(message: str) -> NoReturn:
+    """Print in one line what went wrong, and exit with status 1."""
+    err().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
+    sys.exit(1)
+
+
+def object_label(object_id: int) -> Text:
+    """The object's id beside a square in the colour that the object has in overlays."""
+    from masklet.drawing import colour_of
+
+    red, green, blue = colour_of(object_id)
+    return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
+
+
+def tell_written(files: Mapping[str, Path | None], *, otherwise: str) -> None:
+    """Print which files were written.
+
+    Args:
+        files: The path of each kind of file; None where it was not written.
+        otherwise: What to print where no file was written.
+    """
+    written = {name: path for name, path in files.items() if path is not None}
+    for name, path in written.items():
+        out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
+    if not written:
+        err().print(otherwise, soft_wrap=True)
+
+
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Show a message while the block runs."""
+    console = err()
+    if console.is_terminal:
+        with console.status(message):
+            yield
+    else:
+        console.print(message, soft_wrap=True, markup=False)
+        yield
+
+
+@contextmanager
+def frame_progress(label: str) -> Iterator[Advance]:
+    """Show how many frames are done: a bar on a terminal; elsewhere a line at the start and one every ten seconds."""
+    console = err()
+    if not console.is_terminal:
+        console.print(label, soft_wrap=True, markup=False)
+        yield _plain_progress(console)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _plain_progress(console: Console) -> Advance:
+    begun = last = time.monotonic()
+
+    def advance(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PLAIN_EVERY_SECONDS:
+            last = now
+            of = f" of {total}" if total else ""
+            console.print(f"{done}{of} frames, {done / (now - begun):.1f} frames/s", soft_wrap=True)
+
+    return advance
+
+
+class _RateColumn(ProgressColumn):
+    """A column with the frames per second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate as text; empty until it is known."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.1f} frames/s" if rate else "", style="progress.data.speed")

@@ -1,0 +1,87 @@
+"""`masklet info`: what a running server is and allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from masklet.cli.console import out
+from masklet.cli.server import (
+    DEFAULT_ADDRESS,
+    Access,
+    CaOption,
+    CertOption,
+    InsecureOption,
+    KeyOption,
+    RunningServerOption,
+    TokenFileOption,
+)
+
+if TYPE_CHECKING:
+    from masklet import Limits, ModelInfo, ServerInfo
+
+
+def info(
+    server: RunningServerOption = DEFAULT_ADDRESS,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Show the models, device, versions and limits of a running server."""
+    with Access(server, token_file, ca, cert, key, insecure).connect() as client:
+        _print(server, client.info())
+
+
+# What each limit counts, for people who do not know the server's settings.
+_LIMITS = {
+    "max_sessions": "Track streams at once",
+    "max_sessions_per_client": "Track streams at once of one client",
+    "max_objects": "objects in a session",
+    "max_message_bytes": "bytes of a message, and so of a picture",
+    "max_upload_bytes": "bytes of an uploaded video file",
+    "max_frame_pixels": "pixels of a frame",
+    "max_frames": "frames of a clip",
+    "max_duration_seconds": "seconds of a clip",
+}
+
+
+def _print(address: str, server: ServerInfo) -> None:
+    console = out()
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(server.versions.items()))
+    console.print(f"masklet {server.server_version} at {address}", markup=False)
+    for name, text in (
+        ("device", f"{server.device} ({server.device_name})"),
+        ("versions", versions),
+        ("containers", " ".join(server.containers)),
+        ("codecs", " ".join(server.codecs)),
+    ):
+        console.print(f"{name:<10} {text}", markup=False, soft_wrap=True)
+    console.print(_models(server.models))
+    console.print(_limits(server.limits))
+
+
+def _models(models: Sequence[ModelInfo]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("model", "state", "image size", "parameters", "description"):
+        table.add_column(heading)
+    for model in models:
+        how = ", ".join(filter(None, ("loaded", model.dtype, model.runtime)))  # an old server names no runtime
+        state = (how if model.loaded else "not loaded") + (", default" if model.default else "")
+        parameters = f"{model.parameter_count / 1e6:.1f} M" if model.parameter_count else ""
+        table.add_row(model.name, state, str(model.image_size or ""), parameters, model.description)
+    return table
+
+
+def _limits(limits: Limits) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("limit")
+    table.add_column("value", justify="right")
+    table.add_column("what it counts")
+    for name, value in vars(limits).items():
+        table.add_row(name, f"{value:,.0f}" if value else "no limit", _LIMITS[name])
+    return table

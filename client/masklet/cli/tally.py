@@ -1,0 +1,65 @@
+"""What `masklet track` prints at its end: frames, objects, and what happened to them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich import box as boxes
+from rich.table import Table
+
+from masklet.cli.console import object_label, out
+
+if TYPE_CHECKING:
+    from masklet import FrameResult
+
+MAX_EVENTS_TOLD = 10
+"""Events of each object that are printed; a long stream may have any number of them."""
+
+
+class Tally:
+    """Counts what is printed at the end of a run."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._begun = time.monotonic()
+        self._ended = self._begun
+        self._visible: dict[int, int] = {}
+        self._iou_sum: dict[int, float] = {}
+        self._events: dict[int, list[str]] = {}
+        self._events_not_kept = 0
+
+    def add(self, frame: FrameResult) -> None:
+        """Count a frame and its objects."""
+        self.frames += 1
+        self._ended = time.monotonic()
+        for object_id, result in frame.objects.items():
+            self._visible[object_id] = self._visible.get(object_id, 0) + result.visible
+            self._iou_sum[object_id] = self._iou_sum.get(object_id, 0.0) + result.predicted_iou * result.visible
+            if result.event is not None:
+                self._note(object_id, f"{result.event.replace('_', ' ')} at frame {frame.frame_index}")
+
+    def _note(self, object_id: int, event: str) -> None:
+        told = self._events.setdefault(object_id, [])
+        if len(told) < MAX_EVENTS_TOLD:
+            told.append(event)
+        else:
+            self._events_not_kept += 1
+
+    def print(self) -> None:
+        """Print the counts as a table, and the events."""
+        seconds = max(self._ended - self._begun, 1e-9)
+        console = out()
+        console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
+        table = Table(box=boxes.SIMPLE_HEAD)
+        for heading in ("object", "visible frames", "mean predicted IoU"):
+            table.add_column(heading, justify="right")
+        for object_id, visible in sorted(self._visible.items()):
+            mean = f"{self._iou_sum[object_id] / visible:.3f}" if visible else "-"
+            table.add_row(object_label(object_id), str(visible), mean)
+        if self._visible:
+            console.print(table)
+        for object_id, told in sorted(self._events.items()):
+            console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
+        if self._events_not_kept:
+            console.print(f"and {self._events_not_kept} more such events")

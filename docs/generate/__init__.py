@@ -1,0 +1,1 @@
+"""Makes the parts of the documentation that are generated: reference pages, and the picture of the README."""

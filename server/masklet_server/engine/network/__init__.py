@@ -1,0 +1,1 @@
+"""SAM 2 as functions of tensors, and the kernels that compute it."""

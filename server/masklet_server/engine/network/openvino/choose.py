@@ -1,0 +1,205 @@
+"""Which parts of a network OpenVINO computes: those where it measures quicker than torch on this machine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from masklet_server.engine.network.memory_attention import AttentionKernels, FastMemoryAttention
+from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
+from masklet_server.engine.network.openvino import modules
+from masklet_server.engine.network.openvino.cache import converted, fingerprint
+from masklet_server.engine.network.openvino.compiled import Model
+from masklet_server.engine.network.openvino.parts import Encoder, MemoryAttention, Part, Step
+from masklet_server.engine.network.placement import Placement
+from masklet_server.engine.network.tensors import Past
+
+logger = logging.getLogger(__name__)
+
+# Each part is timed so often, by turns, and its best time counts, so that a busy moment does not decide.
+ROUNDS = 5
+# Difference to torch in float32, as a part of the greatest number, at which a part is taken for broken. In bfloat16
+# torch itself differs by 0.05.
+TOLERANCE = 0.2
+
+
+@torch.inference_mode()
+def accelerate(network: Network, model: SAM2Base, folder: Path) -> None:
+    """Have OpenVINO compute the parts of a network that it computes quicker than torch.
+
+    Args:
+        network: On the CPU; changed.
+        model: The same weights in float32 on the CPU; taken over.
+        folder: Where converted models are kept.
+    """
+    candidates = _Candidates(network, Network(model, network.device), folder)
+    encoder = candidates.encoder()
+    step = candidates.step()
+    if encoder is not None or step is not None:
+        network.compute_with("openvino", encode_pixels=encoder, step=step)
+
+
+class _Candidates:
+    """What OpenVINO could compute, held against torch.
+
+    Args:
+        network: What is to be accelerated.
+        exact: The same in float32: what is converted, and what is right.
+        folder: Where converted models are kept.
+    """
+
+    def __init__(self, network: Network, exact: Network, folder: Path) -> None:
+        self._network, self._exact = network, exact
+        self._files = folder / fingerprint(exact.model)
+        self._compute = "bf16" if network.dtype == torch.bfloat16 else "f32"
+        size = network.image_size
+        generator = torch.Generator().manual_seed(0)
+        self._pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=generator)
+        features = exact.encode_pixels(self._pixels)[0]
+        self._levels = tuple(level[None].clone() for level in (features.top, *features.fine))
+        self._past = _steady_past(exact, generator)
+
+    def _file(self, part: str) -> Path:
+        return self._files / f"{part}-{self._compute}.xml"
+
+    def encoder(self) -> Encoder | None:
+        """The image encoder, if it is right and quicker."""
+        dtype = self._network.dtype
+
+        def convert() -> Model:
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+            module = modules.Encode(self._exact.image_encoder, mean, std)
+            return Model.convert(module, [self._pixels.float()], [torch.uint8, dtype, dtype, dtype])
+
+        encoder = Encoder(converted(self._file("encoder"), convert).compile(self._compute))
+
+        def by_torch(pixels: Tensor) -> tuple[Tensor, ...]:
+            features = self._network.encode_pixels(pixels)[0]
+            return features.top[None], features.fine[0][None], features.fine[1][None]
+
+        return encoder if _is_better(encoder, by_torch, [self._pixels], self._levels, "image encoder") else None
+
+    def step(self) -> Step | None:
+        """The step of one object, each part of it by what is right and quicker; None if torch is for all of them."""
+        network, exact, dtype = self._network, self._exact, self._network.dtype
+        top, *fine = (level.to(dtype) for level in self._levels)
+        past = _of_dtype(self._past, dtype)
+        attention = self._attention(top, past)
+        attended = network.with_memory(top, past)
+        decode_by_torch, remember_by_torch = _decode_by(network), _remember_by(network)
+        right = _decode_by(exact)(attended.float(), *self._levels[1:])
+
+        def convert_decoder() -> Model:
+            # In bfloat16 OpenVINO 2026.4 predicts another IoU than torch, 0.60 for 0.44, and by it takes other masks.
+            dtypes = [dtype, dtype, dtype, torch.float32, torch.float32, dtype, torch.float32]
+            return Model.convert(modules.Decode(exact), self._levels, dtypes)
+
+        def convert_memory_encoder() -> Model:
+            example = [self._levels[0], *(part.clone() for part in (right[0], right[3]))]
+            dtypes = [dtype, torch.float32, torch.float32, torch.bfloat16]
+            return Model.convert(modules.Remember(exact), example, dtypes)
+
+        decode = converted(self._file("decoder"), convert_decoder).compile("f32")
+        remember = converted(self._file("memory"), convert_memory_encoder).compile(self._compute)
+        by_openvino = (
+            attention is not None,
+            _is_better(decode, decode_by_torch, [attended, *fine], right, "mask decoder"),
+            _is_better(
+                remember,
+                remember_by_torch,
+                [top, right[0], right[3]],
+                _remember_by(exact)(self._levels[0], right[0], right[3]),
+                "memory encoder",
+            ),
+        )
+        if not any(by_openvino):
+            return None
+        return Step(
+            attention or network.with_memory,
+            decode if by_openvino[1] else decode_by_torch,
+            remember if by_openvino[2] else remember_by_torch,
+        )
+
+    def _attention(self, top: Tensor, past: Past) -> MemoryAttention | None:
+        network, exact, dtype = self._network, self._exact, self._network.dtype
+
+        def convert() -> Model:
+            placement = Placement(exact.device, torch.float32)
+            kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
+            attention = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
+            module = modules.Attend(attention, exact.memory_position)
+            example = [self._levels[0], self._past.memories.float(), *exact.attention_inputs(self._past)]
+            return Model.convert(module, [part.clone() for part in example], [dtype, torch.bfloat16, *([dtype] * 4)])
+
+        model = converted(self._file("attention"), convert)
+        attention = MemoryAttention(model, self._compute, network.with_memory, network.attention_inputs)
+        attention.prepare(past)
+
+        def compiled(top: Tensor) -> tuple[Tensor, ...]:
+            return (attention(top, past),)
+
+        def by_torch(top: Tensor) -> tuple[Tensor, ...]:
+            return (network.with_memory(top, past),)
+
+        want = (exact.with_memory(top.float(), self._past),)
+        return attention if _is_better(compiled, by_torch, [top], want, "memory attention") else None
+
+
+def _is_better(candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str) -> bool:
+    """Whether a part gives what it should, and in less time."""
+    for got, right in zip(candidate(*arguments), want, strict=True):
+        difference = (got.float() - right.float()).abs().max() / right.float().abs().max()
+        if not difference <= TOLERANCE:
+            logger.warning("OpenVINO computes the %s wrongly here (by %.2g); torch computes it", what, difference)
+            return False
+    seconds, seconds_by_torch = _best_seconds(candidate, by_torch, arguments)
+    logger.debug("%s: %.1f ms by OpenVINO, %.1f ms by torch", what, 1e3 * seconds, 1e3 * seconds_by_torch)
+    return seconds < seconds_by_torch
+
+
+def _best_seconds(candidate: Part, by_torch: Part, arguments: list[Tensor]) -> tuple[float, float]:
+    best = [float("inf"), float("inf")]
+    for _ in range(ROUNDS):
+        for i, part in enumerate((candidate, by_torch)):
+            start = time.perf_counter()
+            part(*arguments)
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best[0], best[1]
+
+
+def _steady_past(network: Network, generator: torch.Generator) -> Past:
+    """What an object with one prompt remembers from its seventeenth frame on, in float32."""
+    model = network.model
+    count, pointers, side = model.num_maskmem, network.max_pointers, network.grid_size
+    return Past(
+        memories=torch.randn(1, count, model.mem_dim, side, side, generator=generator).to(torch.bfloat16),
+        ages=torch.arange(count)[None],
+        pointers=torch.randn(1, pointers, model.hidden_dim, generator=generator),
+        distances=torch.linspace(0, 1, pointers)[None],
+    )
+
+
+def _of_dtype(past: Past, dtype: torch.dtype) -> Past:
+    return Past(past.memories, past.ages, past.pointers.to(dtype), past.distances)
+
+
+def _decode_by(network: Network) -> Part:
+    multimask = network.decoder.use_multimask(initial=False, num_points=0)
+
+    def decode(attended: Tensor, fine0: Tensor, fine1: Tensor) -> tuple[Tensor, ...]:
+        found = network.decoder.decode(attended, (fine0, fine1), multimask=multimask)
+        return found.logits, found.predicted_iou, found.pointer, found.object_score
+
+    return decode
+
+
+def _remember_by(network: Network) -> Part:
+    def remember(top: Tensor, logits: Tensor, object_score: Tensor) -> tuple[Tensor, ...]:
+        return (network.encode_memory(top, logits, object_score, prompted=False),)
+
+    return remember

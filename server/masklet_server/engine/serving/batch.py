@@ -1,0 +1,237 @@
+"""One batch of jobs on the device: from pixels and prompts to masks. Runs on the engine's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
+from torch import Tensor
+
+from masklet.prompts import Prompt
+from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.serving.image_predictor import PictureCache, encode_picture, find_picture, segment
+from masklet_server.engine.serving.jobs import (
+    ApplyPrompt,
+    ClearPrompts,
+    ConsolidatePrompts,
+    FrameJob,
+    FrameOutput,
+    ObjectOutput,
+    Track,
+    TrackBackward,
+    TrackingJob,
+)
+from masklet_server.engine.serving.mask_runs import runs_of
+from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
+from masklet_server.engine.serving.recent_features import EncodedFrame
+from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
+from masklet_server.masks.edges import Edges, Guide
+from masklet_server.masks.runs import Runs
+
+# Frames that are encoded, and objects that are stepped, in one pass. More of them take several passes, so that the
+# device's memory is bounded.
+MAX_ENCODE_BATCH = 8
+MAX_STEP_BATCH = 16
+# Full-size logits, as numbers, that exist at the same time.
+MAX_SHOWN_PIXELS = 2**24
+
+
+class EngineObserver(Protocol):
+    """Gets numbers and durations of what the engine does; called on the engine's thread."""
+
+    def on_encode(self, batch_size: int, seconds: float) -> None:
+        """So many pictures were encoded together, in so many seconds."""
+
+    def on_step(self, batch_size: int, seconds: float) -> None:
+        """So many objects were prompted and tracked together, in so many seconds."""
+
+    def on_queue(self, seconds: float) -> None:
+        """A job waited so many seconds for its batch."""
+
+
+@torch.inference_mode()
+def run_jobs(
+    network: Network, jobs: Sequence[TrackingJob], observer: EngineObserver | None = None
+) -> list[FrameOutput]:
+    """Run jobs of several streams together, at most one of each stream. A failure leaves every memory as it was."""
+    before = [memory.copy() for job in jobs for memory in job.memories]
+    try:
+        return _run_jobs(network, jobs, observer)
+    except BaseException:
+        for memory, saved in zip((memory for job in jobs for memory in job.memories), before, strict=True):
+            memory.restore(saved)
+        raise
+
+
+def _run_jobs(network: Network, jobs: Sequence[TrackingJob], observer: EngineObserver | None) -> list[FrameOutput]:
+    frame_jobs = [job for job in jobs if isinstance(job, FrameJob)]
+    encoded = _encode(network, frame_jobs, observer)
+    begun = time.perf_counter()
+    for job in jobs:
+        if isinstance(job, ConsolidatePrompts):
+            for memory in job.objects:
+                consolidate_prompts(network, memory)
+    outputs = iter(_run_on_frames(network, frame_jobs, encoded))
+    step_seconds = time.perf_counter() - begun
+    if observer is not None:
+        observer.on_step(sum(len(job.memories) for job in jobs), step_seconds)
+    return [
+        replace(next(outputs) if isinstance(job, FrameJob) else FrameOutput((), ()), step_seconds=step_seconds)
+        for job in jobs
+    ]
+
+
+def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence[EncodedFrame]) -> list[FrameOutput]:
+    """Apply the prompts of all jobs, one by one, then take all their steps in as few passes as possible."""
+    prompted = [_apply_prompts(network, job, frame) for job, frame in zip(jobs, encoded, strict=True)]
+    steps = [_steps(job, frame) for job, frame in zip(jobs, encoded, strict=True)]
+    tracked = iter(track(network, [step for some in steps for step in some], max_batch=MAX_STEP_BATCH))
+    return [
+        FrameOutput(
+            _show(network, [next(tracked) for _ in some], job),
+            [_show(network, memories, job) for memories in job_prompted],
+            encode_seconds=frame.seconds,
+        )
+        for job, frame, some, job_prompted in zip(jobs, encoded, steps, prompted, strict=True)
+    ]
+
+
+def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
+    """What the prompts of a job give, for each of its objects."""
+    match job:
+        case Track():
+            return [[_apply(network, job, encoded, task.memory, p) for p in task.prompts] for task in job.tasks]
+        case ApplyPrompt():
+            return [[_apply(network, job, encoded, job.memory, job.prompt)]]
+        case ClearPrompts():
+            job.history.clear_prompts(job.frame.index)
+            return [[job.history.outcome(job.frame.index) or _nothing(network)]]
+    return []
+
+
+def _apply(network: Network, job: FrameJob, encoded: EncodedFrame, memory: ObjectMemory, prompt: Prompt) -> FrameMemory:
+    step = Step(memory, encoded.features, job.frame.index, job.frame.clip_length)
+    return apply_prompt(network, step, prompt, height=job.frame.height, width=job.frame.width)
+
+
+def _steps(job: FrameJob, encoded: EncodedFrame) -> list[Step]:
+    """The objects that the job tracks, on its frame."""
+    frame, features = job.frame, encoded.features
+    match job:
+        case Track():
+            return [Step(task.memory, features, frame.index, frame.clip_length) for task in job.tasks]
+        case TrackBackward():
+            return [Step(one, features, frame.index, frame.clip_length, reverse=True) for one in job.histories]
+    return []
+
+
+@torch.inference_mode()
+def run_picture(
+    network: Network, job: PictureJob, cache: PictureCache, observer: EngineObserver | None = None
+) -> PictureOutput:
+    """Segment a picture, and encode it first unless the cache has its features.
+
+    Raises:
+        NotFound: The job names a picture that is not in the cache.
+        InvalidArgument: A prompt lies outside the picture.
+    """
+    start = time.perf_counter()
+    if isinstance(job.picture, str):
+        image_id, picture = job.picture, find_picture(cache, job.model, job.picture)
+    else:
+        image_id = cache.id_of(job.picture)
+        known = cache.get(job.model, image_id)
+        picture = known or encode_picture(network, job.picture)
+        if known is None:
+            cache.put(job.model, image_id, picture)
+            if observer is not None:
+                observer.on_encode(1, time.perf_counter() - start)
+    results = segment(network, picture, job.prompts, multimask=job.multimask_output, edges=job.edges)
+    return PictureOutput(image_id, picture.height, picture.width, results)
+
+
+def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[EncodedFrame]:
+    """The features of each job's frame. If a stream runs alone, its next frames are encoded in the same pass."""
+    known = [None if job.stream.recent is None else job.stream.recent.get(job.frame.index) for job in jobs]
+    unknown = [job for job, encoded in zip(jobs, known, strict=True) if encoded is None]
+    if not unknown:
+        return [encoded for encoded in known if encoded is not None]
+    start = time.perf_counter()
+    ahead = _upcoming(jobs[0]) if len(jobs) == 1 else {}
+    features = _encode_pixels(network, [*(job.frame.pixels for job in unknown), *ahead.values()])
+    seconds = time.perf_counter() - start
+    if observer is not None:
+        observer.on_encode(len(features), seconds)
+    fresh = [EncodedFrame(each, seconds / (1 + len(ahead))) for each in features]
+    for job, encoded in zip(unknown, fresh, strict=False):
+        if job.stream.recent is not None:
+            # Its own copy: a view would keep the features of all streams in the batch.
+            own = encoded if len(unknown) == 1 else replace(encoded, features=encoded.features.clone())
+            job.stream.recent.put(job.frame.index, own)
+    if (recent := jobs[0].stream.recent) is not None:
+        for index, encoded in zip(ahead, fresh[len(unknown) :], strict=False):
+            recent.put(index, encoded)
+    made = iter(fresh)
+    return [next(made) if encoded is None else encoded for encoded in known]
+
+
+def _upcoming(job: FrameJob) -> dict[int, npt.NDArray[np.uint8]]:
+    """Pictures, by frame index, to be encoded in one pass with the job's own: those that its stream can remember."""
+    if not isinstance(job, (Track, TrackBackward)) or job.stream.recent is None:
+        return {}
+    direction = -1 if isinstance(job, TrackBackward) else 1
+    pictures = job.upcoming[: MAX_ENCODE_BATCH - 1]
+    return {job.frame.index + direction * distance: picture for distance, picture in enumerate(pictures, start=1)}
+
+
+def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Features]:
+    features: list[Features] = []
+    for start in range(0, len(pictures), MAX_ENCODE_BATCH):
+        batch = np.stack(pictures[start : start + MAX_ENCODE_BATCH])
+        features += network.encode_pixels(torch.from_numpy(batch))
+    return features
+
+
+def _nothing(network: Network) -> FrameMemory:
+    """What is shown if nothing is known of the object: upstream's placeholder for missing objects."""
+    side = network.logits_size
+    return FrameMemory(
+        pointer=torch.empty(0),
+        object_score=torch.tensor([NO_OBJ_SCORE], device=network.device),
+        predicted_iou=torch.tensor(0.0, device=network.device),
+        logits=torch.full((1, side, side), NO_OBJ_SCORE, device=network.device),
+    )
+
+
+def _logits(memory: FrameMemory) -> Tensor:
+    assert memory.logits is not None
+    return memory.logits
+
+
+def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> list[ObjectOutput]:
+    """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes."""
+    if not memories:
+        return []
+    logits = torch.stack([_logits(memory) for memory in memories])
+    height, width = job.frame.height, job.frame.width
+    at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
+    guide = None
+    if job.stream.edges is Edges.GUIDED:
+        pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
+        guide = Guide(pixels.to(network.device), network.logits_size)
+    runs: list[Runs] = []
+    for some in torch.split(logits, at_once):
+        drawn = some if guide is None else guide.refine(some)
+        runs += runs_of(network.resize(drawn, height, width)[:, 0] > 0)
+    # One transfer for all objects, because each transfer waits for the device.
+    scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
+    low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)
+    return [ObjectOutput(*parts) for parts in zip(runs, *zip(*scores, strict=True), low, strict=True)]

@@ -1,0 +1,1 @@
+"""Tracking each frame once, as it comes, with corrections of frames that were tracked."""

@@ -1,0 +1,181 @@
+"""Reads a source's frames for the tracking loop, with a look ahead as far as SAM 2.1 needs one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from masklet_server.session.idle import IdleWatch
+from masklet_server.session.jobs import POINTER_FRAMES, TrackedFrame
+from masklet_server.session.ports import FrameSource
+from masklet_server.video.frame import Frame
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How a `FrameReader` reads.
+
+    Attributes:
+        frame_count: Number of frames according to the client, which is believed; 0 if the client does not say.
+        live: The video has no known end, so nothing is read to find out its length.
+        is_file: The source is fed whatever happens to its frames, so waiting for one more frame is always safe.
+        max_ahead: Number of frames that `read_ahead` reads from the source, at most.
+        look_ahead: Number of frames that are read before they are asked for, as far as they come by themselves.
+    """
+
+    frame_count: int = 0
+    live: bool = False
+    is_file: bool = False
+    max_ahead: int = 0
+    look_ahead: int = 1
+
+
+class FrameReader:
+    """Gives a source's frames in order, and can tell a short clip from a long one before it gives its first frame.
+
+    Attributes:
+        taken: Number of frames given so far.
+
+    Args:
+        source: Entered already.
+        idle: Notified of every decoded frame.
+        options: How to read.
+    """
+
+    def __init__(self, source: FrameSource, idle: IdleWatch, options: ReaderOptions = ReaderOptions()) -> None:
+        self.taken = 0
+        self._source = source
+        self._idle = idle
+        self._options = options
+        self._ahead: deque[Frame] = deque()
+        self._ended = False
+        self._reading: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Frames are read in the background inside the block."""
+        try:
+            yield
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
+                await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None  # its exception refers to this frame, which refers to memory banks
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames the source gave so far; all of the video's once it has ended."""
+        return self.taken
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is a frame for `take`."""
+        return bool(self._ahead)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the source has ended and all its frames are taken."""
+        return self._ended and not self._ahead
+
+    async def ready(self) -> bool:
+        """Wait for a frame for `take`. Returns False after the last one. If it is cancelled, no frame is lost."""
+        if not self._ahead:
+            await self._pull()
+        return bool(self._ahead)
+
+    async def peek(self) -> Frame | None:
+        """The next frame, which stays there; None if there is none yet.
+
+        A file's frame is waited for. Pictures and packets are not: their client may wait for a result before it sends
+        more.
+        """
+        if not self._ahead and self._options.is_file:
+            await self._pull()
+        return self._ahead[0] if self._ahead else None
+
+    async def read_ahead(self) -> None:
+        """Read pictures from the source while no result can be sent. May be cancelled.
+
+        A full source keeps the session from reading the client's messages, and so the acknowledgements that it waits
+        for: results of corrections may fill the window while pictures wait.
+        """
+        while len(self._ahead) < self._options.max_ahead and not self._ended:
+            await self._pull()
+
+    @property
+    def upcoming(self) -> list[Frame]:
+        """The frames after the one taken last, as far as they are read already and within the look ahead."""
+        return list(itertools.islice(self._ahead, self._options.look_ahead))
+
+    def take(self) -> TrackedFrame:
+        """Take the next frame, if `has_next`, and begin to read those after it."""
+        frame = self._ahead.popleft()
+        self.taken += 1
+        if len(self._ahead) < self._options.look_ahead:
+            self._begin()
+        return TrackedFrame(frame, self.taken - 1)
+
+    async def next(self) -> Frame | None:
+        """Wait for the next frame and take it; None after the last one."""
+        return self.take().frame if await self.ready() else None
+
+    async def clip_length(self) -> int | None:
+        """Number of frames in the clip if fewer than 16, else None; reads at most 16 frames to find out."""
+        if self._options.live:
+            return None
+        if self._options.frame_count:
+            # Never fewer than have come: the model would divide by a distance that is too short.
+            length = max(self._options.frame_count, self.taken)
+            return length if length < POINTER_FRAMES else None
+        while self.taken + len(self._ahead) < POINTER_FRAMES:
+            await self._pull()
+            if self._ended:
+                return self.taken + len(self._ahead)
+        return None
+
+    def is_frame_count_wrong(self) -> bool:
+        """After the end: whether the client's frame count was wrong in a way that changes masks."""
+        promised = self._options.frame_count
+        return bool(promised) and min(promised, POINTER_FRAMES) != min(self.taken, POINTER_FRAMES)
+
+    async def _pull(self) -> None:
+        """Read one more frame, or find out that there is none. Continues what a cancelled call has begun."""
+        count = len(self._ahead)
+        while len(self._ahead) == count and not self._ended:
+            self._changed.clear()
+            self._begin()
+            if self._reading is not None and self._reading.done():
+                self._reading.result()  # raises the reason why there is no frame
+            await self._changed.wait()
+
+    def _begin(self) -> None:
+        """Begin to read in the background, unless the source has ended, or has failed, which `_pull` raises."""
+        if self._reading is not None and self._reading.done() and self._reading.exception() is None:
+            self._reading = None
+        if self._reading is None and not self._ended:
+            self._reading = asyncio.create_task(self._read_in_background())
+
+    async def _read_in_background(self) -> None:
+        try:
+            await self._read_one()
+            while len(self._ahead) < self._options.look_ahead and not self._ended:
+                await self._read_one()
+        finally:
+            self._changed.set()
+
+    async def _read_one(self) -> None:
+        frame = await self._source.next_frame()
+        self._idle.touch()
+        if frame is None:
+            self._ended = True
+        else:
+            self._arrived(frame)
+
+    def _arrived(self, frame: Frame) -> None:
+        self._ahead.append(frame)
+        self._changed.set()

@@ -1,0 +1,169 @@
+"""Automatic propagation: every frame is tracked as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound
+from masklet_server.session import events
+from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
+from masklet_server.session.automatic.latest_reader import LatestReader, PacedReader
+from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
+from masklet_server.session.automatic.tracked_objects import TrackedObjects, check_conditioning_frames
+from masklet_server.session.automatic.tracker import Tracker
+from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
+from masklet_server.session.context import SessionContext
+from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, PictureVideo, Video, VideoIntake
+from masklet_server.session.prompts import GivenPrompt
+from masklet_server.session.replies import Described, Problem
+from masklet_server.video.info import VideoInfo
+
+
+class AutomaticMode:
+    """Tracks every frame as it arrives. Prompts wait for their frames; a prompt for a tracked frame corrects it.
+
+    Attributes:
+        idle_timeout_seconds: How long the session may go without progress once all of the video is there.
+        objects: The objects that are tracked.
+        prompts: The prompts that wait.
+        tracker: Turns frames and prompts into results.
+
+    Args:
+        context: The session's.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        self.idle_timeout_seconds = context.limits.idle_timeout_seconds
+        self.objects = TrackedObjects(context)
+        self.prompts = WaitingPrompts(context.limits, self.objects.window)
+        self.tracker = Tracker(context, self.objects, self.prompts)
+        self._context = context
+        self._options = context.options
+
+    # What the client says
+
+    async def take(self, event: events.ModeEvent) -> None:
+        """Do what the client asks for.
+
+        Raises:
+            MaskletError: It is not possible; nothing is changed.
+        """
+        match event:
+            case events.PromptObject():
+                await self._prompt(event)
+            case events.RemoveObject():
+                self._remove(event.object_id)
+            case events.ClearPrompts():
+                self._clear(event.object_id, event.frame_index)
+            case events.Propagate():
+                raise _only_on_request("propagate")
+            case events.StopPropagation():
+                raise _only_on_request("stop_propagation")
+            case events.Reset():
+                raise _only_on_request("reset")
+            case events.Unreadable():
+                raise event.error
+
+    def finish(self) -> None:
+        """The client will say nothing more, and acknowledge nothing more."""
+        self._context.credits.close()
+
+    async def _prompt(self, event: events.PromptObject) -> None:
+        given = event.prompt
+        if given.mask is not None:
+            await self._context.pool.run(given.check_mask)
+        if event.on_next_frame:
+            given = given.on_frame(self.prompts.next_frame)
+        self._check_conditioning(given)
+        self.prompts.add(given, tuple(self.objects))
+
+    def _check_conditioning(self, given: GivenPrompt) -> None:
+        is_timed = given.pts_nanoseconds is not None
+        if not is_timed and given.frame_index < self.prompts.next_frame:
+            return  # a correction
+        tracked = self.objects.get(given.object_id)
+        prompted = 0 if tracked is None else len(tracked.conditioning_frames) + tracked.is_prompted_now
+        waiting = self.prompts.frames_of(given.object_id) | (set() if is_timed else {given.frame_index})
+        times = self.prompts.times_of(given.object_id) + is_timed
+        check_conditioning_frames(given.object_id, prompted + len(waiting) + times)
+
+    def _remove(self, object_id: int) -> None:
+        waiting = self.prompts.drop(object_id)
+        if not self.objects.remove(object_id) and not waiting:
+            raise NotFound(f"object {object_id} is not tracked, and no prompt for it waits")
+
+    def _clear(self, object_id: int, frame_index: int) -> None:
+        if self.prompts.drop(object_id, frame_index):
+            return
+        if self.objects.was_prompted(object_id, frame_index):
+            raise FailedPrecondition(
+                f"the prompt for object {object_id} on frame {frame_index} was applied already: correct the object by "
+                "another prompt, or remove it and prompt it again; with PROPAGATION_ON_REQUEST prompts can be taken "
+                "back"
+            )
+        raise NotFound(f"no prompt for object {object_id} on frame {frame_index} waits")
+
+    # What is done with the video
+
+    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
+        """Describe the video, track all of it, and send all results.
+
+        Args:
+            video: Its first frame is decoded.
+            info: What the first frame says of it.
+
+        Returns:
+            How many frames were tracked.
+
+        Raises:
+            MaskletError: The video can't be decoded, or the engine has failed.
+        """
+        misfits = self.prompts.fit(info.height, info.width)
+        await self._context.send(Described(info))
+        await self._report(misfits)
+        opened = await video.opened
+        if isinstance(opened, FileVideo) and not self._options.config.live and self.objects.window.size:
+            self.objects.window.redecoded = RedecodedFrames(opened.source, self._context.idle)
+        frames = self._reader(opened)
+        async with frames.running():
+            await self.tracker.run(frames)
+        await self._report(self.prompts.end(frames.frame_count))
+        if frames.is_frame_count_wrong():
+            await self._report([_wrong_count(self._options.config.frame_count, frames.taken)])
+        return frames.taken
+
+    def close(self) -> None:
+        """Let all memories and frames go."""
+        self.tracker.clear()
+        self.objects.clear()
+
+    def _reader(self, video: Video) -> FrameReader:
+        idle, max_latency = self._context.idle, self._options.max_latency_seconds
+        if isinstance(video, LatestPictureVideo):
+            return PacedReader(video.source, idle, max_latency_seconds=max_latency)
+        if self._options.latest:
+            return LatestReader(video.source, idle, max_latency_seconds=max_latency)
+        options = ReaderOptions(
+            frame_count=self._options.config.frame_count,
+            live=self._options.config.live or isinstance(video, PacketVideo),
+            is_file=isinstance(video, FileVideo),
+            max_ahead=self._options.window if isinstance(video, PictureVideo) else 0,
+            look_ahead=max(1, self._options.model.encode_ahead - 1),
+        )
+        return FrameReader(video.source, idle, options)
+
+    async def _report(self, errors: Sequence[MaskletError]) -> None:
+        for error in errors:
+            await self._context.send(Problem(error))
+
+
+def _only_on_request(message: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{message} needs config.propagation = PROPAGATION_ON_REQUEST")
+
+
+def _wrong_count(promised: int, actual: int) -> InvalidArgument:
+    return InvalidArgument.of(
+        "config.frame_count",
+        f"is {promised}, but the video had {actual} frames; masks may differ a little from those that the right number "
+        "gives",
+    )

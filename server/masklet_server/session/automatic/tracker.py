@@ -1,0 +1,160 @@
+"""The tracking loop: frames and prompts in, results out, in order, two frames under way at most."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from masklet_server.session.automatic.corrections import Corrections
+from masklet_server.session.automatic.frame_reader import FrameReader
+from masklet_server.session.automatic.frame_tracker import FrameTracker
+from masklet_server.session.automatic.tracked_objects import TrackedObjects
+from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
+from masklet_server.session.context import SessionContext
+from masklet_server.session.jobs import SessionJobs
+from masklet_server.session.replies import Problem
+from masklet_server.session.sending import BackgroundSender, FrameOutcome, ResultSender
+from masklet_server.video.frame import Frame
+
+
+class Tracker:
+    """Tracks one session's objects through all frames.
+
+    While the masks of one frame are encoded and sent, the engine works on the next frame; no third one is under way.
+    Corrections of tracked frames come before new frames.
+
+    Attributes:
+        corrections: Corrects tracked frames.
+
+    Args:
+        context: The session's.
+        objects: The objects. One joins when a frame with its first prompt is tracked. One that is removed is still in
+            the results of the frames under way.
+        prompts: The prompts that wait.
+    """
+
+    def __init__(self, context: SessionContext, objects: TrackedObjects, prompts: WaitingPrompts) -> None:
+        self._context = context
+        self._prompts = prompts
+        self._credits = context.credits
+        self._idle = context.idle
+        self._jobs = SessionJobs(context)
+        self._results = ResultSender(context)
+        self._frame_tracker = FrameTracker(context, objects, self._jobs)
+        self.corrections = Corrections(context, objects, prompts, self._jobs)
+        self._size: tuple[int, int] | None = None
+
+    def clear(self) -> None:
+        """Let all memories and frames go."""
+        self.corrections.clear()
+        self._jobs.clear()
+
+    async def run(self, frames: FrameReader) -> None:
+        """Track every frame to the end of the video, and send all results.
+
+        Args:
+            frames: All of the video's.
+
+        Raises:
+            MaskletError: The source or the engine has failed. What was tracked before is sent.
+        """
+        try:
+            async with BackgroundSender() as background:
+                while await self._has_work(frames):
+                    await self._take_credit(frames)
+                    outcome = await self._work(frames)
+                    if outcome is None:
+                        self._credits.give_back()
+                    else:
+                        await background.send(self._results.send_frame(outcome))
+        finally:
+            await self.corrections.end()
+
+    async def _has_work(self, frames: FrameReader) -> bool:
+        """Wait for a frame or a correction. Returns False if neither will come."""
+        while not self.corrections.are_due and not frames.has_next:
+            if not frames.at_end:
+                with self._idle.waiting("the next frame of the video, or end_of_video"):
+                    await self._unless_corrected(frames.ready())
+                continue
+            self._prompts.end_times()
+            if self._context.options.waits_for_acks and not self.corrections.are_due:
+                with self._idle.waiting("acks of the last results, or corrections"):
+                    await self._unless_corrected(self._credits.all_acknowledged())
+            if not self.corrections.are_due:
+                return False
+        return True
+
+    async def _unless_corrected(self, awaited: Coroutine[Any, Any, object]) -> None:
+        """Wait for something, or for a correction, whichever comes first."""
+        waiting = asyncio.create_task(awaited)
+        corrected = asyncio.create_task(self._prompts.corrected.wait())
+        try:
+            await asyncio.wait((waiting, corrected), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            corrected.cancel()
+            waiting.cancel()
+            await asyncio.gather(waiting, corrected, return_exceptions=True)
+            # An exception refers to this frame. Together they would keep memory banks until a garbage collection.
+            del waiting
+
+    async def _take_credit(self, frames: FrameReader) -> None:
+        if self._credits.available:
+            await self._credits.take()
+            return
+        waits = f"an ack, because the window of {self._credits.window} frame results is full"
+        if self._context.options.latest:
+            await self._idle.wait_for_client(self._credits.take(), waits)
+            return
+        reading = asyncio.create_task(frames.read_ahead())
+        try:
+            with self._idle.waiting(waits):
+                await self._credits.take()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            del reading
+
+    async def _work(self, frames: FrameReader) -> FrameOutcome | None:
+        """Correct something, if there is anything to correct, or else track the next frame; None if nothing came."""
+        if self.corrections.are_due:
+            return await self.corrections.step()
+        return await self._track_next(frames) if frames.has_next else None
+
+    async def _track_next(self, frames: FrameReader) -> FrameOutcome:
+        frame = frames.take()
+        # Asked on the first frame even if no object is tracked yet. Later, a client that sends pictures only as far
+        # ahead as its window reaches would wait for results, and never send the pictures that tell the length.
+        with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
+            frame = replace(frame, clip_length=await frames.clip_length())
+        await self._place_times(frame.frame, frames)
+        # From here on, prompts for this frame are corrections.
+        await self._fit(frame.frame)
+        prompts = self._prompts.take(frame.index)
+        upcoming = frames.upcoming[: self._context.options.encode_ahead - 1]
+        return await self._frame_tracker.track(frame, prompts, [one.pixels for one in upcoming])
+
+    async def _place_times(self, frame: Frame, frames: FrameReader) -> None:
+        """Give the frame the prompts whose times it is nearest to."""
+        upcoming = None
+        if self._prompts.waits_for_times:
+            with self._idle.waiting("the next frame, to find the frame that is nearest to a prompt's pts_seconds"):
+                upcoming = await frames.peek()
+        self._prompts.place(
+            frame.index,
+            frame.pts_nanoseconds,
+            upcoming=None if upcoming is None else upcoming.pts_nanoseconds,
+            last=frames.at_end,
+        )
+
+    async def _fit(self, frame: Frame) -> None:
+        """Compare waiting prompts with the size of the frame, if it is not the size of the frame before."""
+        size = (frame.height, frame.width)
+        if self._size not in (None, size):
+            for error in self._prompts.fit(*size):
+                await self._context.send(Problem(error))
+        self._size = size

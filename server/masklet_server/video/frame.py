@@ -1,0 +1,48 @@
+"""One decoded frame, at the size that the model takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a video, at the model's size.
+
+    Attributes:
+        index: 0-based, in order of presentation.
+        pts: Presentation time stamp in units of `time_base`.
+        time_base: Seconds in one unit.
+        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized by a bicubic filter as by SAM 2's own loaders: Pillow's
+            filter for a picture, swscale's for a frame of a video.
+        height: Rows of the frame as shown.
+        width: Columns of the frame as shown.
+        arrived_seconds: When the frame's data arrived, by `time.monotonic`. For a clip, when the frame was decoded.
+        capture_time_nanoseconds: When the client captured the frame, by the client's own clock; 0: not known.
+        decode_seconds: Time spent on reading, decoding and resizing the frame.
+        checksum: CRC-32 of the pixels, for frames of clips.
+    """
+
+    index: int
+    pts: int
+    time_base: Fraction
+    pixels: npt.NDArray[np.uint8]
+    height: int
+    width: int
+    arrived_seconds: float = 0.0
+    capture_time_nanoseconds: int = 0
+    decode_seconds: float = 0.0
+    checksum: int = 0
+
+    @property
+    def pts_nanoseconds(self) -> int:
+        """The time stamp in nanoseconds, rounded."""
+        return round(self.pts * self.time_base * 1_000_000_000)
+
+    def __repr__(self) -> str:
+        size, shape = f"{self.width}x{self.height}", list(self.pixels.shape)
+        return f"Frame(index={self.index}, pts={self.pts}*{self.time_base}s, {size}, pixels=uint8{shape})"

@@ -1,0 +1,1 @@
+"""Decoding processes, seen from the server: starting, feeding, watching and ending them."""

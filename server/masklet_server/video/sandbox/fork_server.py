@@ -1,0 +1,198 @@
+"""The process from which decoding processes are forked, seen from the server. There is one for the whole server."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from masklet.errors import Internal
+from masklet_server.video.messages import FORK
+
+_PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
+
+
+def command(socket_fd: int) -> list[str]:
+    """The command line. The site module is left out, because `environment` says where packages are."""
+    return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.fork_server_main", str(socket_fd)]
+
+
+def environment() -> dict[str, str]:
+    """The environment of decoding processes: what Python needs to start, and nothing of the server's own."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {
+        **passed,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONSAFEPATH": "1",
+        "LC_ALL": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "2",  # each thread's arena would count against the address space
+    }
+
+
+_used: dict[int, float] = {}  # processor seconds, by the fork server's process id
+
+
+class Forked:
+    """Pipes to a process that was forked or will be in a moment; the caller of `fork` closes them.
+
+    Attributes:
+        stdin: To write messages to.
+        stdout: To read messages from.
+        status: To read two lines from: the process's id (see `process_id`), and how it ended (see `exit_code`).
+    """
+
+    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, status: io.FileIO) -> None:
+        self.stdin = stdin
+        self.stdout = stdout
+        self.status = status
+
+    def close(self) -> None:
+        """Close all three pipes; the process ends once it reads."""
+        for pipe in (self.stdin, self.stdout, self.status):
+            pipe.close()
+
+
+def process_id(line: bytes) -> int:
+    """The process id, from the first line of the status pipe.
+
+    Raises:
+        Internal: There is no such line.
+    """
+    if not line.endswith(b"\n"):
+        raise Internal("no decoding process could be started: the process that forks them has died; try again")
+    return int(line)
+
+
+def exit_code(line: bytes) -> int:
+    """The exit code, from the second line of the status pipe.
+
+    Returns:
+        The exit status, or the signal that ended the process, negative; that of SIGKILL if there is no such line, which
+        is so when the fork server died.
+    """
+    if not line.endswith(b"\n"):
+        return -signal.SIGKILL
+    code, server, seconds = line.split()
+    _used[int(server)] = float(seconds)
+    return int(code)
+
+
+def processor_seconds() -> float:
+    """Processor time used so far by fork servers and by those decoding processes that have ended."""
+    return sum(_used.values())
+
+
+def kill(pid: int, handle: int) -> None:
+    """Kill a process; `handle` is what `open_handle` returned for it."""
+    with contextlib.suppress(ProcessLookupError):
+        if handle >= 0:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def open_handle(pid: int) -> int:
+    """A descriptor of the process, which stays right when its id is used again; -1 if the kernel has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1
+
+
+class _Server:
+    """The fork server. It is started when it is first needed, and started again if it has died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        atexit.register(self.close)
+
+    def start(self) -> int:
+        with self._lock:
+            self._ensure()
+            assert self._process is not None
+            return self._process.pid
+
+    def send(self, descriptors: Sequence[int]) -> None:
+        with self._lock:
+            try:
+                socket.send_fds(self._ensure(), [FORK], descriptors)
+            except ConnectionError:
+                self._close()
+                socket.send_fds(self._ensure(), [FORK], descriptors)
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _ensure(self) -> socket.socket:
+        if self._socket is not None and self._process is not None and self._process.poll() is None:
+            return self._socket
+        self._close()
+        server_end, process_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with process_end:
+            try:
+                self._process = subprocess.Popen(
+                    command(process_end.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment(),
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=[process_end.fileno()],
+                )
+            except BaseException:
+                server_end.close()
+                raise
+        self._socket = server_end
+        return server_end
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._socket = self._process = None
+
+
+_server = _Server()
+
+
+def start() -> int:
+    """Start the fork server before it is needed, unless it runs; returns its process id."""
+    return _server.start()
+
+
+def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
+    """Ask for a decoding process.
+
+    Args:
+        memory_fd: Its shared memory; the descriptor remains the caller's.
+        upload_fd: The file that it decodes, if it is a clip; the descriptor remains the caller's.
+    """
+    server_ends: list[io.FileIO] = []
+    process_ends: list[int] = []
+    try:
+        for writes in (True, False, False):
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            process_ends.append(reading if writes else writing)
+            server_ends.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
+        _server.send([*process_ends, memory_fd, *(() if upload_fd is None else (upload_fd,))])
+    except BaseException:
+        for pipe in server_ends:
+            pipe.close()
+        raise
+    finally:
+        for descriptor in process_ends:
+            os.close(descriptor)
+    return Forked(*server_ends)

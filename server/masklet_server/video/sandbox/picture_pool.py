@@ -1,0 +1,98 @@
+"""Single pictures at full size, decoded by a few processes that are used again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
+from masklet_server.video.sandbox.picture_process import PictureProcess
+
+_MAX_PROCESSES = 4
+_CPU_SECONDS = 600
+
+
+async def decode_picture(picture: Picture, limits: VideoLimits) -> npt.NDArray[np.uint8]:
+    """Decode one picture, as shown, in a sandboxed process.
+
+    Processes are started when they are first needed, at most four for each value of `limits`. They are kept for further
+    pictures, and replaced when they die.
+
+    Returns:
+        ``uint8[H, W, 3]`` RGB at full size; transparent pixels are put on black.
+
+    Raises:
+        InvalidArgument: The field "data" is no picture of an allowed format.
+        DataLoss: The picture is damaged.
+        ResourceExhausted: The picture is larger, or takes longer, than `limits` allow.
+    """
+    return await pool_for(limits).decode(picture)
+
+
+class PicturePool:
+    """Idle decoding processes, and the threads that wait for busy ones.
+
+    Args:
+        limits: What each picture may cost. The processor time is not taken from here: a process has 600 seconds for all
+            of its pictures.
+    """
+
+    def __init__(self, limits: VideoLimits) -> None:
+        self._limits = dataclasses.replace(limits, decoder_cpu_seconds=_CPU_SECONDS)
+        self._idle: list[PictureProcess] = []
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(_MAX_PROCESSES, thread_name_prefix="masklet-picture")
+        atexit.register(self.close)
+
+    @property
+    def idle_pids(self) -> list[int]:
+        """Process ids of the processes that wait for a picture, the next one to be used last."""
+        with self._lock:
+            return [process.pid for process in self._idle]
+
+    async def decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
+        """Decode one picture; see `decode_picture`."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, picture)
+
+    def _decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
+        process = self._take()
+        try:
+            return process.decode(picture)
+        finally:
+            self._give_back(process)
+
+    def _take(self) -> PictureProcess:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_usable:
+                    return process
+                process.close()
+        return PictureProcess(self._limits)
+
+    def _give_back(self, process: PictureProcess) -> None:
+        if process.is_usable:
+            with self._lock:
+                self._idle.append(process)
+        else:
+            process.close()
+
+    def close(self) -> None:
+        """End the processes that are idle now."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+
+@functools.cache
+def pool_for(limits: VideoLimits) -> PicturePool:
+    """The pool of these limits; made when it is first asked for, and kept until the program ends."""
+    return PicturePool(limits)

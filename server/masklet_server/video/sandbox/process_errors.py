@@ -1,0 +1,59 @@
+"""What a decoding process says or does when it fails, as errors for the client."""
+
+from __future__ import annotations
+
+import signal
+
+from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import DecodingFailed, ErrorKind
+
+_CLASSES: dict[ErrorKind, type[MaskletError]] = {
+    "InvalidArgument": InvalidArgument,
+    "DataLoss": DataLoss,
+    "ResourceExhausted": ResourceExhausted,
+    "Internal": Internal,
+}
+
+
+def error_of(message: DecodingFailed) -> MaskletError:
+    """The error that the process reported."""
+    if message.kind == "InvalidArgument" and message.field:
+        return InvalidArgument.of(message.field, message.message)
+    return _CLASSES[message.kind](message.message)
+
+
+def error_of_nonsense(what: str) -> MaskletError:
+    """The error of a process that sent what no working process sends.
+
+    Args:
+        what: Names the message.
+    """
+    return DataLoss(f"the decoding process sent {what}; the video may be damaged or malicious")
+
+
+def error_of_death(returncode: int, limits: VideoLimits) -> MaskletError:
+    """The error of a process that ended without reporting one.
+
+    Args:
+        returncode: Its exit status, or the signal that killed it, negative.
+        limits: What the process was allowed.
+    """
+    if returncode >= 0:
+        return Internal(f"the decoding process ended with status {returncode}")
+    number = -returncode
+    if number == signal.SIGXCPU:
+        return ResourceExhausted(
+            f"decoding took more processor time than decoder_cpu_seconds = {limits.decoder_cpu_seconds} allows; "
+            "send a shorter or smaller video"
+        )
+    if number == signal.SIGKILL:
+        return ResourceExhausted("the decoding process was killed, most likely because the server ran out of memory")
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return DataLoss(
+        f"the decoder crashed on this input ({name}): the input is damaged, or needs more memory than "
+        f"decoder_memory_bytes = {limits.decoder_memory_bytes} allows"
+    )

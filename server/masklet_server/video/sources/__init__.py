@@ -1,0 +1,1 @@
+"""Sources: each gives the frames of one video, which a sandboxed process decodes."""

@@ -1,0 +1,48 @@
+"""Makes sources that decode in sandboxed processes: what a session uses, unless a test gives it something else."""
+
+from __future__ import annotations
+
+from masklet_server.fetching.download import VideoDownload
+from masklet_server.fetching.rules import FetchRules
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.sources.clip import ClipSource
+from masklet_server.video.sources.latest_pictures import LatestPictureSource
+from masklet_server.video.sources.packets import PacketSource
+from masklet_server.video.sources.pictures import PictureSource
+
+
+class SandboxedSourceFactory:
+    """Makes sources that decode in processes of their own. It is a `masklet_server.session.ports.SourceFactory`.
+
+    Args:
+        limits: What decoding one video may cost.
+        fetch_rules: From where the server may fetch videos; None: from nowhere.
+    """
+
+    def __init__(self, limits: VideoLimits, fetch_rules: FetchRules | None = None) -> None:
+        self._limits = limits
+        self._fetch_rules = fetch_rules or FetchRules()
+
+    def clip(self, image_size: int) -> ClipSource:
+        """Make a source for a video file that arrives in chunks."""
+        return ClipSource(image_size, self._limits)
+
+    def pictures(self, image_size: int, *, live: bool) -> PictureSource:
+        """Make a source for a series of pictures. Live ones may differ in size and are not limited in number."""
+        return PictureSource(image_size, self._limits, live=live)
+
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
+        """Make a source for a live series of pictures that drops those which wait longer than that."""
+        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds)
+
+    def packets(self, image_size: int) -> PacketSource:
+        """Make a source for a codec's packets."""
+        return PacketSource(image_size, self._limits)
+
+    def download(self, url: str) -> VideoDownload:
+        """Make a download of a video file.
+
+        Raises:
+            InvalidArgument: The URL is malformed, or the rules do not allow it.
+        """
+        return VideoDownload(url, self._fetch_rules)

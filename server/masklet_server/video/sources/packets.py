@@ -1,0 +1,98 @@
+"""Frames that come as the packets of a codec, without a container."""
+
+from __future__ import annotations
+
+import time
+
+from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.video.formats import PACKET_DECODERS
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import DecodePacket, FromDecoder, OpenCodec, PacketDecoded, Setup, SlotFree
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS
+from masklet_server.video.sandbox.decoder_process import DecoderProcess
+from masklet_server.video.sources.fed_packets import FedPackets
+from masklet_server.video.sources.sandboxed import Arrival, SandboxedSource
+
+
+class PacketSource(SandboxedSource):
+    """Gives the frames of a live stream of packets. The time base is one nanosecond.
+
+    Attributes:
+        fed: What is known of the packets that were fed.
+
+    Args:
+        image_size: Side S of the frames that come out.
+        limits: What each frame may cost; limits on whole clips do not apply.
+        frames_ahead: Frames that are decoded before they are asked for.
+    """
+
+    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
+        super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead)
+        self.fed = FedPackets()
+        self._codec = ""
+        self._is_fragment = False
+
+    async def _start(self) -> DecoderProcess:
+        setup = Setup.for_frames("packets", self._image_size, self._frames_ahead, self._limits)
+        return await DecoderProcess.start(setup)
+
+    async def feed(self, packet: Packet) -> None:
+        """Take the next packet; wait while `fed_packets.MAX_WAITING_BYTES` of them are not decoded.
+
+        The packet is dropped if the decoder has ended, for which `next_frame` has the error.
+
+        Raises:
+            FailedPrecondition: `end` was called before.
+            InvalidArgument: The codec is missing, or has changed.
+        """
+        if self._ended:
+            raise FailedPrecondition("packet: came after end_of_video; send all packets before it")
+        self._check(packet)
+        arrived = time.monotonic()
+        await self.fed.wait_for_room(packet)
+        if self._over:
+            return
+        if not self._codec:
+            self._codec, self._is_fragment = packet.codec, packet.is_fragment
+            self._decoder.write(OpenCodec(packet.codec, packet.is_fragment, packet.extradata))
+        index = self.fed.add(packet, arrived)
+        # Do not wait until the process reads, which it may not do before frames are taken; `fed` bounds what waits.
+        self._decoder.write(DecodePacket(index, packet.data))
+
+    def _check(self, packet: Packet) -> None:
+        if not self._codec:
+            if not packet.codec:
+                names = ", ".join(PACKET_DECODERS)
+                raise InvalidArgument.of("packet.codec", f"is not set; the first packet must name its codec: {names}")
+            return
+        if packet.codec and packet.codec != self._codec:
+            raise InvalidArgument.of(
+                "packet.codec", f"is {packet.codec}, but the stream began as {self._codec}; open a new stream for it"
+            )
+        if packet.is_fragment != self._is_fragment:
+            raise InvalidArgument.of("packet.is_fragment", "has changed; set it alike in all packets of a stream")
+
+    async def packets_taken(self) -> int:
+        """Wait until decoding has made progress; returns how many packets, since the start, have been decoded."""
+        return await self.fed.progress()
+
+    async def _receive(self) -> FromDecoder:
+        while isinstance(message := await super()._receive(), PacketDecoded):
+            self.fed.on_decoded(message.index)
+        return message
+
+    def _arrival_of(self, index: int, pts: int) -> Arrival:
+        """Take over the times of the packet in which the frame begins: `pts` is the number of that packet."""
+        packet = self.fed.find(pts)
+        if packet is None:
+            return super()._arrival_of(index, round(index * NANOSECONDS / DEFAULT_RATE))
+        seconds = index / DEFAULT_RATE if packet.pts_seconds is None else packet.pts_seconds
+        return Arrival(index, round(seconds * NANOSECONDS), packet.arrived_seconds, packet.capture_time_nanoseconds)
+
+    def _on_taken(self) -> None:
+        self._decoder.write(SlotFree())
+
+    def _finished(self) -> None:
+        super()._finished()
+        self.fed.close()

@@ -1,0 +1,179 @@
+"""OpenVINO computes a part of the network where it is right and quicker, and torch computes the rest."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.engine.network import device
+from masklet_server.engine.network.device import make_network
+from masklet_server.engine.network.network import Network
+from masklet_server.engine.network.openvino import choose, parts
+from masklet_server.engine.network.openvino.choose import accelerate
+from masklet_server.engine.network.openvino.compiled import Model
+from masklet_server.engine.network.tensors import Features, Past
+from masklet_server.models.build import build_model
+from masklet_server.models.registry import Registry
+
+CPU = torch.device("cpu")
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("openvino")
+
+
+def networks(dtype: torch.dtype, cache: Path) -> tuple[Network, Network]:
+    """Nano by torch, and with OpenVINO's help."""
+    model = build_model(Registry.load().get("nano"), image_size=SIZE)
+    by_torch, helped = Network(copy.deepcopy(model), CPU, dtype), Network(copy.deepcopy(model), CPU, dtype)
+    accelerate(helped, model, cache)
+    return by_torch, helped
+
+
+@pytest.fixture(autouse=True)
+def openvino_is_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clock says, so that it is OpenVINO that is looked at."""
+    monkeypatch.setattr(choose, "_best_seconds", lambda *_: (1.0, 2.0))
+
+
+def past_of(network: Network, memories: int = 7, pointers: int = 16, objects: int = 1) -> Past:
+    generator = torch.Generator().manual_seed(1)
+    side, model = network.grid_size, network.model
+    shape = (objects, memories, model.mem_dim, side, side)
+    return Past(
+        torch.randn(*shape, generator=generator).to(torch.bfloat16),
+        torch.arange(memories).expand(objects, -1),
+        torch.randn(objects, pointers, model.hidden_dim, generator=generator).to(network.dtype),
+        torch.linspace(0, 1, pointers).expand(objects, -1),
+    )
+
+
+def pixels(count: int = 1) -> Tensor:
+    return torch.randint(0, 256, (count, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@torch.inference_mode()
+def test_features_and_steps_are_those_of_torch(dtype: torch.dtype, tolerance: float, cache: Path) -> None:
+    by_torch, helped = networks(dtype, cache)
+    assert (by_torch.runtime, helped.runtime) == ("torch", "openvino")
+
+    want, got = by_torch.encode_pixels(pixels(2)), helped.encode_pixels(pixels(2))
+    for a, b in zip(got, want, strict=True):
+        assert a.top.dtype == b.top.dtype == dtype
+        assert all(difference(*pair) < tolerance for pair in zip((a.top, *a.fine), (b.top, *b.fine), strict=True))
+
+    # From equal features on, so that the step alone is compared; two objects with pasts of their own.
+    batch, past = Features.stack(want), past_of(by_torch, objects=2)
+    (decoded, memory), (right, right_memory) = helped.step(batch, past), by_torch.step(batch, past)
+    assert memory.shape == right_memory.shape
+    assert memory.dtype == torch.bfloat16
+    assert difference(memory, right_memory) < max(tolerance, 2**-7)  # both are rounded to bfloat16
+    assert difference(decoded.pointer, right.pointer) < tolerance
+    assert torch.allclose(decoded.predicted_iou, right.predicted_iou, atol=max(tolerance / 4, 1e-4))
+    assert torch.equal(decoded.object_score > 0, right.object_score > 0)
+
+
+@torch.inference_mode()
+def test_what_is_slower_is_left_to_torch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "_best_seconds", lambda *_: (2.0, 1.0))
+    by_torch, helped = networks(torch.bfloat16, cache)
+    assert helped.runtime == "torch"
+    got, want = helped.encode_pixels(pixels())[0], by_torch.encode_pixels(pixels())[0]
+    assert torch.equal(got.top, want.top)
+
+
+def test_what_is_wrong_is_left_to_torch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compile_ = Model.compile
+
+    def wrong(model: Model, *args: object, **kwargs: object) -> object:
+        compiled = compile_(model, *args, **kwargs)  # type: ignore[arg-type]
+        return lambda *arguments: tuple(result + 1000 for result in compiled(*arguments))
+
+    monkeypatch.setattr(Model, "compile", wrong)
+    with caplog.at_level(logging.WARNING):
+        _, helped = networks(torch.bfloat16, cache)
+    assert helped.runtime == "torch"
+    for what in ("image encoder", "memory attention", "mask decoder", "memory encoder"):
+        assert f"OpenVINO computes the {what} wrongly here" in caplog.text
+
+
+@torch.inference_mode()
+def test_a_new_size_of_memory_is_compiled_beside_when_it_comes_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_torch, helped = networks(torch.float32, cache)
+    features = Features.stack(by_torch.encode_pixels(pixels()))
+    started: list[threading.Thread] = []
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(parts, "Thread", Thread)
+
+    past = past_of(by_torch, memories=3, pointers=2)
+    for _ in range(parts.SEEN_BEFORE + 2):
+        decoded, _ = helped.step(features, past)
+        for thread in started:
+            thread.join()
+    assert len(started) == 1
+    right, _ = by_torch.step(features, past)
+    assert difference(decoded.pointer, right.pointer) < 1e-4
+
+
+@torch.inference_mode()
+def test_a_size_that_cannot_be_compiled_stays_with_torch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_torch, helped = networks(torch.float32, cache)
+    features, past = Features.stack(by_torch.encode_pixels(pixels())), past_of(by_torch, memories=2, pointers=1)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such primitive")
+
+    monkeypatch.setattr(Model, "compile", fail)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(parts.SEEN_BEFORE + 2):
+            decoded, _ = helped.step(features, past)
+            for thread in threading.enumerate():
+                if thread.name == "masklet-compile":
+                    thread.join()
+    assert "torch goes on computing it" in caplog.text
+    assert difference(decoded.pointer, by_torch.step(features, past)[0].pointer) < 1e-4
+
+
+def test_float32_by_name_is_exact_and_torch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("MASKLET_CACHE", str(cache))
+    model = build_model(Registry.load().get("nano"), image_size=SIZE)
+    assert make_network(copy.deepcopy(model), CPU, "float32").runtime == "torch"
+    assert make_network(copy.deepcopy(model), CPU, "bfloat16").runtime == "openvino"
+    assert make_network(copy.deepcopy(model), CPU, "bfloat16", runtime="torch").runtime == "torch"
+    assert make_network(copy.deepcopy(model), CPU, "float32", runtime="openvino").runtime == "openvino"
+    assert (cache / "openvino").is_dir()
+
+
+def test_a_runtime_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(Registry.load().get("nano"), image_size=SIZE)
+    with pytest.raises(InvalidArgument, match="runtime: is 'tensorrt', must be one of auto, torch, openvino"):
+        make_network(model, CPU, runtime="tensorrt")
+    monkeypatch.setattr(device, "is_installed", lambda: False)
+    with pytest.raises(FailedPrecondition, match=r"pip install 'masklet\[cpu\]'"):
+        make_network(model, CPU, runtime="openvino")
+    assert make_network(model, CPU, "bfloat16").runtime == "torch"

@@ -1,0 +1,97 @@
+"""Edges of masks move to edges of colour; where there is no mask, or no edge of colour, nothing is made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from masklet_server.masks.edges import Guide
+
+SIZE, GRID = 384, 96
+
+
+def disc(radius: float = 90.0, center: tuple[float, float] = (190.0, 200.0)) -> Tensor:
+    """``bool[S, S]``."""
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    return torch.hypot(x - center[0], y - center[1]) < radius
+
+
+def picture(mask: Tensor, noise: float = 6.0) -> Tensor:
+    """``uint8[S, S, 3]``: an orange thing before something green, with a sensor's noise."""
+    colours = torch.where(mask[..., None], torch.tensor([220.0, 130.0, 40.0]), torch.tensor([60.0, 120.0, 70.0]))
+    noisy = colours + noise * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    return noisy.clamp(0, 255).to(torch.uint8)
+
+
+def coarse(mask: Tensor, cells: int = 24) -> Tensor:
+    """``float32[1, 1, GRID, GRID]``: logits of the mask as a model would give them that sees but 24 x 24 cells."""
+    share = F.avg_pool2d(mask.float()[None, None], SIZE // cells)
+    blocks = (share > 0.5).float() * 12 - 6
+    return F.interpolate(blocks, size=(GRID, GRID), mode="nearest")
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def enlarged(logits: Tensor) -> Tensor:
+    return F.interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0] > 0
+
+
+def test_squares_become_the_thing_itself() -> None:
+    truth = disc()
+    logits = coarse(truth)
+    refined = Guide(picture(truth), GRID).refine(logits)
+    assert refined.shape == (1, 1, SIZE, SIZE)
+    before, after = iou(enlarged(logits), truth), iou(refined[0, 0] > 0, truth)
+    assert before < 0.95
+    assert after > 0.985
+
+
+def test_without_an_edge_of_colour_a_mask_stays_where_it_is() -> None:
+    truth = disc()
+    logits = coarse(truth, cells=GRID)
+    grey = torch.full((SIZE, SIZE, 3), 128, dtype=torch.uint8)
+    refined = Guide(grey, GRID).refine(logits)[0, 0] > 0
+    assert iou(refined, enlarged(logits)) > 0.97
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(-8.0, False), (-1024.0, False), (8.0, True)])
+def test_nothing_stays_nothing_and_everything_everything(logit: float, expected: bool) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
+    refined = Guide(pixels, GRID).refine(torch.full((1, 1, GRID, GRID), logit)) > 0
+    assert bool((refined == expected).all())
+
+
+def test_masks_of_a_batch_are_those_of_each_alone() -> None:
+    first, second = disc(), disc(50.0, (90.0, 80.0))
+    guide = Guide(picture(first | second), GRID)
+    both = guide.refine(torch.cat([coarse(first), coarse(second)]))
+    for i, mask in enumerate((first, second)):
+        assert torch.allclose(both[i : i + 1], guide.refine(coarse(mask)), atol=1e-5)
+
+
+def test_the_filter_is_that_of_the_paper() -> None:
+    """Against its formulas written out for one window: a = (cov + eps)^-1 cov(I, p), b = mean(p) - a mean(I)."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (GRID, GRID, 3), dtype=torch.uint8, generator=generator)
+    logits = torch.randn(1, 1, GRID, GRID, generator=generator)
+    got = Guide(pixels, GRID).refine(logits)[0, 0].double()  # the picture is no larger than the grid
+
+    colours, share = pixels.double() / 255, torch.sigmoid(logits[0, 0].double())
+    radius, epsilon = 4, 1e-5
+    slopes, offsets = torch.zeros(GRID, GRID, 3, dtype=torch.double), torch.zeros(GRID, GRID, dtype=torch.double)
+    for row in range(GRID):
+        for column in range(GRID):
+            window = np.s_[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
+            i, p = colours[window].reshape(-1, 3), share[window].reshape(-1)
+            covariance = torch.cov(i.T, correction=0) + epsilon * torch.eye(3, dtype=torch.double)
+            slopes[row, column] = torch.linalg.solve(covariance, (i * p[:, None]).mean(0) - i.mean(0) * p.mean())
+            offsets[row, column] = p.mean() - slopes[row, column] @ i.mean(0)
+    for row, column in [(0, 0), (50, 40), (95, 3)]:
+        window = np.s_[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
+        slope, offset = slopes[window].reshape(-1, 3).mean(0), offsets[window].mean()
+        assert got[row, column] == pytest.approx(float(slope @ colours[row, column] + offset - 0.5), abs=2e-3)

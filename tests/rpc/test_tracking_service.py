@@ -1,0 +1,603 @@
+"""The service over a real channel on this machine, above a fake engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import av
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from masklet.errors import ResourceExhausted
+from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.engine.serving.jobs import FrameJob
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
+from masklet_server.masks.runs import Runs
+from masklet_server.metrics import Metrics
+from masklet_server.models.registry import Registry
+from masklet_server.rpc.server import Server
+from masklet_server.rpc.tracking_service import TrackingService
+from masklet_server.settings import checked
+from tests.support.fake_sources import BROKEN, FakeSources
+from tests.support.fakes import HEIGHT, LOGITS_SIZE, WIDTH, FakeEngine, fake_mask
+from tests.support.processes import decoders
+from tests.support.rpc import details_of, status_of
+
+Request = tracking_pb2.TrackRequest
+PATIENCE = 20.0
+
+
+class House:
+    """A running server on fakes, and a stub for it."""
+
+    def __init__(self, engine: FakeEngine, sources: FakeSources, metrics: Metrics, address: str, stub: Any) -> None:
+        self.engine = engine
+        self.sources = sources
+        self.metrics = metrics
+        self.address = address
+        self.stub = stub
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"masklet_{name}", labels) or 0.0
+
+    async def until(self, reached: Any) -> None:
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while not reached():
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def house(*, real_video: bool = False, **settings: Any) -> AsyncIterator[House]:
+    chosen = checked({"address": "127.0.0.1:0", "grace_seconds": 0.1, **settings})
+    engine, sources, metrics = FakeEngine(), FakeSources(), Metrics()
+    service = TrackingService(engine, chosen, metrics, sources=None if real_video else sources)
+    server = Server(service, chosen, metrics)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            yield House(engine, sources, metrics, server.address, tracking_pb2_grpc.TrackingServiceStub(channel))
+    finally:
+        await server.stop()
+
+
+def config(**fields: Any) -> Request:
+    return Request(config=tracking_pb2.TrackConfig(**fields))
+
+
+def click(object_id: int = 1, frame_index: int = 0, x: float = 5, label: Any = 1) -> Request:
+    point = common_pb2.Point(x=x, y=5, label=label)
+    return Request(prompt=common_pb2.Prompt(object_id=object_id, frame_index=frame_index, points=[point]))
+
+
+def chunk(frames: int) -> Request:
+    return Request(video_chunk=bytes(frames))
+
+
+def ack(sequence: int) -> Request:
+    return Request(ack=tracking_pb2.Ack(sequence=sequence))
+
+
+END = Request(end_of_video=tracking_pb2.EndOfVideo())
+FRAME = Request(frame=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=b"x"))
+
+
+async def track(stub: Any, *requests: Request) -> list[tracking_pb2.TrackResponse]:
+    """Everything the server says to these messages, which are all that is sent."""
+    call = stub.Track(timeout=PATIENCE)
+    for request in requests:
+        await call.write(request)
+    responses = [response async for response in call]
+    await call.done_writing()
+    return responses
+
+
+async def failure(stub: Any, *requests: Request) -> grpc.aio.AioRpcError:
+    """The error that these messages end in."""
+    call = stub.Track(timeout=PATIENCE)
+
+    async def converse() -> None:
+        # The server may end the call before it has everything; its status, which reading gives, then tells why.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            for request in requests:
+                await call.write(request)
+        async for _ in call:
+            pass
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await converse()
+    return raised.value
+
+
+def kinds(responses: list[tracking_pb2.TrackResponse]) -> list[str]:
+    return [str(response.WhichOneof("response")) for response in responses]
+
+
+def mask_of(message: common_pb2.Mask) -> Any:
+    return decode(EncodedMask(MaskEncoding.COCO_RLE, message.height, message.width, message.data))
+
+
+# Track
+
+
+async def test_a_clip_is_tracked_from_end_to_end() -> None:
+    async with house() as h:
+        responses = await track(h.stub, config(), click(1), click(2), chunk(20), END)
+        assert kinds(responses) == [
+            "session",
+            "video_info",
+            *["prompt_result"] * 2,
+            *["frame_result"] * 20,
+            "done",
+        ]
+        results = [response.frame_result for response in responses[4:-1]]
+        assert [result.frame_index for result in results] == list(range(20))
+        for result in results:
+            assert [one.object_id for one in result.objects] == [1, 2]
+            assert np.array_equal(mask_of(result.objects[1].mask), fake_mask(1, result.frame_index))
+        assert responses[-1].done.frame_count == 20
+        await h.until(lambda: h.sample("sessions") == 0)
+        assert h.sample("frames_total") == 20
+        assert h.sources.made[0].closed
+
+
+async def test_real_pictures_go_through_the_sandbox() -> None:
+    async with house(real_video=True) as h:
+        pixels = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+        picture = common_pb2.Picture(
+            format=common_pb2.PICTURE_FORMAT_RGB24, height=HEIGHT, width=WIDTH, data=pixels.tobytes()
+        )
+        responses = await track(h.stub, config(), click(), *[Request(frame=picture)] * 3, END)
+        results = [response.frame_result for response in responses if response.HasField("frame_result")]
+        assert [result.pts_nanoseconds for result in results] == [0, 33_333_333, 66_666_667]
+        assert [job.frame.clip_length for job in h.engine.jobs] == [3] * 3
+        assert (h.engine.jobs[0].frame.pixels == 200).all()
+
+
+def mp4(frames: int) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for i in range(frames):
+            pixels = np.full((HEIGHT, WIDTH, 3), 10 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+async def test_a_real_clip_goes_through_the_sandbox() -> None:
+    async with house(real_video=True) as h:
+        data = mp4(12)
+        chunks = [Request(video_chunk=data[i : i + 1000]) for i in range(0, len(data), 1000)]
+        responses = await track(h.stub, config(), click(1, 2), *chunks, END)
+        (info,) = [response.video_info for response in responses if response.HasField("video_info")]
+        assert (info.height, info.width, info.codec, info.frame_rate) == (HEIGHT, WIDTH, "mpeg4", 25.0)
+        results = [response.frame_result for response in responses if response.HasField("frame_result")]
+        assert [result.pts_nanoseconds for result in results] == [i * 40_000_000 for i in range(12)]
+        assert [len(result.objects) for result in results] == [0, 0, *[1] * 10]
+        assert [job.frame.clip_length for job in h.engine.jobs] == [12] * 10
+
+
+async def test_the_decoder_of_a_client_that_vanishes_during_its_upload_is_ended() -> None:
+    async with house(real_video=True) as h:
+        before = decoders()
+        call = h.stub.Track(timeout=PATIENCE)
+        await call.write(config())
+        await call.write(Request(video_chunk=mp4(12)[:2000]))
+        await h.until(lambda: decoders() - before)
+        call.cancel()
+        await h.until(lambda: h.sample("sessions") == 0)
+        assert decoders() == before
+
+
+async def test_a_file_that_is_no_video_is_data_loss_and_counted() -> None:
+    async with house(real_video=True) as h:
+        error = await failure(h.stub, config(), Request(video_chunk=b"this is no video" * 100), END)
+        assert error.code() is grpc.StatusCode.DATA_LOSS
+        assert "this is no video" in (error.details() or "")
+        empty = await failure(h.stub, config(), END)
+        assert empty.code() is grpc.StatusCode.DATA_LOSS
+        await h.until(lambda: h.sample("decode_errors_total", kind="DataLoss") == 2)
+
+
+async def test_what_a_client_can_mend_comes_inline_with_the_field() -> None:
+    wrong = [
+        (click(0), "prompt.object_id"),
+        (click(1, label=7), "prompt.points[0].label"),
+        (click(1, x=float("nan")), "prompt.points[0]"),
+        (Request(prompt=common_pb2.Prompt(object_id=1)), "prompt.points"),
+        (
+            Request(prompt=common_pb2.Prompt(object_id=1, box=common_pb2.Box(x0=9, y0=9, x1=1, y1=1))),
+            "prompt.box",
+        ),
+        (ack(99), "ack.sequence"),
+    ]
+    async with house() as h:
+        responses = await track(h.stub, config(), *(request for request, _ in wrong), click(3), chunk(2), END)
+        problems = [response.error for response in responses if response.HasField("error")]
+        assert [problem.code for problem in problems] == [3] * len(wrong)
+        assert [problem.message.partition(":")[0] for problem in problems] == [field for _, field in wrong]
+        assert kinds(responses)[-3:] == ["frame_result", "frame_result", "done"]
+
+
+async def test_late_unknown_and_too_many_come_inline_too() -> None:
+    async with house(max_objects=2, window=1, correction_window=0) as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), click(1), chunk(20), END):
+            await call.write(request)
+        seen = [await call.read() for _ in range(4)]
+        assert kinds(seen)[-1] == "frame_result"
+        remove = Request(remove_object=tracking_pb2.RemoveObject(object_id=9))
+        for request in (click(1, 0), remove, click(2, 5), click(3, 5)):
+            await call.write(request)
+        codes = [(await call.read()).error.code for _ in range(3)]
+        assert codes == [
+            grpc.StatusCode.FAILED_PRECONDITION.value[0],
+            grpc.StatusCode.NOT_FOUND.value[0],
+            grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+        ]
+        call.cancel()
+
+
+async def test_a_correction_comes_as_further_results_with_a_higher_revision() -> None:
+    async with house() as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(correction_window=2), click(1), chunk(3), END):
+            await call.write(request)
+        assert kinds([await call.read() for _ in range(6)])[3:] == ["frame_result"] * 3
+        cleared = Request(clear_prompts=tracking_pb2.ClearPrompts(object_id=1, frame_index=2))
+        for request in (click(1, 1), click(1, 0), cleared):
+            await call.write(request)
+        answers = [await call.read() for _ in range(8)]
+        problems = [a.error.code for a in answers if a.HasField("error")]
+        assert problems == [grpc.StatusCode.NOT_FOUND.value[0]]
+        again = [(a.frame_result.frame_index, a.frame_result.revision) for a in answers if a.HasField("frame_result")]
+        assert again == [(1, 1), (2, 1), (0, 1), (1, 2), (2, 2)], "the first frame lies before the window"
+        await call.write(ack(max(a.frame_result.sequence for a in answers)))
+        assert kinds([await call.read()]) == ["done"]
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("requests", "code", "words"),
+    [
+        ([chunk(1)], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
+        ([click()], grpc.StatusCode.FAILED_PRECONDITION, "first message of a stream must be config"),
+        ([click(0)], grpc.StatusCode.INVALID_ARGUMENT, "prompt.object_id"),
+        ([Request()], grpc.StatusCode.INVALID_ARGUMENT, "request: is not set"),
+        ([config(), config()], grpc.StatusCode.FAILED_PRECONDITION, "config came twice"),
+        ([config(model="huge")], grpc.StatusCode.NOT_FOUND, "'huge' is not loaded"),
+        ([config(mask_encoding=9)], grpc.StatusCode.INVALID_ARGUMENT, "config.mask_encoding"),
+        ([config(), chunk(1), FRAME], grpc.StatusCode.INVALID_ARGUMENT, "frame: cannot follow video_chunk"),
+        ([config(), FRAME, chunk(1)], grpc.StatusCode.INVALID_ARGUMENT, "video_chunk: cannot follow frame"),
+        ([config(), chunk(40), END, END], grpc.StatusCode.FAILED_PRECONDITION, "end_of_video came twice"),
+        ([config(), END], grpc.StatusCode.DATA_LOSS, "the video is empty"),
+        ([config(), Request(video_chunk=bytes([BROKEN]))], grpc.StatusCode.DATA_LOSS, "broken"),
+        ([config(), Request(frame=common_pb2.Picture(data=b"x"))], grpc.StatusCode.INVALID_ARGUMENT, "frame.format"),
+        ([config(), Request(cancel=tracking_pb2.Cancel())], grpc.StatusCode.CANCELLED, "asked to cancel"),
+    ],
+)
+async def test_what_cannot_be_mended_ends_in_its_status(
+    requests: list[Request], code: grpc.StatusCode, words: str
+) -> None:
+    async with house(window=2) as h:
+        error = await failure(h.stub, *requests)
+        assert error.code() is code
+        assert words in (error.details() or "")
+        await h.until(lambda: h.sample("sessions") == 0)
+        assert all(source.closed for source in h.sources.made)
+
+
+async def test_a_wrong_field_is_in_the_details_of_the_status() -> None:
+    async with house() as h:
+        error = await failure(h.stub, config(mask_encoding=9))
+        (violation,) = details_of(error)["BadRequest"].field_violations
+        assert violation.field == "config.mask_encoding"
+        assert status_of(error).code == 3
+
+
+async def test_a_half_closed_stream_without_end_is_cancelled() -> None:
+    async with house() as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), click(), chunk(3)):
+            await call.write(request)
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async for _ in call:
+                pass
+        assert raised.value.code() is grpc.StatusCode.CANCELLED
+        assert "before end_of_video" in (raised.value.details() or "")
+
+
+async def test_half_closing_right_after_the_end_still_gives_everything() -> None:
+    async with house() as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), click(), chunk(30), END):
+            await call.write(request)
+        await call.done_writing()
+        responses = [response async for response in call]
+        assert kinds(responses).count("frame_result") == 30
+
+
+async def test_an_idle_stream_ends_with_deadline_exceeded() -> None:
+    async with house(idle_timeout_seconds=1.0, window=4) as h:
+        error = await failure(h.stub, config(), click(), chunk(40), END)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "an ack, because the window of 4 frame results is full" in (error.details() or "")
+
+
+async def test_a_client_that_never_acknowledges_gets_exactly_the_window() -> None:
+    async with house(window=5) as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), chunk(40), END):
+            await call.write(request)
+        for _ in range(2):
+            await call.read()
+        results = [(await call.read()).frame_result for _ in range(5)]
+        extra = asyncio.ensure_future(call.read())
+        await asyncio.sleep(0.3)
+        assert not extra.done()
+        await call.write(ack(results[2].sequence))
+        results += [(await extra).frame_result, *[(await call.read()).frame_result for _ in range(2)]]
+        assert [result.frame_index for result in results] == list(range(8))
+        extra = asyncio.ensure_future(call.read())
+        await asyncio.sleep(0.3)
+        assert not extra.done()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await extra
+
+
+async def test_a_client_that_acknowledges_gets_a_long_video() -> None:
+    async with house(window=3) as h:
+        call = h.stub.Track(timeout=PATIENCE)
+
+        async def write() -> None:
+            for request in (config(), click(), chunk(300), END):
+                await call.write(request)
+
+        writing = asyncio.create_task(write())
+        indices = []
+        async for response in call:
+            if response.HasField("frame_result"):
+                indices.append(response.frame_result.frame_index)
+                await call.write(ack(response.frame_result.sequence))
+            if response.HasField("done"):
+                break
+        await writing
+        assert indices == list(range(300))
+
+
+@pytest.mark.parametrize(
+    ("requests", "gate"),
+    [
+        ([config()], True),
+        ([config(), click(), chunk(0)], True),
+        ([config(), click(), chunk(20)], False),
+        ([config(), click(), chunk(20)], True),
+        ([config(), click(), chunk(20), END], True),
+        ([config(), click(), *[FRAME] * 40], True),
+    ],
+    ids=["configured", "receiving", "in the engine", "window full", "draining", "feeding"],
+)
+@pytest.mark.parametrize("how", ["cancel", "channel"])
+async def test_everything_of_a_client_that_goes_away_is_freed(requests: list[Request], gate: bool, how: str) -> None:
+    async with house(window=3) as h, grpc.aio.insecure_channel(h.address) as channel:
+        if not gate:
+            h.engine.open_gate.clear()
+        call = tracking_pb2_grpc.TrackingServiceStub(channel).Track(timeout=PATIENCE)
+        writing = asyncio.create_task(_write_all(call, requests))
+        await call.read()
+        await asyncio.sleep(0.2)
+        assert h.sample("sessions") == 1
+        loop = asyncio.get_running_loop()
+        gone = loop.time()
+        if how == "cancel":
+            call.cancel()
+        else:
+            await channel.close()
+        await h.until(lambda: h.sample("sessions") == 0)
+        assert loop.time() - gone < 2
+        assert all(source.closed for source in h.sources.made)
+        assert h.engine.running == 0
+        assert len(h.engine.forgotten) == 1
+        await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _write_all(call: Any, requests: list[Request]) -> None:
+    for request in requests:
+        await call.write(request)
+
+
+async def test_the_engine_running_out_of_memory_ends_one_stream_only() -> None:
+    async with house() as h:
+
+        def refuse(job: FrameJob) -> Exception | None:
+            return ResourceExhausted("no memory; use a smaller model") if len(job.memories) == 2 else None
+
+        h.engine.refuse = refuse
+        good = asyncio.create_task(track(h.stub, config(), click(1), chunk(60), END))
+        error = await failure(h.stub, config(), click(1), click(2), chunk(20), END)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "smaller model" in (error.details() or "")
+        assert kinds(await good)[-1] == "done"
+
+
+async def test_a_bug_is_internal_with_an_id_and_without_its_own_message(caplog: pytest.LogCaptureFixture) -> None:
+    async with house() as h:
+        h.engine.refuse = lambda _: RuntimeError("secret")
+        error = await failure(h.stub, config(), click(1), chunk(20), END)
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in (error.details() or "")
+        assert "secret" in caplog.text
+
+
+# SegmentImage
+
+
+def jpeg(height: int = HEIGHT, width: int = WIDTH) -> common_pb2.Picture:
+    file = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(file, "JPEG")
+    return common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=file.getvalue())
+
+
+def at(x: float = 5, y: float = 5) -> image_pb2.SegmentPrompt:
+    return image_pb2.SegmentPrompt(points=[common_pb2.Point(x=x, y=y, label=common_pb2.POINT_LABEL_FOREGROUND)])
+
+
+def with_mask(mask: EncodedMask) -> image_pb2.SegmentPrompt:
+    return image_pb2.SegmentPrompt(
+        mask=common_pb2.Mask(
+            encoding=common_pb2.MASK_ENCODING_COCO_RLE, height=mask.height, width=mask.width, data=mask.data
+        )
+    )
+
+
+def picture_request(*prompts: image_pb2.SegmentPrompt, **fields: Any) -> image_pb2.SegmentImageRequest:
+    if "image_id" not in fields and "picture" not in fields:
+        fields["picture"] = jpeg()
+    return image_pb2.SegmentImageRequest(prompts=prompts, **fields)
+
+
+async def test_boxes_of_a_detector_give_as_many_masks() -> None:
+    boxes = [image_pb2.SegmentPrompt(box=common_pb2.Box(x0=i, y0=0, x1=i + 9, y1=9)) for i in range(5)]
+    async with house() as h:
+        response = await h.stub.SegmentImage(picture_request(*boxes))
+        assert (response.height, response.width, response.model) == (HEIGHT, WIDTH, "fake")
+        assert len(response.results) == 5
+        for result in response.results:
+            (candidate,) = result.candidates
+            assert np.array_equal(mask_of(candidate.mask), fake_mask(0, 0))
+            assert candidate.box == common_pb2.Box(x0=0, y0=0, x1=8, y1=8)
+            assert candidate.area == 64
+            assert not candidate.HasField("logits")
+        (job,) = h.engine.pictures
+        assert not isinstance(job.picture, str)
+        assert job.picture.shape == (HEIGHT, WIDTH, 3)
+
+
+async def test_three_candidates_and_their_logits_on_request() -> None:
+    async with house() as h:
+        response = await h.stub.SegmentImage(picture_request(at(), multimask_output=True, return_logits=True))
+        candidates = response.results[0].candidates
+        assert [round(candidate.predicted_iou, 3) for candidate in candidates] == [0.9, 0.8, 0.7]
+        logits = candidates[2].logits
+        assert (logits.height, logits.width) == (LOGITS_SIZE, LOGITS_SIZE)
+        assert (np.frombuffer(logits.data, "<f4") == 2).all()
+        refined = image_pb2.SegmentPrompt(points=at().points, mask_input=logits)
+        await h.stub.SegmentImage(picture_request(refined))
+        mask_input = h.engine.pictures[-1].prompts[0].mask_input
+        assert mask_input is not None
+        assert (mask_input == 2).all()
+
+
+async def test_a_picture_is_segmented_again_by_its_id() -> None:
+    async with house() as h:
+        first = await h.stub.SegmentImage(picture_request(at()))
+        again = await h.stub.SegmentImage(picture_request(at(9, 9), image_id=first.image_id))
+        assert again.image_id == first.image_id
+        assert h.engine.pictures[-1].picture == first.image_id
+
+
+async def test_a_mask_prompt_is_decoded_for_the_engine() -> None:
+    async with house() as h:
+        mask = fake_mask(2, 3)
+        await h.stub.SegmentImage(picture_request(with_mask(encode(Runs.of(mask), MaskEncoding.COCO_RLE))))
+        sent = h.engine.pictures[-1].prompts[0].mask
+        assert sent is not None
+        assert np.array_equal(sent, mask)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (picture_request(), grpc.StatusCode.INVALID_ARGUMENT, "prompts: is empty"),
+        (image_pb2.SegmentImageRequest(prompts=[at()]), grpc.StatusCode.INVALID_ARGUMENT, "source: is not set"),
+        (picture_request(at(), image_id="gone"), grpc.StatusCode.NOT_FOUND, "send the picture"),
+        (picture_request(at(), model="huge"), grpc.StatusCode.NOT_FOUND, "'huge' is not loaded"),
+        (picture_request(*[at()] * 5), grpc.StatusCode.RESOURCE_EXHAUSTED, "at most max_objects = 4"),
+        (picture_request(at(), at(WIDTH + 1)), grpc.StatusCode.INVALID_ARGUMENT, "prompts[1].points[0]"),
+        (picture_request(at(float("nan"))), grpc.StatusCode.INVALID_ARGUMENT, "prompts[0].points[0]"),
+        (picture_request(image_pb2.SegmentPrompt()), grpc.StatusCode.INVALID_ARGUMENT, "prompts[0].points"),
+        (picture_request(at(), mask_encoding=9), grpc.StatusCode.INVALID_ARGUMENT, "mask_encoding"),
+        (
+            picture_request(at(), picture=common_pb2.Picture(data=b"x")),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "picture.format",
+        ),
+        (
+            picture_request(at(), picture=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=b"no")),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "picture.data",
+        ),
+        (
+            picture_request(with_mask(encode(Runs.of(np.ones((9, 9), np.bool_)), MaskEncoding.COCO_RLE))),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "prompts[0].mask: is 9x9",
+        ),
+        (
+            picture_request(with_mask(EncodedMask(MaskEncoding.COCO_RLE, HEIGHT, WIDTH, b"00"))),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "prompts[0].mask.data",
+        ),
+        (
+            picture_request(image_pb2.SegmentPrompt(mask_input=common_pb2.Logits(height=8, width=8, data=b"1"))),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "prompts[0].mask_input.data",
+        ),
+    ],
+)
+async def test_wrong_picture_requests_end_in_their_status(
+    request_: image_pb2.SegmentImageRequest, code: grpc.StatusCode, words: str
+) -> None:
+    async with house(max_objects=4) as h:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await h.stub.SegmentImage(request_)
+        assert raised.value.code() is code
+        assert words in (raised.value.details() or "")
+        assert h.engine.pictures == []
+
+
+async def test_an_answer_that_is_too_long_for_a_message_says_what_to_do() -> None:
+    async with house(max_message_bytes=2**20, max_objects=4000) as h:
+        requests = picture_request(*[at()] * 2000, multimask_output=True, return_logits=True)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await h.stub.SegmentImage(requests)
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "leave out return_logits" in (raised.value.details() or "")
+
+
+async def test_the_masks_of_one_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masklet_server.rpc.segment_image.MAX_MASK_PIXELS", 5 * HEIGHT * WIDTH)
+    async with house() as h:
+        await h.stub.SegmentImage(picture_request(*[at()] * 5))
+        with pytest.raises(grpc.aio.AioRpcError, match="ask for 5 at a time") as raised:
+            await h.stub.SegmentImage(picture_request(*[at()] * 2, multimask_output=True))
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+# GetServerInfo
+
+
+async def test_the_server_describes_itself_and_its_limits() -> None:
+    async with house(max_objects=7, max_frames=0) as h:
+        info = await h.stub.GetServerInfo(server_info_pb2.GetServerInfoRequest())
+        assert info.server_version
+        assert (info.device, info.device_name) == ("cpu", "a fake")
+        assert set(info.versions) == {"torch", "sam2", "av", "grpcio"}
+        assert [model.name for model in info.models] == ["fake", "other", *Registry.load().names]
+        assert [model.loaded for model in info.models[:3]] == [True, True, False]
+        assert [model.default for model in info.models[:3]] == [True, False, False]
+        assert info.models[0].parameter_count == 7
+        assert info.models[2].description
+        assert (info.limits.max_objects, info.limits.max_frames) == (7, 0)
+        assert "h264" in info.codecs
+        assert "mp4" in info.containers

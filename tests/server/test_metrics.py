@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from masklet.errors import Unavailable
+from masklet_server.metrics import Metrics, MetricsServer
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def server(metrics: Metrics) -> Iterator[MetricsServer]:
+    one = metrics.serve("127.0.0.1:0")
+    yield one
+    one.close()
+
+
+def page(server: MetricsServer) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as answer:
+        text: bytes = answer.read()
+    return text.decode()
+
+
+def test_everything_is_published(metrics: Metrics, server: MetricsServer) -> None:
+    held = [123]
+    metrics.watch_bank_bytes(lambda: held[0])
+    metrics.session_started()
+    metrics.session_started()
+    metrics.session_ended("DATA_LOSS")
+    metrics.rpc_ended("masklet.v1.TrackingService/Track", "OK", 2.0)
+    metrics.refused("max_sessions")
+    metrics.uploaded(1000)
+    metrics.frames_sent(3)
+    metrics.decode_error("DataLoss")
+    metrics.on_step(3, 0.02)
+    metrics.on_encode(2, 0.3)
+    metrics.on_queue(0.004)
+    lines = page(server).splitlines()
+    for expected in (
+        "masklet_sessions 1.0",
+        'masklet_sessions_ended_total{code="DATA_LOSS"} 1.0',
+        'masklet_rpcs_total{code="OK",method="masklet.v1.TrackingService/Track"} 1.0',
+        'masklet_rpc_seconds_sum{method="masklet.v1.TrackingService/Track"} 2.0',
+        'masklet_refusals_total{limit="max_sessions"} 1.0',
+        "masklet_upload_bytes_total 1000.0",
+        "masklet_frames_total 3.0",
+        'masklet_decode_errors_total{kind="DataLoss"} 1.0',
+        'masklet_step_seconds_bucket{batch_size="4",le="0.025"} 1.0',
+        "masklet_encoded_pictures_total 2.0",
+        "masklet_encode_seconds_count 1.0",
+        'masklet_queue_seconds_bucket{le="0.005"} 1.0',
+        "masklet_bank_bytes 123.0",
+    ):
+        assert expected in lines
+    held[0] = 7
+    assert "masklet_bank_bytes 7.0" in page(server).splitlines()
+
+
+@pytest.mark.parametrize(("size", "label"), [(1, "1"), (2, "2"), (3, "4"), (32, "32"), (33, "64"), (1000, "64")])
+def test_batch_sizes_fall_into_few_series(metrics: Metrics, size: int, label: str) -> None:
+    metrics.on_step(size, 0.1)
+    assert metrics.registry.get_sample_value("masklet_step_seconds_count", {"batch_size": label}) == 1
+
+
+def test_two_servers_in_one_process_share_nothing(metrics: Metrics) -> None:
+    metrics.frames_sent()
+    assert Metrics().registry.get_sample_value("masklet_frames_total") == 0
+
+
+def test_a_taken_port_is_refused_clearly(server: MetricsServer) -> None:
+    with pytest.raises(Unavailable, match=r"metrics cannot be served at .*in use.*metrics_address"):
+        Metrics().serve(f"127.0.0.1:{server.port}")
+
+
+def test_a_closed_server_frees_its_port(metrics: Metrics) -> None:
+    first = metrics.serve("127.0.0.1:0")
+    first.close()
+    metrics.serve(f"127.0.0.1:{first.port}").close()

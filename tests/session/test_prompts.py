@@ -1,0 +1,34 @@
+"""A prompt as the client sent it: its mask is checked and decoded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from masklet.errors import InvalidArgument
+from masklet.prompts import Prompt
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.masks.runs import Runs
+from masklet_server.session.prompts import GivenPrompt
+
+
+def mask_prompt(mask: EncodedMask) -> GivenPrompt:
+    return GivenPrompt(Prompt(1, 0, mask=np.ones((1, 1), np.bool_)), mask)
+
+
+def test_masks_are_checked_and_decoded_with_their_path() -> None:
+    pixels = np.zeros((4, 6), np.bool_)
+    pixels[1, 2] = True
+    good = mask_prompt(encode(Runs.of(pixels), MaskEncoding.PNG))
+    good.check_mask()
+    decoded = good.decoded().mask
+    assert decoded is not None
+    assert np.array_equal(decoded, pixels)
+    for mask, method, field in (
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.decoded, "prompt.mask.data"),
+        (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
+    ):
+        with pytest.raises(InvalidArgument) as raised:
+            method(mask_prompt(mask))
+        assert [violation.field for violation in raised.value.violations] == [field]

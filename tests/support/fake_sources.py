@@ -1,0 +1,238 @@
+"""Video sources without a decoder, for tests of what reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from masklet.errors import DataLoss
+from masklet_server.video.frame import Frame
+from masklet_server.video.info import VideoInfo
+from masklet_server.video.packet import Packet
+from masklet_server.video.picture import Picture
+from masklet_server.video.sources.latest_queue import LatestQueue
+from tests.support.fakes import HEIGHT, WIDTH
+
+# A byte of a fake clip that cannot be decoded; every other byte is one frame.
+BROKEN = 0xFF
+
+
+class FakeSource:
+    """A source that gives one frame for each byte of a chunk, or for each picture, that it is fed.
+
+    Attributes:
+        entered: It was entered, so that a real one's process would run.
+        closed: It was left.
+        taken: Number of frames that were taken from it.
+        fed: Number of frames that it was given.
+    """
+
+    def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
+        self.image_size = image_size
+        self.entered = self.closed = False
+        self.taken = 0
+        self._start = start
+        self.fed = 0
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
+        self._first: Frame | None = None
+        self._info: VideoInfo | None = None
+
+    async def __aenter__(self) -> FakeSource:
+        if self._start is not None:
+            await self._start.wait()
+        self.entered = True
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.closed = True
+
+    async def put(self, value: int, pts_seconds: float | None = None) -> None:
+        pixels = np.full((self.image_size, self.image_size, 3), value, np.uint8)
+        pts = self.fed * 40 if pts_seconds is None else round(1000 * pts_seconds)
+        await self.put_frame(Frame(self.fed, pts, Fraction(1, 1000), pixels, HEIGHT, WIDTH, time.monotonic()))
+
+    async def put_frame(self, frame: Frame) -> None:
+        """Give the source a frame of any kind."""
+        self.fed += 1
+        await self._frames.put(frame)
+
+    async def info(self) -> VideoInfo:
+        if self._info is None:
+            self._first = await self._next()
+            if self._first is None:
+                raise DataLoss("no frame could be decoded")
+            self._info = VideoInfo(HEIGHT, WIDTH, frame_rate=25.0, container="fake", codec="fake")
+        return self._info
+
+    async def next_frame(self) -> Frame | None:
+        frame, self._first = (self._first, None) if self._first is not None else (await self._next(), None)
+        self.taken += frame is not None
+        return frame
+
+    async def _next(self) -> Frame | None:
+        frame = await self._frames.get()
+        if frame is None:
+            self._frames.put_nowait(None)
+            return None
+        return self._whole(frame)
+
+    @staticmethod
+    def _whole(frame: Frame) -> Frame:
+        if frame.pixels[0, 0, 0] == BROKEN:
+            raise DataLoss("a frame is broken")
+        return frame
+
+    async def end(self) -> None:
+        await self._frames.put(None)
+
+
+class FakeClip(FakeSource):
+    """Takes a file's bytes, each of which is one frame.
+
+    Attributes:
+        redecoded: The frames that each redecoder gave, in the order in which the redecoders were opened.
+        open_redecoders: Number of redecoders that are not closed.
+        changed: A frame that is not the same when it is decoded again.
+    """
+
+    def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.redecoded: list[list[int]] = []
+        self.open_redecoders = 0
+        self.changed: int | None = None
+        self._given: list[Frame] = []
+
+    async def feed(self, chunk: bytes) -> None:
+        for value in chunk:
+            await self.put(value)
+
+    async def next_frame(self) -> Frame | None:
+        if (frame := await super().next_frame()) is not None:
+            self._given.append(frame)
+        return frame
+
+    def redecode(self, frame_index: int) -> FakeRedecoder:
+        return FakeRedecoder(self, self._given, frame_index)
+
+
+class FakeRedecoder:
+    """Gives a clip's frames a second time."""
+
+    def __init__(self, clip: FakeClip, given: Sequence[Frame], frame_index: int) -> None:
+        self._clip = clip
+        self._given = given
+        self._next = frame_index
+        self._taken: list[int] = []
+
+    async def __aenter__(self) -> FakeRedecoder:
+        self._clip.redecoded.append(self._taken)
+        self._clip.open_redecoders += 1
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._clip.open_redecoders -= 1
+
+    async def next_frame(self) -> Frame:
+        await asyncio.sleep(0)
+        if self._next == self._clip.changed:
+            raise DataLoss(f"frame {self._next} is not the same")
+        frame = self._given[self._next]
+        self._taken.append(self._next)
+        self._next += 1
+        return frame
+
+
+class FakePictures(FakeSource):
+    """Takes pictures, a few ahead."""
+
+    async def feed(self, picture: Picture) -> None:
+        await self.put(picture.data[0], picture.pts_seconds)
+
+
+class FakeLatestPictures(FakePictures):
+    """Takes pictures, and gives the latest of them when it is asked for one."""
+
+    def __init__(self, image_size: int, *, max_latency_seconds: float, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds)
+
+    @property
+    def has_waiting(self) -> bool:
+        self._sort()
+        return len(self.queue) > 0
+
+    async def _next(self) -> Frame | None:
+        if self.has_waiting:
+            return self._whole(self.queue.pop())
+        return await super()._next()
+
+    def _sort(self) -> None:
+        """Move the frames that were fed into the queue that skips old ones. The end of the video stays where it is."""
+        while not self._frames.empty():
+            frame = self._frames.get_nowait()
+            if frame is None:
+                self._frames.put_nowait(None)
+                return
+            self.queue.push(frame, frame.arrived_seconds, frame.pixels.nbytes)
+
+
+class FakePackets(FakeSource):
+    """Takes packets."""
+
+    async def feed(self, packet: Packet) -> None:
+        await self.put(packet.data[0])
+
+    async def packets_taken(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+
+class FakeDownload:
+    """A download of as many frames as the path of its URL says."""
+
+    def __init__(self, url: str) -> None:
+        self._frames = int(url.rpartition("/")[2])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        for _ in range(self._frames):
+            yield b"\0"
+
+
+class FakeSources:
+    """Makes fake sources.
+
+    Attributes:
+        made: All of them.
+        start: Entering a source waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.made: list[FakeSource] = []
+        self.start: asyncio.Event | None = None
+
+    def clip(self, image_size: int) -> FakeClip:
+        source = FakeClip(image_size, start=self.start)
+        self.made.append(source)
+        return source
+
+    def pictures(self, image_size: int, *, live: bool = False) -> FakePictures:
+        source = FakePictures(image_size, frames_ahead=4, start=self.start)
+        self.made.append(source)
+        return source
+
+    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> FakeLatestPictures:
+        source = FakeLatestPictures(image_size, max_latency_seconds=max_latency_seconds, start=self.start)
+        self.made.append(source)
+        return source
+
+    def download(self, url: str) -> FakeDownload:
+        return FakeDownload(url)
+
+    def packets(self, image_size: int) -> FakePackets:
+        source = FakePackets(image_size, start=self.start)
+        self.made.append(source)
+        return source

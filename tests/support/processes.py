@@ -1,0 +1,37 @@
+"""The decoding processes of this process, which in many tests also runs the server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+# What a decoding process does not import: it would start more slowly, and have more to give away.
+HEAVY_IMPORTS = {"grpc", "numpy", "pydantic", "torch"}
+
+
+def decoders() -> set[int]:
+    """Process ids of the living decoding processes. The fork server forked them, and it is a child of this process."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+            if status[0] != "Z":
+                parents[int(entry.name)] = int(status[1])
+    servers = {pid for pid, parent in parents.items() if parent == os.getpid() and _is_fork_server(pid)}
+    return {pid for pid, parent in parents.items() if parent in servers}
+
+
+def settle(goal: int, seconds: float = 15) -> None:
+    """Wait until at most `goal` decoding processes are left."""
+    deadline = time.monotonic() + seconds
+    while len(decoders()) > goal and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(decoders()) <= goal
+
+
+def _is_fork_server(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"masklet_server.video.worker.fork_server_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

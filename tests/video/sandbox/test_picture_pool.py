@@ -1,0 +1,193 @@
+"""Single pictures at full size, and the processes that decode them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import struct
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.picture import Picture
+from masklet_server.video.sandbox.picture_pool import decode_picture, pool_for
+from tests.support.clips import picture
+
+LIMITS = VideoLimits()
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def photo(index: int = 0, width: int = 90, height: int = 60) -> Image.Image:
+    return Image.fromarray(picture(index, width, height))
+
+
+async def one(data: bytes, limits: VideoLimits = LIMITS) -> npt.NDArray[np.uint8]:
+    return await asyncio.wait_for(decode_picture(Picture("encoded", data), limits), 60)
+
+
+async def test_a_single_picture_at_full_size() -> None:
+    image = photo(0, 1000, 700)
+    pixels = await one(encoded(image))
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, np.asarray(image))
+    raw = await decode_picture(Picture("bgr24", image.tobytes(), 700, 1000), LIMITS)
+    assert np.array_equal(raw, np.asarray(image)[..., ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+async def test_exif_orientation(orientation: int) -> None:
+    upright = photo(0, 96, 64)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(await one(encoded(stored, "PNG", exif=exif)), np.asarray(upright))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "LA", "I;16"])
+async def test_modes(mode: str) -> None:
+    gray = photo().convert("L")
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    else:
+        image = gray.quantize() if mode == "P" else gray.convert("RGB").convert(mode)
+    expected = np.asarray(gray.convert("1" if mode == "1" else "L").convert("RGB")).astype(int)
+    pixels = await one(encoded(image, "TIFF" if mode == "CMYK" else "PNG"))
+    assert np.abs(pixels - expected).max() <= 2
+
+
+async def test_transparent_pixels_are_put_on_black() -> None:
+    image = photo().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    assert (await one(encoded(image))).max() == 0
+    palette = photo().convert("P")
+    assert (await one(encoded(palette, transparency=bytes(256)))).max() == 0
+
+
+async def test_only_the_first_frame_counts() -> None:
+    first, second = photo(0), photo(5)
+    pixels = await one(encoded(first, "TIFF", save_all=True, append_images=[second]))
+    assert np.array_equal(pixels, np.asarray(first))
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size that its data do not have."""
+    data = bytearray(encoded(photo(0, 8, 8)))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+BAD_FILES: dict[str, tuple[bytes, type[MaskletError]]] = {
+    "rubbish": (b"rubbish" * 100, InvalidArgument),
+    "gif": (encoded(photo(), "GIF"), InvalidArgument),
+    "postscript": (encoded(photo(), "EPS"), InvalidArgument),
+    "truncated": (encoded(photo(), "JPEG")[:-200], DataLoss),
+    "bomb": (bomb(60_000, 60_000), ResourceExhausted),
+    "long side": (bomb(20_000, 2), ResourceExhausted),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+async def test_bad_files(kind: str) -> None:
+    data, error = BAD_FILES[kind]
+    with pytest.raises(error) as caught:
+        await one(data)
+    if isinstance(caught.value, InvalidArgument):
+        assert caught.value.violations[0].field == "data"
+    assert np.array_equal(await one(encoded(photo())), np.asarray(photo()))
+
+
+async def test_flipped_bits() -> None:
+    rng = np.random.default_rng(0)
+    for file_format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF"):
+        good = encoded(photo(), file_format)
+        for flips in (1, 3, 10, 30):
+            data = bytearray(good)
+            for position in rng.integers(0, len(data), flips):
+                data[position] ^= 1 << int(rng.integers(8))
+            try:
+                assert (await one(bytes(data))).ndim == 3
+            except MaskletError as error:
+                assert error.message  # noqa: PT017
+    assert (await one(encoded(photo()))).shape == (60, 90, 3)
+
+
+def wait_for_death(pid: int) -> None:
+    """Wait until not even a zombie of the process is left."""
+    while not is_gone(pid):
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether not even a zombie of the process is left."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+async def test_processes_are_kept_and_replaced_when_they_die() -> None:
+    limits = VideoLimits(max_side=9999)  # processes of our own
+    data = encoded(photo())
+    await one(data, limits)
+    pool = pool_for(limits)
+    (pid,) = pool.idle_pids
+    await one(data, limits)
+    assert pool.idle_pids == [pid]
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(wait_for_death, pid)
+    await one(data, limits)
+    assert pid not in pool.idle_pids
+    assert is_gone(pid)
+
+
+async def test_a_process_that_dies_at_work_is_an_error() -> None:
+    limits = VideoLimits(max_side=9998, first_frame_timeout_seconds=1.0)
+    data = encoded(photo())
+    await one(data, limits)
+    os.kill(pool_for(limits).idle_pids[0], signal.SIGSTOP)
+    with pytest.raises(ResourceExhausted, match="first_frame_timeout_seconds"):
+        await one(data, limits)
+    await one(data, limits)
+    stopped = pool_for(limits).idle_pids[0]
+    os.kill(stopped, signal.SIGSTOP)
+    waiting = asyncio.ensure_future(one(data, limits))
+    await asyncio.sleep(0.2)
+    os.kill(stopped, signal.SIGSEGV)
+    os.kill(stopped, signal.SIGCONT)
+    with pytest.raises(DataLoss, match="SIGSEGV"):
+        await waiting
+    assert is_gone(stopped)
+
+
+async def test_many_single_pictures_at_once() -> None:
+    images = [photo(index) for index in range(20)]
+    results = await asyncio.gather(*(one(encoded(image)) for image in images))
+    assert all(np.array_equal(pixels, np.asarray(image)) for pixels, image in zip(results, images, strict=True))
+
+
+def test_processes_serve_several_event_loops() -> None:
+    data = encoded(photo())
+    for _ in range(2):
+        assert asyncio.run(decode_picture(Picture("encoded", data), LIMITS)).shape == (60, 90, 3)
