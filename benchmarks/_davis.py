@@ -50,6 +50,8 @@ class Sequence:
 def load_sequences(root: Path, names: list[str] | None = None) -> list[Sequence]:
     """The sequences under ``JPEGImages/NAME/*.jpg`` and ``Annotations/NAME/*.png``, perhaps with ``480p/`` before NAME.
 
+    A folder without these may hold ``NAME/frames/*.jpg`` and ``NAME/masks/*.png`` instead.
+
     Args:
         root: The folder that holds both.
         names: Which ones; all of them if None.
@@ -57,6 +59,9 @@ def load_sequences(root: Path, names: list[str] | None = None) -> list[Sequence]
     Raises:
         DavisError: A folder is missing or empty, or pictures and annotations do not agree.
     """
+    if not (root / "JPEGImages").is_dir() and any(root.glob("*/frames")):
+        names = sorted(folder.parent.name for folder in root.glob("*/frames")) if names is None else names
+        return [_sequence(name, root / name / "frames", root / name / "masks") for name in names]
     pictures, annotations = _subfolder(root, "JPEGImages"), _subfolder(root, "Annotations")
     if names is None:
         names = sorted(folder.name for folder in pictures.iterdir() if folder.is_dir())

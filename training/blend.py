@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from masklet_server.models.weights import State
 from training.cli import run
 from training.errors import TrainingError
-from training.model import halved
+from training.learning.model import halved
 
 
 def blend(first: State, second: State, part: float) -> State:

@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class PromptMix(_Part):
-    """How often each kind of prompt comes on the first frame; see `training.prompts.PromptKind`."""
+    """How often each kind of prompt comes on the first frame; see `training.learning.prompts.PromptKind`."""
 
     point: float = Field(default=0.4, ge=0)
     points: float = Field(default=0.2, ge=0)
@@ -59,11 +59,13 @@ class Stage(_Part):
         pace: Of motion; see `ClipRecipe`.
         mix: Of scenes.
         objects: Of a clip that are followed, each by itself, from the same features.
+        least_area: Of an object in the first frame, as a part of the frame.
         absence: Part of the clips whose object is away for some frames; see `ClipRecipe`. Only with one object.
         prompts: Of prompts.
         losses: How masks are judged.
         correct: Part of the steps with a click where the prediction is wrong, on the first frame or a later one.
         memory_dropout: Part of the memories of unprompted frames that are lost.
+        trunk_rate: As the run's, for this stage alone; the run's if not given.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -76,11 +78,13 @@ class Stage(_Part):
     pace: float = Field(default=1.0, ge=0)
     mix: dict[SceneKind, float] = Field(default_factory=lambda: dict(DEFAULT_MIX))
     objects: int = Field(default=1, ge=1)
+    least_area: float = Field(default=0.003, gt=0, lt=1)
     absence: float = Field(default=0.0, ge=0, le=1)
     prompts: PromptMix = PromptMix()
     losses: Losses = Losses()
     correct: float = Field(default=0.3, ge=0, le=1)
     memory_dropout: float = Field(default=0.0, ge=0, lt=1)
+    trunk_rate: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _one_object_may_be_away(self) -> Stage:

@@ -20,7 +20,13 @@ NAME = "trained"
 
 
 def evaluate(
-    davis: Path, checkpoint: Path, config: str, *, sequences: str = "", device: str = "auto", dtype: str = "float32"
+    davis: list[str],
+    checkpoint: Path,
+    config: str,
+    *,
+    sequences: str = "",
+    device: str = "auto",
+    dtype: str = "float32",
 ) -> dict[str, dict[str, Any]]:
     """What ``benchmarks.quality`` reports, by kind of prompt.
 
@@ -35,7 +41,7 @@ def evaluate(
                 davis=davis,
                 sequences=sequences,
                 prompt=kind,
-                model=f"{NAME}={checkpoint.absolute()}:{config}",
+                model=[f"{NAME}={checkpoint.absolute()}:{config}"],
                 device=device,
                 dtype=dtype,
                 json_file=report,
@@ -45,7 +51,7 @@ def evaluate(
 
 
 def main(
-    davis: Annotated[Path, typer.Option(metavar="DIR", help="Folder with JPEGImages and Annotations.")],
+    davis: Annotated[list[str], typer.Option(metavar="DIR[:A,B,...]", help="As of benchmarks.quality; repeatable.")],
     checkpoint: Annotated[Path, typer.Option(metavar="FILE", help="What training.export wrote.")],
     model_config: Annotated[str, typer.Option(help="Its configuration; the one beside it if not given.")] = "",
     sequences: Annotated[str, typer.Option(metavar="A,B,...", help="Only these sequences.")] = "",

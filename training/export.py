@@ -20,10 +20,10 @@ from masklet_server.models import paths
 from masklet_server.models.build import build_model
 from masklet_server.models.config import read_model_config
 from masklet_server.models.registry import ModelSpec
-from training import checkpoint
 from training.cli import run
 from training.config import TrainConfig, read_config
-from training.model import halved
+from training.learning import checkpoint
+from training.learning.model import halved
 
 
 @dataclass(frozen=True)

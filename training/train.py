@@ -22,17 +22,18 @@ import torch
 import typer
 from safetensors.torch import save_file
 
-from training import checkpoint
-from training.cache import Cache
-from training.checkpoint import RunState
 from training.cli import run
 from training.config import PromptMix, Stage, TrainConfig, read_config
+from training.data.cache import Cache
 from training.errors import TrainingError
-from training.forward import ClipForward, ClipPlan
-from training.log import RunLog, Window
-from training.losses import judge
-from training.model import WeightMean, halved, new_model, parameter_groups, start_weights
-from training.prompts import draw_prompt
+from training.learning import checkpoint
+from training.learning.checkpoint import RunState
+from training.learning.forward import ClipForward, ClipPlan
+from training.learning.log import RunLog, Window
+from training.learning.losses import judge
+from training.learning.model import WeightMean, halved, new_model, parameter_groups, start_weights
+from training.learning.prompts import draw_prompt
+from training.learning.team import Team
 from training.samples.dataset import Batch, ClipDataset, ClipRecipe, batches
 
 _LEAST_RATE = 0.02  # of the peak, at a stage's end
@@ -70,10 +71,13 @@ class Trainer:
             the weights to start from cannot be used.
     """
 
-    def __init__(self, config: TrainConfig, *, device: torch.device, workers: int, resume: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, *, device: torch.device, workers: int, resume: bool, team: Team | None = None
+    ) -> None:
         self._config, self._device, self._workers = config, device, workers
+        self._team = team or Team()
         config.out.mkdir(parents=True, exist_ok=True)
-        self._log = RunLog(config.out)
+        self._log = RunLog(config.out, silent=not self._team.leads)
         self._cache = Cache.open(config.cache)
         self._place = Place()
         saved = self._saved(resume)
@@ -131,13 +135,21 @@ class Trainer:
         self._optimiser = self._new_optimiser()
 
     def _new_optimiser(self) -> torch.optim.AdamW:
-        groups = parameter_groups(self._model, self._config)
+        stages = self._config.stages
+        stage = stages[self._place.stage] if self._place.stage < len(stages) else None
+        groups = parameter_groups(self._model, self._config, stage)
         return torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=self._device.type == "cuda")
 
     def _run_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> bool:
         """Train from the current step of a stage on; False if stopped before its end."""
         recipe = ClipRecipe(
-            stage.size, stage.frames, stage.mix, stage.pace, absence=stage.absence, objects=stage.objects
+            stage.size,
+            stage.frames,
+            stage.mix,
+            stage.pace,
+            least_area=stage.least_area,
+            absence=stage.absence,
+            objects=stage.objects,
         )
         seed = (self._config.seed, self._place.stage)
         dataset = ClipDataset(self._cache, recipe, seed, stage.steps * stage.batch)
@@ -145,6 +157,7 @@ class Trainer:
             dataset,
             stage.batch,
             start=self._place.step,
+            part=(self._team.rank, self._team.share(stage.batch)),
             workers=self._workers,
             pin_memory=self._device.type == "cuda",
         )
@@ -165,14 +178,15 @@ class Trainer:
                 window = Window()
             if self._place.step % self._config.save_every == 0:
                 self._save()
-            if should_stop() and self._place.step < stage.steps:
+            if self._team.agree(should_stop()) and self._place.step < stage.steps:
                 return False
             waiting = time.perf_counter()
         return True
 
     def _step(self, stage: Stage, batch: Batch, window: Window) -> None:
         frames, truth = batch[0], batch[1].flatten(0, 1)
-        rng = np.random.default_rng((self._config.seed, self._place.stage, self._place.step, 1))
+        seeds = (self._config.seed, self._place.stage, self._place.step, 1)
+        rng = np.random.default_rng(seeds if self._team.leads else (*seeds, self._team.rank))
         prompt = draw_prompt(rng, truth[:, 0].numpy(), self._usable(stage))
         plan = ClipPlan.draw(rng, stage.frames, prompt.kind, correct=stage.correct, memory_dropout=stage.memory_dropout)
         frames = frames.to(self._device, non_blocking=True)
@@ -209,6 +223,7 @@ class Trainer:
             group["lr"] = rate * group["rate"]
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._team.average_gradients(self._model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_gradient).item()
         if not math.isfinite(norm):
             raise TrainingError(
@@ -223,7 +238,8 @@ class Trainer:
         """Keep the stage's weights, and go on to the next size."""
         ended = self._config.stages[self._place.stage]
         weights = {**self._model.state_dict(), **self._mean.values}
-        save_file(halved(weights), self._config.out / f"stage-{ended.name}.safetensors")
+        if self._team.leads:
+            save_file(halved(weights), self._config.out / f"stage-{ended.name}.safetensors")
         self._place = Place(self._place.stage + 1, 0, self._place.total)
         if self._place.stage < len(self._config.stages):
             state = self._model.state_dict()
@@ -234,6 +250,8 @@ class Trainer:
         self._save()
 
     def _save(self) -> None:
+        if not self._team.leads:
+            return
         stages = self._config.stages
         place = self._place
         checkpoint.save(
@@ -274,8 +292,9 @@ def main(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     processes = min(16, max(1, (os.cpu_count() or 2) // 2)) if workers is None else workers
-    trainer = Trainer(read_config(config), device=torch.device(device), workers=processes, resume=resume)
-    trainer.run(stopper(minutes))
+    recipe, place, team = read_config(config), torch.device(device), Team.join()
+    Trainer(recipe, device=place, workers=processes, resume=resume, team=team).run(stopper(minutes))
+    team.leave()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,19 @@ from benchmarks._davis import (
     load_sequences,
     read_labels,
 )
-from benchmarks.quality import ObjectScore, PromptKind, SequenceScore, label_map, main, prompt_for, report
+from benchmarks._pictures import PictureScore, box_of, listed, load_pictures
+from benchmarks.quality import (
+    ObjectScore,
+    PromptKind,
+    SequenceScore,
+    find_sequences,
+    label_map,
+    main,
+    picture_report,
+    prompt_for,
+    report,
+)
+from masklet_server.models import paths
 
 SHAPE = (300, 400)  # a diagonal of 500 pixels: the tolerance of 0.008 is 4 pixels
 
@@ -251,7 +263,108 @@ def test_memory_policies_are_measured_side_by_side(tmp_path: Path) -> None:
     assert "motion_aware" in output
 
 
+def test_models_are_measured_side_by_side(tmp_path: Path) -> None:
+    write_drifting_disk(tmp_path, frame_count=3)
+    file = tmp_path / "quality.json"
+    same = f"same={paths.checkpoints_folder() / 'masklet-nano.safetensors'}:masklet-nano.yaml"
+    options = ("--davis", str(tmp_path), "--device", "cpu", "--json", str(file))
+    code, output = run(*options, "--model", "nano", "--model", same)
+    assert code == 0, output
+    one, two = json.loads(file.read_text())
+    assert (one["model"], two["model"]) == ("nano", same)
+    assert one["mean"] == pytest.approx(two["mean"], abs=1e-3)  # the same weights by another name
+
+
 def test_a_folder_that_is_not_davis_ends_with_1_and_a_reason(tmp_path: Path) -> None:
     code, output = run("--davis", str(tmp_path))
     assert code == 1
     assert "has no folder JPEGImages" in output
+
+
+def write_pictures(root: Path) -> Path:
+    """Two pictures: a bright disk and a speck that is too small to count; nothing."""
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    y, x = np.mgrid[:120, :160]
+    labels = np.where((x - 60) ** 2 + (y - 60) ** 2 < 30**2, 3, 0).astype(np.uint8)
+    labels[5:9, 140:146] = 7
+    for name, ids in (("disk", labels), ("nothing", np.zeros_like(labels))):
+        picture = np.where(ids[..., None] > 0, (230, 80, 40), (30, 40, 50)).astype(np.uint8)
+        Image.fromarray(picture).save(root / "images" / f"{name}.jpg")
+        Image.fromarray(ids).save(root / "masks" / f"{name}.png")
+    return root
+
+
+def test_pictures_and_their_objects(tmp_path: Path) -> None:
+    disk, nothing = load_pictures(write_pictures(tmp_path / "set"))
+    assert [int(mask.sum()) for mask in disk.objects()] == [int((read_labels(disk.masks) == 3).sum())]
+    assert list(nothing.objects()) == []
+    assert [picture.file.stem for picture in load_pictures(tmp_path / "set", ["nothing"])] == ["nothing"]
+    with pytest.raises(DavisError, match=r"must hold images/absent\.jpg"):
+        load_pictures(tmp_path / "set", ["absent"])
+    with pytest.raises(DavisError, match="no pictures"):
+        load_pictures(tmp_path)
+
+
+def test_a_list_names_pictures_of_several_sets(tmp_path: Path) -> None:
+    file = tmp_path / "held-out.txt"
+    file.write_text("# never trained on\nset/disk\nother/cat  # not of this set\n\nset/nothing\n")
+    assert listed(file, tmp_path / "set") == ["disk", "nothing"]
+    with pytest.raises(DavisError, match="lists nothing of videos"):
+        listed(file, tmp_path / "videos")
+
+
+def test_a_box_lies_about_the_pixels_of_its_mask() -> None:
+    assert box_of(square(50, 60, side=10)) == (50, 60, 60, 70)
+
+
+def test_the_mean_over_pictures_is_over_objects() -> None:
+    scores = [PictureScore("a", 0.2, 0.4, 0.6), PictureScore("a", 0.4, 0.8, 0.6), PictureScore("b", 0.9, 0.9, 0.9)]
+    results = picture_report(scores, model="nano")
+    assert (results["pictures"], results["objects"]) == (2, 3)
+    assert results["mean"] == pytest.approx({"click": 0.5, "best": 0.7, "box": 0.7})
+
+
+def test_it_measures_pictures_through_a_real_server(tmp_path: Path) -> None:
+    folder, file, names = write_pictures(tmp_path / "set"), tmp_path / "quality.json", tmp_path / "list.txt"
+    names.write_text("set/disk\n")
+    options = ("--pictures", str(folder), "--listed", str(names), "--device", "cpu", "--json", str(file))
+    code, output = run(*options)
+    assert code == 0, output
+    results = json.loads(file.read_text())
+    assert (results["pictures"], results["objects"], results["dtype"]) == (1, 1, "float32")
+    assert 0.5 < results["mean"]["click"] <= results["mean"]["best"] <= 1
+    assert 0.5 < results["mean"]["box"] <= 1
+
+
+def test_pictures_without_objects_end_with_1_and_a_reason(tmp_path: Path) -> None:
+    folder, names = write_pictures(tmp_path / "set"), tmp_path / "list.txt"
+    names.write_text("set/nothing\n")
+    code, output = run("--pictures", str(folder), "--listed", str(names), "--device", "cpu")
+    assert code == 1
+    assert "has an object that is large enough" in output
+
+
+@pytest.mark.parametrize("options", [(), ("--davis", "a", "--pictures", "b")])
+def test_either_sequences_or_pictures_are_measured(options: tuple[str, ...]) -> None:
+    code, output = run(*options)
+    assert code == 2
+    assert "either --davis or" in output
+
+
+def test_sequences_of_several_folders_and_of_the_other_layout(tmp_path: Path) -> None:
+    write_sequence(tmp_path / "davis", "a", [[[0, 1]]] * 3)
+    write_sequence(tmp_path / "davis", "b", [[[0, 1]]] * 3)
+    for name in ("c", "d"):
+        for folder, suffix in (("frames", "jpg"), ("masks", "png")):
+            (tmp_path / "films" / name / folder).mkdir(parents=True)
+            for i in range(3):
+                array = np.ones((2, 2), np.uint8)
+                Image.fromarray(array).save(tmp_path / "films" / name / folder / f"{i:05}.{suffix}")
+    both = [str(tmp_path / "davis"), f"{tmp_path / 'films'}:d"]
+    found = find_sequences(both, None)
+    assert [sequence.name for sequence in found] == ["a", "b", "d"]
+    assert found[2].object_ids == (1,)
+    assert [sequence.name for sequence in find_sequences(both, ["b"])] == ["b", "d"]
+    with pytest.raises(DavisError, match="two sequences are called d"):
+        find_sequences([*both, str(tmp_path / "films")], None)

@@ -61,7 +61,7 @@ def test_nano_loads_as_float32_for_inference(nano: ModelSpec) -> None:
 
 
 def test_nano_makes_the_features_it_was_trained_to_make(nano: ModelSpec) -> None:
-    """The numbers come from `training.model.new_model` with these weights, on the same ramp."""
+    """The numbers come from `training.learning.model.new_model` with these weights, on the same ramp."""
     ramp = torch.linspace(-2, 2, 3 * 128 * 128).reshape(1, 3, 128, 128)
     with torch.inference_mode():
         features: dict[str, Any] = build_model(nano, image_size=128).forward_image(ramp)

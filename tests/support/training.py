@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.prepare import build_cache
 
 
@@ -33,12 +33,28 @@ def _picture(rng: np.random.Generator, *, apart: bool) -> tuple[Pixels, Pixels]:
     return colours[labels], labels
 
 
+def write_videos(root: Path) -> Path:
+    """Two videos of a bright square that moves before a dark ground; it is not there in the last frame of the first."""
+    for name, count in (("left", 6), ("right", 9)):
+        (root / name / "frames").mkdir(parents=True)
+        (root / name / "masks").mkdir()
+        for t in range(count):
+            mask = np.zeros((90, 160), np.uint8)
+            if name == "right" or t < count - 1:
+                mask[30:60, 40 + 3 * t : 80 + 3 * t] = 1
+            frame = np.where(mask[..., None] > 0, (220, 190, 60), (40, 60, 90)).astype(np.uint8)
+            Image.fromarray(frame).save(root / name / "frames" / f"{t:05}.jpg", quality=95)
+            Image.fromarray(mask).save(root / name / "masks" / f"{t:05}.png")
+    return root
+
+
 def small_cache(folder: Path, *, images: bool) -> Cache:
-    """A cache of a few small things, with pictures or procedural only."""
+    """A cache of a few small things, with pictures and videos or procedural only."""
     return build_cache(
         folder / "cache",
         write_sets(folder / "sets") if images else None,
         sets_of_parts=frozenset({"people"}) if images else frozenset(),
+        videos=write_videos(folder / "videos") if images else None,
         picture_side=128,
         cutout_side=64,
         texture_count=12,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,9 @@ def test_files(tmp_path: Path) -> None:
         save_file({"weight": torch.full((2, 2), value).half()}, tmp_path / f"{name}.safetensors")
     command = [sys.executable, "-m", "training.blend", "a.safetensors", "b.safetensors", "--out", "c.safetensors"]
     root = Path(__file__).parents[2]
-    subprocess.run(command, check=True, cwd=tmp_path, env={"PYTHONPATH": str(root), "PATH": ""})
+    # This tree's, wherever masklet is installed from.
+    found = os.pathsep.join(str(root / part) for part in ("", "client", "server"))
+    subprocess.run(command, check=True, cwd=tmp_path, env={"PYTHONPATH": found, "PATH": ""})
     written = load_file(tmp_path / "c.safetensors")["weight"]
     assert written.dtype == torch.float16
     assert written.tolist() == [[1.5, 1.5], [1.5, 1.5]]

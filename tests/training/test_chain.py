@@ -22,11 +22,11 @@ from masklet_server.embedded import EmbeddedServer
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
 from tests.support.training import small_cache
-from training import checkpoint
 from training.config import TrainConfig
 from training.errors import TrainingError
 from training.evaluate import evaluate
 from training.export import Exported, export, install
+from training.learning import checkpoint
 from training.samples.dataset import ClipDataset, ClipRecipe
 from training.train import Trainer
 
@@ -154,7 +154,7 @@ def test_installing(exported: Exported, tmp_path: Path, monkeypatch: pytest.Monk
 
 def davis(folder: Path, cache: Path) -> Path:
     """Three frames of a procedural clip, laid out as DAVIS is."""
-    from training.cache import Cache
+    from training.data.cache import Cache
 
     frames, (mask,) = ClipDataset(Cache.open(cache), ClipRecipe(size=96, frames=3), (3,), 8).clip(0)
     pictures, annotations = folder / "JPEGImages" / "clip", folder / "Annotations" / "clip"
@@ -176,7 +176,7 @@ def test_a_server_tracks_with_it(run: TrainConfig, exported: Exported, tmp_path:
 
 
 def test_evaluation(run: TrainConfig, exported: Exported, tmp_path: Path) -> None:
-    figures = evaluate(davis(tmp_path, run.cache), exported.checkpoint, str(exported.config), device="cpu")
+    figures = evaluate([str(davis(tmp_path, run.cache))], exported.checkpoint, str(exported.config), device="cpu")
     assert figures.keys() == {"mask", "point"}
     for report in figures.values():
         assert report["model"].startswith("trained=")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.support.training import small_cache
-from training import checkpoint
 from training.config import TrainConfig
+from training.learning import checkpoint
 from training.train import Trainer
 
 pytestmark = pytest.mark.gpu

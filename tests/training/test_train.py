@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.log import RunLog, Window
+from training.learning.log import RunLog, Window
 from training.train import stopper
 
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import typer
 
-from training.cache import Cache, Pixels
 from training.cli import run
+from training.data.cache import Cache, Pixels
 from training.samples.dataset import DEFAULT_MIX, ClipDataset, ClipRecipe, batches
 from training.samples.scenes import SceneKind
 

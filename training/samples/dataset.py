@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.effects import Effects
 from training.samples.procedural import Generator
@@ -67,6 +67,8 @@ class ClipDataset(Dataset[Batch]):
             SceneKind.cutouts: not len(cache.cutouts),
             SceneKind.pictures: not cache.labelled,
             SceneKind.lifted: not cache.labelled,
+            SceneKind.plain: not cache.labelled,
+            SceneKind.film: not cache.videos,
         }
         mix = {kind: part for kind, part in recipe.mix.items() if part > 0 and not empty.get(kind, False)}
         if not mix:
@@ -120,29 +122,39 @@ class ClipDataset(Dataset[Batch]):
             return range(0), scene
         start = int(rng.integers(1, length))
         away = range(start, start + int(rng.integers(1, length)))
-        sprite = target - SPRITE_NUMBER
-        if sprite >= 0 and rng.random() < 0.7:
-            return away, replace(scene, sprites=scene.sprites[:sprite] + scene.sprites[sprite + 1 :])
+        if rng.random() < 0.7:
+            return away, scene.without(target)
         return away, self._maker.draw(rng, kind)
 
     def _targets(self, rng: Generator, ids: Pixels, kind: SceneKind) -> npt.NDArray[np.int64] | None:
         """Numbers of the objects to follow, or None if no object is large enough."""
         areas = np.bincount(ids.ravel(), minlength=SPRITE_NUMBER)
         areas[0] = 0
-        if kind is SceneKind.pictures and self._recipe.objects == 1:
+        own = kind in (SceneKind.pictures, SceneKind.film)
+        if own and self._recipe.objects == 1:
             areas[SPRITE_NUMBER:] = 0
         large = np.flatnonzero(areas >= self._recipe.least_area * ids.size)
         return np.resize(rng.permutation(large), self._recipe.objects) if len(large) else None
 
 
 def batches(
-    dataset: ClipDataset, batch: int, *, start: int = 0, workers: int = 0, pin_memory: bool = False
+    dataset: ClipDataset,
+    batch: int,
+    *,
+    start: int = 0,
+    part: tuple[int, int] | None = None,
+    workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[Batch]:
-    """Batches in order from the batch of number `start` on: the same ones however many workers there are."""
+    """Batches in order from the batch of number `start` on: the same ones however many workers there are.
+
+    With `part`, the number of a share and its size, of each batch only this share.
+    """
+    number, share = part or (0, batch)
     return DataLoader(
         dataset,
-        batch_size=batch,
-        sampler=range(start * batch, len(dataset)),
+        batch_size=share,
+        sampler=[i for i in range(start * batch, len(dataset)) if i % batch // share == number],
         num_workers=workers,
         worker_init_fn=_start_worker,
         multiprocessing_context="forkserver" if workers else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.samples.procedural import Generator
 
 

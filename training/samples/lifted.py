@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 
 _SEAM = 3  # pixels about a hole that still show the object
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.samples.procedural import Floats, Generator
 
 Matrix = npt.NDArray[np.float64]  # [3, 3], of points (x, y, 1)

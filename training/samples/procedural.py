@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 
 Floats = npt.NDArray[np.float32]
 Generator = np.random.Generator

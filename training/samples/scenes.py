@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import cv2
 import numpy as np
+from typing_extensions import Self
 
-from training.cache import Cache, Labelled, Pack, Pixels
-from training.instances import cut_out
+from training.data.cache import Cache, Labelled, Pack, Pixels
+from training.data.instances import cut_out
+from training.samples.film import Film, choose, crop, stretched
 from training.samples.lifted import filled
 from training.samples.motion import Limbs, Matrix, Path, Warp, affine
 from training.samples.procedural import Generator
 from training.samples.sprites import Sprite, pixels_of, recoloured, shrunk
 
 SPRITE_NUMBER = 9  # of the first sprite; lower ones are those of objects that belong to the backdrop
+_WHOLE_PICTURE = 0.4  # part of the pictures that are seen whole or nearly so, squeezed into a square
+_SECOND = 0.2  # part of the videos whose object is there a second time
 
 
 class SceneKind(str, Enum):
@@ -26,11 +31,23 @@ class SceneKind(str, Enum):
     cutouts = "cutouts"  # instances cut out of pictures
     pictures = "pictures"  # an instance where it is, in a picture set in motion
     lifted = "lifted"  # an instance that moves by itself before its own picture, which is filled where it was
+    plain = "plain"  # an instance where it is, in a picture alone
+    film = "film"  # the object of a real video
+
+
+class Behind(Protocol):
+    """What is behind everything."""
+
+    def draw(self, size: int, t: int, camera: Matrix) -> tuple[Pixels, Pixels]:
+        """``uint8[size, size, 3]`` and ``uint8[size, size]`` of its objects' numbers."""
+
+    def without(self, number: int) -> Self:
+        """The same with what might be behind one of its objects in this one's place."""
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What is behind everything.
+    """A picture or a texture, with objects or without.
 
     Attributes:
         pixels: ``uint8[H, W, 3]``.
@@ -60,6 +77,12 @@ class Backdrop:
             ids[self._seen(alone, matrix, size, t, cv2.BORDER_CONSTANT) > 127] = number
         return frame, ids
 
+    def without(self, number: int) -> Self:
+        """The same with what might be behind one of its objects in this one's place."""
+        assert self.labels is not None
+        there = (self.labels == number).astype(np.uint8)
+        return replace(self, pixels=filled(self.pixels, there), labels=self.labels * (1 - there))
+
     def _seen(self, pixels: Pixels, matrix: Matrix, size: int, t: int, border: int) -> Pixels:
         seen = cv2.warpPerspective(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
         if self.warp is not None:
@@ -79,9 +102,16 @@ class Scene:
         camera: Its own motion, which moves everything.
     """
 
-    backdrop: Backdrop
+    backdrop: Behind
     sprites: tuple[Sprite, ...]
     camera: Path
+
+    def without(self, number: int) -> Scene:
+        """The same without one of its objects; the numbers of the others change."""
+        sprite = number - SPRITE_NUMBER
+        if sprite < 0:
+            return replace(self, backdrop=self.backdrop.without(number))
+        return replace(self, sprites=self.sprites[:sprite] + self.sprites[sprite + 1 :])
 
     def render(self, size: int, t: int) -> tuple[Pixels, Pixels]:
         """One moment: ``uint8[size, size, 3]`` and ``uint8[size, size]`` of objects' numbers, 0 for none."""
@@ -113,7 +143,13 @@ class SceneMaker:
     def draw(self, rng: Generator, kind: SceneKind) -> Scene:
         """One scene of a kind."""
         sprites: list[Sprite] = []
-        if kind is SceneKind.pictures:
+        backdrop: Behind
+        if kind is SceneKind.film:
+            backdrop, sprites = self._film(rng)
+            count, real = int(rng.integers(1, 3)) if rng.random() < 0.25 else 0, 0.8
+        elif kind is SceneKind.plain:
+            return Scene(self._living_picture(rng), (), self._camera(rng))
+        elif kind is SceneKind.pictures:
             backdrop, count, real = self._living_picture(rng), int(rng.integers(0, 3)), 0.6
         elif kind is SceneKind.lifted:
             backdrop, sprites = self._lifted(rng, self._living_picture(rng))
@@ -125,12 +161,13 @@ class SceneMaker:
         sprites += [self._sprite(rng, real) for _ in range(count)]
         if sprites and rng.random() < 0.3:
             sprites = self._with_look_alikes(rng, sprites)
-        if rng.random() < 0.25:
+        if rng.random() < (0.1 if kind is SceneKind.film else 0.25):
             sprites.append(self._occluder(rng, sprites))
-        return Scene(backdrop, tuple(sprites), self._camera(rng))
+        still = isinstance(backdrop, Film) and len(set(backdrop.numbers)) > 1  # whose own camera moves
+        return Scene(backdrop, tuple(sprites), self._camera(rng, 0.2 if still else 0.7))
 
-    def _camera(self, rng: Generator) -> Path:
-        pace = self.pace * (0.6 if rng.random() < 0.7 else 0)
+    def _camera(self, rng: Generator, moving: float = 0.7) -> Path:
+        pace = self.pace * (0.6 if rng.random() < moving else 0)
         path = Path.draw(rng, self.length, scale=1, centre=(0, 0), pace=pace, returns=False)
         return replace(path, aspect=1, squash=0, degrees=0, spin=path.spin * 0.25)
 
@@ -147,6 +184,24 @@ class SceneMaker:
         base = affine(scale=zoom, degrees=degrees, move=(shift[0], shift[1])) @ affine(move=(-width / 2, -height / 2))
         return Backdrop(recoloured(rng, pixels, 0.7), None, base)
 
+    def _film(self, rng: Generator) -> tuple[Behind, list[Sprite]]:
+        """A part of a real video, and at times its object a second time, which is not the one to follow."""
+        cache = self.cache
+        numbers = choose(rng, cache.videos, self.length)
+        film = Film(cache.frames, cache.masks, numbers, crop(rng, cache.masks[numbers[0]]), int(rng.integers(1 << 31)))
+        if rng.random() > _SECOND:
+            return film, []
+        other = int(rng.choice(numbers))
+        pixels = cut_out(cache.frames[other], cache.masks[other] > 0)
+        if pixels is None:
+            return film, []
+        x, y = rng.uniform(-0.45, 0.45, 2)
+        scale = len(pixels) * float(np.sqrt(film.base[0, 0] * film.base[1, 1])) * rng.uniform(0.7, 1.2)
+        path = Path.draw(rng, self.length, scale=scale, centre=(x, y), pace=self.pace, returns=False)
+        aspect = float(np.sqrt(film.base[0, 0] / film.base[1, 1]))
+        pixels = recoloured(np.random.default_rng(film.tint), pixels, 0.5)
+        return film, [Sprite(pixels, replace(path, aspect=aspect, degrees=rng.normal(0, 8)))]
+
     def _living_picture(self, rng: Generator) -> Backdrop:
         """A picture with objects that are in it, of which one takes some part of the frame."""
         entry = _weighted(rng, self.cache.labelled)
@@ -154,22 +209,27 @@ class SceneMaker:
         labels = _numbered(rng, self.cache.labels[entry.labels], entry.ids, min(self.objects, SPRITE_NUMBER - 1))
         height, width = labels.shape
         left, top, box_width, box_height = cv2.boundingRect((labels == 1).astype(np.uint8))
-        part = np.exp(rng.uniform(np.log(0.2), np.log(0.95)))
-        least = 1 / min(width, height)  # at which the picture fills the frame
-        zoom = max(least, min(part / max(box_width, box_height), 5 * least))
+        if rng.random() < _WHOLE_PICTURE:
+            seen = np.array([width, height]) * rng.uniform(0.85, 1, 2)
+        else:
+            part = np.exp(rng.uniform(np.log(0.2), np.log(0.95)))
+            least = 1 / min(width, height)  # at which the picture fills the frame
+            zoom = max(least, min(part / max(box_width, box_height), 5 * least))
+            squeeze = np.exp(rng.normal(0, 0.25))
+            seen = np.minimum([width, height], np.array([squeeze, 1 / squeeze]) / zoom)
         # The object somewhere in the frame, the frame within the picture.
-        wanted = np.array([left + box_width / 2, top + box_height / 2]) + rng.normal(0, 0.12, 2) / zoom
-        half = 0.5 / zoom
-        x, y = np.clip(wanted, half, np.maximum(half, np.array([width, height]) - half))
+        wanted = np.array([left + box_width / 2, top + box_height / 2]) + rng.normal(0, 0.12, 2) * seen
+        x, y = np.clip(wanted, seen / 2, np.array([width, height]) - seen / 2)
         warp = Warp.draw(rng, rng.uniform(0.005, 0.02)) if rng.random() < 0.4 and self.length > 1 else None
         tilt = rng.normal(0, 0.015 * self.pace, 2)
-        base = affine(scale=zoom) @ affine(move=(-x, -y))
+        base = stretched(seen[0], seen[1], (x, y))
         return Backdrop(recoloured(rng, pixels, 0.5), labels, base, (tilt[0], tilt[1]), warp)
 
     def _lifted(self, rng: Generator, living: Backdrop) -> tuple[Backdrop, list[Sprite]]:
         """What is behind the objects of a picture, and these, each where it is, but moving by itself."""
         assert living.labels is not None
-        zoom, sprites = float(living.base[0, 0]), []
+        across, down = float(living.base[0, 0]), float(living.base[1, 1])
+        zoom, aspect, sprites = float(np.sqrt(across * down)), float(np.sqrt(across / down)), []
         for number in range(1, int(living.labels.max()) + 1):
             mask = living.labels == number
             left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
@@ -181,7 +241,7 @@ class SceneMaker:
             path = Path.draw(rng, self.length, scale=scale, centre=(x, y), pace=self.pace, returns=False)
             warp = Warp.draw(rng, rng.uniform(0.01, 0.06)) if rng.random() < 0.8 else None
             shutter = rng.uniform(0.3, 1) if rng.random() < 0.3 else 0
-            sprites.append(Sprite(pixels, replace(path, aspect=1, degrees=0), warp, shutter=shutter))
+            sprites.append(Sprite(pixels, replace(path, aspect=aspect, degrees=0), warp, shutter=shutter))
         return replace(living, pixels=filled(living.pixels, living.labels), labels=None), sprites
 
     def _sprite(self, rng: Generator, real: float) -> Sprite:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.samples.motion import Limbs, Matrix, Path, Warp, affine
 from training.samples.procedural import Floats, Generator
 

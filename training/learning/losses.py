@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from training.config import Losses
-from training.forward import FrameOutput
+from training.learning.forward import FrameOutput
 
 
 @dataclass(frozen=True)

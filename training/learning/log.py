@@ -37,18 +37,22 @@ class Window:
 
 
 class RunLog:
-    """``log.jsonl`` in the folder of a run."""
+    """``log.jsonl`` in the folder of a run, and the terminal; nothing if silent."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, *, silent: bool = False) -> None:
+        self._path, self._silent = folder / FILE, silent
 
     def event(self, event: str, **values: object) -> None:
         """Write what happened."""
+        if self._silent:
+            return
         self._write({"event": event, **values})
         print(f"{event}: " + ", ".join(f"{name} {value}" for name, value in values.items()), flush=True)
 
     def steps(self, window: Window, *, stage: str, step: int, of: int, total: int, rate: float) -> None:
         """Write the means of a window, of which `step` of `of` was the last step."""
+        if self._silent:
+            return
         seconds = (time.perf_counter() - window.started) / max(1, window.steps)
         means = window.means()
         figures = {"seconds_per_step": round(seconds, 4), **means}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from training.config import Losses
-from training.forward import FrameOutput
-from training.losses import dice, focal, hard_iou, judge
+from training.learning.forward import FrameOutput
+from training.learning.losses import dice, focal, hard_iou, judge
 
 SIZE = 32
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.training import small_cache
-from training.cache import Cache
+from training.data.cache import Cache
 from training.samples.lifted import filled
 from training.samples.scenes import SPRITE_NUMBER, SceneKind, SceneMaker
 
@@ -59,7 +59,7 @@ def test_objects_begin_where_they_are_in_the_picture(cache: Cache) -> None:
     for seed in range(20):
         kept = maker.draw(np.random.default_rng(seed), SceneKind.pictures)
         lifted = maker.draw(np.random.default_rng(seed), SceneKind.lifted)
-        assert lifted.backdrop.labels is None
+        assert not lifted.backdrop.draw(128, 0, np.eye(3))[1].any()
         truth = kept.backdrop.draw(128, 0, np.eye(3))[1] == 1
         ids = np.zeros((128, 128), np.uint8)
         lifted.sprites[0].paste(np.zeros((128, 128, 3), np.uint8), ids, SPRITE_NUMBER, 0, np.eye(3))

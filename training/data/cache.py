@@ -18,10 +18,10 @@ from training.errors import TrainingError
 
 Pixels = npt.NDArray[np.uint8]
 
-VERSION = 1
+VERSION = 2
 TRUNK_FILE = "trunk.safetensors"
 _INDEX_FILE = "cache.json"
-_PACKS = ("pictures", "labels", "cutouts", "textures", "shapes")
+_PACKS = ("pictures", "labels", "cutouts", "textures", "shapes", "frames", "masks")
 
 
 class Pack:
@@ -77,6 +77,21 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class Video:
+    """A real video with its object's mask on every frame.
+
+    Attributes:
+        name: As its folder is called.
+        first: The number of its first frame among all frames, and of its mask among all masks.
+        count: How many frames it has.
+    """
+
+    name: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Cache:
     """What samples are made of.
 
@@ -88,6 +103,9 @@ class Cache:
         cutouts: ``uint8[N, N, 4]`` each: RGB and how much of a pixel the object covers.
         textures: ``uint8[N, N, 3]`` each.
         shapes: ``uint8[N, N]`` each: how much of a pixel the shape covers.
+        frames: ``uint8[H, W, 3]`` each, RGB: those of all videos, one after the other.
+        masks: ``uint8[H, W]`` each, one for each frame: 1 where the object is.
+        videos: Which frames make a video.
     """
 
     folder: Path
@@ -97,6 +115,9 @@ class Cache:
     cutouts: Pack
     textures: Pack
     shapes: Pack
+    frames: Pack
+    masks: Pack
+    videos: tuple[Video, ...]
 
     @classmethod
     def open(cls, folder: Path) -> Cache:
@@ -114,7 +135,9 @@ class Cache:
                 f"{folder} is a cache of version {index['version']}, not {VERSION}: run python -m training.prepare"
             )
         labelled = tuple(Labelled(**{**entry, "ids": tuple(entry["ids"])}) for entry in index["labelled"])
-        return cls(folder=folder, labelled=labelled, **{name: Pack(folder, name) for name in _PACKS})
+        videos = tuple(Video(**entry) for entry in index["videos"])
+        packs = {name: Pack(folder, name) for name in _PACKS}
+        return cls(folder=folder, labelled=labelled, videos=videos, **packs)
 
     @property
     def trunk(self) -> Path:
@@ -139,7 +162,8 @@ def write_pack(folder: Path, name: str, arrays: Iterable[Pixels]) -> int:
     return len(shapes)
 
 
-def write_index(folder: Path, labelled: Iterable[Labelled], **notes: object) -> None:
+def write_index(folder: Path, labelled: Iterable[Labelled], videos: Iterable[Video] = (), **notes: object) -> None:
     """Write what makes the packs a cache; the last thing to write, so that an interrupted run leaves none."""
-    index = {"version": VERSION, **notes, "labelled": [asdict(entry) for entry in labelled]}
+    entries = {"labelled": [asdict(entry) for entry in labelled], "videos": [asdict(video) for video in videos]}
+    index = {"version": VERSION, **notes, **entries}
     (folder / _INDEX_FILE).write_text(json.dumps(index) + "\n")

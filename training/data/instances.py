@@ -1,6 +1,7 @@
 """Pictures with instance masks on disk, and the objects in them.
 
-Layout: ``DIR/SET/images/ID.jpg`` and ``DIR/SET/masks/ID.png``, 8-bit labels, 0 for nothing.
+Layout: ``DIR/SET/images/ID.jpg`` and ``DIR/SET/masks/ID.png``, 8-bit labels, 0 for nothing. If there is a
+``DIR/SET/masks2/ID.png``, it divides the same picture into objects in another way.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from training.cache import Pixels
+from training.data.cache import Pixels
 from training.errors import TrainingError
 
 WHOLE = 255  # the label of what all labels of a picture make up together
 
-_LEAST_AREA, _MOST_AREA = 0.005, 0.7  # of the picture
+_LEAST_AREA, _MOST_AREA = 0.003, 0.7  # of the picture
 _LEAST_PIXELS = 900  # of a cut-out
 _LEAST_FILL = 0.2  # of its box
 _MARGIN = 0.04  # about a cut-out, so that warping finds colours beyond its edge
@@ -34,26 +35,31 @@ class Instances:
         picture: ``uint8[H, W, 3]``, RGB.
         labels: ``uint8[H, W]``.
         parts: The labels are parts of one thing.
+        others: ``uint8[H, W]``: another way to divide the picture into objects, or None.
     """
 
     source: Path
     picture: Pixels
     labels: Pixels
     parts: bool
-
-    def objects(self) -> tuple[int, ...]:
-        """Labels neither too small nor too large to follow."""
-        areas = np.bincount(self.labels.ravel(), minlength=256) / self.labels.size
-        areas[0] = 0
-        return tuple(int(label) for label in np.flatnonzero((areas > _LEAST_AREA) & (areas < _MOST_AREA)))
+    others: Pixels | None = None
 
     def whole(self) -> Pixels:
         """Labels with all parts made one."""
         return np.where(self.labels > 0, WHOLE, 0).astype(np.uint8)
 
 
-def read_sets(root: Path, *, side: int, sets_of_parts: frozenset[str]) -> Iterator[Instances]:
-    """All pictures under a folder, at most `side` pixels wide and high.
+def objects_of(labels: Pixels) -> tuple[int, ...]:
+    """Labels neither too small nor too large to follow."""
+    areas = np.bincount(labels.ravel(), minlength=256) / labels.size
+    areas[0] = 0
+    return tuple(int(label) for label in np.flatnonzero((areas > _LEAST_AREA) & (areas < _MOST_AREA)))
+
+
+def read_sets(
+    root: Path, *, side: int, sets_of_parts: frozenset[str], held_out: frozenset[str] = frozenset()
+) -> Iterator[Instances]:
+    """All pictures under a folder but those held out (``SET/ID``), at most `side` pixels wide and high.
 
     Raises:
         TrainingError: There are none, or a mask does not fit its picture.
@@ -66,24 +72,32 @@ def read_sets(root: Path, *, side: int, sets_of_parts: frozenset[str]) -> Iterat
     for folder in folders:
         for source in sorted((folder / "images").iterdir()):
             masks = folder / "masks" / f"{source.stem}.png"
-            if masks.is_file():
+            if masks.is_file() and f"{folder.name}/{source.stem}" not in held_out:
                 yield _read(source, masks, side, parts=folder.name in sets_of_parts)
 
 
 def _read(source: Path, masks: Path, side: int, *, parts: bool) -> Instances:
-    with Image.open(source) as image, Image.open(masks) as labels_image:
-        picture, labels = np.asarray(image.convert("RGB")), np.asarray(labels_image, np.uint8)
-    if labels.shape != picture.shape[:2]:
-        raise TrainingError(f"{masks} is of the shape {labels.shape}, {source} of {picture.shape[:2]}")
-    height, width = labels.shape
+    with Image.open(source) as image:
+        picture = np.asarray(image.convert("RGB"))
+    height, width = picture.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = (round(width * scale), round(height * scale))
+    others = masks.parent.with_name("masks2") / masks.name
     return Instances(
         source,
         np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8),
-        np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+        _labels(masks, source, picture, size),
         parts,
+        _labels(others, source, picture, size) if others.is_file() else None,
     )
+
+
+def _labels(masks: Path, source: Path, picture: Pixels, size: tuple[int, int]) -> Pixels:
+    with Image.open(masks) as image:
+        labels = np.asarray(image, np.uint8)
+    if labels.shape != picture.shape[:2]:
+        raise TrainingError(f"{masks} is of the shape {labels.shape}, {source} of {picture.shape[:2]}")
+    return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def cut_out(picture: Pixels, mask: npt.NDArray[np.bool_], side: int | None = None) -> Pixels | None:

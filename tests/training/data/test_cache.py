@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.support.training import small_cache, write_sets
-from training.cache import Cache, Pack, Pixels, start, write_index, write_pack
+from training.data.cache import Cache, Pack, Pixels, start, write_index, write_pack
+from training.data.instances import WHOLE, cut_out, read_sets
 from training.errors import TrainingError
-from training.instances import WHOLE, cut_out, read_sets
 from training.prepare import build_cache
 
 
@@ -51,7 +51,7 @@ def test_no_cache_and_an_old_one(tmp_path: Path) -> None:
     write_index(tmp_path, [])
     index = json.loads((tmp_path / "cache.json").read_text())
     (tmp_path / "cache.json").write_text(json.dumps({**index, "version": 0}))
-    with pytest.raises(TrainingError, match="of version 0, not 1"):
+    with pytest.raises(TrainingError, match="of version 0, not 2"):
         Cache.open(tmp_path)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from training.config import PromptMix
-from training.forward import ClipForward, ClipPlan, FrameOutput, normalised
-from training.model import new_model
-from training.prompts import Prompt, PromptKind, draw_prompt
+from training.learning.forward import ClipForward, ClipPlan, FrameOutput, normalised
+from training.learning.model import new_model
+from training.learning.prompts import Prompt, PromptKind, draw_prompt
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.prompts import Prompt, PromptKind, draw_corrections
+from training.learning.prompts import Prompt, PromptKind, draw_corrections
 from training.samples.procedural import Generator
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from masklet_server.models.trunk import MobileNetV2Trunk
-from training.folding import FoldedConvNorm, fold_norms
+from training.learning.folding import FoldedConvNorm, fold_norms
 
 
 def trunk() -> MobileNetV2Trunk:

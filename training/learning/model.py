@@ -13,9 +13,9 @@ from torch import nn
 from masklet_server.models import paths
 from masklet_server.models.config import adapted, read_model_config
 from masklet_server.models.weights import State
-from training.config import TrainConfig
+from training.config import Stage, TrainConfig
 from training.errors import TrainingError
-from training.folding import fold_norms
+from training.learning.folding import fold_norms
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -68,8 +68,9 @@ def start_weights(model: nn.Module, config: TrainConfig, trunk: Path) -> str:
     return str(source)
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups for the optimiser; ``rate`` is each one's part of the learning rate."""
+def parameter_groups(model: nn.Module, config: TrainConfig, stage: Stage | None = None) -> list[dict[str, Any]]:
+    """Groups for the optimiser, in a stage; ``rate`` is each one's part of the learning rate."""
+    trunk_rate = config.trunk_rate if stage is None or stage.trunk_rate is None else stage.trunk_rate
     trunk: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
@@ -77,14 +78,14 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     frozen = (f"{_TRUNK}stem.", *blocks) if blocks else ()
     for name, parameter in model.named_parameters():
         if name.startswith(_TRUNK):
-            parameter.requires_grad_(config.trunk_rate > 0 and not name.startswith(frozen))
+            parameter.requires_grad_(trunk_rate > 0 and not name.startswith(frozen))
             trunk.append(parameter)
         else:
             (matrices if parameter.ndim > 1 else others).append(parameter)
     return [
         {"params": matrices, "weight_decay": config.weight_decay, "rate": 1.0},
         {"params": others, "weight_decay": 0.0, "rate": 1.0},
-        {"params": trunk, "weight_decay": _TRUNK_DECAY, "rate": config.trunk_rate},
+        {"params": trunk, "weight_decay": _TRUNK_DECAY, "rate": trunk_rate},
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.config import PromptMix
-from training.prompts import BoolArray, Prompt, PromptKind, click, draw_corrections, draw_prompt
+from training.learning.prompts import BoolArray, Prompt, PromptKind, click, draw_corrections, draw_prompt
 
 SIZE = 64
 

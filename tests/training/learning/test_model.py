@@ -11,11 +11,11 @@ from torch import nn
 
 import training
 from masklet_server.models.trunk import MobileNetV2Trunk
-from training import checkpoint
-from training.checkpoint import RunState
 from training.config import Stage, TrainConfig, read_config
 from training.errors import TrainingError
-from training.model import WeightMean, new_model, parameter_groups, start_weights
+from training.learning import checkpoint
+from training.learning.checkpoint import RunState
+from training.learning.model import WeightMean, new_model, parameter_groups, start_weights
 from training.train import rate_at
 
 STAGE = Stage(name="a", size=64, frames=1, batch=1, steps=100, learning_rate=1.0, warmup=10)
@@ -63,6 +63,15 @@ def test_first_blocks_of_the_trunk_can_be_left_alone() -> None:
     alone = {id(p) for part in (trunk.stem, trunk.blocks[0], trunk.blocks[1]) for p in part.parameters()}
     assert {id(p) for p in model.parameters() if not p.requires_grad} == alone
     assert len(trunk.blocks) > 12  # block 1 is not taken for blocks 10 and up
+
+
+def test_a_stage_may_have_a_trunk_rate_of_its_own() -> None:
+    model = new_model("masklet-nano.yaml", 64, 0)
+    still = Stage.model_validate({**STAGE.model_dump(), "trunk_rate": 0})
+    assert parameter_groups(model, config(trunk_rate=0.5), still)[2]["rate"] == 0
+    assert not any(p.requires_grad for p in model.image_encoder.trunk.parameters())
+    assert parameter_groups(model, config(trunk_rate=0.5), STAGE)[2]["rate"] == 0.5
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_only_one_object_may_be_away() -> None:
@@ -141,7 +150,7 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-RECIPES = sorted(Path(training.__file__).parent.glob("*.yaml"))
+RECIPES = sorted(Path(training.__file__).parent.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])

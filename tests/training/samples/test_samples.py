@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.training import small_cache
-from training.cache import Cache, Pixels
+from training.data.cache import Cache, Pixels
 from training.errors import TrainingError
 from training.samples.__main__ import measure, sheet
 from training.samples.dataset import ClipDataset, ClipRecipe, batches
@@ -220,3 +220,11 @@ def test_effects() -> None:
         changed = effects.apply(rng, frame, 2)
         assert changed.shape == frame.shape
         assert not np.array_equal(changed, frame)
+
+
+def test_shares_of_batches_make_up_the_whole(cache: Cache) -> None:
+    whole = list(batches(dataset(cache), 16, start=1))
+    parts = [list(batches(dataset(cache), 16, start=1, part=(number, 8))) for number in range(2)]
+    for (frames, masks), *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(frames, torch.cat([share[0] for share in shares]))
+        assert torch.equal(masks, torch.cat([share[1] for share in shares]))

@@ -1,0 +1,1 @@
+"""What training is made of: pictures and videos on disk, and the cache that holds them."""

@@ -1,0 +1,1 @@
+"""How the model learns: a clip through the network, how wrong it is, and the state of a run."""
