@@ -27,7 +27,8 @@ def rows(device: str, models: list[str], frames: int, rounds: int, *, compiled: 
     """What is to be compared, the most wanted first."""
 
     def row(model: str, *, objects: int = 1, streams: int = 1) -> Setting:
-        return Setting(model, device, "auto", objects, streams, compiled, frames, rounds, EXAMPLE)
+        # By torch wherever it runs: a GPU has nothing else, and a trial on a CPU is to go the same way.
+        return Setting(model, device, "auto", objects, streams, compiled, frames, rounds, EXAMPLE, runtime="torch")
 
     smallest, *others = models
     return [row(smallest), row(smallest, streams=16), row(smallest, objects=10), *map(row, others)]

@@ -65,6 +65,7 @@ class Setting:
         filled: Track two frames before the first round, not seventeen, and take the second one's memory for those of
             the others: on a slow machine the same work a frame, sooner.
         precisions: Of the reference, which are tried.
+        runtime: What computes masklet's side on a CPU: auto, torch or openvino.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Setting:
     video: Path
     filled: bool = False
     precisions: tuple[str, ...] = ("float32", "bfloat16 autocast")
+    runtime: str = "auto"
 
     @property
     def num_frames(self) -> int:
@@ -141,7 +143,7 @@ def reference_rounds(setting: Setting, *, autocast: bool, compiled: bool) -> Ite
 def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[float]:
     """Seconds of each round of masklet's engine, from ``uint8`` frames to NumPy masks."""
     device = pick_device(setting.device)
-    network = make_network(build_model(setting.spec, **setting.weights), device, setting.dtype)
+    network = make_network(build_model(setting.spec, **setting.weights), device, setting.dtype, runtime=setting.runtime)
     frames, height, width = read_frames(setting.video, network.image_size, setting.num_frames)
     banks = [[MemoryBank() for _ in range(setting.objects)] for _ in range(setting.streams)]
     prompts, position = setting.prompts(), iter(range(setting.num_frames))

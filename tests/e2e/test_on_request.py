@@ -38,7 +38,8 @@ class Call:
         self._stream = tracking_pb2_grpc.TrackingServiceStub(self.channel).Track(iter(self._requests.get, None))
         self._pending = iter(self._stream)
         on_request = tracking_pb2.PROPAGATION_ON_REQUEST
-        self.say(config=tracking_pb2.TrackConfig(propagation=on_request, deterministic=True, **config))
+        plain = common_pb2.EDGES_NONE  # SAM 2's own masks
+        self.say(config=tracking_pb2.TrackConfig(propagation=on_request, deterministic=True, edges=plain, **config))
 
     def __enter__(self) -> Call:
         return self

@@ -74,6 +74,12 @@ def test_own_weights_take_a_configuration_from_a_path_from_sam2_or_from_a_known_
         assert spec.image_size == 1024
 
 
+@pytest.mark.parametrize("source", ["nano", "masklet-nano.yaml"])
+def test_own_weights_of_nano_have_nanos_edges(registry: Registry, checkpoint: Path, source: str) -> None:
+    assert registry.get("nano").edges == registry.resolve(f"mine={checkpoint}:{source}").edges == "guided"
+    assert registry.resolve(f"mine={checkpoint}:sam2.1-tiny").edges == "none"
+
+
 def test_own_weights_that_are_not_there_are_not_found(registry: Registry, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"model mine: there is no checkpoint at .*absent\.pt"):
         registry.resolve(f"mine={tmp_path / 'absent.pt'}:nano")

@@ -184,8 +184,12 @@ class Registry:
         weights = Path(checkpoint).expanduser().absolute()
         if not weights.is_file():
             raise NotFound(f"model {name}: there is no checkpoint at {weights}")
-        path = self.specs[config].config_path() if config in self.specs else paths.config_file(config)
+        known = self.specs.get(config) or next((spec for spec in self if spec.config == config), None)
+        path = paths.config_file(config) if known is None else known.config_path()
         from masklet_server.models.config import read_model_config
 
         size = int(read_model_config(path)["image_size"])
-        return ModelSpec(name, str(path), str(weights), description=f"Your own, {weights}", image_size=size)
+        edges = "none" if known is None else known.edges
+        return ModelSpec(
+            name, str(path), str(weights), description=f"Your own, {weights}", image_size=size, edges=edges
+        )

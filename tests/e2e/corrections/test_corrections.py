@@ -85,7 +85,8 @@ def test_a_clip_is_corrected_after_its_last_frame(client: masklet.Client) -> Non
     results: list[masklet.FrameResult] = []
     answers: list[masklet.PromptResult] = []
     to_say, said = [corrections, late[:1], late[1:]], len(first)
-    with client.track(lossless(length), first, correction_window=64, on_prompt=answers.append) as tracking:
+    call = client.track(lossless(length), first, correction_window=64, on_prompt=answers.append, edges="none")
+    with call as tracking:
         for frame in tracking:
             results.append(frame)
             # The server may begin before it has all of them, and then needs more than one way to the last frame.
@@ -112,7 +113,7 @@ def test_a_clip_is_corrected_after_its_last_frame(client: masklet.Client) -> Non
 
 def test_a_live_stream_is_corrected_and_goes_on_from_there(client: masklet.Client) -> None:
     correction = click(1, 5, (3.0, 200.0), 0)
-    with client.live(prompt("point"), delivery="lossless") as live:
+    with client.live(prompt("point"), delivery="lossless", edges="none") as live:
         results = [follow(live, picture) for picture in frames()[:8]]
         live.prompt(correction, frame_index=5)
         results += [next(live) for _ in range(3)]  # without any further frame

@@ -35,9 +35,9 @@ def to_and_fro() -> bytes:
 def track(
     client: masklet.Client, video: bytes, first: list[Prompt], corrections: list[Prompt], *, length: int, window: int
 ) -> list[masklet.FrameResult]:
-    """All results; each correction is said when those of the ones before it are here."""
+    """All results, with SAM 2's own edges; each correction is sent when those of the ones before it are here."""
     results, waiting = [], list(corrections)
-    with client.track(video, first, correction_window=window) as tracking:
+    with client.track(video, first, correction_window=window, edges="none") as tracking:
         for frame in tracking:
             results.append(frame)
             if frame.frame_index == length - 1 and waiting:
