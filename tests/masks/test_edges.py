@@ -66,6 +66,20 @@ def test_nothing_stays_nothing_and_everything_everything(logit: float, expected:
     assert bool((refined == expected).all())
 
 
+@pytest.mark.parametrize("tone", [(1.0, 1.0, 1.0), (1.0, 0.8, 0.6)], ids=["gray", "sepia"])
+@pytest.mark.parametrize("contrast", [20.0, 220.0])
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+def test_pictures_without_much_colour(tone: tuple[float, ...], contrast: float, noise: float) -> None:
+    """Their covariance has hardly an inverse."""
+    truth = disc()
+    gray = 20 + contrast * truth[..., None].float()
+    noisy = gray * torch.tensor(tone) + noise * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    refined = Guide(noisy.round().clamp(0, 255).to(torch.uint8), GRID).refine(coarse(truth))
+    assert torch.isfinite(refined).all()
+    assert float(refined.abs().max()) < 2, "shares of a pixel lie about between 0 and 1"
+    assert iou(refined[0, 0] > 0, truth) > 0.97
+
+
 def test_masks_of_a_batch_are_those_of_each_alone() -> None:
     first, second = disc(), disc(50.0, (90.0, 80.0))
     guide = Guide(picture(first | second), GRID)

@@ -106,15 +106,14 @@ class TrackProtocol:
         """The next message to send, or what to do instead."""
         if self._closed:
             return Step.END
-        if self._acks_when_asked and self._requests and not self.finished:
+        if self._requests and not self.finished:
+            # Before acknowledgements: what a caller asks for before it takes the next result is in time for that one.
             return self._requests.popleft()
         if self._ack_due > self._ack_sent:
             self._ack_sent = self._ack_due
             return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_due))
         if self.finished:
             return Step.END
-        if self._requests:
-            return self._requests.popleft()
         if self._parts:
             return self._parts.popleft()
         return Step.VIDEO if self._may_send_part() else Step.WAIT

@@ -41,7 +41,8 @@ class Guide:
 
     def __init__(self, pixels: Tensor, grid: int) -> None:
         full = pixels.permute(2, 0, 1).float()[None] / 255
-        colours = F.avg_pool2d(full, full.shape[-1] // grid)
+        # In float64, because the covariance of nearly gray colours cancels to nothing in float32.
+        colours = F.avg_pool2d(full, full.shape[-1] // grid).double()
         red, green, blue = colours.unbind(1)
         products = torch.stack([red * red, red * green, red * blue, green * green, green * blue, blue * blue], 1)
         means = _box_mean(torch.cat([colours, products], 1))
@@ -57,13 +58,13 @@ class Guide:
         Returns:
             ``float32[B, 1, S, S]``, positive where the object is: how far its share of a pixel is above a half.
         """
-        share = torch.sigmoid(logits)
+        share = torch.sigmoid(logits.double())
         means = _box_mean(torch.cat([share, self._colours * share], 1))
         mean_share = means[:, :1]
         covariance = means[:, 1:] - self._mean * mean_share
         slope = (self._inverse * covariance[:, None]).sum(2)
         offset = mean_share - (slope * self._mean).sum(1, keepdim=True)
-        smooth = _box_mean(torch.cat([slope, offset], 1))
+        smooth = _box_mean(torch.cat([slope, offset], 1)).float()
         size = self._full.shape[-2:]
         enlarged = F.interpolate(smooth, size=size, mode="bilinear", align_corners=False)
         red, green, blue, rest = torch.split(enlarged, 1, dim=1)
@@ -83,9 +84,9 @@ def _box_mean(maps: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _box_weights(side: int, device: torch.device) -> Tensor:
-    """``float32[side, side]`` by which a product of matrices takes each row's mean; quicker than pooling on CPUs."""
+    """``float64[side, side]`` by which a product of matrices takes each row's mean; quicker than pooling on CPUs."""
     numbers = torch.arange(side, device=device)
-    near = ((numbers[:, None] - numbers).abs() <= RADIUS).float()
+    near = ((numbers[:, None] - numbers).abs() <= RADIUS).double()
     return near / near.sum(1, keepdim=True)
 
 

@@ -56,14 +56,14 @@ def test_the_configuration_says_how_frames_are_delivered() -> None:
     assert request.config.delivery == tracking_pb2.DELIVERY_LATEST
 
 
-def test_prompts_overtake_video_and_acknowledgements_overtake_both() -> None:
+def test_prompts_overtake_acknowledgements_and_both_overtake_video() -> None:
     live = protocol(prompts=[Prompt(1, point_coords=[[1, 1]])])
     live.push(frame())
     live.prompt_on(Prompt(2, point_coords=[[1, 1]]), None)
     live.receive(session(4))
     live.receive(result(1))
     live.end()
-    assert kinds(live) == ["ack", "config", "prompt", "prompt", "frame", "end_of_video"]
+    assert kinds(live) == ["config", "prompt", "prompt", "ack", "frame", "end_of_video"]
     assert live.next_request() is Step.WAIT, "the server has the last word"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.openvino.compiled import is_installed
 from masklet_server.models.paths import cache_folder
+
+logger = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "openvino")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -85,17 +88,33 @@ def make_network(
         raise InvalidArgument.of("runtime", f"is {runtime!r}, must be one of {', '.join(RUNTIMES)}")
     has_openvino = device.type == "cpu" and is_installed()
     if runtime == "openvino" and not has_openvino:
-        raise FailedPrecondition(
-            "runtime openvino needs --device cpu and the package openvino: pip install 'masklet[cpu]'"
-        )
+        raise FailedPrecondition("runtime openvino needs --device cpu and the package openvino: pip install openvino")
     if not has_openvino or runtime == "torch" or (runtime == "auto" and dtype == "float32"):
         return _network_by_torch(model, device, dtype, graphs=graphs)
-    from masklet_server.engine.network.openvino.choose import accelerate
-
     weights = copy.deepcopy(model)
     network = _network_by_torch(model, device, dtype, graphs=graphs)
-    accelerate(network, weights, cache_folder() / "openvino")
+    _accelerate(network, weights, required=runtime == "openvino")
     return network
+
+
+def _accelerate(network: Network, weights: SAM2Base, *, required: bool) -> None:
+    """Use OpenVINO for what it computes faster. If it fails, torch computes everything, unless it is required.
+
+    Raises:
+        FailedPrecondition: OpenVINO is required, and fails.
+    """
+    from masklet_server.engine.network.openvino.choose import accelerate
+
+    try:
+        folder = cache_folder() / "openvino"
+    except RuntimeError:  # this user has no home directory
+        folder = None
+    try:
+        accelerate(network, weights, folder)
+    except Exception as error:
+        if required:
+            raise FailedPrecondition(f"OpenVINO cannot be used: {error}") from error
+        logger.warning("OpenVINO cannot be used, so torch computes everything: %s", error)
 
 
 def _network_by_torch(model: SAM2Base, device: torch.device, dtype: str, *, graphs: bool) -> Network:

@@ -41,25 +41,43 @@ def test_the_second_time_the_file_is_read(tmp_path: Path) -> None:
     convert, path = Converter(), tmp_path / "folder" / "doubling.xml"
     assert doubled(converted(path, convert)) == doubled(converted(path, convert)) == [2.0, 4.0, 6.0]
     assert convert.calls == 1
-    assert sorted(file.name for file in path.parent.iterdir()) == ["doubling.bin", "doubling.xml"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["doubling.bin", "doubling.sum", "doubling.xml"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no graph", b"<net name='x'"])
-def test_a_damaged_file_is_made_anew(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("suffix", [".xml", ".bin", ".sum"])
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(64)])
+def test_a_damaged_file_is_made_anew(
+    tmp_path: Path, suffix: str, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     convert, path = Converter(), tmp_path / "doubling.xml"
-    path.write_bytes(content)
+    converted(path, convert)
+    path.with_suffix(suffix).write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert doubled(converted(path, convert)) == [2.0, 4.0, 6.0]
     assert "is made anew" in caplog.text
     assert doubled(converted(path, convert)) == [2.0, 4.0, 6.0]
-    assert convert.calls == 1
+    assert convert.calls == 2
+
+
+def test_weights_that_were_changed_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    convert, path = Converter(), tmp_path / "doubling.xml"
+    converted(path, convert)
+    weights = path.with_suffix(".bin")
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    with caplog.at_level(logging.WARNING):
+        assert doubled(converted(path, convert)) == [2.0, 4.0, 6.0]
+    assert "is damaged and is made anew" in caplog.text
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    assert doubled(converted(None, Converter())) == [2.0, 4.0, 6.0]
 
 
 def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
         assert doubled(converted(tmp_path / "file" / "doubling.xml", Converter())) == [2.0, 4.0, 6.0]
-    assert "cannot be kept" in caplog.text
+    assert "cannot be written, so the next start takes longer" in caplog.text
 
 
 def test_a_fingerprint_depends_on_the_configuration() -> None:

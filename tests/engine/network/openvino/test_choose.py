@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet_server.engine.network import device
 from masklet_server.engine.network.device import make_network
 from masklet_server.engine.network.network import Network
-from masklet_server.engine.network.openvino import choose, parts
+from masklet_server.engine.network.openvino import choose
 from masklet_server.engine.network.openvino.choose import accelerate
 from masklet_server.engine.network.openvino.compiled import Model
 from masklet_server.engine.network.tensors import Features, Past
@@ -51,7 +50,7 @@ def past_of(network: Network, memories: int = 7, pointers: int = 16, objects: in
     shape = (objects, memories, model.mem_dim, side, side)
     return Past(
         torch.randn(*shape, generator=generator).to(torch.bfloat16),
-        torch.arange(memories).expand(objects, -1),
+        torch.arange(memories).clamp(max=model.num_maskmem - 1).expand(objects, -1),
         torch.randn(objects, pointers, model.hidden_dim, generator=generator).to(network.dtype),
         torch.linspace(0, 1, pointers).expand(objects, -1),
     )
@@ -113,50 +112,16 @@ def test_what_is_wrong_is_left_to_torch(
         assert f"OpenVINO computes the {what} wrongly here" in caplog.text
 
 
+@pytest.mark.parametrize(("memories", "pointers"), [(1, 1), (3, 3), (7, 16), (8, 17), (9, 18)])
 @torch.inference_mode()
-def test_a_new_size_of_memory_is_compiled_beside_when_it_comes_again(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, pointers: int, cache: Path) -> None:
     by_torch, helped = networks(torch.float32, cache)
-    features = Features.stack(by_torch.encode_pixels(pixels()))
-    started: list[threading.Thread] = []
-
-    class Thread(threading.Thread):
-        def start(self) -> None:
-            started.append(self)
-            super().start()
-
-    monkeypatch.setattr(parts, "Thread", Thread)
-
-    past = past_of(by_torch, memories=3, pointers=2)
-    for _ in range(parts.SEEN_BEFORE + 2):
-        decoded, _ = helped.step(features, past)
-        for thread in started:
-            thread.join()
-    assert len(started) == 1
-    right, _ = by_torch.step(features, past)
-    assert difference(decoded.pointer, right.pointer) < 1e-4
-
-
-@torch.inference_mode()
-def test_a_size_that_cannot_be_compiled_stays_with_torch(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    by_torch, helped = networks(torch.float32, cache)
-    features, past = Features.stack(by_torch.encode_pixels(pixels())), past_of(by_torch, memories=2, pointers=1)
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("no such primitive")
-
-    monkeypatch.setattr(Model, "compile", fail)
-    with caplog.at_level(logging.ERROR):
-        for _ in range(parts.SEEN_BEFORE + 2):
-            decoded, _ = helped.step(features, past)
-            for thread in threading.enumerate():
-                if thread.name == "masklet-compile":
-                    thread.join()
-    assert "torch goes on computing it" in caplog.text
-    assert difference(decoded.pointer, by_torch.step(features, past)[0].pointer) < 1e-4
+    features, past = Features.stack(by_torch.encode_pixels(pixels())), past_of(by_torch, memories, pointers)
+    first, *others = [helped.step(features, past) for _ in range(5)]
+    assert difference(first[0].pointer, by_torch.step(features, past)[0].pointer) < 1e-4
+    for decoded, memory in others:
+        assert torch.equal(decoded.logits, first[0].logits)
+        assert torch.equal(memory, first[1])
 
 
 def test_float32_by_name_is_exact_and_torch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
@@ -174,6 +139,32 @@ def test_a_runtime_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InvalidArgument, match="runtime: is 'tensorrt', must be one of auto, torch, openvino"):
         make_network(model, CPU, runtime="tensorrt")
     monkeypatch.setattr(device, "is_installed", lambda: False)
-    with pytest.raises(FailedPrecondition, match=r"pip install 'masklet\[cpu\]'"):
+    with pytest.raises(FailedPrecondition, match="pip install openvino"):
         make_network(model, CPU, runtime="openvino")
     assert make_network(model, CPU, "bfloat16").runtime == "torch"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such primitive"), ImportError("libtbb.so is missing"), OSError(5)])
+def test_where_openvino_fails_torch_computes(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Model, "convert", fail)
+    monkeypatch.setenv("MASKLET_CACHE", "/proc/none")
+    model = build_model(Registry.load().get("nano"), image_size=SIZE)
+    with caplog.at_level(logging.WARNING):
+        assert make_network(copy.deepcopy(model), CPU, "bfloat16").runtime == "torch"
+    assert "OpenVINO cannot be used, so torch computes everything" in caplog.text
+    with pytest.raises(FailedPrecondition, match="OpenVINO cannot be used"):
+        make_network(model, CPU, runtime="openvino")
+
+
+def test_a_user_without_a_home_keeps_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(device, "cache_folder", homeless)
+    model = build_model(Registry.load().get("nano"), image_size=SIZE)
+    assert make_network(model, CPU, "bfloat16").runtime == "openvino"

@@ -34,29 +34,50 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def converted(path: Path, convert: Callable[[], Model]) -> Model:
+def converted(path: Path | None, convert: Callable[[], Model]) -> Model:
     """The model of a file, or what `convert` makes, which is then written there.
 
-    A file that cannot be read is made anew. A folder that cannot be written to costs the next start its seconds.
+    A file that is damaged or cannot be read is made anew. If it cannot be written, the next start takes longer.
 
     Args:
-        path: With the suffix .xml.
-        convert: Makes it.
+        path: With the suffix .xml; None: nowhere.
+        convert: Makes the model.
     """
-    if path.is_file():
-        try:
+    if path is None:
+        return convert()
+    try:
+        if path.with_suffix(".sum").read_text() == _checksum(path):
             return Model.read(path)
-        except RuntimeError as error:
-            logger.warning("%s cannot be read (%s) and is made anew", path, error)
+        logger.warning("%s is damaged and is made anew", path)
+    except FileNotFoundError:
+        logger.debug("%s is made for the first time", path)
+    except (OSError, RuntimeError) as error:
+        logger.warning("%s cannot be read and is made anew: %s", path, _first_line(error))
     model = convert()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Two servers may start at once: the weights are there before the graph that names them, and each is whole.
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            whole = Path(folder) / path.name
-            model.write(whole)
-            for suffix in (".bin", ".xml"):
-                whole.with_suffix(suffix).replace(path.with_suffix(suffix))
+        _write(model, path)
     except (OSError, RuntimeError) as error:
-        logger.warning("the converted model cannot be kept in %s: %s", path.parent, error)
+        logger.warning("%s cannot be written, so the next start takes longer: %s", path, _first_line(error))
     return model
+
+
+def _write(model: Model, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two servers may start at once. Each file is whole, and the checksum comes last.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        model.write(whole)
+        whole.with_suffix(".sum").write_text(_checksum(whole))
+        for suffix in (".bin", ".xml", ".sum"):
+            whole.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for suffix in (".xml", ".bin"):
+        digest.update(path.with_suffix(suffix).read_bytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -29,13 +29,13 @@ TOLERANCE = 0.2
 
 
 @torch.inference_mode()
-def accelerate(network: Network, model: SAM2Base, folder: Path) -> None:
+def accelerate(network: Network, model: SAM2Base, folder: Path | None) -> None:
     """Have OpenVINO compute the parts of a network that it computes quicker than torch.
 
     Args:
         network: On the CPU; changed.
         model: The same weights in float32 on the CPU; taken over.
-        folder: Where converted models are kept.
+        folder: Where converted models are kept; None: nowhere.
     """
     candidates = _Candidates(network, Network(model, network.device), folder)
     encoder = candidates.encoder()
@@ -50,22 +50,22 @@ class _Candidates:
     Args:
         network: What is to be accelerated.
         exact: The same in float32: what is converted, and what is right.
-        folder: Where converted models are kept.
+        folder: Where converted models are kept; None: nowhere.
     """
 
-    def __init__(self, network: Network, exact: Network, folder: Path) -> None:
+    def __init__(self, network: Network, exact: Network, folder: Path | None) -> None:
         self._network, self._exact = network, exact
-        self._files = folder / fingerprint(exact.model)
+        self._files = None if folder is None else folder / fingerprint(exact.model)
         self._compute = "bf16" if network.dtype == torch.bfloat16 else "f32"
         size = network.image_size
         generator = torch.Generator().manual_seed(0)
         self._pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=generator)
         features = exact.encode_pixels(self._pixels)[0]
         self._levels = tuple(level[None].clone() for level in (features.top, *features.fine))
-        self._past = _steady_past(exact, generator)
+        self._past = _steady_past(exact, prompts=1)
 
-    def _file(self, part: str) -> Path:
-        return self._files / f"{part}-{self._compute}.xml"
+    def _file(self, part: str) -> Path | None:
+        return None if self._files is None else self._files / f"{part}-{self._compute}.xml"
 
     def encoder(self) -> Encoder | None:
         """The image encoder, if it is right and quicker."""
@@ -139,6 +139,7 @@ class _Candidates:
         model = converted(self._file("attention"), convert)
         attention = MemoryAttention(model, self._compute, network.with_memory, network.attention_inputs)
         attention.prepare(past)
+        attention.prepare(_of_dtype(_steady_past(exact, prompts=2), dtype))
 
         def compiled(top: Tensor) -> tuple[Tensor, ...]:
             return (attention(top, past),)
@@ -172,13 +173,14 @@ def _best_seconds(candidate: Part, by_torch: Part, arguments: list[Tensor]) -> t
     return best[0], best[1]
 
 
-def _steady_past(network: Network, generator: torch.Generator) -> Past:
-    """What an object with one prompt remembers from its seventeenth frame on, in float32."""
-    model = network.model
-    count, pointers, side = model.num_maskmem, network.max_pointers, network.grid_size
+def _steady_past(network: Network, *, prompts: int) -> Past:
+    """What an object with so many conditioning frames remembers from its seventeenth frame on, in float32."""
+    model, side = network.model, network.grid_size
+    generator = torch.Generator().manual_seed(1)
+    memories, pointers = model.num_maskmem - 1 + prompts, network.max_pointers - 1 + prompts
     return Past(
-        memories=torch.randn(1, count, model.mem_dim, side, side, generator=generator).to(torch.bfloat16),
-        ages=torch.arange(count)[None],
+        memories=torch.randn(1, memories, model.mem_dim, side, side, generator=generator).to(torch.bfloat16),
+        ages=torch.tensor([[0] * prompts + list(range(1, model.num_maskmem))]),
         pointers=torch.randn(1, pointers, model.hidden_dim, generator=generator),
         distances=torch.linspace(0, 1, pointers)[None],
     )

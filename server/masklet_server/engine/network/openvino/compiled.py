@@ -43,7 +43,7 @@ class Model:
             example: Arguments in float32, with the sizes at which it is traced.
             dtypes: Of the arguments, and after them of the results, as `CompiledModel` is to take and give them.
         """
-        openvino = _openvino()
+        openvino = load_openvino()
         with torch.no_grad(), warnings.catch_warnings():
             # OpenVINO knows torch.jit best. A trace keeps what a branch was at these sizes, which are those that count.
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
@@ -64,7 +64,7 @@ class Model:
 
     def write(self, path: Path) -> None:
         """Write the graph to ``path`` (.xml) and its weights beside it (.bin), in full precision."""
-        _openvino().save_model(self._graph, path, compress_to_fp16=False)
+        load_openvino().save_model(self._graph, path, compress_to_fp16=False)
 
     def compile(self, compute: str, shapes: Mapping[int, Sequence[int]] | None = None) -> CompiledModel:
         """Compile for this CPU.
@@ -118,7 +118,7 @@ class CompiledModel:
 
 
 @functools.cache
-def _openvino() -> Any:
+def load_openvino() -> Any:
     """The package openvino, kept from reporting its use.
 
     Each import and each conversion would be told to its makers over the network, if the package openvino_telemetry can
@@ -130,19 +130,19 @@ def _openvino() -> Any:
 
 @functools.cache
 def _core() -> Any:
-    return _openvino().Core()
+    return load_openvino().Core()
 
 
 def _shared(tensor: Tensor) -> Any:
     """OpenVINO's view of a contiguous tensor's memory."""
-    openvino = _openvino()
+    openvino = load_openvino()
     if tensor.dtype == torch.bfloat16:  # NumPy has no such numbers
         return openvino.Tensor(tensor.view(torch.int16).numpy(), list(tensor.shape), openvino.Type.bf16)
     return openvino.Tensor(tensor.numpy(), shared_memory=True)
 
 
 def _element(dtype: torch.dtype) -> Any:
-    types = _openvino().Type
+    types = load_openvino().Type
     return {torch.bfloat16: types.bf16, torch.float32: types.f32, torch.uint8: types.u8}[dtype]
 
 

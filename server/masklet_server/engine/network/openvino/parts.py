@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
 
 import torch
 from torch import Tensor
 
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
 from masklet_server.engine.network.tensors import Past
-
-logger = logging.getLogger(__name__)
-
-# Sizes of a memory for which attention is compiled at a time; each holds its own weights and buffers.
-MAX_SIZES = 8
-# A new size is compiled when it has been seen so often: an object's first sixteen frames all have sizes of their own.
-SEEN_BEFORE = 3
 
 Attention = Callable[[Tensor, Past], Tensor]
 Part = Callable[..., tuple[Tensor, ...]]
@@ -43,50 +33,38 @@ class Encoder:
 
 
 class MemoryAttention:
-    """Memory attention of one object, compiled for each size of memory that comes often.
+    """Memory attention of one object, compiled for the sizes of memory that last.
 
-    Sizes change in an object's first frames and when it is prompted again. Until a size is compiled, in a thread of its
-    own, torch attends.
+    Torch attends for all other sizes: those of an object's first sixteen frames, and those after several prompts. No
+    size is compiled while a stream runs, because the rounding of its masks would change in the middle.
 
     Args:
         model: Of `modules.Attend`.
         compute: "bf16" or "f32".
-        by_torch: What attends otherwise.
-        inputs: What `modules.Attend` wants beside features and memories.
+        by_torch: Attends otherwise.
+        inputs: Makes what `modules.Attend` takes beside features and memories.
     """
 
     def __init__(self, model: Model, compute: str, by_torch: Attention, inputs: MemoryInputs) -> None:
         self._model, self._compute, self._by_torch, self._inputs = model, compute, by_torch, inputs
         self._compiled: dict[tuple[int, ...], CompiledModel] = {}
-        self._seen: Counter[tuple[int, ...]] = Counter()
 
     def __call__(self, top: Tensor, past: Past) -> Tensor:
         """Features ``[1, C, h, w]`` of one object that have attended to its past."""
-        size = (past.memories.shape[1], past.pointers.shape[1])
-        compiled = self._compiled.get(size)
+        compiled = self._compiled.get(_size(past))
         if compiled is None:
-            self._note(size, past)
             return self._by_torch(top, past)
         return compiled(top, past.memories, *self._inputs(past))[0]
 
     def prepare(self, past: Past) -> None:
-        """Compile for a past of that size now."""
+        """Compile for pasts of that size."""
         temporal, pointers, position = self._inputs(past)
         shapes = dict(enumerate(map(list, (past.memories.shape, temporal.shape, pointers.shape, position.shape)), 1))
-        size = (past.memories.shape[1], past.pointers.shape[1])
-        self._compiled[size] = self._model.compile(self._compute, shapes)
+        self._compiled[_size(past)] = self._model.compile(self._compute, shapes)
 
-    def _note(self, size: tuple[int, ...], past: Past) -> None:
-        self._seen[size] += 1
-        if self._seen[size] == SEEN_BEFORE and len(self._compiled) < MAX_SIZES:
-            Thread(target=self._prepare, args=(past,), name="masklet-compile", daemon=True).start()
 
-    def _prepare(self, past: Past) -> None:
-        try:
-            with torch.inference_mode():
-                self.prepare(past)
-        except RuntimeError:
-            logger.exception("OpenVINO could not compile memory attention; torch goes on computing it")
+def _size(past: Past) -> tuple[int, ...]:
+    return past.memories.shape[1], past.pointers.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
