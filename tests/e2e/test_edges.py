@@ -27,6 +27,7 @@ def test_a_client_chooses_and_tracking_stays_the_same(client: masklet.Client) ->
     guided, guided_scores = masks_and_scores(client, edges="guided")
     unsaid, _ = masks_and_scores(client)
     assert guided_scores == scores
+    np.testing.assert_array_equal(guided[0], plain[0], err_msg="a mask that was given stays as it is")
     assert any(not np.array_equal(*pair) for pair in zip(plain, guided, strict=True))
     for index, pair in enumerate(zip(unsaid, guided, strict=True)):
         np.testing.assert_array_equal(*pair, err_msg=f"nano's own way is guided, frame {index}")

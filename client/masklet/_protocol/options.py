@@ -25,7 +25,7 @@ _MEMORY_POLICIES = {
 }
 
 Edges = Literal["none", "guided"]
-"""How the edges of masks are drawn: as the model gives them; or moved to the edges of colour nearby."""
+"""How the edges of masks are drawn: as the model gives them; or moved to nearby edges of colour."""
 _EDGES = {"none": common_pb2.EDGES_NONE, "guided": common_pb2.EDGES_GUIDED}
 
 Delivery = Literal["latest", "lossless"]

@@ -72,8 +72,8 @@ EdgesOption = Annotated[
     str | None,
     typer.Option(
         metavar="none|guided",
-        help="How the edges of masks are drawn. none: as the model gives them. guided: moved to the edges of colour "
-        "nearby. Default: guided for nano, none for Meta's models.",
+        help="How the edges of masks are drawn. none: as the model gives them. guided: moved to nearby edges of "
+        "colour in the picture. Default: guided for nano, none for Meta's models.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -118,6 +118,9 @@ def track(
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
     _check(video, overlay, delivery)
+    for option, file in (("--overlay", overlay), ("--json", json)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
     options: TrackOptions = {
         "model": model or "",
         "deterministic": deterministic,

@@ -121,9 +121,11 @@ def check_openvino() -> Iterator[Finding]:
     from masklet_server.engine.network.openvino.compiled import load_openvino
 
     if not (version := _version("openvino")):
-        yield Finding(
-            "openvino", "warn", "not installed; on a CPU, nano runs at about half the speed", "pip install openvino"
-        )
+        if _has_nvidia_driver():
+            yield Finding("openvino", "ok", "not installed, and not needed with a GPU")
+        else:
+            detail = "not installed; on a CPU, nano runs at about half the speed"
+            yield Finding("openvino", "warn", detail, "pip install openvino")
         return
     try:
         load_openvino()

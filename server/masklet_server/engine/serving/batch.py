@@ -96,8 +96,8 @@ def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence
     tracked = iter(track(network, [step for some in steps for step in some], max_batch=MAX_STEP_BATCH))
     return [
         FrameOutput(
-            _show(network, [next(tracked) for _ in some], job),
-            [_show(network, memories, job) for memories in job_prompted],
+            _show(network, [next(tracked) for _ in some], job, _given_masks(job)),
+            [_show(network, memories, job, given) for memories, given in zip(job_prompted, _prompts(job), strict=True)],
             encode_seconds=frame.seconds,
         )
         for job, frame, some, job_prompted in zip(jobs, encoded, steps, prompted, strict=True)
@@ -216,8 +216,36 @@ def _logits(memory: FrameMemory) -> Tensor:
     return memory.logits
 
 
-def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> list[ObjectOutput]:
-    """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes."""
+def _prompts(job: FrameJob) -> list[list[bool]]:
+    """For each outcome of `_apply_prompts`, whether its prompt is a mask."""
+    match job:
+        case Track():
+            return [[prompt.mask is not None for prompt in task.prompts] for task in job.tasks]
+        case ApplyPrompt():
+            return [[job.prompt.mask is not None]]
+        case ClearPrompts():
+            return [[False]]
+    return []
+
+
+def _given_masks(job: FrameJob) -> list[bool]:
+    """For each object that the job tracks, whether its mask on this frame is the client's own."""
+    if isinstance(job, TrackBackward):
+        return [False] * len(job.histories)
+    return [any(given) for given in _prompts(job)] if isinstance(job, Track) else []
+
+
+def _show(
+    network: Network, memories: Sequence[FrameMemory], job: FrameJob, given: Sequence[bool]
+) -> list[ObjectOutput]:
+    """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes.
+
+    Args:
+        network: The model.
+        memories: Whose masks are shown.
+        job: The job that asks.
+        given: For each of them, whether the mask is the client's own, whose edges stay as they are.
+    """
     if not memories:
         return []
     logits = torch.stack([_logits(memory) for memory in memories])
@@ -228,9 +256,12 @@ def _show(network: Network, memories: Sequence[FrameMemory], job: FrameJob) -> l
         pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
         guide = Guide(pixels.to(network.device), network.logits_size)
     runs: list[Runs] = []
-    for some in torch.split(logits, at_once):
-        drawn = some if guide is None else guide.refine(some)
-        runs += runs_of(network.resize(drawn, height, width)[:, 0] > 0)
+    own = torch.tensor(given, device=logits.device)[:, None, None, None]
+    for some, some_own in zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True):
+        full = network.resize(some, height, width)
+        if guide is not None:
+            full = torch.where(some_own, full, network.resize(guide.refine(some), height, width))
+        runs += runs_of(full[:, 0] > 0)
     # One transfer for all objects, because each transfer waits for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
     low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)
