@@ -124,7 +124,7 @@ def check_openvino() -> Iterator[Finding]:
         if _has_nvidia_driver():
             yield Finding("openvino", "ok", "not installed, and not needed with a GPU")
         else:
-            detail = "not installed; on a CPU, nano runs at about half the speed"
+            detail = "not installed; on a CPU, nano runs more slowly without it"
             yield Finding("openvino", "warn", detail, "pip install openvino")
         return
     try:
