@@ -134,6 +134,21 @@ def segment(
     return [results[i] for i in range(len(prompts))]
 
 
+def logits_of_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.float32]:
+    """Logits that stand for a mask, as SAM 2 makes them: -10 and 10, resized with antialiasing.
+
+    Args:
+        mask: ``bool[H, W]``.
+        size: The model's `logits_size`.
+
+    Returns:
+        ``float32[size, size]``.
+    """
+    full = torch.from_numpy(mask).float()[None, None] * MASK_SCALE + MASK_BIAS
+    small = F.interpolate(full, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return small[0, 0].numpy()
+
+
 def find_picture(cache: PictureCache, model: str, image_id: str) -> EncodedPicture:
     """The picture that a request names.
 
@@ -206,7 +221,5 @@ def _mask_logits(network: Network, prompts: Sequence[PicturePrompt]) -> Tensor |
         if prompt.mask_input is not None:
             rows.append(torch.from_numpy(prompt.mask_input)[None].clamp(-LOGITS_LIMIT, LOGITS_LIMIT))
         elif prompt.mask is not None:
-            full = torch.from_numpy(prompt.mask).float()[None, None] * MASK_SCALE + MASK_BIAS
-            size = (network.logits_size, network.logits_size)
-            rows.append(F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)[0])
+            rows.append(torch.from_numpy(logits_of_mask(prompt.mask, network.logits_size))[None])
     return torch.stack(rows).to(network.device) if rows else None
