@@ -124,7 +124,7 @@ def is_ours(name: str, scope: dict[str, Any]) -> bool:
 STANDARD = {
     "Any", "AsyncIterable", "AsyncIterator", "Callable", "ClassVar", "Generator", "Hashable",
     "IO", "Image", "Iterable",
-    "Iterator", "Literal", "Mapping", "NoReturn", "Sequence", "Unpack", "torch",
+    "Iterator", "Literal", "Mapping", "NoReturn", "Path", "Sequence", "Unpack", "torch",
 }  # fmt: skip
 
 

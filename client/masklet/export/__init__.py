@@ -16,10 +16,10 @@ from pathlib import Path
 from typing_extensions import Unpack
 
 from masklet.errors import InvalidArgument
-from masklet.export.formats import FORMATS, ExportFormat, ExportOptions, Settings
+from masklet.export.formats import FORMATS, ExportFormat, ExportOptions, Settings, Shape
 from masklet.recording import Recording
 
-__all__ = ["FORMATS", "ExportFormat", "ExportOptions", "write"]
+__all__ = ["FORMATS", "ExportFormat", "ExportOptions", "Settings", "Shape", "write"]
 
 
 def write(
