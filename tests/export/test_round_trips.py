@@ -189,7 +189,7 @@ def test_cvat_closes_a_track_where_its_object_is_lost(export: Export) -> None:
     shape = boat[0].attrib
     box = tuple(int(shape[name]) for name in ("left", "top", "width", "height"))
     rows, columns = np.nonzero(mask_of(2, 0))
-    assert box == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+    assert list(box) == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
     assert sum(map(int, shape["rle"].split(","))) == box[2] * box[3]
 
 
