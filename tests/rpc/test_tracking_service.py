@@ -16,7 +16,7 @@ from PIL import Image
 
 from masklet.errors import ResourceExhausted
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
-from masklet_server.engine.serving.image_predictor import logits_of_mask
+from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
 from masklet.v1 import image_pb2
-from masklet_server.engine.serving.image_predictor import logits_of_mask
+from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool

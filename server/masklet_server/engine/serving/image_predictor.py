@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masklet.errors import InvalidArgument, NotFound
-from masklet_server.engine.network.mask_decoder import MASK_BIAS, MASK_SCALE
+from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
@@ -132,21 +132,6 @@ def segment(
             found = [_ranked(network, picture, guide, *one) for one in candidates]
             results.update(zip(batch, found, strict=True))
     return [results[i] for i in range(len(prompts))]
-
-
-def logits_of_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.float32]:
-    """Logits that stand for a mask, as SAM 2 makes them: -10 and 10, resized with antialiasing.
-
-    Args:
-        mask: ``bool[H, W]``.
-        size: The model's `logits_size`.
-
-    Returns:
-        ``float32[size, size]``.
-    """
-    full = torch.from_numpy(mask).float()[None, None] * MASK_SCALE + MASK_BIAS
-    small = F.interpolate(full, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-    return small[0, 0].numpy()
 
 
 def find_picture(cache: PictureCache, model: str, image_id: str) -> EncodedPicture:
