@@ -29,7 +29,7 @@ from masklet.compat._build import (
     build_sam2_video_predictor,
     build_sam2_video_predictor_hf,
 )
-from masklet.compat._images.automatic import SAM2AutomaticMaskGenerator
+from masklet.compat._images.automatic import OutputMode, SAM2AutomaticMaskGenerator
 from masklet.compat._images.predictor import SAM2ImagePredictor
 from masklet.compat._models.model import SAM2Model
 from masklet.compat._videos.camera import SAM2CameraPredictor
@@ -38,6 +38,7 @@ from masklet.compat._videos.state import InferenceState
 
 __all__ = [
     "InferenceState",
+    "OutputMode",
     "SAM2AutomaticMaskGenerator",
     "SAM2CameraPredictor",
     "SAM2ImagePredictor",

@@ -20,6 +20,7 @@ from masklet.compat._models.locate import locate_repository, warn
 from masklet.compat._models.model import SAM2Model
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
+"""The form of a mask: an array, COCO's run-lengths as numbers, or as a string."""
 
 
 @dataclass(frozen=True)
