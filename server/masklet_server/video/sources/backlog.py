@@ -80,7 +80,7 @@ class Backlog(Generic[T]):
         return waiting.item, bytes(await asyncio.to_thread(waiting.file.read, waiting.offset, waiting.size))
 
     def drop_first(self) -> None:
-        """Remove the first item."""
+        """Remove the first item and its data."""
         self.nbytes -= self._items.popleft().size
         if not self._items:
             self._file = None
