@@ -14,6 +14,7 @@ import typer
 
 from masklet import _embedded
 from masklet._embedded import load
+from masklet.cli.console import Command
 
 COMMANDS = "masklet.commands"
 
@@ -63,5 +64,5 @@ def _add_command(app: typer.Typer, entry: EntryPoint) -> None:
 
 def _app_of(function: Callable[..., Any]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(function)
+    app.command(cls=Command)(function)
     return app
