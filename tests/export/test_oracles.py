@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,11 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 import masklet.export
+import masklet.export.polygons
+from tests.support import recordings
 from tests.support.recordings import FRAMES, HEIGHT, LOST, WIDTH, mask_of, recording
 
 # These programs use what newer versions of their own libraries call out of date.
@@ -55,13 +57,15 @@ def datumaro_items(path: Path, name: str) -> tuple[list[Any], list[str]]:
 
 def test_datumaro_reads_coco(tmp_path: Path) -> None:
     write("coco", tmp_path / "annotations" / "instances_train.json")
+    (tmp_path / "images").mkdir()  # it looks for one
     items, labels = datumaro_items(tmp_path, "coco_instances")
     assert [item.id for item in items] == [f"{i:05d}" for i in range(FRAMES)]
     for index, item in enumerate(items):
-        assert len(item.annotations) == len(seen(index))
-        for object_id, annotation in zip(seen(index), item.annotations, strict=True):
+        masks = [annotation for annotation in item.annotations if annotation.type.name == "mask"]
+        assert sorted(annotation.attributes["track_id"] for annotation in masks) == seen(index)
+        for annotation in masks:
+            object_id = annotation.attributes["track_id"]
             assert_mask(annotation.image, object_id, index)
-            assert annotation.attributes["track_id"] == object_id
             assert labels[annotation.label] == {1: "toy", 2: "boat"}[object_id]
 
 
@@ -82,6 +86,7 @@ def test_datumaro_reads_polygons_of_cvat(tmp_path: Path) -> None:
 def test_datumaro_reads_masks_of_cvat(tmp_path: Path) -> None:
     """Datumaro knows masks of images alone, so the tracks' masks are given to it as those of images."""
     root = ElementTree.parse(write("cvat", tmp_path / "tracks.xml")).getroot()
+    (tmp_path / "images").mkdir()
     images: dict[int, ElementTree.Element] = {}
     for track in root.findall("track"):
         for shape in track:
@@ -93,7 +98,9 @@ def test_datumaro_reads_masks_of_cvat(tmp_path: Path) -> None:
                 )
                 ElementTree.SubElement(image, "mask", {"label": track.attrib["label"], **shape.attrib})
         root.remove(track)
-    root.extend(images[frame] for frame in sorted(images))
+    for frame in sorted(images):
+        root.append(images[frame])
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / f"{frame}.jpg")
     ElementTree.ElementTree(root).write(tmp_path / "images.xml")
     items, labels = datumaro_items(tmp_path / "images.xml", "cvat")
     assert len(items) == FRAMES
@@ -115,21 +122,45 @@ def test_datumaro_reads_mots(tmp_path: Path) -> None:
                 assert_mask(annotation.image, 2, index)
 
 
-def test_datumaro_reads_yolo(tmp_path: Path) -> None:
-    from tests.support import recordings
-
+def test_supervision_reads_yolo(tmp_path: Path) -> None:
+    supervision = required("supervision", "supervision")
     clip = recordings.clip(tmp_path / "clip.mp4")
-    masklet.export.write(recording(clip), "yolo", tmp_path / "yolo", pictures=True, tolerance=0)
-    items, labels = datumaro_items(tmp_path / "yolo", "yolo")
-    assert set(labels) >= {"toy", "boat"}
-    assert len(items) == FRAMES
-    for index, item in enumerate(items):
-        assert len(item.annotations) == len(seen(index))
+    folder = tmp_path / "yolo"
+    masklet.export.write(recording(clip), "yolo", folder, pictures=True, tolerance=0)
+    dataset = supervision.DetectionDataset.from_yolo(
+        images_directory_path=str(folder / "images" / "train"),
+        annotations_directory_path=str(folder / "labels" / "train"),
+        data_yaml_path=str(folder / "data.yaml"),
+        force_masks=True,
+    )
+    assert dataset.classes == ["toy", "boat"]
+    assert len(dataset) == FRAMES
+    for path, _, detections in dataset:
+        index = int(Path(path).stem.removeprefix("clip_"))
+        assert [class_id + 1 for class_id in detections.class_id] == seen(index)
+        for object_id, mask in zip(seen(index), detections.mask, strict=True):
+            assert_mask(
+                mask, object_id, index, at_least=0.75
+            )  # it draws the outline's pixels, too, and cuts of no width
+
+
+def test_supervision_reads_coco(tmp_path: Path) -> None:
+    supervision = required("supervision", "supervision")
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    masklet.export.write(recording(clip), "coco", tmp_path / "coco.json", pictures=True)
+    dataset = supervision.DetectionDataset.from_coco(
+        images_directory_path=str(tmp_path / "images"), annotations_path=str(tmp_path / "coco.json"), force_masks=True
+    )
+    assert len(dataset) == FRAMES
+    for path, _, detections in dataset:
+        index = int(Path(path).stem)
+        for object_id, mask in zip(seen(index), detections.mask, strict=True):
+            assert_mask(mask, object_id, index)
 
 
 def test_datumaro_reads_mot(tmp_path: Path) -> None:
     folder = write("mot", tmp_path / "mot")
-    items, _ = datumaro_items(folder / "gt" / "gt.txt", "mot")
+    items, _ = datumaro_items(folder, "mot_seq")
     by_frame = {int(item.id): item for item in items if item.annotations}
     for index in range(FRAMES):
         boxes = {annotation.attributes["track_id"]: annotation for annotation in by_frame[index + 1].annotations}
@@ -191,19 +222,26 @@ def test_trackeval_finds_that_the_truth_equals_itself(name: str, to: str, suffix
 def test_trackeval_reads_youtube_vis(tmp_path: Path) -> None:
     """As ground truth; its reader takes the place of YouTube-VIS's own tool."""
     trackeval = required("trackeval", "trackeval")
-    write("youtube-vis", tmp_path / "gt" / "train" / "vis.json")
-    content = json.loads((tmp_path / "gt" / "train" / "vis.json").read_text())
-    results = [{**annotation, "score": 0.9} for annotation in content["annotations"]]
-    tracker = tmp_path / "trackers" / "train" / "ours" / "data"
+    truth = write("youtube-vis", tmp_path / "gt" / "youtube_vis_train" / "vis.json")
+    content = json.loads(truth.read_text())
+    results = [
+        {
+            "video_id": 1,
+            "category_id": annotation["category_id"],
+            "score": 0.9,
+            "segmentations": [mask and _compressed(mask) for mask in annotation["segmentations"]],
+        }
+        for annotation in content["annotations"]
+    ]
+    tracker = tmp_path / "trackers" / "youtube_vis_train" / "ours" / "data"
     tracker.mkdir(parents=True)
     (tracker / "results.json").write_text(json.dumps(results))
     settings = {
-        "GT_FOLDER": str(tmp_path / "gt"),
-        "TRACKERS_FOLDER": str(tmp_path / "trackers"),
+        "GT_FOLDER": f"{tmp_path / 'gt'}/",
+        "TRACKERS_FOLDER": f"{tmp_path / 'trackers'}/",
         "SPLIT_TO_EVAL": "train",
         "PRINT_CONFIG": False,
     }
-    shutil.copytree(tmp_path / "gt" / "train", tmp_path / "gt" / "youtube_vis_train")
     dataset = trackeval.datasets.YouTubeVIS(settings)
     raw = dataset.get_raw_seq_data("ours", dataset.seq_list[0])
     assert raw["num_timesteps"] == FRAMES
@@ -211,6 +249,14 @@ def test_trackeval_reads_youtube_vis(tmp_path: Path) -> None:
         assert len(masks) == len(seen(index))
         for object_id, mask in zip(seen(index), masks, strict=True):
             assert_mask(mask, object_id, index)
+
+
+def _compressed(mask: dict[str, Any]) -> dict[str, Any]:
+    """What the tool wants of a tracker, in place of numbers."""
+    from pycocotools import mask as coco_masks
+
+    encoded = coco_masks.frPyObjects(mask, *mask["size"])
+    return {"size": mask["size"], "counts": encoded["counts"].decode()}
 
 
 def _decoded(frames: list[Any]) -> Iterator[list[npt.NDArray[Any]]]:
@@ -229,7 +275,7 @@ def test_label_studio_takes_the_task(tmp_path: Path) -> None:
         '<Video name="video" value="$video"/><VideoRectangle name="box" toName="video"/></View>'
     )
     (task,) = json.loads(write("label-studio", tmp_path / "tasks.json").read_text())
-    assert interface.validate_task(task)
+    assert interface.validate_task({"data": task["data"]})
     (prediction,) = task["predictions"]
     assert interface.validate_prediction(prediction, return_errors=True) == []
     for object_id, region in enumerate(video.extract_key_frames(prediction["result"]), start=1):
