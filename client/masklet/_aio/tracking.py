@@ -25,6 +25,11 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         """What the video's header says; None until the first result is here."""
         return self._tracking.video
 
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames so far that could not be decoded; as `Tracking.undecoded_pts_seconds`."""
+        return self._tracking.undecoded_pts_seconds
+
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""
         self._tracking.prompt(prompt)
