@@ -23,6 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from masklet._urls import without_secrets
+
 
 @dataclass(frozen=True)
 class FieldViolation:
@@ -30,11 +32,14 @@ class FieldViolation:
 
     Attributes:
         field: Path in the request message, such as ``prompt.points[0].x``.
-        description: What is wrong and what would be right.
+        description: What is wrong and what would be right, without passwords of URLs.
     """
 
     field: str
     description: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", without_secrets(self.description))
 
 
 class MaskletError(Exception):
@@ -42,7 +47,7 @@ class MaskletError(Exception):
 
     Attributes:
         code: The number of the gRPC status code.
-        message: One sentence that names the cause and, where there is one, the fix.
+        message: One sentence that names the cause and, where there is one, the fix; without passwords of URLs.
         violations: The fields that are wrong; empty where the error is not about fields.
         retry_after_seconds: After how many seconds a retry may succeed; None where waiting does not help.
     """
@@ -56,6 +61,7 @@ class MaskletError(Exception):
         violations: tuple[FieldViolation, ...] = (),
         retry_after_seconds: float | None = None,
     ) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
         self.violations = violations

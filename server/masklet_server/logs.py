@@ -1,4 +1,7 @@
-"""The server's log on stderr: lines for people, or one JSON object on each line for machines."""
+"""The server's log on stderr: lines for people, or one JSON object on each line for machines.
+
+No password of a URL is logged, whoever put it into a message, a field or a traceback.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import logging
 import sys
 import time
 from typing import Any
+
+from masklet._urls import without_secrets
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -31,7 +36,7 @@ class LineFormatter(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
         line = f"{clock} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return without_secrets(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -48,7 +53,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return without_secrets(json.dumps(entry, default=str))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -275,6 +276,15 @@ def test_info(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in out
 
 
+def test_info_shows_long_names_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "hub:an-owner/a-model-that-was-tuned-for-months"
+    with FakeServer(Script(model=name)) as server:
+        assert run("info", "--server", server.address) == 0
+    column = [line.strip().split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert name in "".join(column)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
     assert capsys.readouterr().out == f"masklet {masklet.__version__}\n"
@@ -416,6 +426,17 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         masklet.Unavailable, match=r"`masklet serve` needs .*no_such_package.*docs/start/install\.md#the-server"
     ):
         app(["serve", "--address", "x"])
+
+
+@pytest.mark.parametrize("command", ["track", "segment", "info", "bench", "serve", "models", "models verify", "doctor"])
+def test_help_is_about_what_can_be_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split(), "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: masklet {command}" in shown
+    assert "<bool>" not in shown
+    assert not re.search(r"Default:\s*\.", " ".join(shown.replace("│", " ").split()))
+    if command == "segment":
+        assert "FRAME" not in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["track", "--help"]])

@@ -201,7 +201,9 @@ async def test_a_running_stream_may_end_within_the_grace() -> None:
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_a_stream_that_runs_longer_than_the_grace_is_ended_with_a_reason() -> None:
+async def test_a_stream_that_runs_longer_than_the_grace_is_ended_with_a_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with edge() as one, one.stub() as stub:
         one.service.hold_end = asyncio.Event()
         call = await open_stream(stub)
@@ -213,6 +215,17 @@ async def test_a_stream_that_runs_longer_than_the_grace_is_ended_with_a_reason()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert "shut down before this was finished" in (caught.value.details() or "")
         assert one.sample("sessions_ended_total", code="UNAVAILABLE") == 1
+    assert "ending the requests that still run after 0.1 s of grace: 1" in caplog.messages
+
+
+async def test_without_grace_nothing_is_said_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Servers inside a program have none, and the program's user has asked for no end of anything."""
+    async with edge() as one, one.stub() as stub:
+        one.service.hold_end = asyncio.Event()
+        await open_stream(stub)
+        await one.server.stop(grace=0)
+        assert one.service.open_streams == 0
+    assert "grace" not in caplog.text
 
 
 async def test_cancel_all_ends_the_wait_for_a_running_stream() -> None:
@@ -230,7 +243,7 @@ async def test_an_idle_server_stops_at_once(caplog: pytest.LogCaptureFixture) ->
     async with edge() as one, one.stub() as stub:
         await finish(await open_stream(stub))
         await one.server.stop(grace=0)
-    assert "cutting" not in caplog.text
+    assert "grace" not in caplog.text
 
 
 async def test_stop_may_be_called_twice(running: Edge) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._media.pictures import picture_to_wire
+from masklet._urls import without_secrets
 from masklet.errors import InvalidArgument
 from masklet.v1 import tracking_pb2
 
@@ -29,6 +30,9 @@ class SourceUrl:
     """
 
     url: str
+
+    def __repr__(self) -> str:
+        return f"SourceUrl({without_secrets(self.url)!r})"
 
 
 VideoSource = str | os.PathLike[str] | bytes | IO[bytes] | Iterable[npt.NDArray[np.uint8]] | SourceUrl

@@ -12,7 +12,7 @@ import typer
 import masklet
 from masklet.cli import plugins
 from masklet.cli.bench import bench
-from masklet.cli.console import fail
+from masklet.cli.console import Command, Group, fail
 from masklet.cli.info import info
 from masklet.cli.segment import segment
 from masklet.cli.track import track
@@ -21,6 +21,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="masklet",
+    cls=Group,
     help="Track objects through video with SAM 2: give a click, get a mask for every frame.",
     no_args_is_help=True,
     add_completion=False,
@@ -44,10 +45,8 @@ def _options(
     """The options of `masklet` itself; each of them acts on its own."""
 
 
-app.command()(track)
-app.command()(segment)
-app.command()(info)
-app.command()(bench)
+for command in (track, segment, info, bench):
+    app.command(cls=Command)(command)
 plugins.add_commands(app)
 
 

@@ -7,16 +7,42 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
+
+from masklet._urls import without_secrets
 
 _PLAIN_EVERY_SECONDS = 10.0
 
 Advance = Callable[[int, "int | None"], None]
 """Reports how many frames are done, and of how many (None where that is not known)."""
+
+
+class Command(TyperCommand):
+    """A command whose help shows no type beside flags, which take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, of which flags have no placeholder for a value."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The same for a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, of which flags have no placeholder for a value."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
 
 
 def out() -> Console:
@@ -31,7 +57,8 @@ def err() -> Console:
 
 def fail(message: str) -> NoReturn:
     """Print in one line what went wrong, and exit with status 1."""
-    err().print(Text("error: ", style="bold red") + Text(" ".join(message.split())), soft_wrap=True)
+    line = without_secrets(" ".join(message.split()))
+    err().print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
     sys.exit(1)
 
 

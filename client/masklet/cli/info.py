@@ -68,7 +68,7 @@ def _print(address: str, server: ServerInfo) -> None:
 def _models(models: Sequence[ModelInfo]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("model", "state", "image size", "parameters", "description"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")  # a long name is whole on a narrow terminal, too
     for model in models:
         how = ", ".join(filter(None, ("loaded", model.dtype, model.runtime)))  # an old server names no runtime
         state = (how if model.loaded else "not loaded") + (", default" if model.default else "")

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from masklet.cli.console import Command
 from masklet.errors import Unavailable
 
 COMMANDS = "masklet.commands"
@@ -86,5 +87,5 @@ def _add_command(app: typer.Typer, entry: EntryPoint) -> None:
 
 def _app_of(function: Callable[..., Any]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(function)
+    app.command(cls=Command)(function)
     return app

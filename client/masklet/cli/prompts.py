@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,33 +21,24 @@ _POINT = re.compile(_GRAMMAR.format(rf"{_NUMBER},{_NUMBER}"), re.ASCII)
 _BOX = re.compile(_GRAMMAR.format(",".join([_NUMBER] * 4)), re.ASCII)
 _MASK = re.compile(_GRAMMAR.format("(.+?)"), re.ASCII)
 
-PointOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--point",
-        metavar="[OBJ:]X,Y[@FRAME]",
-        help="A click on the object: pixels from the left and from the top.",
-        rich_help_panel="Prompts",
-    ),
-]
-BackgroundOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--background",
-        metavar="[OBJ:]X,Y[@FRAME]",
-        help="A click beside the object, on what does not belong to it.",
-        rich_help_panel="Prompts",
-    ),
-]
-BoxOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--box",
-        metavar="[OBJ:]X0,Y0,X1,Y1[@FRAME]",
-        help="A box around the object: its left, top, right and bottom edges, in pixels.",
-        rich_help_panel="Prompts",
-    ),
-]
+
+def _prompt_option(name: str, form: str, text: str) -> Any:
+    return typer.Option(name, metavar=form, help=text, rich_help_panel="Prompts")
+
+
+_FRAME = "[@FRAME]"
+_POINT_FORM, _BOX_FORM = "[OBJ:]X,Y", "[OBJ:]X0,Y0,X1,Y1"
+_POINT_HELP = "A click on the object: pixels from the left and from the top."
+_BACKGROUND_HELP = "A click beside the object, on what does not belong to it."
+_BOX_HELP = "A box around the object: its left, top, right and bottom edges, in pixels."
+
+PointOption = Annotated[list[str] | None, _prompt_option("--point", _POINT_FORM + _FRAME, _POINT_HELP)]
+BackgroundOption = Annotated[list[str] | None, _prompt_option("--background", _POINT_FORM + _FRAME, _BACKGROUND_HELP)]
+BoxOption = Annotated[list[str] | None, _prompt_option("--box", _BOX_FORM + _FRAME, _BOX_HELP)]
+# The same for a single picture, which has no frames.
+PicturePointOption = Annotated[list[str] | None, _prompt_option("--point", _POINT_FORM, _POINT_HELP)]
+PictureBackgroundOption = Annotated[list[str] | None, _prompt_option("--background", _POINT_FORM, _BACKGROUND_HELP)]
+PictureBoxOption = Annotated[list[str] | None, _prompt_option("--box", _BOX_FORM, _BOX_HELP)]
 MaskOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import masklet
 from masklet.cli.console import object_label, out, tell_written
-from masklet.cli.prompts import BackgroundOption, BoxOption, PointOption, read_prompts
+from masklet.cli.prompts import PictureBackgroundOption, PictureBoxOption, PicturePointOption, read_prompts
 from masklet.cli.server import (
     Access,
     CaOption,
@@ -38,9 +38,9 @@ _Mask = npt.NDArray[np.bool_]
 
 def segment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file: JPEG, PNG, WebP, BMP or TIFF.")],
-    point: PointOption = None,
-    background: BackgroundOption = None,
-    box: BoxOption = None,
+    point: PicturePointOption = None,
+    background: PictureBackgroundOption = None,
+    box: PictureBoxOption = None,
     mask: Annotated[
         Path | None,
         typer.Option(

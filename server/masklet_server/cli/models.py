@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from masklet.cli.console import Command, Group
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound
 from masklet_server.models import download as downloads
 from masklet_server.models.paths import cache_folder
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 200
 
 app = typer.Typer(
-    no_args_is_help=True, help="List models, download their weights, and check them.", add_completion=False
+    cls=Group,
+    no_args_is_help=True,
+    help="List models, download their weights, and check them.",
+    add_completion=False,
 )
 
 _Names = Annotated[
@@ -41,7 +45,7 @@ _AnyNames = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models() -> None:
     """Show the models that masklet knows, the size of their files, and which are on this machine."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -66,7 +70,7 @@ def list_models() -> None:
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def download(names: _Names) -> None:
     """Download the weights of models and check them. A download that broke off is continued."""
     for spec in _resolve(names):
@@ -74,7 +78,7 @@ def download(names: _Names) -> None:
             _download(spec)
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(names: _AnyNames = None) -> None:
     """Compare the weights on this machine with their known checksums. Exits with 1 if a file is wrong or missing."""
     specs = _resolve(names) if names else [spec for spec in Registry.load() if _is_here(spec)]

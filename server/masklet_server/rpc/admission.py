@@ -189,7 +189,8 @@ class Admission:
         self._draining = True
         if await self._is_idle_within(grace):
             return
-        logger.warning("cancelling %d requests after %g s of grace", len(self._running), grace)
+        if grace:  # without any, nobody has waited for them
+            logger.warning("ending the requests that still run after %g s of grace: %d", grace, len(self._running))
         self.cancel_all()
         if not await self._is_idle_within(_CLEANUP_SECONDS):
             logger.error("%d requests have not ended although they were cancelled", len(self._running))

@@ -42,6 +42,7 @@ print(repr((os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"))
     assert said.stdout.strip() == repr(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "is_kept"), [({}, True), ({"MALLOC_PERTURB_": "0"}, False)])
 def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_how(given: dict[str, str], is_kept: bool) -> None:
     program = """
@@ -92,6 +93,7 @@ def test_an_unknown_dtype_is_refused() -> None:
         make_network(build_model(Registry.load().get("nano"), image_size=64), CPU, "float8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quicker", [torch.float32, torch.bfloat16])
 def test_auto_takes_what_was_measured_faster(quicker: torch.dtype) -> None:
     def seconds(network: Network) -> float:

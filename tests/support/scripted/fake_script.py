@@ -122,6 +122,7 @@ class Script:
         seconds_per_frame: Slows the fake down.
         knows_timings: Sends timings where they are asked for: the frame's index in milliseconds for each stage.
         events: What happens to every object, by frame.
+        model: The name of the default model.
     """
 
     frame_count: int = 5
@@ -136,6 +137,7 @@ class Script:
     seconds_per_frame: float = 0.0
     knows_timings: bool = True
     events: dict[int, common_pb2.ObjectEvent.ValueType] = field(default_factory=dict)
+    model: str = "nano"
     mask: Callable[..., npt.NDArray[np.bool_]] = square
 
 

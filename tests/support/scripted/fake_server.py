@@ -73,7 +73,7 @@ class FakeServer(TrackingServiceServicer):
             versions={"torch": "2.5.1", "sam2": "1.1.0"},
             models=[
                 server_info_pb2.ModelInfo(
-                    name="nano",
+                    name=self.script.model,
                     description="Small.",
                     loaded=True,
                     default=True,

@@ -66,7 +66,7 @@ async def test_leaving_midway_frees_process_descriptors_and_memory() -> None:
         pid = source.pid
         assert len(descriptors()) > len(before)
     assert is_gone(pid)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize("fed", [0, 1000, 10**9])
@@ -88,7 +88,7 @@ async def test_cancelling_a_task_frees_everything(fed: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert is_gone(pids[0])
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_cancelling_the_cleanup_itself_leaves_no_process() -> None:
@@ -122,7 +122,7 @@ async def test_cancelling_the_start_leaves_nothing() -> None:
         await source.__aexit__(None, None, None)
     gc.collect()
     await asyncio.sleep(0.1)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 async def test_the_process_gets_no_secrets_and_gives_up_its_rights(monkeypatch: pytest.MonkeyPatch) -> None:

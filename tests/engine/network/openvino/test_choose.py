@@ -95,6 +95,7 @@ def test_what_is_slower_is_left_to_torch(cache: Path, monkeypatch: pytest.Monkey
     assert torch.equal(got.top, want.top)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_left_to_torch(
     cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +113,7 @@ def test_what_is_wrong_is_left_to_torch(
         assert f"OpenVINO computes the {what} wrongly here" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 1), (3, 3), (7, 16), (8, 17), (9, 18)])
 @torch.inference_mode()
 def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, pointers: int, cache: Path) -> None:
@@ -124,6 +126,7 @@ def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, p
         assert torch.equal(memory, first[1])
 
 
+@pytest.mark.slow
 def test_float32_by_name_is_exact_and_torch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("MASKLET_CACHE", str(cache))
     model = build_model(Registry.load().get("nano"), image_size=SIZE)
@@ -144,6 +147,7 @@ def test_a_runtime_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert make_network(model, CPU, "bfloat16").runtime == "torch"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError("no such primitive"), ImportError("libtbb.so is missing"), OSError(5)])
 def test_where_openvino_fails_torch_computes(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -161,6 +165,7 @@ def test_where_openvino_fails_torch_computes(
         make_network(model, CPU, runtime="openvino")
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_keeps_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")

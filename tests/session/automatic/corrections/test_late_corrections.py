@@ -489,6 +489,7 @@ async def all_that_is_sent(window: int, said: list[tuple[str, int, int]]) -> lis
         ]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, phases=[Phase.generate])
 @given(
     st.integers(1, 6),

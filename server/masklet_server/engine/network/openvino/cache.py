@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Whoever changes how the network computes changes what is converted of it.
 _CODE = tuple(sorted(Path(__file__).parents[1].rglob("*.py")))
+# Folders that cannot be used; one warning of each is enough for all of its files.
+_WARNED: set[Path] = set()
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -51,14 +53,27 @@ def converted(path: Path | None, convert: Callable[[], Model]) -> Model:
         logger.warning("%s is damaged and is made anew", path)
     except FileNotFoundError:
         logger.debug("%s is made for the first time", path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        _warn_of(path.parent, error)
+    except RuntimeError as error:
         logger.warning("%s cannot be read and is made anew: %s", path, _first_line(error))
     model = convert()
     try:
         _write(model, path)
     except (OSError, RuntimeError) as error:
-        logger.warning("%s cannot be written, so the next start takes longer: %s", path, _first_line(error))
+        _warn_of(path.parent, error)
     return model
+
+
+def _warn_of(folder: Path, error: Exception) -> None:
+    if folder not in _WARNED:
+        _WARNED.add(folder)
+        logger.warning(
+            "converted models cannot be kept in %s, so the next start takes longer; set MASKLET_CACHE to a folder that "
+            "can be written to: %s",
+            folder,
+            _first_line(error),
+        )
 
 
 def _write(model: Model, path: Path) -> None:
