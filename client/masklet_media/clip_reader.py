@@ -109,7 +109,8 @@ class ClipReader:
         if context is not None:
             # What PyAV ignores among the options of `av.open`, except while it probes.
             context.options = {**(options or {}), **_one_frame_at_a_time(context.codec.name)}
-            context.thread_count = threads
+            # FFmpeg's decoder of VP8 with several threads gives up frames that it decodes with one.
+            context.thread_count = 1 if context.codec.name == "vp8" else threads
             context.thread_type = "SLICE"
 
     @property
@@ -123,7 +124,7 @@ class ClipReader:
         Raises:
             MemoryError: FFmpeg got no memory.
         """
-        may_restart = bool(self._container.format.flags & Flags.ts_discont.value)
+        may_restart = bool(self._container.format.flags & int(Flags.ts_discont.value))
         step = max(Fraction(1), 1 / ((self.rate or _FALLBACK_RATE) * self.time_base))
         clock = FrameClock(step, self.time_base, may_restart=may_restart)
         for picture in self._decoded(may_restart):

@@ -13,6 +13,8 @@ Server and client use this module, so that the server tracks what the client dra
 
 from __future__ import annotations
 
+from typing import cast
+
 from PIL import Image, ImageMath, ImageOps
 
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -52,8 +54,8 @@ def _high_bytes(picture: Image.Image) -> Image.Image:
 def _gray(picture: Image.Image) -> Image.Image:
     """Gray of a range that has to be guessed, as 8-bit gray."""
     picture = _finite(picture.convert("F"))
-    low, high = picture.getextrema()
-    scale, shift = gray_scale(float(low), float(high))
+    low, high = cast("tuple[float, float]", picture.getextrema())
+    scale, shift = gray_scale(low, high)
     # Pillow's conversion from F to L cuts off what is beyond 0 and 255, and rounds down.
     return picture.point(lambda value: value * scale + shift).convert("L")
 

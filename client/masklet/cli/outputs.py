@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import masklet
 from masklet._media.atomic_file import replacing
@@ -34,23 +34,38 @@ def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
     return write
 
 
+class Described(Protocol):
+    """What a running call knows of its video; `masklet.Tracking` is one."""
+
+    @property
+    def video(self) -> VideoInfo | None:
+        """What the video's header says."""
+
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames that could not be decoded."""
+
+
 @contextlib.contextmanager
-def json_file(path: Path, video: Callable[[], VideoInfo | None]) -> Iterator[Sink]:
-    """Write all results as one JSON object, frame by frame; the file appears when it is whole.
+def json_file(path: Path, call: Described) -> Iterator[Sink]:
+    """Write all results as one JSON object, frame by frame; the file appears at the end.
+
+    If the block ends with an error after some frames, the file has these frames, and says what the error was.
 
     Args:
         path: The file, replaced if it exists.
-        video: Returns what is known of the video; called when the first frame is here.
+        call: Knows the video.
 
     Raises:
         OSError: The file cannot be written.
     """
+    failure: BaseException | None = None
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         begun = False
 
         def begin() -> None:
             nonlocal begun
-            header = video()
+            header = call.video
             file.write(f'{{"video": {json.dumps(header and dataclasses.asdict(header))}, "frames": [')
             begun = True
 
@@ -61,10 +76,19 @@ def json_file(path: Path, video: Callable[[], VideoInfo | None]) -> Iterator[Sin
                 begin()
             file.write(json.dumps(_frame(frame)))
 
-        yield write
+        try:
+            yield write
+        except BaseException as error:
+            if not begun:
+                raise
+            failure = error
         if not begun:
             begin()
-        file.write("]}\n")
+        undecoded = json.dumps(call.undecoded_pts_seconds)
+        message = json.dumps(None if failure is None else str(failure) or type(failure).__name__)
+        file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {message}}}\n')
+    if failure is not None:
+        raise failure
 
 
 def _frame(frame: FrameResult) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Frame:
 
     @property
     def undecoded_nanoseconds(self) -> tuple[int, ...]:
-        """`undecoded` in nanoseconds, rounded."""
+        """The times in `undecoded` in nanoseconds, rounded."""
         return tuple(in_nanoseconds(pts, self.time_base) for pts in self.undecoded)
 
     def __repr__(self) -> str:
