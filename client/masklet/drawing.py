@@ -171,8 +171,8 @@ def write_overlay_video(
     """Draw the masks over each frame of a video, and write the frames as H.264 with their own timing, without sound.
 
     It holds one frame at a time, so `results` may be the answer of `Client.track` itself, and the video may be of any
-    length. The file appears when it is whole. If `results` end with an error, the file has the frames before it, and the
-    error is raised again. Sides of an odd length grow by one pixel, because most players need even ones.
+    length. The file appears when it is whole. If `results` end with an error, the file has the frames before it, and
+    the error is raised again. Sides of an odd length grow by one pixel, because most players need even ones.
 
     Args:
         video: As it was given to `Client.track`; an iterable of arrays must be one that can be iterated over twice.

@@ -27,13 +27,13 @@ import av.subtitles.codeccontext
 import av.subtitles.stream
 import av.video.codeccontext
 import av.video.stream
-from av.format import Flags
 from av.stream import Disposition
 
 from masklet_media.container_end import Contents, ReadAt, what_is_missing
 from masklet_media.frame_times import FrameClock, PromisedFrames
 
 _FALLBACK_RATE = Fraction(30)
+_CLOCK_MAY_RESTART = 512  # FFmpeg's AVFMT_TS_DISCONT
 _SHOW_FRAME = 0x10  # in the first byte of a VP8 frame (RFC 6386, 9.1)
 
 
@@ -124,7 +124,7 @@ class ClipReader:
         Raises:
             MemoryError: FFmpeg got no memory.
         """
-        may_restart = bool(self._container.format.flags & int(Flags.ts_discont.value))
+        may_restart = bool(self._container.format.flags & _CLOCK_MAY_RESTART)
         step = max(Fraction(1), 1 / ((self.rate or _FALLBACK_RATE) * self.time_base))
         clock = FrameClock(step, self.time_base, may_restart=may_restart)
         for picture in self._decoded(may_restart):

@@ -46,10 +46,11 @@ def test_bytes_behind_the_end_change_nothing(client: masklet.Client, name: str) 
 ])  # fmt: skip
 def test_all_frames_before_a_break_are_tracked(client: masklet.Client, make: object, error: type, message: str) -> None:
     assert callable(make)
-    data, frames = make(), []
+    data = make()
+    frames: list[masklet.FrameResult] = []
+    tracking = client.track(data, masklet.Prompt(point_coords=[[20, 20]]))
     with pytest.raises(error, match=message):
-        for frame in client.track(data, masklet.Prompt(point_coords=[[20, 20]])):
-            frames.append(frame)
+        frames.extend(frame for frame in tracking)
     assert 2 <= len(frames) <= 7, "fewer than the frames that tell how long a clip is"
     assert all(frame.objects[1].visible for frame in frames[:1])
     with client.annotate(data) as annotation:

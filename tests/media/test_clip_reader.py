@@ -19,7 +19,7 @@ STEPS = [round(index * 0.04, 6) for index in range(32)]
 
 def read(data: bytes, *, threads: int = 1) -> Read:
     """Times of the frames, times of those that could not be decoded, and what is missing at the end."""
-    with av.open(io.BytesIO(data), metadata_errors="replace") as container:
+    with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
         reader = ClipReader(container, threads=threads)
         times, lost = [], []
         for frame in reader.frames():
@@ -69,7 +69,7 @@ def test_damage_costs_the_same_frames_with_any_number_of_threads(kind: str) -> N
     good = make_clip(**{"frames": 24, "size": (128, 96), "gop": 8, **CODECS[kind]})
     promised = read(good)[0]
     assert len(promised) == 24
-    with av.open(io.BytesIO(good)) as container:
+    with av.open(io.BytesIO(good), "r") as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     losses = 0
     for seed in range(4):
@@ -97,5 +97,5 @@ def test_frames_that_were_never_meant_to_be_seen_are_not_missed() -> None:
 
 
 def test_a_file_with_sound_alone_has_no_video() -> None:
-    with av.open(io.BytesIO(make_sound())) as container, pytest.raises(NoVideo, match="streams found: audio"):
+    with av.open(io.BytesIO(make_sound()), "r") as container, pytest.raises(NoVideo, match="streams found: audio"):
         ClipReader(container)

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
-
 from PIL import Image
 
 from masklet._media.pictures import load_rgb

@@ -152,7 +152,9 @@ def track(
 def _print_outcome(tally: Tally, *, overlay: Path | None, masks: Path | None, json: Path | None) -> None:
     tally.print()
     written = {"overlay": overlay, "masks": masks, "json": json}
-    tell_written({name: path if path and path.exists() else None for name, path in written.items()}, otherwise=_NO_OUTPUT)
+    tell_written(
+        {name: path if path and path.exists() else None for name, path in written.items()}, otherwise=_NO_OUTPUT
+    )
 
 
 def _memory_policy(name: str) -> MemoryPolicy:

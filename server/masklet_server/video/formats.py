@@ -80,7 +80,6 @@ def convert_to(allowed: tuple[str, ...]) -> str:
     )
 
 
-
 # Codecs whose packets may come without a container, and the decoder of each.
 PACKET_DECODERS: dict[str, str] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 

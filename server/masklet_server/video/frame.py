@@ -30,8 +30,8 @@ class Frame:
         capture_time_nanoseconds: When the client captured the frame, by the client's own clock; 0: not known.
         decode_seconds: Time spent on reading, decoding and resizing the frame.
         checksum: CRC-32 of the pixels, for frames of clips.
-        undecoded: Time stamps of the frames between the one before and this one that the clip has, and that could not be
-            decoded.
+        undecoded: Time stamps of the frames between the one before and this one that the clip has, and that could not
+            be decoded.
     """
 
     index: int

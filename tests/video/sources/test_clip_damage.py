@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from masklet.errors import DataLoss
-from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.limits import VideoLimits
+from masklet_server.video.sources.clip import ClipSource
 from tests.support.cases import case
 from tests.support.clips import decode_clip, make_clip, take_all
 

@@ -57,8 +57,9 @@ class ArrivingFile:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position, and return it. Returns -1, which means "not known" to FFmpeg, while the end is not known.
 
-        FFmpeg asks every file for its size when it looks at the streams, but mostly does not need it. Waiting here would
-        delay the first frame of every clip to the end of its upload. Who needs the size calls `wait_for_end` before.
+        FFmpeg asks every file for its size when it looks at the streams, but mostly does not need it. Waiting here
+        would delay the first frame of every clip to the end of its upload. Who needs the size calls `wait_for_end`
+        before.
         """
         if whence == os.SEEK_END:
             if not self.complete:

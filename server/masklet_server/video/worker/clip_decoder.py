@@ -4,8 +4,8 @@
 
 - Frames are shown as the display matrix says, and with square pixels: a sample aspect ratio is ignored, as SAM 2's
   loaders and annotation tools do.
-- If a file was cut off, or its container is damaged, DataLoss is raised after the last frame that can be decoded, so that
-  a part is not taken for the whole video.
+- If a file was cut off, or its container is damaged, DataLoss is raised after the last frame that can be decoded, so
+  that a part is not taken for the whole video.
 - When a clip is decoded a second time, from one frame on, nothing guarantees that a key frame leads to that very
   frame. The server compares every frame with what it was the first time (`sources.clip_redecoder`).
 """

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, cast
 
-
 from masklet_media.picture_pages import TIME_BASE, Page, PicturePages
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
@@ -94,5 +93,3 @@ class PageClip:
         self._limits.check_frame(size, shown=size, seconds=page.pts * TIME_BASE)
         pixels = shrink(page.picture, self._image_size)
         return ShownFrame(page.pts, *size, pixels, 0)
-
-

@@ -43,9 +43,7 @@ class ShownFrame:
     undecoded: tuple[int, ...] = ()
 
 
-def show(
-    pts: int, frame: av.VideoFrame, resizer: FrameResizer, *, undecoded: tuple[int, ...] = ()
-) -> ShownFrame:
+def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer, *, undecoded: tuple[int, ...] = ()) -> ShownFrame:
     """The frame as a viewer sees it, at the model's size; `ShownFrame` describes the arguments.
 
     Raises:
