@@ -234,7 +234,6 @@ async def test_resolution_change_names_both_sizes() -> None:
 
 @pytest.mark.parametrize(("codec", "container", "pixel_format"), [
     ("zmbv", "avi", "bgr0"),
-    ("asv1", "matroska", "yuv420p"),
     ("flv", "flv", "yuv420p"),
 ])  # fmt: skip
 async def test_codec_beyond_the_list_is_refused(codec: str, container: str, pixel_format: str) -> None:
