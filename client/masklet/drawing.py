@@ -15,7 +15,7 @@ from masklet._media.atomic_file import replacing
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
 from masklet._protocol.results import FrameResult
-from masklet.errors import DataLoss, InvalidArgument
+from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -190,7 +190,7 @@ def write_overlay_video(
         OSError: A file cannot be read or written.
         Exception: What `results` raise.
     """
-    from masklet._media.frames import shown_frames  # brings PyAV
+    from masklet._media.frames import matched, shown_frames  # brings PyAV
     from masklet._media.video_writer import VideoWriter
 
     path = Path(out_path)
@@ -203,7 +203,7 @@ def write_overlay_video(
         return 0
     kept = _UntilFailure(itertools.chain([first], pending))
     with replacing(path) as partial, VideoWriter(partial) as writer:
-        for result, pixels in _matched(kept, shown_frames(video)):
+        for result, pixels in matched(kept, shown_frames(video)):
             writer.write(overlay(pixels, result.masks, alpha=alpha, outline=outline), result.pts_seconds)
         writer.finish()
     if kept.failure is not None:
@@ -226,20 +226,6 @@ class _UntilFailure(Iterator[FrameResult]):
         except BaseException as error:  # noqa: BLE001 - raised again when the file is written
             self.failure = error
             raise StopIteration from None
-
-
-def _matched(
-    results: Iterable[FrameResult], frames: Iterator[npt.NDArray[np.uint8]]
-) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
-    """Each result with the pixels of its frame."""
-    numbered = enumerate(frames)
-    for result in results:
-        for index, pixels in numbered:
-            if index == result.frame_index:
-                yield result, pixels
-                break
-        else:
-            raise DataLoss(f"the video has no frame {result.frame_index} to draw on; is it the one that was tracked?")
 
 
 def _davis_palette() -> bytes:

@@ -10,6 +10,7 @@ from masklet._aio.stream import AsyncStream
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._sync.tracking import Tracking
 from masklet.prompts import Prompt
+from masklet.recording import Recording
 
 
 class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
@@ -29,6 +30,11 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
     def undecoded_pts_seconds(self) -> tuple[float, ...]:
         """Times of the frames so far that could not be decoded; as `Tracking.undecoded_pts_seconds`."""
         return self._tracking.undecoded_pts_seconds
+
+    @property
+    def source(self) -> str:
+        """The video's path; empty if it has none."""
+        return self._tracking.source
 
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""
@@ -60,6 +66,14 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
 
     def __del__(self) -> None:
         self._tracking.cancel()
+
+    async def recording(self) -> Recording:
+        """Take all results to the end of the video, and return them as one object; as `Tracking.recording`."""
+        recording = Recording(source=self._tracking.source)
+        async for frame in self:
+            recording.add(frame)
+        recording.video = self.video
+        return recording
 
     def __aiter__(self) -> AsyncTracking:
         return self

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import masklet
 from masklet._media.atomic_file import replacing
-from masklet._protocol.results import FrameResult, ObjectResult, VideoInfo
+from masklet._media.result_files import frame_to_dict, header
+from masklet._protocol.results import FrameResult, VideoInfo
 
 Sink = Callable[[FrameResult], None]
 
@@ -65,8 +65,7 @@ def json_file(path: Path, call: Described) -> Iterator[Sink]:
 
         def begin() -> None:
             nonlocal begun
-            header = call.video
-            file.write(f'{{"video": {json.dumps(header and dataclasses.asdict(header))}, "frames": [')
+            file.write(json.dumps(header(call.video))[:-1] + ', "frames": [')
             begun = True
 
         def write(frame: FrameResult) -> None:
@@ -74,7 +73,7 @@ def json_file(path: Path, call: Described) -> Iterator[Sink]:
                 file.write(",\n")
             else:
                 begin()
-            file.write(json.dumps(_frame(frame)))
+            file.write(json.dumps(frame_to_dict(frame)))
 
         try:
             yield write
@@ -89,24 +88,3 @@ def json_file(path: Path, call: Described) -> Iterator[Sink]:
         file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {message}}}\n')
     if failure is not None:
         raise failure
-
-
-def _frame(frame: FrameResult) -> dict[str, Any]:
-    return {
-        "frame_index": frame.frame_index,
-        "pts_seconds": frame.pts_seconds,
-        "objects": [_object(result) for result in frame.objects.values()],
-    }
-
-
-def _object(result: ObjectResult) -> dict[str, Any]:
-    return {
-        "object_id": result.object_id,
-        "rle": result.rle,
-        "box": result.box,
-        "area": result.area,
-        "predicted_iou": result.predicted_iou,
-        "object_score": result.object_score,
-        "visible": result.visible,
-        "event": result.event,
-    }
