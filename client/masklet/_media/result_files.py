@@ -223,7 +223,9 @@ def video_of(head: Mapping[str, Any]) -> VideoInfo | None:
         return None
     known = {field.name for field in dataclasses.fields(VideoInfo)}
     try:
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in video.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in video.items()
+        }
         return VideoInfo(**{name: value for name, value in plain.items() if name in known})
     except (TypeError, AttributeError) as error:
         raise InvalidArgument.of("path", f"the header's 'video' is not a video's description: {error}") from None
