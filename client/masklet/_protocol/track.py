@@ -56,6 +56,7 @@ class TrackProtocol:
         model: The model in use; empty until the server has answered.
         video: What is known of the video; None until the server has decoded the first frame.
         finished: True once the server has sent everything.
+        undecoded_pts_seconds: Times of the frames so far that the file has and that could not be decoded.
     """
 
     def __init__(self, config: tracking_pb2.TrackConfig, prompts: Iterable[Prompt], *, pictures: bool) -> None:
@@ -63,6 +64,7 @@ class TrackProtocol:
         self.model = ""
         self.video: VideoInfo | None = None
         self.finished = False
+        self.undecoded_pts_seconds: tuple[float, ...] = ()
         self._requests = deque([tracking_pb2.TrackRequest(config=config)])
         self._parts: deque[tracking_pb2.TrackRequest] = deque()
         for prompt in prompts:
@@ -142,7 +144,9 @@ class TrackProtocol:
         if kind == "frame_result":
             self._take(response.frame_result.sequence)
             self._frames_taken += response.frame_result.revision == 0
-            return wire.frame_from_wire(response.frame_result)
+            frame = wire.frame_from_wire(response.frame_result)
+            self.undecoded_pts_seconds += frame.undecoded_pts_seconds
+            return frame
         if kind == "prompt_result":
             self._take(response.prompt_result.sequence)
             return wire.prompt_result_from_wire(response.prompt_result)
@@ -158,6 +162,7 @@ class TrackProtocol:
             return None if is_reminder else error
         elif kind == "done":
             self.finished = True
+            self.undecoded_pts_seconds += wire.seconds_of(response.done.undecoded_pts_nanoseconds)
         return None  # also for kinds that only newer servers and clients know
 
     def _take(self, sequence: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import masklet
 from masklet._media.atomic_file import replacing
@@ -33,23 +34,38 @@ def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
     return write
 
 
+class Described(Protocol):
+    """What a running call knows of its video; `masklet.Tracking` is one."""
+
+    @property
+    def video(self) -> VideoInfo | None:
+        """What the video's header says."""
+
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames that could not be decoded."""
+
+
 @contextlib.contextmanager
-def json_file(path: Path, video: Callable[[], VideoInfo | None]) -> Iterator[Sink]:
-    """Write all results as one JSON object, frame by frame; the file appears when it is whole.
+def json_file(path: Path, call: Described) -> Iterator[Sink]:
+    """Write all results as one JSON object, frame by frame; the file appears at the end.
+
+    If the block ends with an error after some frames, the file has these frames, and says what the error was.
 
     Args:
         path: The file, replaced if it exists.
-        video: Returns what is known of the video; called when the first frame is here.
+        call: Knows the video.
 
     Raises:
         OSError: The file cannot be written.
     """
+    failure: BaseException | None = None
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         begun = False
 
         def begin() -> None:
             nonlocal begun
-            file.write(json.dumps(header(video()))[:-1] + ', "frames": [')
+            file.write(json.dumps(header(call.video))[:-1] + ', "frames": [')
             begun = True
 
         def write(frame: FrameResult) -> None:
@@ -59,7 +75,16 @@ def json_file(path: Path, video: Callable[[], VideoInfo | None]) -> Iterator[Sin
                 begin()
             file.write(json.dumps(frame_to_dict(frame)))
 
-        yield write
+        try:
+            yield write
+        except BaseException as error:
+            if not begun:
+                raise
+            failure = error
         if not begun:
             begin()
-        file.write("]}\n")
+        undecoded = json.dumps(call.undecoded_pts_seconds)
+        message = json.dumps(None if failure is None else str(failure) or type(failure).__name__)
+        file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {message}}}\n')
+    if failure is not None:
+        raise failure

@@ -129,19 +129,32 @@ def track(
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
     tally = Tally()
-    with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
-        call = _start(client, video, prompts, delivery, options)
-        with call as running, contextlib.ExitStack() as stack:
-            sinks = _open_sinks(stack, running, masks, json)
-            advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
-            frames = _watched(running, tally, sinks, advance)
-            if overlay is None:
-                for _ in frames:
-                    pass
-            else:
-                masklet.write_overlay_video(video, frames, overlay)
+    try:
+        with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
+            call = _start(client, video, prompts, delivery, options)
+            with call as running, contextlib.ExitStack() as stack:
+                sinks = _open_sinks(stack, running, masks, json)
+                advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
+                frames = _watched(running, tally, sinks, advance)
+                if overlay is None:
+                    for _ in frames:
+                        pass
+                else:
+                    masklet.write_overlay_video(video, frames, overlay)
+                tally.undecoded = running.undecoded_pts_seconds
+    except BaseException:
+        if tally.frames:  # what was tracked before is kept; the error itself is printed last
+            _print_outcome(tally, overlay=overlay, masks=masks, json=json)
+        raise
+    _print_outcome(tally, overlay=overlay, masks=masks, json=json)
+
+
+def _print_outcome(tally: Tally, *, overlay: Path | None, masks: Path | None, json: Path | None) -> None:
     tally.print()
-    tell_written({"overlay": overlay, "masks": masks, "json": json}, otherwise=_NO_OUTPUT)
+    written = {"overlay": overlay, "masks": masks, "json": json}
+    tell_written(
+        {name: path if path and path.exists() else None for name, path in written.items()}, otherwise=_NO_OUTPUT
+    )
 
 
 def _memory_policy(name: str) -> MemoryPolicy:
@@ -190,7 +203,7 @@ def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | N
     if masks is not None:
         sinks.append(mask_folder(masks, lambda: _size(tracking)))
     if json is not None:
-        sinks.append(stack.enter_context(json_file(json, lambda: tracking.video)))
+        sinks.append(stack.enter_context(json_file(json, tracking)))
     return sinks
 
 
@@ -205,6 +218,7 @@ def _watched(tracking: Tracking, tally: Tally, sinks: list[Sink], advance: Advan
     """The frames; each is counted and written when it comes."""
     for frame in tracking:
         tally.add(frame)
+        tally.undecoded = tracking.undecoded_pts_seconds
         for sink in sinks:
             sink(frame)
         advance(tally.frames, tracking.video.frame_count or None if tracking.video else None)
