@@ -328,10 +328,11 @@ async def test_half_closing_right_after_the_end_still_gives_everything() -> None
         assert kinds(responses).count("frame_result") == 30
 
 
+@pytest.mark.slow
 async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of() -> None:
     frames = 4000
     async with house() as h:
-        call = h.stub.Track(timeout=PATIENCE)
+        call = h.stub.Track(timeout=10 * PATIENCE)
         clicks = [click(object_id) for object_id in range(1, 9)]
         for request in (config(mask_encoding=common_pb2.MASK_ENCODING_PNG), *clicks, chunk(frames), END):
             await call.write(request)
