@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from masklet._aio.client import AsyncClient
     from masklet._aio.live import AsyncLive
     from masklet._aio.tracking import AsyncTracking
+    from masklet._media.capture.capture import Capture, Captured, CaptureEvent, OnCaptureEvent, capture
     from masklet._media.pictures import PictureLike
     from masklet._media.uploads import SourceUrl, VideoSource
     from masklet._protocol.annotation import Direction
@@ -89,6 +90,9 @@ __all__ = [
     "AsyncTracking",
     "Box",
     "Cancelled",
+    "Capture",
+    "CaptureEvent",
+    "Captured",
     "Client",
     "DataLoss",
     "DeadlineExceeded",
@@ -112,6 +116,7 @@ __all__ = [
     "NotFound",
     "ObjectEvent",
     "ObjectResult",
+    "OnCaptureEvent",
     "OnError",
     "OnPrompt",
     "Pem",
@@ -135,6 +140,7 @@ __all__ = [
     "VideoPacket",
     "VideoSource",
     "__version__",
+    "capture",
     "cutout",
     "decode_rle",
     "drawing",
@@ -154,6 +160,7 @@ _NAMES_BY_MODULE = {
     "_aio.client": ("AsyncClient",),
     "_aio.live": ("AsyncLive",),
     "_aio.tracking": ("AsyncTracking",),
+    "_media.capture.capture": ("Capture", "CaptureEvent", "Captured", "OnCaptureEvent", "capture"),
     "_media.pictures": ("PictureLike",),
     "_media.uploads": ("SourceUrl", "VideoSource"),
     "_protocol.annotation": ("Direction",),

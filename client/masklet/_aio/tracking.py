@@ -20,10 +20,18 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         self._tracking = tracking
         self._pictures = pictures
 
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "running"
+        return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
     @property
     def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here."""
-        return self._tracking.video
+        """What the video's header says; None until the first result is here. `wait_for_video` waits for it."""
+        return self._tracking.video_so_far
+
+    async def wait_for_video(self) -> VideoInfo:
+        """What the video's header says; as `Tracking.video`."""
+        return await self._run(lambda: self._tracking.video)
 
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""

@@ -64,7 +64,7 @@ def _decoded(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
             stream.codec_context.thread_type = "AUTO"
             for packet in container.demux(stream):
                 for frame in _frames(packet):
-                    yield _shown(frame)
+                    yield shown_pixels(frame)
     except av.FFmpegError as error:
         raise DataLoss(f"the video cannot be decoded: {error.strerror}") from error
 
@@ -77,11 +77,26 @@ def _frames(packet: Any) -> list[av.VideoFrame]:
     return frames
 
 
-def _shown(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+def shown_pixels(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    """The frame as shown: ``uint8[H, W, 3]`` RGB, turned as its display matrix says."""
     pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
+    matrix = _display_matrix(frame)
+    return pixels if matrix is None else turned(pixels, matrix)
+
+
+def is_turned(frame: av.VideoFrame) -> bool:
+    """Whether a frame is turned or flipped to be shown."""
+    matrix = _display_matrix(frame)
+    if matrix is None:
+        return False
+    a, _, _, _, d = struct.unpack("=9i", matrix)[:5]
+    return not (a > 0 and d > 0)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     # Not frame.side_data: frame and side data would hold each other, and megabytes wait for the garbage collector.
     matrix = cast("Any", SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
-    return pixels if matrix is None else turned(pixels, bytes(matrix))
+    return None if matrix is None else bytes(matrix)
 
 
 def turned(pixels: npt.NDArray[np.uint8], display_matrix: bytes) -> npt.NDArray[np.uint8]:

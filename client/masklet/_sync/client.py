@@ -50,7 +50,11 @@ class Client(BaseClient):
         self._channel.close()
 
     def track(
-        self, video: VideoSource, prompts: Prompt | Iterable[Prompt], **options: Unpack[TrackOptions]
+        self,
+        video: VideoSource,
+        prompts: Prompt | Iterable[Prompt] = (),
+        *more: Prompt | Iterable[Prompt],
+        **options: Unpack[TrackOptions],
     ) -> Tracking:
         """Track objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
 
@@ -65,7 +69,8 @@ class Client(BaseClient):
             video: A path, bytes or a binary file of an MP4, MKV, ... ; a folder of pictures; an iterable of
                 ``uint8[H, W, 3]`` (RGB) or ``uint8[H, W]`` (gray) arrays, which is read on a thread of its own; or a
                 `SourceUrl`.
-            prompts: What to track. There may be none; see `Tracking.prompt`.
+            prompts: What to track: a prompt or a list of prompts. There may be none; see `Tracking.prompt`.
+            *more: More prompts.
             **options: See `TrackOptions`.
 
         Returns:
@@ -76,9 +81,11 @@ class Client(BaseClient):
                 the loop).
             OSError: The video cannot be read.
         """
-        return start_tracking(self._channel, open_upload(video), prompts, options)
+        return start_tracking(self._channel, open_upload(video), (prompts, *more), options)
 
-    def live(self, prompts: Prompt | Iterable[Prompt] = (), **options: Unpack[LiveOptions]) -> Live:
+    def live(
+        self, prompts: Prompt | Iterable[Prompt] = (), *more: Prompt | Iterable[Prompt], **options: Unpack[LiveOptions]
+    ) -> Live:
         """Track objects through video that is still being taken: a camera's frames, or packets of a stream.
 
             with client.live(Prompt(point_coords=[[360, 480]])) as live:
@@ -90,6 +97,7 @@ class Client(BaseClient):
 
         Args:
             prompts: What to track, on frames that are still to be sent; see `Live.prompt` for later ones.
+            *more: More prompts.
             **options: See `LiveOptions`.
 
         Returns:
@@ -98,7 +106,7 @@ class Client(BaseClient):
         Raises:
             InvalidArgument: An argument is wrong.
         """
-        return start_live(self._channel, prompts, options)
+        return start_live(self._channel, (prompts, *more), options)
 
     def annotate(self, video: VideoSource, **options: Unpack[AnnotateOptions]) -> Annotation:
         """Work on a video as with ``SAM2VideoPredictor``: prompt any frame, look, correct, and track when you want to.

@@ -27,6 +27,9 @@ class BaseClient:
         tls = Tls(root_certificates, client_certificate, client_key, secure)
         self._channel = Channel(Endpoint.of(address, token=token, tls=tls), timeout)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._channel)!r})"
+
     @staticmethod
     def _segment_request(
         image: PictureLike | Segmentation | ImageId, options: SegmentOptions

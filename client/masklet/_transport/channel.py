@@ -68,6 +68,9 @@ class Channel:
         self.stub = TrackingServiceStub(self._channel)
         self.health = health_pb2_grpc.HealthStub(self._channel)
 
+    def __str__(self) -> str:
+        return str(self._endpoint)
+
     def close(self) -> None:
         """End every running call, and the connection."""
         self._closed = True
