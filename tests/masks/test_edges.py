@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masklet_server.masks.edges import Guide
+from masklet_server.masks.edges import guide_of
+from masklet_server.masks.guided_on_cpu import CpuGuide
+from masklet_server.masks.guided_on_device import DeviceGuide
 
 SIZE, GRID = 384, 96
+
+
+def on_cpu(pixels: Tensor, grid: int) -> CpuGuide:
+    return CpuGuide(pixels.numpy(), grid)
+
+
+MakeGuide = Callable[[Tensor, int], CpuGuide | DeviceGuide]
+both_ways = pytest.mark.parametrize("make_guide", [on_cpu, DeviceGuide], ids=["cpu", "device"])
 
 
 def disc(radius: float = 90.0, center: tuple[float, float] = (190.0, 200.0)) -> Tensor:
@@ -41,59 +53,67 @@ def enlarged(logits: Tensor) -> Tensor:
     return F.interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0] > 0
 
 
-def test_squares_become_the_thing_itself() -> None:
+@both_ways
+def test_squares_become_the_thing_itself(make_guide: MakeGuide) -> None:
     truth = disc()
     logits = coarse(truth)
-    refined = Guide(picture(truth), GRID).refine(logits)
+    refined = make_guide(picture(truth), GRID).refine(logits)
     assert refined.shape == (1, 1, SIZE, SIZE)
     before, after = iou(enlarged(logits), truth), iou(refined[0, 0] > 0, truth)
     assert before < 0.95
     assert after > 0.985
 
 
-def test_without_an_edge_of_colour_a_mask_stays_where_it_is() -> None:
+@both_ways
+def test_without_an_edge_of_colour_a_mask_stays_where_it_is(make_guide: MakeGuide) -> None:
     truth = disc()
     logits = coarse(truth, cells=GRID)
     grey = torch.full((SIZE, SIZE, 3), 128, dtype=torch.uint8)
-    refined = Guide(grey, GRID).refine(logits)[0, 0] > 0
+    refined = make_guide(grey, GRID).refine(logits)[0, 0] > 0
     assert iou(refined, enlarged(logits)) > 0.97
 
 
 @pytest.mark.parametrize(("logit", "expected"), [(-8.0, False), (-1024.0, False), (8.0, True)])
-def test_nothing_stays_nothing_and_everything_everything(logit: float, expected: bool) -> None:
+@both_ways
+def test_nothing_stays_nothing_and_everything_everything(make_guide: MakeGuide, logit: float, expected: bool) -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
-    refined = Guide(pixels, GRID).refine(torch.full((1, 1, GRID, GRID), logit)) > 0
+    refined = make_guide(pixels, GRID).refine(torch.full((1, 1, GRID, GRID), logit)) > 0
     assert bool((refined == expected).all())
 
 
 @pytest.mark.parametrize("tone", [(1.0, 1.0, 1.0), (1.0, 0.8, 0.6)], ids=["gray", "sepia"])
 @pytest.mark.parametrize("contrast", [20.0, 220.0])
 @pytest.mark.parametrize("noise", [0.0, 2.0])
-def test_pictures_without_much_colour(tone: tuple[float, ...], contrast: float, noise: float) -> None:
+@both_ways
+def test_pictures_without_much_colour(
+    make_guide: MakeGuide, tone: tuple[float, ...], contrast: float, noise: float
+) -> None:
     """Their covariance has hardly an inverse."""
     truth = disc()
     gray = 20 + contrast * truth[..., None].float()
     noisy = gray * torch.tensor(tone) + noise * torch.randn(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
-    refined = Guide(noisy.round().clamp(0, 255).to(torch.uint8), GRID).refine(coarse(truth))
+    refined = make_guide(noisy.round().clamp(0, 255).to(torch.uint8), GRID).refine(coarse(truth))
     assert torch.isfinite(refined).all()
     assert float(refined.abs().max()) < 2, "shares of a pixel lie about between 0 and 1"
     assert iou(refined[0, 0] > 0, truth) > 0.97
 
 
-def test_masks_of_a_batch_are_those_of_each_alone() -> None:
+@both_ways
+def test_masks_of_a_batch_are_those_of_each_alone(make_guide: MakeGuide) -> None:
     first, second = disc(), disc(50.0, (90.0, 80.0))
-    guide = Guide(picture(first | second), GRID)
+    guide = make_guide(picture(first | second), GRID)
     both = guide.refine(torch.cat([coarse(first), coarse(second)]))
     for i, mask in enumerate((first, second)):
         assert torch.allclose(both[i : i + 1], guide.refine(coarse(mask)), atol=1e-5)
 
 
-def test_the_filter_is_that_of_the_paper() -> None:
+@both_ways
+def test_the_filter_is_that_of_the_paper(make_guide: MakeGuide) -> None:
     """Against its formulas written out for one window: a = (cov + eps)^-1 cov(I, p), b = mean(p) - a mean(I)."""
     generator = torch.Generator().manual_seed(3)
     pixels = torch.randint(0, 256, (GRID, GRID, 3), dtype=torch.uint8, generator=generator)
     logits = torch.randn(1, 1, GRID, GRID, generator=generator)
-    got = Guide(pixels, GRID).refine(logits)[0, 0].double()  # the picture is no larger than the grid
+    got = make_guide(pixels, GRID).refine(logits)[0, 0].double()  # the picture is no larger than the grid
 
     colours, share = pixels.double() / 255, torch.sigmoid(logits[0, 0].double())
     radius, epsilon = 4, 1e-5
@@ -109,3 +129,21 @@ def test_the_filter_is_that_of_the_paper() -> None:
         window = np.s_[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1]
         slope, offset = slopes[window].reshape(-1, 3).mean(0), offsets[window].mean()
         assert got[row, column] == pytest.approx(float(slope @ colours[row, column] + offset - 0.5), abs=2e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (1080, 1920), (481, 853), (384, 384), (90, 50)])
+@pytest.mark.parametrize(("radius", "center"), [(30.0, (40.0, 330.0)), (90.0, (190.0, 200.0)), (500.0, (190.0, 200.0))])
+def test_the_filter_around_the_mask_gives_the_masks_of_the_filter_everywhere(
+    height: int, width: int, radius: float, center: tuple[float, float]
+) -> None:
+    truth = disc(radius, center)
+    pixels, logits = picture(truth, noise=20.0), coarse(truth)
+    logits = torch.cat([logits, torch.full_like(logits, -9.0)])
+    got = guide_of(pixels, GRID).draw(logits, height, width)
+    want = DeviceGuide(pixels, GRID).draw(logits, height, width)
+    assert got.shape == want.shape == (2, height, width)
+    assert got.dtype == torch.bool
+    # Rounding decides a pixel now and then.
+    assert int((got != want).sum()) <= 1e-4 * height * width
+    assert want[0].any()
+    assert not want[1].any()

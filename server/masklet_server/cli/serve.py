@@ -57,7 +57,12 @@ def _run(loaded: LoadedSettings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    import cv2
+
     from masklet_server.assembly import running_server
+
+    # OpenCV's own threads would take cores from the engine's for work that lasts less than a millisecond.
+    cv2.setNumThreads(1)
 
     stop = asyncio.Event()
     async with running_server(settings) as running:

@@ -33,7 +33,7 @@ from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
-from masklet_server.masks.edges import Edges, Guide
+from masklet_server.masks.edges import Edges, guide_of
 from masklet_server.masks.runs import Runs
 
 # Frames that are encoded, and objects that are stepped, in one pass. More of them take several passes, so that the
@@ -254,14 +254,17 @@ def _show(
     guide = None
     if job.stream.edges is Edges.GUIDED:
         pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
-        guide = Guide(pixels.to(network.device), network.logits_size)
+        guide = guide_of(pixels.to(network.device), network.logits_size)
     runs: list[Runs] = []
-    own = torch.tensor(given, device=logits.device)[:, None, None, None]
+    own = torch.tensor(given, device=logits.device)
     for some, some_own in zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True):
-        full = network.resize(some, height, width)
-        if guide is not None:
-            full = torch.where(some_own, full, network.resize(guide.refine(some), height, width))
-        runs += runs_of(full[:, 0] > 0)
+        if guide is None or some_own.all():
+            masks = network.resize(some, height, width)[:, 0] > 0
+        else:
+            masks = guide.draw(some, height, width)
+            if some_own.any():
+                masks[some_own] = network.resize(some[some_own], height, width)[:, 0] > 0
+        runs += runs_of(masks)
     # One transfer for all objects, because each transfer waits for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
     low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)

@@ -19,7 +19,7 @@ from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import Candidate, PicturePrompt
-from masklet_server.masks.edges import Edges, Guide
+from masklet_server.masks.edges import Edges, Guide, guide_of
 
 # `SAM2ImagePredictor.predict` clamps the logits that it returns, and that clients send back.
 LOGITS_LIMIT = 32.0
@@ -119,7 +119,7 @@ def segment(
     """
     for i, prompt in enumerate(prompts):
         _check(network, picture, prompt, f"prompts[{i}]")
-    guide = Guide(picture.square, network.logits_size) if edges is Edges.GUIDED else None
+    guide = guide_of(picture.square, network.logits_size) if edges is Edges.GUIDED else None
     results: dict[int, list[Candidate]] = {}
     forms: dict[tuple[int, bool], list[int]] = {}
     for i, prompt in enumerate(prompts):
@@ -183,8 +183,8 @@ def _ranked(
 ) -> list[Candidate]:
     ranks = ious.argsort(descending=True)
     maps = logits[ranks][:, None]
-    drawn = maps if guide is None else guide.refine(maps)
-    masks = network.resize(drawn, picture.height, picture.width)[:, 0] > 0
+    size = (picture.height, picture.width)
+    masks = network.resize(maps, *size)[:, 0] > 0 if guide is None else guide.draw(maps, *size)
     ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
     return [Candidate(*parts) for parts in ranked]
 
