@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from masklet._media.atomic_file import replacing
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
 from masklet._protocol.results import FrameResult
-from masklet.errors import DataLoss, InvalidArgument
+from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -189,7 +189,7 @@ def write_overlay_video(
         DataLoss: The video cannot be decoded, or ends before the results do.
         OSError: A file cannot be read or written.
     """
-    from masklet._media.frames import shown_frames  # brings PyAV
+    from masklet._media.frames import matched, shown_frames  # brings PyAV
     from masklet._media.video_writer import VideoWriter
 
     path = Path(out_path)
@@ -201,24 +201,10 @@ def write_overlay_video(
     if first is None:
         return 0
     with replacing(path) as partial, VideoWriter(partial) as writer:
-        for result, pixels in _matched(itertools.chain([first], pending), shown_frames(video)):
+        for result, pixels in matched(itertools.chain([first], pending), shown_frames(video)):
             writer.write(overlay(pixels, result.masks, alpha=alpha, outline=outline), result.pts_seconds)
         writer.finish()
     return writer.count
-
-
-def _matched(
-    results: Iterable[FrameResult], frames: Iterator[npt.NDArray[np.uint8]]
-) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
-    """Each result with the pixels of its frame."""
-    numbered = enumerate(frames)
-    for result in results:
-        for index, pixels in numbered:
-            if index == result.frame_index:
-                yield result, pixels
-                break
-        else:
-            raise DataLoss(f"the video has no frame {result.frame_index} to draw on; is it the one that was tracked?")
 
 
 def _davis_palette() -> bytes:

@@ -19,7 +19,8 @@ from masklet.errors import MaskletError
 
 INTRODUCTION = """
 Everything here is imported from `masklet`, or from `masklet.compat` where the heading says so. Functions that draw are
-in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. Shapes and dtypes are
+in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. `masklet.export` and `masklet.importing` are
+modules of their own. Shapes and dtypes are
 written as `bool[H, W]`: H rows, W columns. Coordinates are pixels of the picture as shown, x to the right, y down.
 """
 
@@ -29,6 +30,7 @@ _SECTIONS = (
     "Options",
     "Prompts and results",
     "Drawing and run-lengths",
+    "Export and import",
     "Types",
     "Errors",
     "masklet.compat",
@@ -53,6 +55,10 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
             is_own = inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
             if is_own and value not in shown:
                 found["Drawing and run-lengths"].append((f"{module.__name__.partition('.')[2]}.{name}", value))
+    exporting = [("ExportOptions", masklet.export.ExportOptions), ("ExportFormat", masklet.export.ExportFormat)]
+    found["Export and import"] = [(f"export.{name}", value) for name, value in exporting]
+    found["Export and import"][:0] = [("export.write", masklet.export.write)]
+    found["Export and import"].append(("importing.read", masklet.importing.read))
     found["masklet.compat"] = [(name, getattr(masklet.compat, name)) for name in masklet.compat.__all__]
     return found
 

@@ -180,7 +180,9 @@ class Settings(BaseModel):
     )
 
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(
-        _VIDEO.max_upload_bytes, "Limits for a video", "Largest video file that a client may upload, in bytes."
+        _VIDEO.max_upload_bytes,
+        "Limits for a video",
+        "Largest video file that a client may upload, in bytes; also of pictures and packets that wait on disk.",
     )
     max_frame_pixels: Positive = _setting(
         _VIDEO.max_frame_pixels, "Limits for a video", "Largest frame: height times width, in pixels."

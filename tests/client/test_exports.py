@@ -16,6 +16,8 @@ import pytest
 import masklet
 import masklet.compat
 import masklet.drawing
+import masklet.export
+import masklet.importing
 import masklet.rle
 
 EXPORTS = {
@@ -28,7 +30,7 @@ EXPORTS = {
     },
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
-        "Segmentation", "ServerInfo", "ModelInfo", "Limits",
+        "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
     "errors": {
         "MaskletError", "FieldViolation", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition", "Internal",
@@ -38,10 +40,20 @@ EXPORTS = {
         "drawing", "rle", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video", "encode_rle",
         "decode_rle",
     },
+    "results in files": {"export", "importing"},
     "version": {"__version__"},
 }  # fmt: skip
 
-MODULES = [masklet, masklet.drawing, masklet.rle, masklet.errors, masklet.prompts, masklet.compat]
+MODULES = [
+    masklet,
+    masklet.drawing,
+    masklet.export,
+    masklet.importing,
+    masklet.rle,
+    masklet.errors,
+    masklet.prompts,
+    masklet.compat,
+]
 
 
 def test_the_list_of_exports() -> None:
@@ -112,7 +124,7 @@ def is_ours(name: str, scope: dict[str, Any]) -> bool:
 STANDARD = {
     "Any", "AsyncIterable", "AsyncIterator", "Callable", "ClassVar", "Generator", "Hashable",
     "IO", "Image", "Iterable",
-    "Iterator", "Literal", "Mapping", "NoReturn", "Sequence", "Unpack", "torch",
+    "Iterator", "Literal", "Mapping", "NoReturn", "Path", "Sequence", "Unpack", "torch",
 }  # fmt: skip
 
 

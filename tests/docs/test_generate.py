@@ -54,8 +54,15 @@ def test_generated_pages_are_linked(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = python_api.render()
-    names = {name for name in masklet.__all__ if not name.startswith("__")} - {"drawing", "rle"}
-    for name in (*names, *masklet.compat.__all__, "drawing.colour_of", "rle.find_runs"):
+    names = {name for name in masklet.__all__ if not name.startswith("__")} - {"drawing", "export", "importing", "rle"}
+    for name in (
+        *names,
+        *masklet.compat.__all__,
+        "drawing.colour_of",
+        "rle.find_runs",
+        "export.write",
+        "importing.read",
+    ):
         assert f"### {name}\n" in page
     assert "#### Client.track\n" in page
     assert "#### FrameResult.masks\n" in page

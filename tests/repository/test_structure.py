@@ -36,7 +36,9 @@ CLIENT_FOLDERS = {
     "_sync": {"_transport", "_media", "_protocol"},
     "_aio": {"_sync", "_transport", "_media", "_protocol"},
     "compat": {"_sync", "_media", "_protocol"},
-    "cli": {"_sync", "_media", "_protocol"},
+    "export": {"_media", "_protocol"},
+    "importing": {"export", "_media", "_protocol"},
+    "cli": {"importing", "export", "_sync", "_media", "_protocol"},
 }
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {

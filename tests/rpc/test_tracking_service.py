@@ -327,6 +327,21 @@ async def test_half_closing_right_after_the_end_still_gives_everything() -> None
         assert kinds(responses).count("frame_result") == 30
 
 
+async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of() -> None:
+    frames = 4000
+    async with house() as h:
+        call = h.stub.Track(timeout=PATIENCE)
+        clicks = [click(object_id) for object_id in range(1, 9)]
+        for request in (config(mask_encoding=common_pb2.MASK_ENCODING_PNG), *clicks, chunk(frames), END):
+            await call.write(request)
+        await call.done_writing()
+        await h.until(lambda: h.engine.jobs)
+        await asyncio.sleep(3)
+        assert len(h.engine.jobs) < frames / 2, "as far as the network's own buffers reach"
+        responses = [response async for response in call]
+        assert kinds(responses).count("frame_result") == frames
+
+
 async def test_an_idle_stream_ends_with_deadline_exceeded() -> None:
     async with house(idle_timeout_seconds=1.0, window=4) as h:
         error = await failure(h.stub, config(), click(), chunk(40), END)

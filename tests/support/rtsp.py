@@ -22,7 +22,10 @@ import numpy.typing as npt
 from tests.support import clips
 
 _CLOCK = 90_000
-_SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\n{range}m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:track\r\n"
+_SDP = (
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\n{range}"
+    "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:track\r\n"
+)
 
 
 @dataclass
@@ -123,7 +126,7 @@ class RtspServer:
 
     @staticmethod
     def _read(requests: Any) -> list[str]:
-        lines = []
+        lines: list[str] = []
         while (line := requests.readline().decode().strip()) or not lines:
             if not line:
                 return []
@@ -146,6 +149,6 @@ def access_units(pictures: Sequence[npt.NDArray[np.uint8]]) -> list[list[bytes]]
         gop=4,
         codec_options={"x264-params": "repeat-headers=1:bframes=0:aud=0", "tune": "zerolatency"},
     )
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     return [[nal for nal in re.split(rb"\x00\x00\x00?\x01", packet) if nal] for packet in packets]

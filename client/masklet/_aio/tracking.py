@@ -10,6 +10,7 @@ from masklet._aio.stream import AsyncStream
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._sync.tracking import Tracking
 from masklet.prompts import Prompt
+from masklet.recording import Recording
 
 
 class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
@@ -32,6 +33,11 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
     async def wait_for_video(self) -> VideoInfo:
         """What the video's header says; as `Tracking.video`."""
         return await self._run(lambda: self._tracking.video)
+
+    @property
+    def source(self) -> str:
+        """The video's path; empty if it has none."""
+        return self._tracking.source
 
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""
@@ -63,6 +69,14 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
 
     def __del__(self) -> None:
         self._tracking.cancel()
+
+    async def recording(self) -> Recording:
+        """Take all results to the end of the video, and return them as one object; as `Tracking.recording`."""
+        recording = Recording(source=self._tracking.source)
+        async for frame in self:
+            recording.add(frame)
+        recording.video = self.video
+        return recording
 
     def __aiter__(self) -> AsyncTracking:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, cast
 
 import av
@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from masklet._media.pictures import load_rgb
 from masklet._media.uploads import SourceUrl, VideoSource, picture_files, video_path
+from masklet._protocol.results import FrameResult
 from masklet.errors import DataLoss, InvalidArgument
 
 
@@ -52,6 +53,28 @@ def shown_frames(video: VideoSource) -> Iterator[npt.NDArray[np.uint8]]:
         yield from _decoded(opened)
     else:
         yield from map(load_rgb, video)
+
+
+def matched(
+    results: Iterable[FrameResult], frames: Iterator[npt.NDArray[np.uint8]]
+) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
+    """Each result with the pixels of its frame.
+
+    Args:
+        results: In the order of the frames; frames without a result are left out.
+        frames: As `shown_frames` gives them.
+
+    Raises:
+        DataLoss: The frames end before the results do.
+    """
+    numbered = enumerate(frames)
+    for result in results:
+        for index, pixels in numbered:
+            if index == result.frame_index:
+                yield result, pixels
+                break
+        else:
+            raise DataLoss(f"the video has no frame {result.frame_index} to draw on; is it the one that was tracked?")
 
 
 def _decoded(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:

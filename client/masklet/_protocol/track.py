@@ -38,9 +38,8 @@ class TrackProtocol:
     """One tracking session as the client sees it.
 
     Messages go out in this order: config, prompts, then the parts of the video. Acknowledgements and later prompts go
-    between the parts. Pictures are sent only as far ahead of the results as the server's window reaches. A server stops
-    reading while acknowledgements are missing; so no acknowledgement may be queued behind pictures that it does not
-    read.
+    between the parts. Pictures are sent only as far ahead of the results as the server's window reaches. Otherwise the
+    server would keep those that come too early on its disk, and see acknowledgements later.
 
     A result is acknowledged as soon as it is here, and the server goes on meanwhile. If `config` names a correction
     window, the acknowledgement waits until the caller asks for the next result (`acknowledge`), and is sent after the
@@ -173,7 +172,10 @@ class TrackProtocol:
         elif kind == "video_info":
             self.video = wire.video_from_wire(response.video_info)
         elif kind == "error":
-            return from_status(response.error)
+            error = from_status(response.error)
+            # The server's reminder to acknowledge: the caller has not asked for results for a while, which is no fault.
+            is_reminder = [violation.field for violation in error.violations] == ["ack"]
+            return None if is_reminder else error
         elif kind == "done":
             self.finished = True
         return None  # also for kinds that only newer servers and clients know

@@ -33,6 +33,8 @@ class Client(BaseClient):
         client_key: PEM bytes, or a path, of the certificate's private key.
         timeout: Seconds that `segment`, `info` and `health` may take; None: no limit. Default: 60.
         secure: Whether to use TLS; None: yes where certificates are given or the server is on another machine.
+        connect_timeout: Seconds to wait for a server that nobody can connect to yet, because it is starting; 0: do not
+            wait. Default: 10.
 
     Raises:
         InvalidArgument: The address or the token is malformed, or the arguments contradict one another.

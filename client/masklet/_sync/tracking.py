@@ -16,6 +16,7 @@ from masklet._sync.stream import Stream
 from masklet._transport.channel import Channel, TrackMethod
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
+from masklet.recording import Recording
 from masklet.v1 import tracking_pb2
 
 
@@ -54,11 +55,19 @@ def start_tracking(
     config = track_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
     method = channel.track_method(options.get("timeout"))
     protocol = TrackProtocol(config, prompts_of(*prompts), pictures=upload.pictures)
-    return Tracking(method, protocol, upload.parts, Handlers.of(options))
+    tracking = Tracking(method, protocol, upload.parts, Handlers.of(options))
+    tracking.source = upload.path
+    return tracking
 
 
 class Tracking(Stream, Iterator[FrameResult]):
-    """A running `Client.track`: an iterator over frames, and a context manager that ends the call."""
+    """A running `Client.track`: an iterator over frames, and a context manager that ends the call.
+
+    Attributes:
+        source: The video's path; empty if it has none.
+    """
+
+    source: str = ""
 
     def __init__(
         self,
@@ -142,6 +151,16 @@ class Tracking(Stream, Iterator[FrameResult]):
         """
         with self._requesting():
             self._sender.protocol.clear_prompts(object_id, frame_index)
+
+    def recording(self) -> Recording:
+        """Take all results to the end of the video, and return them as one object that can be saved and exported.
+
+        Raises:
+            MaskletError: The server reports an error.
+        """
+        recording = Recording(self, source=self.source)
+        recording.video = self.video_so_far
+        return recording
 
     @contextlib.contextmanager
     def _requesting(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import sys
@@ -14,7 +13,8 @@ from typing import IO, Any, Protocol
 
 import masklet
 from masklet._media.atomic_file import replacing
-from masklet._protocol.results import FrameResult, ObjectResult, VideoInfo
+from masklet._media.result_files import frame_to_dict, header
+from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
 
 Sink = Callable[[FrameResult], None]
@@ -66,8 +66,7 @@ def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], f
 
         def begin() -> None:
             nonlocal begun
-            header = call.video
-            file.write(f'{{"video": {json.dumps(header and dataclasses.asdict(header))}, "frames": [')
+            file.write(json.dumps(header(call.video))[:-1] + ', "frames": [')
             begun = True
 
         def write(frame: FrameResult) -> None:
@@ -102,9 +101,8 @@ def _written(path: Path) -> Iterator[IO[str]]:
 class JsonLines:
     """Writes results as JSON Lines: an object on each line, which is there as soon as it is written.
 
-    The field "kind" says what a line is: "video" (once, before the first frame), "frame", "end" (the last one, with the
-    error, if there was one), or what happened to a live source ("silent", "broken", "waiting", "connected"). Threads may
-    share it.
+    The field "kind" says what a line is: "video" (the first one), "frame", "end" (the last one, with the error if there
+    was one), or what happened to a live source: "silent", "broken", "waiting", "connected". Threads may share it.
 
     Args:
         file: What to write to.
@@ -118,23 +116,40 @@ class JsonLines:
         self._gap_before = gap_before
         self._lock = threading.Lock()
         self._frames = 0
+        self._early: list[dict[str, Any]] | None = []  # what happened before the video is known
 
     def __call__(self, frame: FrameResult) -> None:
         """Write a frame; before the first one the video."""
         if not self._frames:
-            header = self._call.video
-            self.note({"kind": "video", **(dataclasses.asdict(header) if header else {})})
+            self._begin()
         self._frames += 1
         self.note({"kind": "frame", **_frame(frame, self._gap_before(frame))})
 
-    def note(self, entry: dict[str, Any]) -> None:
-        """Write any other line."""
+    def _begin(self) -> None:
+        head = {"kind": "video", **header(self._call.video)}
         with self._lock:
+            self._write(head, *(self._early or ()))
+            self._early = None
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Write any other line; after the video's, which must be the first one."""
+        with self._lock:
+            if self._early is None:
+                self._write(entry)
+            else:
+                self._early.append(entry)
+
+    def _write(self, *entries: dict[str, Any]) -> None:
+        for entry in entries:
             self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
+        self._file.flush()
 
     def end(self, failure: BaseException | None) -> None:
         """Write the last line."""
+        if self._early is not None:
+            with self._lock:
+                self._write(*self._early)
+                self._early = None
         self.note({"kind": "end", "frames": self._frames, "error": _told(failure)})
 
 
@@ -172,30 +187,17 @@ def _told(failure: BaseException | None) -> str | None:
 
 
 def _frame(frame: FrameResult, gap_seconds: float = 0.0) -> dict[str, Any]:
-    entry: dict[str, Any] = {"frame_index": frame.frame_index, "pts_seconds": frame.pts_seconds}
-    if frame.latency_seconds is not None:  # of a live video
-        taken = datetime.datetime.fromtimestamp(frame.capture_time_nanoseconds / 1e9, datetime.timezone.utc)
-        entry |= {
-            "time": taken.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "latency_seconds": round(frame.latency_seconds, 4),
-            "skipped_frame_indices": list(frame.skipped_frame_indices),
-            "gap_seconds": round(gap_seconds, 3),
-            "revision": frame.revision,
-        }
+    entry = frame_to_dict(frame)
+    if frame.latency_seconds is None:
+        return entry
+    taken = datetime.datetime.fromtimestamp(frame.capture_time_nanoseconds / 1e9, datetime.timezone.utc)
     return {
+        "frame_index": frame.frame_index,
+        "pts_seconds": frame.pts_seconds,
+        "time": taken.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "latency_seconds": round(frame.latency_seconds, 4),
+        "skipped_frame_indices": list(frame.skipped_frame_indices),
+        "gap_seconds": round(gap_seconds, 3),
+        "revision": frame.revision,
         **entry,
-        "objects": [_object(result) for result in frame.objects.values()],
-    }
-
-
-def _object(result: ObjectResult) -> dict[str, Any]:
-    return {
-        "object_id": result.object_id,
-        "rle": result.rle,
-        "box": result.box,
-        "area": result.area,
-        "predicted_iou": result.predicted_iou,
-        "object_score": result.object_score,
-        "visible": result.visible,
-        "event": result.event,
     }

@@ -3,7 +3,37 @@
 isort:skip_file
 masklet tracks objects through video with SAM 2.
 
-Beside TrackingService, the server has the standard services grpc.health.v1, reflection and channelz.
+A whole client, for a video file:
+
+    call = TrackingService.Track(metadata: {"authorization": "Bearer TOKEN"})
+    call.write({config: {}})
+    call.write({prompt: {object_id: 1, frame_index: 0, points: [{x: 345, y: 400, label: POINT_LABEL_FOREGROUND}]}})
+    for bytes in file, at most 1 MiB each:
+        call.write({video_chunk: bytes})
+    call.write({end_of_video: {}})
+    call.half_close()
+    for response in call:
+        for object in response.frame_result.objects:
+            use(response.frame_result.frame_index, object.object_id, decode(object.mask))
+        if response has error: print(response.error.message)
+    if call.status is not OK: print(call.status.message)
+
+How masks are decoded stands at MaskEncoding. A client that does not half-close acknowledges results (Ack); Track
+says when. It may do so from another thread, and in any order with the video.
+
+Authentication: a server with a token file wants the metadata `authorization: Bearer TOKEN` on every call, except
+those of grpc.health.v1. Otherwise a call ends with UNAUTHENTICATED. A server with `tls_client_ca` wants a client
+certificate. A server without TLS speaks HTTP/2 in plain text from the first byte (prior knowledge, no upgrade).
+
+Sizes: a message has at most `limits.max_message_bytes` of GetServerInfo, in both directions: 32 MiB if the operator
+does not change it. Most gRPC libraries receive at most 4 MiB; raise that for masks as PNG, many objects or logits.
+
+Keepalive: clients may send pings every 10 seconds or less often, also without calls. A client that sends more of
+them is disconnected (GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings"). The server sends a ping after 60 seconds
+without data, and closes a connection that does not answer within 20 seconds.
+
+Beside TrackingService, the server has the standard services grpc.health.v1, grpc.reflection.v1 and v1alpha (with
+these comments), and channelz.
 """
 
 from collections import abc as _abc
@@ -269,11 +299,13 @@ class TrackRequest(_message.Message):
 
     @_builtins.property
     def ack(self) -> Global___Ack:
-        """Confirms results, so that the server may send more."""
+        """Confirms results, so that the server may send more. Not needed once the client has half-closed."""
 
     @_builtins.property
     def end_of_video(self) -> Global___EndOfVideo:
-        """No more video will come. Half-closing without this message cancels the session."""
+        """No more video will come. Half-closing after this message is what most clients do. Half-closing without it
+        cancels the session.
+        """
 
     @_builtins.property
     def cancel(self) -> Global___Cancel:
@@ -354,8 +386,9 @@ class TrackConfig(_message.Message):
     """How many frame results may be sent without an acknowledgement. 0: the server's limit, which is also the maximum."""
     frame_count: _builtins.int
     """Number of frames in the video, if the client knows it (of a folder of pictures, for example). 0: unknown. Only
-    the masks of clips with fewer than 16 frames depend on it. Without it the server looks ahead to find out, which
-    takes time.
+    the masks of clips with fewer than 16 frames depend on it. Without it the first result waits for the 16th frame,
+    or for `end_of_video`. If a client that sends `frame`s pauses for 10 seconds before that, the clip counts as a
+    long one. So a client that waits for the result of each `frame` sets it, or `live`.
     """
     delivery: Global___Delivery.ValueType
     """What happens to frames that come faster than they can be tracked."""
@@ -607,13 +640,13 @@ Global___RemoveObject: _TypeAlias = RemoveObject  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
-    """The client has taken every response up to this one. The server may send more."""
+    """The client has taken every result up to this one. The server may send more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """As in the response."""
+    """As in the frame result or prompt result. It may be sent after every result, or after several."""
     def __init__(
         self,
         *,

@@ -7,7 +7,6 @@ import logging
 import grpc
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from masklet.errors import Unavailable
 from masklet.v1 import tracking_pb2, tracking_pb2_grpc
@@ -18,6 +17,7 @@ from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
+from masklet_server.rpc.reflection import add_reflection
 from masklet_server.settings import Settings
 from masklet_server.video.sandbox import fork_server
 
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME = tracking_pb2.DESCRIPTOR.services_by_name["TrackingService"].full_name
 _STANDARD_SERVICES = (
     health.SERVICE_NAME,
-    reflection.SERVICE_NAME,
     channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
 )
 # After the drain only clients that watch the server's health are left.
@@ -60,7 +59,7 @@ class Server:
         )
         tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
+        add_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
         channelz.add_channelz_servicer(self._server)
         self._address = settings.address
         self._stopped = False

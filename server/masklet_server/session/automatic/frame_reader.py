@@ -14,6 +14,9 @@ from masklet_server.session.jobs import POINTER_FRAMES, TrackedFrame
 from masklet_server.session.ports import FrameSource
 from masklet_server.video.frame import Frame
 
+# After such a pause, a client that sends pictures is taken to wait for a result.
+PAUSE_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class ReaderOptions:
@@ -23,14 +26,12 @@ class ReaderOptions:
         frame_count: Number of frames according to the client, which is believed; 0 if the client does not say.
         live: The video has no known end, so nothing is read to find out its length.
         is_file: The source is fed whatever happens to its frames, so waiting for one more frame is always safe.
-        max_ahead: Number of frames that `read_ahead` reads from the source, at most.
         look_ahead: Number of frames that are read before they are asked for, as far as they come by themselves.
     """
 
     frame_count: int = 0
     live: bool = False
     is_file: bool = False
-    max_ahead: int = 0
     look_ahead: int = 1
 
 
@@ -53,6 +54,7 @@ class FrameReader:
         self._options = options
         self._ahead: deque[Frame] = deque()
         self._ended = False
+        self._is_long = False
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -98,15 +100,6 @@ class FrameReader:
             await self._pull()
         return self._ahead[0] if self._ahead else None
 
-    async def read_ahead(self) -> None:
-        """Read pictures from the source while no result can be sent. May be cancelled.
-
-        A full source keeps the session from reading the client's messages, and so the acknowledgements that it waits
-        for: results of corrections may fill the window while pictures wait.
-        """
-        while len(self._ahead) < self._options.max_ahead and not self._ended:
-            await self._pull()
-
     @property
     def upcoming(self) -> list[Frame]:
         """The frames after the one taken last, as far as they are read already and within the look ahead."""
@@ -125,15 +118,21 @@ class FrameReader:
         return self.take().frame if await self.ready() else None
 
     async def clip_length(self) -> int | None:
-        """Number of frames in the clip if fewer than 16, else None; reads at most 16 frames to find out."""
-        if self._options.live:
+        """Number of frames in the clip if fewer than 16, else None; reads at most 16 frames to find out.
+
+        If a client that sends pictures pauses meanwhile, it may wait for a result before it sends more. After
+        `PAUSE_SECONDS` the clip then counts as a long one.
+        """
+        if self._options.live or self._is_long:
             return None
         if self._options.frame_count:
             # Never fewer than have come: the model would divide by a distance that is too short.
             length = max(self._options.frame_count, self.taken)
             return length if length < POINTER_FRAMES else None
         while self.taken + len(self._ahead) < POINTER_FRAMES:
-            await self._pull()
+            if not await self._pull_unless_paused():
+                self._is_long = True
+                return None
             if self._ended:
                 return self.taken + len(self._ahead)
         return None
@@ -142,6 +141,17 @@ class FrameReader:
         """After the end: whether the client's frame count was wrong in a way that changes masks."""
         promised = self._options.frame_count
         return bool(promised) and min(promised, POINTER_FRAMES) != min(self.taken, POINTER_FRAMES)
+
+    async def _pull_unless_paused(self) -> bool:
+        """As `_pull`; returns False if nothing came from the client of a series of pictures for `PAUSE_SECONDS`."""
+        if self._options.is_file:
+            await self._pull()
+            return True
+        while (patience := PAUSE_SECONDS - self._idle.quiet_seconds) > 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._pull(), patience)
+                return True
+        return False
 
     async def _pull(self) -> None:
         """Read one more frame, or find out that there is none. Continues what a cancelled call has begun."""

@@ -13,7 +13,7 @@ from masklet_server.session.automatic.tracked_objects import TrackedObjects, che
 from masklet_server.session.automatic.tracker import Tracker
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext
-from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, PictureVideo, Video, VideoIntake
+from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.replies import Described, Problem
 from masklet_server.video.info import VideoInfo
@@ -66,7 +66,7 @@ class AutomaticMode:
 
     def finish(self) -> None:
         """The client will say nothing more, and acknowledge nothing more."""
-        self._context.credits.close()
+        self._context.credits.lift()
 
     async def _prompt(self, event: events.PromptObject) -> None:
         given = event.prompt
@@ -147,7 +147,6 @@ class AutomaticMode:
             frame_count=self._options.config.frame_count,
             live=self._options.config.live or isinstance(video, PacketVideo),
             is_file=isinstance(video, FileVideo),
-            max_ahead=self._options.window if isinstance(video, PictureVideo) else 0,
             look_ahead=max(1, self._options.model.encode_ahead - 1),
         )
         return FrameReader(video.source, idle, options)
