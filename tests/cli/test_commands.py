@@ -21,6 +21,7 @@ import typer
 from PIL import Image
 
 import masklet
+from masklet import _embedded
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
@@ -346,7 +347,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     def entry_points(group: str, **_: object) -> list[EntryPoint]:
         return [EntryPoint(name, value, group) for name, value in entries.items()]
 
-    monkeypatch.setattr(plugins, "entry_points", entry_points)
+    for module in (plugins, _embedded):
+        monkeypatch.setattr(module, "entry_points", entry_points)
 
 
 def test_without_server_one_is_started_inside(

@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 import masklet
 from masklet._media.atomic_file import replacing
-from masklet._media.result_files import frame_to_dict, header
+from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
 
@@ -126,7 +126,7 @@ class JsonLines:
         self.note({"kind": "frame", **_frame(frame, self._gap_before(frame))})
 
     def _begin(self) -> None:
-        head = {"kind": "video", **header(self._call.video)}
+        head = flat_header(header(self._call.video))
         with self._lock:
             self._write(head, *(self._early or ()))
             self._early = None
