@@ -35,6 +35,11 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         return await self._run(lambda: self._tracking.video)
 
     @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames so far that could not be decoded; as `Tracking.undecoded_pts_seconds`."""
+        return self._tracking.undecoded_pts_seconds
+
+    @property
     def source(self) -> str:
         """The video's path; empty if it has none."""
         return self._tracking.source

@@ -56,12 +56,14 @@ class TrackProtocol:
         model: The model in use; empty until the server has answered.
         video: What is known of the video; None until the server has decoded the first frame.
         finished: True once the server has sent everything.
+        undecoded_pts_seconds: Times of the frames so far that the file has and that could not be decoded.
     """
 
     def __init__(self, config: tracking_pb2.TrackConfig, prompts: Iterable[Prompt], *, pictures: bool) -> None:
         self.session_id = ""
         self.model = ""
         self.video: VideoInfo | None = None
+        self.undecoded_pts_seconds: tuple[float, ...] = ()
         self._requests = deque([tracking_pb2.TrackRequest(config=config)])
         self._parts: deque[tracking_pb2.TrackRequest] = deque()
         self._video_ended = self._closed = self.finished = False
@@ -162,7 +164,9 @@ class TrackProtocol:
             self._take(response.frame_result.sequence)
             self._frames_taken += response.frame_result.revision == 0
             size = (0, 0) if self.video is None else (self.video.height, self.video.width)
-            return wire.frame_from_wire(response.frame_result, size=size, model=self.model)
+            frame = wire.frame_from_wire(response.frame_result, size=size, model=self.model)
+            self.undecoded_pts_seconds += frame.undecoded_pts_seconds
+            return frame
         if kind == "prompt_result":
             self._take(response.prompt_result.sequence)
             return wire.prompt_result_from_wire(response.prompt_result)
@@ -178,6 +182,7 @@ class TrackProtocol:
             return None if is_reminder else error
         elif kind == "done":
             self.finished = True
+            self.undecoded_pts_seconds += wire.seconds_of(response.done.undecoded_pts_nanoseconds)
         return None  # also for kinds that only newer servers and clients know
 
     def _take(self, sequence: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +132,13 @@ def frame_from_wire(
         timings=_timings(message.timings) if message.HasField("timings") else None,
         size=(masks[0].height, masks[0].width) if masks else size,
         model=model,
+        undecoded_pts_seconds=seconds_of(message.undecoded_pts_nanoseconds),
     )
+
+
+def seconds_of(nanoseconds: Iterable[int]) -> tuple[float, ...]:
+    """Times that came in nanoseconds, in seconds."""
+    return tuple(one / 1e9 for one in nanoseconds)
 
 
 def _timings(message: tracking_pb2.Timings) -> Timings:
@@ -167,4 +174,6 @@ def video_from_wire(message: tracking_pb2.VideoInfo) -> VideoInfo:
         container=message.container,
         codec=message.codec,
         rotation_degrees=message.rotation_degrees,
+        undecoded_pts_seconds=seconds_of(message.undecoded_pts_nanoseconds),
+        broken_off=message.broken_off.message,
     )

@@ -106,6 +106,11 @@ class Tracking(Stream, Iterator[FrameResult]):
         """What the video's header says; None while that is not known."""
         return self._sender.protocol.video
 
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames so far that the file has and that could not be decoded, because it is damaged."""
+        return self._sender.protocol.undecoded_pts_seconds
+
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; from any thread.
 

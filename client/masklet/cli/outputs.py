@@ -45,6 +45,10 @@ class Described(Protocol):
     def video(self) -> VideoInfo | None:
         """What the video's header says."""
 
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames that could not be decoded."""
+
 
 @contextlib.contextmanager
 def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], float]) -> Iterator[Sink]:
@@ -84,7 +88,8 @@ def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], f
             failure = error
         if not begun:
             begin()
-        file.write(f'],\n"error": {json.dumps(_told(failure))}}}\n')
+        undecoded = json.dumps(call.undecoded_pts_seconds)
+        file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {json.dumps(_told(failure))}}}\n')
     if failure is not None:
         raise failure
 
@@ -150,7 +155,8 @@ class JsonLines:
             with self._lock:
                 self._write(*self._early)
                 self._early = None
-        self.note({"kind": "end", "frames": self._frames, "error": _told(failure)})
+        undecoded = list(self._call.undecoded_pts_seconds)
+        self.note({"kind": "end", "frames": self._frames, "undecoded_pts_seconds": undecoded, "error": _told(failure)})
 
 
 @contextlib.contextmanager

@@ -25,12 +25,14 @@ class Tally:
         frames: Frames that were counted.
         skipped: Frames of a live video that came faster than they could be tracked.
         gaps: How often a live video was connected again.
+        undecoded: Times in seconds of the frames that the file has and that could not be decoded.
     """
 
     def __init__(self) -> None:
         self.frames = 0
         self.skipped = 0
         self.gaps = 0
+        self.undecoded: tuple[float, ...] = ()
         self._begun = time.monotonic()
         self._ended = self._begun
         self._visible: dict[int, int] = {}
@@ -82,5 +84,13 @@ class Tally:
             console.print(table)
         for object_id, told in sorted(self._events.items()):
             console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
+        if self.undecoded:
+            times = ", ".join(f"{time:.3f}" for time in self.undecoded[:MAX_EVENTS_TOLD])
+            more = ", ..." if len(self.undecoded) > MAX_EVENTS_TOLD else ""
+            console.print(
+                f"{len(self.undecoded)} frames of the file could not be decoded, at {times}{more} s; "
+                "frame numbers count the others",
+                soft_wrap=True,
+            )
         if self._events_not_kept:
             console.print(f"and {self._events_not_kept} more such events")

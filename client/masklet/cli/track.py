@@ -306,6 +306,7 @@ def _watched(
     try:
         for frame in results:
             tally.add(frame)
+            tally.undecoded = tracking.undecoded_pts_seconds
             for sink in sinks:
                 sink(frame)
             advance(tally.frames, tracking.video.frame_count or None)
@@ -313,3 +314,5 @@ def _watched(
     except masklet.Cancelled:
         signals.check()
         raise
+    finally:
+        tally.undecoded = tracking.undecoded_pts_seconds
