@@ -559,7 +559,7 @@ async def test_leaving_an_async_with_block_ends_iteration() -> None:
                 await anext(tracking)
                 assert tracking.session_id == "fake-1"
                 assert tracking.model == "nano"
-                assert tracking.video is not None
+                assert (await tracking.video()).height == HEIGHT
             assert await ended(server)
             assert [frame async for frame in tracking] == []
             await tracking.close()
