@@ -97,15 +97,25 @@ def test_the_video_is_waited_for_on_another_thread() -> None:
     assert (found[0].height, found[0].width) == (HEIGHT, WIDTH)
 
 
-def test_a_video_that_cannot_be_decoded_raises_why() -> None:
+def test_what_keeps_the_video_from_being_known_is_raised() -> None:
     failure = status(grpc.StatusCode.DATA_LOSS, "no video")
-    script = Script(failure=failure, frame_count=0)
-    with FakeServer(script) as server, masklet.Client(server.address) as client:
+    with (
+        FakeServer(Script(failure=failure, fail_at=0, describes=False)) as server,
+        masklet.Client(server.address) as client,
+    ):
+        tracking = client.track(b"video", ONE)
+        with pytest.raises(masklet.DataLoss, match="no video"):
+            _ = tracking.video
+        with pytest.raises(masklet.DataLoss, match="no video"):
+            next(tracking)
+
+
+def test_a_video_without_frames_is_never_known() -> None:
+    with FakeServer(Script(frame_count=0)) as server, masklet.Client(server.address) as client:
         tracking = client.track(b"video", ONE)
         with pytest.raises(masklet.FailedPrecondition, match="has no frame"):
             _ = tracking.video
-        with pytest.raises(masklet.FailedPrecondition, match="has no frame"):
-            next(tracking)
+        assert list(tracking) == []
 
 
 def test_frames_know_their_size_and_model() -> None:

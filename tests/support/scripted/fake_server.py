@@ -137,7 +137,7 @@ class FakeServer(TrackingServiceServicer):
         )
         index = 0
         while _wait(lambda: self._has_frame(session, session.results_sent), inbox, session):
-            if index == 0:
+            if index == 0 and script.describes:
                 yield from self._opening(session)
             if index == script.stall_at:
                 session.ended.wait(30)
