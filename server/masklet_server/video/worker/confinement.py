@@ -18,22 +18,13 @@ _CLONE_NEWIPC = 0x08000000
 _CPU_GRACE_SECONDS = 5
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same numbers on every processor
 _LANDLOCK_CREATE_RULESET_VERSION = 1
-# All rights over files, by the version of the kernel's interface: 1 has 13 of them, and each bit more came with another.
+# All rights over files, by the version of the interface: the first has 13 of them, and others came with later ones.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _MOST_FILE_RIGHTS = 16
 _CAPABILITY_VERSION_3 = 0x20080522
 
-NAMESPACES = "namespaces"
-LANDLOCK = "landlock"
-CAPABILITIES = "capabilities"
-SECCOMP = "seccomp"
-LAYERS = {
-    NAMESPACES: "user, network and IPC namespaces of its own",
-    LANDLOCK: "Landlock: no file can be opened, made, renamed or deleted",
-    CAPABILITIES: "no capabilities",
-    SECCOMP: "seccomp: only the system calls that decoding needs",
-}
-"""What each layer does that a kernel or a container may not permit; the limits below work everywhere."""
+# What a kernel or a container may not permit; the limits below work everywhere. `sandbox.layers` describes them.
+NAMESPACES, LANDLOCK, CAPABILITIES, SECCOMP = LAYERS = ("namespaces", "landlock", "capabilities", "seccomp")
 
 
 def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:

@@ -113,7 +113,9 @@ _CONDITIONS = (
     _Condition((10, 226), 2, lacks_bits=_PROT_EXEC),  # mprotect
     _Condition((56, 220), 0, has_bits=_CLONE_THREAD),  # clone: threads, and no processes
     _Condition((72, 25), 1, equals=(_F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL), otherwise=_MAY_NOT),  # fcntl
-    _Condition((157, 167), 0, equals=(_PR_SET_NAME, _PR_SET_VMA), otherwise=_MAY_NOT),  # prctl: names of threads, memory
+    _Condition(
+        (157, 167), 0, equals=(_PR_SET_NAME, _PR_SET_VMA), otherwise=_MAY_NOT
+    ),  # prctl: names of threads, memory
     _Condition((302, 261), 2, equals=(0,), otherwise=_MAY_NOT),  # prlimit64: limits are read, and not set
 )
 _CLONE3 = 435  # its flags are in memory, which a filter cannot read: libraries then take clone
