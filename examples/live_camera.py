@@ -1,8 +1,7 @@
 """Track what is in the middle of a camera's picture, and print how old each result is when it arrives.
 
 Start a server first (`masklet serve`), then: python examples/live_camera.py [SOURCE [ADDRESS]]. The source is a camera
-or stream that `masklet.capture` reads (rtsp://..., http://..., /dev/video0), or a video file, which is played at its own
-pace.
+or stream that `masklet.capture` reads (rtsp://..., http://..., /dev/video0), or a file, played at its own pace.
 """
 
 from __future__ import annotations
