@@ -86,9 +86,9 @@ def test_files_round_trip(suffix: str, tmp_path: Path) -> None:
 def test_json_lines_are_a_header_and_a_line_for_each_frame(tmp_path: Path) -> None:
     recording().save(tmp_path / "result.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "result.jsonl").read_text().splitlines()]
-    assert lines[0]["masklet"] == 1
+    assert (lines[0]["kind"], lines[0]["masklet"], lines[0]["height"]) == ("video", 1, HEIGHT)
     assert lines[0]["objects"][1] == {"object_id": 2, "name": "sail", "class": "boat"}
-    assert [line["frame_index"] for line in lines[1:]] == list(range(FRAMES))
+    assert [(line["kind"], line["frame_index"]) for line in lines[1:]] == [("frame", i) for i in range(FRAMES)]
 
 
 def test_lines_may_come_without_a_header_and_be_corrected_later(tmp_path: Path) -> None:
@@ -96,7 +96,8 @@ def test_lines_may_come_without_a_header_and_be_corrected_later(tmp_path: Path) 
     recording().save(file)
     lines = file.read_text().splitlines()
     correction = {**json.loads(lines[7]), "frame_index": 1, "revision": 1}
-    file.write_text("\n".join([*lines[1:], "", json.dumps(correction)]) + "\n")
+    end = json.dumps({"kind": "end", "frames": FRAMES, "error": None})
+    file.write_text("\n".join([*lines[1:], "", json.dumps(correction), end]) + "\n")
     read = Recording.load(file)
     assert read.video is None
     assert len(read) == FRAMES
@@ -121,8 +122,9 @@ def test_files_of_older_versions_have_neither_source_nor_objects(tmp_path: Path)
         ('{"images": []}', "without a list 'frames'"),
         ("[1, 2]", "without a list 'frames'"),
         ('{"frame_index": 0, "objects": []}\n', "line 1 has no key 'pts_seconds'"),
-        ('{"video": null}\n{"frame_index": 0, "pts_seconds": 0.0, "objects": [', "line 2 is not JSON .* cut off"),
-        ('{"video": null}\n{"nothing": 0}\n', "line 2 is neither a frame .* nor a header"),
+        ('{"kind": "video"}\n{"frame_index": 0, "pts_seconds": 0.0, "objects": [', "line 2 is not JSON .* cut off"),
+        ('{"kind": "video"}\n{"nothing": 0}\n', "line 2 does not say what it is"),
+        ('{"kind": "video", "height": 3}\n', "'video' is not a video's description"),
         ('{"frame_index": -1, "pts_seconds": 0.0, "objects": []}', "line 1 .* -1 is not a whole number"),
         ('{"video": {"height": 3}, "frames": []}', "'video' is not a video's description"),
         ('{"video": null, "objects": [{"name": "x"}], "frames": []}', "'objects' must be a list"),

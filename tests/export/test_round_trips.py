@@ -136,7 +136,8 @@ def test_youtube_vis_has_null_where_an_object_is_lost(export: Export) -> None:
         assert places == (list(LOST) if annotation["id"] == 2 else [])
         assert [i for i, box in enumerate(annotation["bboxes"]) if box is None] == places
         first = annotation["segmentations"][0]
-        np.testing.assert_array_equal(coco_masks.decode(first).astype(np.bool_), mask_of(annotation["id"], 0))
+        encoded = coco_masks.frPyObjects(first, *first["size"])
+        np.testing.assert_array_equal(coco_masks.decode(encoded).astype(np.bool_), mask_of(annotation["id"], 0))
         assert annotation["areas"][0] == mask_of(annotation["id"], 0).sum()
 
 

@@ -1,12 +1,14 @@
 """Files of results: JSON, JSON Lines and Parquet.
 
-A line of JSON Lines is either a header or a frame. The header comes first, and may be left out:
+JSON is one object: {"video": {...}, "source": "clip.mp4", "objects": [...], "frames": [...]}. JSON Lines has the same
+in lines; the first one may be left out:
 
-    {"masklet": 1, "video": {...}, "source": "clip.mp4", "objects": [{"object_id": 1, "name": "", "class": ""}]}
-    {"frame_index": 0, "pts_seconds": 0.0, "objects": [{"object_id": 1, "rle": {...}, "box": [...], ...}]}
+    {"kind": "video", "height": 720, ..., "source": "clip.mp4", "objects": [{"object_id": 1, "name": "", "class": ""}]}
+    {"kind": "frame", "frame_index": 0, "pts_seconds": 0.0, "objects": [{"object_id": 1, "rle": {...}, ...}]}
 
-A frame that was corrected stands there again, with a higher "revision" and its corrected objects alone. JSON has the
-header's keys and a list "frames". Unknown keys are skipped, so that newer files can be read.
+A frame that was corrected stands there again, with a higher "revision" and its corrected objects alone. Lines of other
+kinds and unknown keys are skipped, so that what `masklet track --jsonl` tells of a camera, and newer files, can be
+read.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from masklet.rle import Rle, read_counts
 
 VERSION = 1
 SUFFIXES = (".jsonl", ".json", ".parquet")
-_KEYS_OF_LINES = {"masklet", "video", "frame_index"}
 _EVENTS = (None, *get_args(ObjectEvent))
 Batch = tuple["dict[str, Any] | None", Iterator[FrameResult]]
 
@@ -65,6 +66,8 @@ def frame_to_dict(frame: FrameResult) -> dict[str, Any]:
     found: dict[str, Any] = {"frame_index": frame.frame_index, "pts_seconds": frame.pts_seconds}
     if frame.revision:
         found["revision"] = frame.revision
+    if frame.undecoded_pts_seconds:
+        found["undecoded_pts_seconds"] = list(frame.undecoded_pts_seconds)
     found["objects"] = [_object_to_dict(result) for result in frame.objects.values()]
     return found
 
@@ -104,13 +107,19 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
             return
         with partial.open("w", encoding="utf-8") as file:
             if suffix == ".jsonl":
-                for entry in itertools.chain([head], frames):
+                for entry in itertools.chain([flat_header(head)], ({"kind": "frame", **frame} for frame in frames)):
                     file.write(json.dumps(entry) + "\n")
                 return
             file.write(json.dumps(head)[:-1] + ', "frames": [')
             for number, frame in enumerate(frames):
                 file.write((",\n" if number else "") + json.dumps(frame))
             file.write("]}\n")
+
+
+def flat_header(head: Mapping[str, Any]) -> dict[str, Any]:
+    """A header as a line: the video's own keys lie among the others."""
+    rest = {name: value for name, value in head.items() if name != "video"}
+    return {"kind": "video", **(head["video"] or {}), **rest}
 
 
 def read(path: Path) -> Iterator[Batch]:
@@ -131,7 +140,7 @@ def read(path: Path) -> Iterator[Batch]:
                 file.seek(0)
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield _line(line, f"{path}: line {number}")
+                        yield from _line(line, f"{path}: line {number}")
                 return
             file.seek(0)
             whole = json.load(file)
@@ -153,19 +162,21 @@ def _is_line(first: str) -> bool:
         entry = json.loads(first)
     except json.JSONDecodeError:
         return False
-    return isinstance(entry, dict) and "frames" not in entry and not _KEYS_OF_LINES.isdisjoint(entry)
+    return isinstance(entry, dict) and not {"kind", "frame_index"}.isdisjoint(entry)
 
 
-def _line(line: str, where: str) -> Batch:
+def _line(line: str, where: str) -> Iterator[Batch]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
         raise InvalidArgument.of("path", f"{where} is not JSON ({error.msg}); was the file cut off?") from None
-    if isinstance(entry, dict) and "frame_index" in entry:
-        return None, iter((_frame(entry, where),))
-    if isinstance(entry, dict) and not _KEYS_OF_LINES.isdisjoint(entry):
-        return entry, iter(())
-    raise InvalidArgument.of("path", f"{where} is neither a frame (no 'frame_index') nor a header (no 'video')")
+    kind = entry.get("kind", "frame" if "frame_index" in entry else None) if isinstance(entry, dict) else None
+    if not isinstance(kind, str):
+        raise InvalidArgument.of("path", f"{where} does not say what it is: it has no 'kind'")
+    if kind == "frame":
+        yield None, iter((_frame(entry, where),))
+    elif kind == "video":
+        yield {**entry, "video": entry if "height" in entry else None}, iter(())
 
 
 def _frame(entry: Any, where: str) -> FrameResult:
@@ -221,7 +232,10 @@ def video_of(head: Mapping[str, Any]) -> VideoInfo | None:
         return None
     known = {field.name for field in dataclasses.fields(VideoInfo)}
     try:
-        return VideoInfo(**{name: value for name, value in video.items() if name in known})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in video.items()
+        }
+        return VideoInfo(**{name: value for name, value in plain.items() if name in known})
     except (TypeError, AttributeError) as error:
         raise InvalidArgument.of("path", f"the header's 'video' is not a video's description: {error}") from None
 

@@ -1,8 +1,8 @@
 """COCO instances (https://cocodataset.org/#format-data): an image for each frame, an annotation for each object on it.
 
-`track_id` ties an object's annotations together. `videos`, `video_id` and `frame_id` (from 0) are those of COCO-VID, as
-MMTracking has them. Ids of images and annotations begin at 1. Masks are compressed run-lengths, with ``iscrowd`` 0, as
-pycocotools allows, because they are single objects.
+`track_id` ties an object's annotations together; CVAT and Datumaro look for it among the `attributes`. `videos`,
+`video_id` and `frame_id` (from 0) are those of COCO-VID, as MMTracking has them. Ids of images and annotations begin at
+1. Masks are compressed run-lengths, with ``iscrowd`` 0, as pycocotools allows, because they are single objects.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def _annotations(recording: Recording, settings: Settings) -> Iterator[dict[str,
                     "bbox": corner_and_size(result.box),
                     "iscrowd": 0,
                     "score": result.predicted_iou,
+                    "attributes": {"track_id": object_id},
                 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from masklet import rle
+from masklet._protocol.results import ObjectResult
 from masklet.export.files import FRAME_NAME, corner_and_size, video_name, write_json
 from masklet.export.formats import Settings
 from masklet.export.writers.coco import categories, category_ids
@@ -41,6 +43,13 @@ def write(recording: Recording, path: Path, settings: Settings) -> None:
     )
 
 
+def _runs(result: ObjectResult) -> dict[str, Any]:
+    """The mask as YouTube-VIS's own annotations have it: run-lengths as numbers, not as COCO's string."""
+    height, width = result.rle["size"]
+    runs = rle.read_counts(result.rle["counts"].encode(), height, width)
+    return {"size": [height, width], "counts": runs.tolist()}
+
+
 def _annotations(recording: Recording, indices: list[int]) -> Iterator[dict[str, Any]]:
     height, width = recording.size
     ids = category_ids(recording)
@@ -52,7 +61,7 @@ def _annotations(recording: Recording, indices: list[int]) -> Iterator[dict[str,
         for frame_index, result in recording.masklet(object_id):
             if result.visible and result.box is not None:
                 at = place[frame_index]
-                segmentations[at], boxes[at], areas[at] = result.rle, corner_and_size(result.box), result.area
+                segmentations[at], boxes[at], areas[at] = _runs(result), corner_and_size(result.box), result.area
         yield {
             "id": object_id,
             "video_id": 1,
