@@ -15,6 +15,7 @@ import pytest
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 import masklet.drawing
 import masklet.export
 import masklet.importing
@@ -53,6 +54,7 @@ MODULES = [
     masklet.errors,
     masklet.prompts,
     masklet.compat,
+    masklet.compat.transformers,
 ]
 
 

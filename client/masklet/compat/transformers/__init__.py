@@ -17,12 +17,15 @@
 from __future__ import annotations
 
 from masklet.compat.transformers._images import Sam2ImageSegmentationOutput, Sam2Model, Sam2Processor
-from masklet.compat.transformers._inputs import ModelInputs, Pictures
-from masklet.compat.transformers._session import Sam2VideoInferenceSession
+from masklet.compat.transformers._inputs import ModelInputs, Picture, Pictures
+from masklet.compat.transformers._session import Frames, GivenPrompt, Sam2VideoInferenceSession
 from masklet.compat.transformers._videos import Sam2VideoModel, Sam2VideoProcessor, Sam2VideoSegmentationOutput
 
 __all__ = [
+    "Frames",
+    "GivenPrompt",
     "ModelInputs",
+    "Picture",
     "Pictures",
     "Sam2ImageSegmentationOutput",
     "Sam2Model",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from masklet.compat._images.pictures import PictureOnServer, Prompts
 from masklet.compat._models.locate import locate_repository
 from masklet.compat._models.model import SAM2Model
-from masklet.compat.transformers._inputs import PADDING, Pictures, Processor
+from masklet.compat.transformers._inputs import PADDING, Pictures, Processor, on_server
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ class Sam2Model(PretrainedModel):
             )
         given = _Given(input_points, input_labels, input_boxes, input_masks)
         found = [
-            self._segment(picture.on(self), given.of_picture(index), multimask=multimask_output)
+            self._segment(on_server(picture, self), given.of_picture(index), multimask=multimask_output)
             for index, picture in enumerate(pictures)
         ]
         return Sam2ImageSegmentationOutput(

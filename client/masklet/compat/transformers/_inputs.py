@@ -27,19 +27,26 @@ class Picture:
 
     Args:
         pixels: ``uint8[H, W, 3]``.
+
+    Attributes:
+        pixels: As above.
+        on_servers: What `on_server` has made of it.
     """
 
     def __init__(self, pixels: npt.NDArray[np.uint8]) -> None:
         self.pixels = pixels
-        self._on_servers: dict[SAM2Model, PictureOnServer] = {}
-
-    def on(self, model: SAM2Model) -> PictureOnServer:
-        """The picture as a model's server has it; always the same, so that it is sent once."""
-        return self._on_servers.setdefault(model, PictureOnServer(self.pixels, model))
+        self.on_servers: dict[SAM2Model, PictureOnServer] = {}
 
     def to(self: _Self, *args: Any, **kwargs: Any) -> _Self:
         """Return the picture itself: it goes to the server with the first prompt."""
         return self
+
+
+def on_server(picture: Picture, model: SAM2Model) -> PictureOnServer:
+    """A picture as a model's server has it; always the same, so that it is sent once."""
+    if model not in picture.on_servers:
+        picture.on_servers[model] = PictureOnServer(picture.pixels, model)
+    return picture.on_servers[model]
 
 
 class Pictures(Sequence[Picture]):

@@ -14,6 +14,7 @@ from masklet._sync.live import Live
 from masklet.prompts import Prompt
 
 Frames = list[npt.NDArray[np.uint8]]
+"""The frames of a video, each ``uint8[H, W, 3]`` (RGB)."""
 
 
 @dataclass
