@@ -45,7 +45,7 @@ def test_a_video(model: Sam2VideoModel, processor: Sam2VideoProcessor, nano_serv
     processor.add_inputs_to_inference_session(session, frame_idx=2, obj_ids=[9], input_masks=truth(1, 2)[None])
 
     predictor = SAM2VideoPredictor(nano_server)
-    state = predictor.init_state(FRAMES)  # type: ignore[arg-type]  # what masklet takes beside sam2's paths
+    state = predictor.init_state(FRAMES)
     expected = predictor.add_new_points_or_box(state, 0, 7, [list(center(0))], [1])[2]
     assert (first.object_ids, first.frame_idx) == ([7], 0)
     torch.testing.assert_close(sized(first.pred_masks), expected)
@@ -72,7 +72,7 @@ def test_frames_one_by_one(model: Sam2VideoModel, processor: Sam2VideoProcessor,
     camera.add_new_points(0, 1, [list(center(0))], [1])
 
     session = processor.init_video_session()
-    assert session.num_frames is None
+    assert not session.num_frames
     for index, frame in enumerate(FRAMES):
         inputs = processor(images=frame, device="cuda", return_tensors="pt").to("cuda")
         if index == 0:

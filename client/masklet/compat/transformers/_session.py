@@ -72,7 +72,7 @@ class Sam2VideoInferenceSession:
         return list(self._ids)
 
     def get_obj_num(self) -> int:
-        """The number of objects."""
+        """The number of objects that were prompted so far."""
         return len(self._ids)
 
     def obj_id_to_idx(self, obj_id: int) -> int:
