@@ -44,7 +44,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory, nano_server: str) -> Path:
     folder = tmp_path_factory.mktemp("masklet") / "examples"
     folder.mkdir()
     with av.open(str(EXAMPLES / "bunny.mp4")) as clip:
-        frames = [f.to_ndarray(format="rgb24") for f, _ in zip(clip.decode(video=0), range(6), strict=False)]
+        frames = [
+            f.to_ndarray(format="rgb24").astype(np.uint8) for f, _ in zip(clip.decode(video=0), range(6), strict=False)
+        ]
     height, width = frames[0].shape[:2]
     (folder / "bunny.mp4").write_bytes(clips.make_clip("mp4", "libx264", size=(width, height), pictures=frames))
     for example in EXAMPLES.glob("*.py"):
