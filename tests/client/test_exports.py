@@ -15,6 +15,7 @@ import pytest
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 import masklet.drawing
 import masklet.export
 import masklet.importing
@@ -54,6 +55,7 @@ MODULES = [
     masklet.errors,
     masklet.prompts,
     masklet.compat,
+    masklet.compat.transformers,
 ]
 
 
