@@ -65,14 +65,10 @@ def run(act: str, path: Path) -> int:
     return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
 
 
-needs_seccomp = pytest.mark.skipif(
-    confinement.SECCOMP in layers.missing_layers(), reason="this kernel has no seccomp filters"
-)
-
-
-@needs_seccomp
 @pytest.mark.parametrize("what", ACTS)
 def test_a_decoder_can_not(what: str, tmp_path: Path) -> None:
+    if confinement.SECCOMP in layers.missing_layers():
+        pytest.skip("this kernel has no seccomp filters")
     file = tmp_path / "file"
     file.write_text("secret")
     act, endings = ACTS[what]

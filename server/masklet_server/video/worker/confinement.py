@@ -68,7 +68,7 @@ def _close_file_system(libc: ctypes.CDLL) -> bool:
     rules = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, 8, 0)
     if rules < 0:
         return False
-    done = libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0
+    done = bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0)
     os.close(rules)
     return done
 
