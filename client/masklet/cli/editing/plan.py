@@ -42,7 +42,7 @@ class Mark:
         if self.seconds is None and not self.word.isdecimal():
             raise typer.BadParameter(
                 f"{self.word!r} is neither a frame, such as 120, nor a time, such as 4.5s or 1:04.5",
-                param_hint=self.option
+                param_hint=self.option,
             )
 
     @property
@@ -72,8 +72,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
-            raise typer.BadParameter(f"is {self.direction}, must be one of {', '.join(DIRECTIONS)}",
-            param_hint="--direction")
+            raise typer.BadParameter(
+                f"is {self.direction}, must be one of {', '.join(DIRECTIONS)}", param_hint="--direction"
+            )
 
     @property
     def is_plain(self) -> bool:
@@ -169,8 +170,9 @@ class PlannedTracking:
         start, end = self._range
         index = prompt.frame_index
         if end is not None and index > end and self._direction != "backward":
-            raise typer.BadParameter(f"frame {end} is before the prompt on frame {index}; give a later one",
-            param_hint="--end")
+            raise typer.BadParameter(
+                f"frame {end} is before the prompt on frame {index}; give a later one", param_hint="--end"
+            )
         if index < start and self._direction != "forward":
             raise typer.BadParameter(
                 f"frame {start} is after the prompt on frame {index}; give an earlier one", param_hint="--start"
@@ -221,8 +223,10 @@ def _index(mark: Mark, times: npt.NDArray[np.float64], *, first: bool) -> int:
     else:
         index = int(np.searchsorted(times, seconds + _CLOSE, side="right")) - 1
     if not 0 <= index < len(times):
-        last = f"frame {len(times) - 1}, {times[-1]:.3f}s" if len(times) else "none" raise
-        typer.BadParameter(f"{mark.word} is outside the video, whose last frame is {last}", param_hint=mark.option)
+        last = f"frame {len(times) - 1}, {times[-1]:.3f}s" if len(times) else "none"
+        raise typer.BadParameter(
+            f"{mark.word} is outside the video, whose last frame is {last}", param_hint=mark.option
+        )
     return index
 
 
