@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,8 +171,8 @@ def write_overlay_video(
     """Draw the masks over each frame of a video, and write the frames as H.264 with their own timing, without sound.
 
     It holds one frame at a time, so `results` may be the answer of `Client.track` itself, and the video may be of any
-    length. The file appears when it is whole. Sides of an odd length grow by one pixel, because most players need even
-    ones.
+    length. The file appears when it is whole. If `results` end with an error, the file has the frames before it, and
+    the error is raised again. Sides of an odd length grow by one pixel, because most players need even ones.
 
     Args:
         video: As it was given to `Client.track`; an iterable of arrays must be one that can be iterated over twice.
@@ -188,6 +188,7 @@ def write_overlay_video(
         InvalidArgument: The name has another suffix, or the results do not belong to this video.
         DataLoss: The video cannot be decoded, or ends before the results do.
         OSError: A file cannot be read or written.
+        Exception: What `results` raise.
     """
     from masklet._media.frames import matched, shown_frames  # brings PyAV
     from masklet._media.video_writer import VideoWriter
@@ -200,11 +201,31 @@ def write_overlay_video(
     first = next(pending, None)
     if first is None:
         return 0
+    kept = _UntilFailure(itertools.chain([first], pending))
     with replacing(path) as partial, VideoWriter(partial) as writer:
-        for result, pixels in matched(itertools.chain([first], pending), shown_frames(video)):
+        for result, pixels in matched(kept, shown_frames(video)):
             writer.write(overlay(pixels, result.masks, alpha=alpha, outline=outline), result.pts_seconds)
         writer.finish()
+    if kept.failure is not None:
+        raise kept.failure
     return writer.count
+
+
+class _UntilFailure(Iterator[FrameResult]):
+    """Results up to their end, or up to the first error, which is held back."""
+
+    def __init__(self, results: Iterator[FrameResult]) -> None:
+        self.failure: BaseException | None = None
+        self._results = results
+
+    def __next__(self) -> FrameResult:
+        try:
+            return next(self._results)
+        except StopIteration:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again when the file is written
+            self.failure = error
+            raise StopIteration from None
 
 
 def _davis_palette() -> bytes:

@@ -21,6 +21,7 @@ import typer
 from PIL import Image
 
 import masklet
+from masklet import _embedded
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
@@ -110,7 +111,11 @@ def test_json_reads_back(server: FakeServer, clip: Path, tmp_path: Path) -> None
         "container": "mov",
         "codec": "h264",
         "rotation_degrees": 0,
+        "undecoded_pts_seconds": [],
+        "broken_off": "",
     }
+    assert result["undecoded_pts_seconds"] == []
+    assert result["error"] is None
     assert [frame["frame_index"] for frame in result["frames"]] == list(range(5))
     assert result["frames"][2]["pts_seconds"] == pytest.approx(2 / 30)
     (found,) = result["frames"][2]["objects"]
@@ -217,8 +222,18 @@ def test_failures_exit_with_1_and_one_line(clip: Path, tmp_path: Path, capsys: p
     with FakeServer(Script(failure=failure, fail_at=2)) as server:
         outputs = ("--json", tmp_path / "x.json", "--overlay", tmp_path / "x.mp4")
         assert run("track", clip, "--point", "1,1", "--server", server.address, *outputs) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == "error: the video cannot be decoded"
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert [frame["frame_index"] for frame in found["frames"]] == [0, 1]
+    assert found["error"] == "the video\ncannot be decoded"
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "x.json", "x.mp4"]
+    with FakeServer(Script(failure=failure, fail_at=0)) as server:
+        outputs = ("--json", tmp_path / "y.json", "--overlay", tmp_path / "y.mp4")
+        assert run("track", clip, "--point", "1,1", "--server", server.address, *outputs) == 1
         assert failed_with(capsys) == "error: the video cannot be decoded"
-    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "x.json", "x.mp4"], "nothing was tracked"
     assert run("track", clip, "--point", "1,1", "--server", server.address) == 1
     assert "masklet serve" in failed_with(capsys)
     assert run("info", "--server", server.address) == 1
@@ -346,7 +361,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     def entry_points(group: str, **_: object) -> list[EntryPoint]:
         return [EntryPoint(name, value, group) for name, value in entries.items()]
 
-    monkeypatch.setattr(plugins, "entry_points", entry_points)
+    for module in (plugins, _embedded):
+        monkeypatch.setattr(module, "entry_points", entry_points)
 
 
 def test_without_server_one_is_started_inside(
@@ -474,4 +490,9 @@ def test_ctrl_c_exits_with_130_and_frees_the_server(clip: Path, tmp_path: Path) 
         assert process.returncode == 130
         assert "Traceback" not in err
         assert server.sessions[0].ended.wait(10)
-    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "x.json", "x.mp4"]
+    kept = json.loads((tmp_path / "x.json").read_text())
+    assert [frame["frame_index"] for frame in kept["frames"]] == [0, 1]
+    assert kept["error"] == "KeyboardInterrupt"
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 2

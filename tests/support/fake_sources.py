@@ -34,6 +34,7 @@ class FakeSource:
     def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
         self.image_size = image_size
         self.entered = self.closed = False
+        self.undecoded_at_end: tuple[int, ...] = ()
         self.taken = 0
         self._start = start
         self.fed = 0

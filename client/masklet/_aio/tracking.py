@@ -21,10 +21,23 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         self._tracking = tracking
         self._pictures = pictures
 
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "running"
+        return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
     @property
     def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here."""
-        return self._tracking.video
+        """What the video's header says; None until the first result is here. `wait_for_video` waits for it."""
+        return self._tracking.video_so_far
+
+    async def wait_for_video(self) -> VideoInfo:
+        """What the video's header says; as `Tracking.video`."""
+        return await self._run(lambda: self._tracking.video)
+
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames so far that could not be decoded; as `Tracking.undecoded_pts_seconds`."""
+        return self._tracking.undecoded_pts_seconds
 
     @property
     def source(self) -> str:

@@ -66,6 +66,8 @@ def frame_to_dict(frame: FrameResult) -> dict[str, Any]:
     found: dict[str, Any] = {"frame_index": frame.frame_index, "pts_seconds": frame.pts_seconds}
     if frame.revision:
         found["revision"] = frame.revision
+    if frame.undecoded_pts_seconds:
+        found["undecoded_pts_seconds"] = list(frame.undecoded_pts_seconds)
     found["objects"] = [_object_to_dict(result) for result in frame.objects.values()]
     return found
 
@@ -105,7 +107,7 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
             return
         with partial.open("w", encoding="utf-8") as file:
             if suffix == ".jsonl":
-                for entry in itertools.chain([_flat(head)], ({"kind": "frame", **frame} for frame in frames)):
+                for entry in itertools.chain([flat_header(head)], ({"kind": "frame", **frame} for frame in frames)):
                     file.write(json.dumps(entry) + "\n")
                 return
             file.write(json.dumps(head)[:-1] + ', "frames": [')
@@ -114,7 +116,7 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
             file.write("]}\n")
 
 
-def _flat(head: Mapping[str, Any]) -> dict[str, Any]:
+def flat_header(head: Mapping[str, Any]) -> dict[str, Any]:
     """A header as a line: the video's own keys lie among the others."""
     rest = {name: value for name, value in head.items() if name != "video"}
     return {"kind": "video", **(head["video"] or {}), **rest}
@@ -230,7 +232,10 @@ def video_of(head: Mapping[str, Any]) -> VideoInfo | None:
         return None
     known = {field.name for field in dataclasses.fields(VideoInfo)}
     try:
-        return VideoInfo(**{name: value for name, value in video.items() if name in known})
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in video.items()
+        }
+        return VideoInfo(**{name: value for name, value in plain.items() if name in known})
     except (TypeError, AttributeError) as error:
         raise InvalidArgument.of("path", f"the header's 'video' is not a video's description: {error}") from None
 

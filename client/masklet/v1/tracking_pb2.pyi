@@ -828,6 +828,8 @@ class VideoInfo(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
     ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    BROKEN_OFF_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """Rows as shown (rotation metadata applied)."""
     width: _builtins.int
@@ -844,6 +846,18 @@ class VideoInfo(_message.Message):
     """FFmpeg's name of the codec, or "pictures"."""
     rotation_degrees: _builtins.int
     """By how many degrees frames were turned clockwise to be shown: 0, 90, 180 or 270."""
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only in the second one with PROPAGATION_ON_REQUEST: times of all frames that the file has and that could not be
+        decoded; see `FrameResult.undecoded_pts_nanoseconds`.
+        """
+
+    @_builtins.property
+    def broken_off(self) -> _status_pb2.Status:
+        """Only in the second one with PROPAGATION_ON_REQUEST, and only if the video ended before its end: why. The frames
+        before are there, and the session goes on with them.
+        """
+
     def __init__(
         self,
         *,
@@ -855,10 +869,12 @@ class VideoInfo(_message.Message):
         container: _builtins.str = ...,
         codec: _builtins.str = ...,
         rotation_degrees: _builtins.int = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
+        broken_off: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broken_off", b"broken_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "container", b"container", "duration_seconds", b"duration_seconds", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "rotation_degrees", b"rotation_degrees", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_off", b"broken_off", "codec", b"codec", "container", b"container", "duration_seconds", b"duration_seconds", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "rotation_degrees", b"rotation_degrees", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -918,10 +934,11 @@ class FrameResult(_message.Message):
     CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
     LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts prompt results and frame results, from 1. `ack` refers to it."""
     frame_index: _builtins.int
-    """From 0, in order of presentation."""
+    """From 0, in order of presentation. Counts the frames that were decoded."""
     pts: _builtins.int
     """Presentation time stamp in units of time_base_numerator / time_base_denominator seconds."""
     time_base_numerator: _builtins.int
@@ -952,6 +969,12 @@ class FrameResult(_message.Message):
     def timings(self) -> Global___Timings:
         """Only if `config.timings` asked for them."""
 
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Times of frames between the frame before and this one that the file has and that could not be decoded, because
+        the file is damaged there. They have no result, and `frame_index` does not count them.
+        """
+
     def __init__(
         self,
         *,
@@ -967,10 +990,11 @@ class FrameResult(_message.Message):
         capture_time_nanoseconds: _builtins.int = ...,
         latency_seconds: _builtins.float = ...,
         timings: Global___Timings | None = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time_nanoseconds", b"capture_time_nanoseconds", "frame_index", b"frame_index", "latency_seconds", b"latency_seconds", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "skipped_frame_indices", b"skipped_frame_indices", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time_nanoseconds", b"capture_time_nanoseconds", "frame_index", b"frame_index", "latency_seconds", b"latency_seconds", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "skipped_frame_indices", b"skipped_frame_indices", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator", "timings", b"timings", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1094,16 +1118,22 @@ class Done(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
     frame_count: _builtins.int
     """Frames that were tracked, also those without objects. With PROPAGATION_ON_REQUEST: frames of the video."""
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in frame results: times of frames after the last one that could not be decoded."""
+
     def __init__(
         self,
         *,
         frame_count: _builtins.int = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,7 +102,9 @@ class TrackingServiceServicer:
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
         order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-        server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+        server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+        off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+        goes on with these frames, and `video_info.broken_off` says why there are no more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -112,7 +112,9 @@ class TrackingServiceStub:
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
     order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-    server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+    server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+    off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+    goes on with these frames, and `video_info.broken_off` says why there are no more.
     """
     SegmentImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.SegmentImageRequest, _image_pb2.SegmentImageResponse]
     """Segments one picture, as SAM 2's image predictor does. The prompts of a request share the picture's encoding."""
@@ -168,7 +170,9 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
     order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-    server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+    server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+    off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+    goes on with these frames, and `video_info.broken_off` says why there are no more.
     """
     SegmentImage: _aio.UnaryUnaryMultiCallable[_image_pb2.SegmentImageRequest, _image_pb2.SegmentImageResponse]  # type: ignore[assignment]
     """Segments one picture, as SAM 2's image predictor does. The prompts of a request share the picture's encoding."""
@@ -227,7 +231,9 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
         order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-        server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+        server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+        off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+        goes on with these frames, and `video_info.broken_off` says why there are no more.
         """
 
     @_abc_1.abstractmethod

@@ -67,6 +67,10 @@ class FrameSource(Protocol):
     async def end(self) -> None:
         """Say that nothing more will be fed."""
 
+    @property
+    def undecoded_at_end(self) -> tuple[int, ...]:
+        """After the last frame: times in nanoseconds of the frames behind it that could not be decoded."""
+
 
 class ClipSource(FrameSource, Protocol):
     """Gives the frames of a video file, whose bytes it is fed."""

@@ -215,6 +215,7 @@ class ResultSender:
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
                 revision=outcome.revision,
                 timings=times if self._config.timings else None,
+                undecoded=() if outcome.revision else frame.undecoded_nanoseconds,
             )
         )
         self._send_seconds = time.perf_counter() - start

@@ -54,8 +54,8 @@ class Mode(Protocol):
     def finish(self) -> None:
         """The client will say nothing more, and acknowledge nothing more."""
 
-    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
-        """Send all results for a video whose first frame is decoded. Returns the number of frames."""
+    async def run(self, video: VideoIntake, info: VideoInfo) -> replies.Done:
+        """Send all results for a video whose first frame is decoded. Returns what to say at the end."""
 
     def close(self) -> None:
         """Let all memories and frames go, after all tasks have ended."""
@@ -227,9 +227,9 @@ class Session:
         with self._idle.waiting("the video's first frame"):
             info = await video.source.info()
         self._machine.step(Step.FIRST_FRAME)
-        frame_count = await self.mode.run(self._video, info)
+        done = await self.mode.run(self._video, info)
         await self._reporter.flush()
-        await self._send(replies.Done(frame_count))
+        await self._send(done)
         self._machine.step(Step.LAST_RESULT)
 
     async def _send_progress(self, source: PacketSource) -> None:

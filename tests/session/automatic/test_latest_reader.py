@@ -89,6 +89,7 @@ class Camera:
 
     def __init__(self, clock: list[float], making: float = 0.0) -> None:
         self.asked: list[float] = []
+        self.undecoded_at_end: tuple[int, ...] = ()
         self._clock = clock
         self._making = making
         self._waiting: list[int] = []

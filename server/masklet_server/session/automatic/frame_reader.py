@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from masklet.errors import MaskletError
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.jobs import POINTER_FRAMES, TrackedFrame
 from masklet_server.session.ports import FrameSource
@@ -38,6 +39,9 @@ class ReaderOptions:
 class FrameReader:
     """Gives a source's frames in order, and can tell a short clip from a long one before it gives its first frame.
 
+    If the source fails, the frames before the failure are a clip like any other. The failure is raised where the next
+    frame is waited for.
+
     Attributes:
         taken: Number of frames given so far.
 
@@ -54,6 +58,7 @@ class FrameReader:
         self._options = options
         self._ahead: deque[Frame] = deque()
         self._ended = False
+        self._failure: MaskletError | None = None
         self._is_long = False
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -67,7 +72,8 @@ class FrameReader:
             if self._reading is not None:
                 self._reading.cancel()
                 await asyncio.gather(self._reading, return_exceptions=True)
-            self._reading = None  # its exception refers to this frame, which refers to memory banks
+            # Their tracebacks refer to this frame, which refers to memory banks.
+            self._reading = self._failure = None
 
     @property
     def frame_count(self) -> int:
@@ -81,13 +87,24 @@ class FrameReader:
 
     @property
     def at_end(self) -> bool:
-        """Whether the source has ended and all its frames are taken."""
-        return self._ended and not self._ahead
+        """Whether the source has ended without a failure, and all its frames are taken."""
+        return self._ended and self._failure is None and not self.has_next
+
+    @property
+    def undecoded_at_end(self) -> tuple[int, ...]:
+        """After the end: times in nanoseconds of the frames behind the last one that could not be decoded."""
+        return self._source.undecoded_at_end
 
     async def ready(self) -> bool:
-        """Wait for a frame for `take`. Returns False after the last one. If it is cancelled, no frame is lost."""
+        """Wait for a frame for `take`. Returns False after the last one. If it is cancelled, no frame is lost.
+
+        Raises:
+            MaskletError: The source has failed, and all frames before the failure are taken.
+        """
         if not self._ahead:
             await self._pull()
+        if not self._ahead and self._failure is not None:
+            raise self._failure
         return bool(self._ahead)
 
     async def peek(self) -> Frame | None:
@@ -179,7 +196,11 @@ class FrameReader:
             self._changed.set()
 
     async def _read_one(self) -> None:
-        frame = await self._source.next_frame()
+        frame = None
+        try:
+            frame = await self._source.next_frame()
+        except MaskletError as error:
+            self._failure = error
         self._idle.touch()
         if frame is None:
             self._ended = True

@@ -15,7 +15,7 @@ from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext
 from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.session.replies import Described, Problem
+from masklet_server.session.replies import Described, Done, Problem
 from masklet_server.video.info import VideoInfo
 
 
@@ -105,7 +105,7 @@ class AutomaticMode:
 
     # What is done with the video
 
-    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
+    async def run(self, video: VideoIntake, info: VideoInfo) -> Done:
         """Describe the video, track all of it, and send all results.
 
         Args:
@@ -113,7 +113,7 @@ class AutomaticMode:
             info: What the first frame says of it.
 
         Returns:
-            How many frames were tracked.
+            What to say at the end.
 
         Raises:
             MaskletError: The video can't be decoded, or the engine has failed.
@@ -130,7 +130,7 @@ class AutomaticMode:
         await self._report(self.prompts.end(frames.frame_count))
         if frames.is_frame_count_wrong():
             await self._report([_wrong_count(self._options.config.frame_count, frames.taken)])
-        return frames.taken
+        return Done(frames.taken, frames.undecoded_at_end)
 
     def close(self) -> None:
         """Let all memories and frames go."""
