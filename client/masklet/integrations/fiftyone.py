@@ -60,4 +60,4 @@ def detections(recording: Recording, frame: FrameResult) -> fiftyone.Detections:
                 tags=[result.event] if result.event else [],
             )
         )
-    return fo.Detections(detections=found)  # type: ignore[no-any-return]
+    return fo.Detections(detections=found)

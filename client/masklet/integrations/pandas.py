@@ -37,4 +37,4 @@ def table(recording: Recording) -> pandas.DataFrame:
             scores = (result.area, result.predicted_iou, result.object_score, result.event)
             rows.append((*place, *(result.box or (None,) * 4), *scores, *result.rle["size"], result.rle["counts"]))
     made = pd.DataFrame.from_records(rows, columns=list(COLUMNS))
-    return made.astype(dict.fromkeys(("x0", "y0", "x1", "y1"), "float64"))  # type: ignore[no-any-return]
+    return made.astype(dict.fromkeys(("x0", "y0", "x1", "y1"), "float64"))

@@ -32,11 +32,11 @@ def detections(frame: FrameResult, *, names: Recording | None = None) -> supervi
     sv = library("supervision", "supervision", "supervision")
     seen = [result for result in frame.objects.values() if result.visible and result.box is not None]
     if not seen:
-        return sv.Detections.empty()  # type: ignore[no-any-return]
+        return sv.Detections.empty()
     boxes = np.array([result.box for result in seen], np.float32)
     class_names = names.class_names if names is not None else ["object"]
     of_objects = [names.objects[result.object_id].category if names is not None else "object" for result in seen]
-    return sv.Detections(  # type: ignore[no-any-return]
+    return sv.Detections(
         xyxy=boxes,
         mask=_masks(sv, np.stack([result.mask for result in seen]), boxes),
         confidence=np.array([result.predicted_iou for result in seen], np.float32),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from masklet.prompts import Prompt
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import AnnotateOptions, Annotation, Client, Direction
+    from masklet import AnnotateOptions, Annotation, Client
 
 DIRECTIONS = ("forward", "backward", "both")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)(s?)", re.ASCII)
@@ -62,7 +62,7 @@ class Plan:
         start: The first frame to give; None: the video's first one.
         end: The last frame to give; None: the video's last one.
         direction: From the prompts on: "forward", "backward" or "both".
-        corrections: Prompts that come when the rest is tracked. Their objects are tracked again from there.
+        corrections: Prompts for frames that are tracked already. Their objects are tracked again from there.
     """
 
     start: Mark | None = None
@@ -85,8 +85,8 @@ class Plan:
 class PlannedTracking:
     """Tracks as a plan says, and gives the results in order of the frames; in place of a `Tracking`.
 
-    The results of a range forward come at once. Otherwise they come when all is tracked, because a frame may be tracked
-    last, or again.
+    The results of a range forward come at once. Otherwise they come when all is tracked, because the first frame is
+    tracked last. Corrections are not this class's: `CorrectedTracking` makes them.
 
     Args:
         client: The client of the server that tracks.
@@ -106,11 +106,10 @@ class PlannedTracking:
         self.source = source
         self.undecoded_pts_seconds: tuple[float, ...] = ()
         times = frame_times(Path(source))
-        self._range = _limits(plan, times)
-        self._prompts = [_on_frame(prompt, times) for prompt in prompts]
-        self._corrections = [_on_frame(prompt, times) for prompt in plan.corrections]
+        self._range = limits(plan, times)
+        self._prompts = [on_frame(prompt, times) for prompt in prompts]
         self._direction = plan.direction
-        for prompt in (*self._prompts, *self._corrections):
+        for prompt in self._prompts:
             self._check(prompt)
         self._annotation: Annotation = client.annotate(source, **options)
 
@@ -133,19 +132,10 @@ class PlannedTracking:
         for prompt in self._prompts:
             self._annotation.prompt(prompt)
         frames = [prompt.frame_index for prompt in self._prompts]
-        if self._direction == "forward" and not self._corrections:
+        if self._direction == "forward":
             yield from self._forward(min(frames))
-            return
-        found = Recording()
-        for frame in self._propagated(frames):
-            found.add(frame)
-        if self._corrections:
-            for prompt in self._corrections:
-                self._annotation.prompt(prompt)
-            corrected = {prompt.object_id for prompt in self._corrections}
-            for frame in self._propagated([prompt.frame_index for prompt in self._corrections]):
-                found.add(_only(frame, corrected))
-        yield from found
+        else:
+            yield from Recording(self._propagated(frames))
 
     def _propagated(self, frames: list[int]) -> Iterator[FrameResult]:
         """The results from prompted frames on, in the plan's direction."""
@@ -159,7 +149,7 @@ class PlannedTracking:
 
     def _forward(self, begin: int) -> Iterator[FrameResult]:
         end = self._range[1]
-        forward = self._annotation.propagate(begin, None if end is None else end - begin, cast("Direction", "forward"))
+        forward = self._annotation.propagate(begin, None if end is None else end - begin, "forward")
         yield from (frame for frame in forward if self._holds(frame))
 
     def _holds(self, frame: FrameResult) -> bool:
@@ -204,8 +194,12 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
     return np.array(sorted(times))
 
 
-def _limits(plan: Plan, times: npt.NDArray[np.float64]) -> tuple[int, int | None]:
-    """The first and the last frame to give; None: the video's last one."""
+def limits(plan: Plan, times: npt.NDArray[np.float64]) -> tuple[int, int | None]:
+    """The first and the last frame to give; None: the video's last one.
+
+    Raises:
+        BadParameter: A mark lies outside the video, or the end is before the start.
+    """
     start = 0 if plan.start is None else _index(plan.start, times, first=True)
     end = None if plan.end is None else _index(plan.end, times, first=False)
     if end is not None and end < start:
@@ -230,7 +224,7 @@ def _index(mark: Mark, times: npt.NDArray[np.float64], *, first: bool) -> int:
     return index
 
 
-def _on_frame(prompt: Prompt, times: npt.NDArray[np.float64]) -> Prompt:
+def on_frame(prompt: Prompt, times: npt.NDArray[np.float64]) -> Prompt:
     """The prompt by its frame's number; of two frames that are equally near to its time, the earlier one."""
     if prompt.pts_seconds is None:
         return prompt
@@ -244,8 +238,3 @@ def _on_frame(prompt: Prompt, times: npt.NDArray[np.float64]) -> Prompt:
         mask=prompt.mask,
         keep_old_points=prompt.keep_old_points,
     )
-
-
-def _only(frame: FrameResult, object_ids: set[int]) -> FrameResult:
-    objects = {object_id: result for object_id, result in frame.objects.items() if object_id in object_ids}
-    return FrameResult(frame.frame_index, frame.pts_seconds, frame.sequence, frame.revision + 1, objects)
