@@ -25,14 +25,14 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         state = "ended" if self._closed else "running"
         return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
 
-    @property
-    def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here. `wait_for_video` waits for it."""
-        return self._tracking.video_so_far
-
-    async def wait_for_video(self) -> VideoInfo:
+    async def video(self) -> VideoInfo:
         """What the video's header says; as `Tracking.video`."""
         return await self._run(lambda: self._tracking.video)
+
+    @property
+    def video_so_far(self) -> VideoInfo | None:
+        """What the video's header says; None while that is not known."""
+        return self._tracking.video_so_far
 
     @property
     def undecoded_pts_seconds(self) -> tuple[float, ...]:
@@ -80,7 +80,7 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         recording = Recording(source=self._tracking.source)
         async for frame in self:
             recording.add(frame)
-        recording.video = self.video
+        recording.video = self.video_so_far
         return recording
 
     def __aiter__(self) -> AsyncTracking:

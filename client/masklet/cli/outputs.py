@@ -177,7 +177,7 @@ class JsonLines:
         self._file.flush()
 
     def end(self, failure: BaseException | None) -> None:
-        """Write the last line."""
+        """Write the last line, with the error if there was one."""
         if self._early is not None:
             with self._lock:
                 self._write(*self._early)

@@ -322,6 +322,8 @@ def _memory_policy(name: str) -> MemoryPolicy:
 
 def _check(video: str, overlay: Path | None, live: LiveCommand | None, has_live_options: bool) -> None:
     """Refuse wrong names and options now, before a server is started."""
+    if overlay is not None and overlay.suffix.lower() not in VIDEO_SUFFIXES:
+        raise typer.BadParameter(f"{overlay} must end in {', '.join(VIDEO_SUFFIXES)}", param_hint="--overlay")
     if live is None and has_live_options:
         raise typer.BadParameter(
             f"{video} is not a live video, and all its frames are tracked; leave --delivery, --reconnect and --silence "
@@ -332,8 +334,6 @@ def _check(video: str, overlay: Path | None, live: LiveCommand | None, has_live_
         live.check()
     else:
         _check_names(video)
-    if overlay is not None and overlay.suffix.lower() not in VIDEO_SUFFIXES:
-        raise typer.BadParameter(f"{overlay} must end in {', '.join(VIDEO_SUFFIXES)}", param_hint="--overlay")
 
 
 def _check_names(video: str) -> None:

@@ -62,11 +62,6 @@ class LiveOverlay:
         if not self._writer.count:
             self._path.unlink(missing_ok=True)
 
-    @property
-    def frames(self) -> int:
-        """Frames that were written."""
-        return self._writer.count
-
     def keep(self, part: Captured) -> None:
         """Keep the frames that a part gives."""
         if isinstance(part.video, VideoPacket):
