@@ -36,7 +36,7 @@ def missing_layers() -> tuple[str, ...]:
     Raises:
         FailedPrecondition: The process cannot be started, or dies.
     """
-    command = [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.probe"]
+    command = [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.confinement.probe"]
     try:
         done = subprocess.run(
             command,

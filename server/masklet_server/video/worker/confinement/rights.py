@@ -8,7 +8,7 @@ import resource
 import signal
 import struct
 
-from masklet_server.video.worker import system_calls
+from masklet_server.video.worker.confinement import system_calls
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
