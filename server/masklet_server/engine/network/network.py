@@ -36,6 +36,7 @@ from masklet_server.engine.network.memory_attention import (
 from masklet_server.engine.network.onednn import fuse_linears
 from masklet_server.engine.network.placement import Placement
 from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Features, Past
+from masklet_server.engine.network.workers import Workers
 
 # Mean and deviation of ImageNet, as in `sam2.utils.misc.load_video_frames`.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -75,7 +76,8 @@ class Network:
         image_size: S, in pixels.
         grid_size: h = w.
         logits_size: 4h = 4w.
-        encode_ahead: Number of frames of one stream that are best encoded in one pass.
+        encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
+        workers: Threads that can compute parts of the network at the same time.
         max_pointers: Object pointers reach back over so many frames, including the current one.
         parameter_count: Number of weights.
         runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
@@ -101,6 +103,7 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.runtime = "torch"
+        self.workers = Workers()
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size
@@ -146,7 +149,12 @@ class Network:
         return _tokens(encoding(grid).to(self.dtype))
 
     def compute_with(
-        self, runtime: str, *, encode_pixels: Function | None = None, step: Function | None = None
+        self,
+        runtime: str,
+        *,
+        encode_pixels: Function | None = None,
+        step: Function | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Compute the parts that take nearly all of a frame's time with another library than torch.
 
@@ -154,12 +162,15 @@ class Network:
             runtime: Name of the library.
             encode_pixels: From ``uint8[B, S, S, 3]`` to the three levels of features. None: as before.
             step: Takes and gives the tensors of `step`. None: as before.
+            workers: Threads that may call both at the same time. None: one thread only.
         """
         self.runtime = runtime
         if encode_pixels is not None:
             self._encode_pixels, self.encode_ahead = encode_pixels, 1
         if step is not None:
             self._step = step
+        if workers is not None:
+            self.workers, self.encode_ahead = workers, 2 if workers.threads > 1 else 1
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Encode B frames ``uint8[B, S, S, 3]`` RGB on any device; normalised as in `sam2.utils.misc`."""

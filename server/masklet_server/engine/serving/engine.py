@@ -133,6 +133,8 @@ class Engine:
     async def close(self) -> None:
         """Finish the batch under way and refuse all waiting jobs."""
         await self._scheduler.close()
+        for network in self._networks.values():
+            network.workers.close()
 
     def network(self, model: str) -> Network:
         """The network of a loaded model.

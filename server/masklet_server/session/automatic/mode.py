@@ -148,7 +148,7 @@ class AutomaticMode:
             live=self._options.config.live or isinstance(video, PacketVideo),
             is_file=isinstance(video, FileVideo),
             max_ahead=self._options.window if isinstance(video, PictureVideo) else 0,
-            look_ahead=max(1, self._options.model.encode_ahead - 1),
+            look_ahead=self._options.model.encode_ahead,
         )
         return FrameReader(video.source, idle, options)
 

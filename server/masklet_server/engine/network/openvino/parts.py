@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
+from masklet_server.engine.network.openvino.compiled import CompiledModel
 from masklet_server.engine.network.tensors import Past
+from masklet_server.engine.network.workers import Workers
 
 Attention = Callable[[Tensor, Past], Tensor]
 Part = Callable[..., tuple[Tensor, ...]]
@@ -18,53 +19,39 @@ MemoryInputs = Callable[[Past], tuple[Tensor, Tensor, Tensor]]
 
 
 class Encoder:
-    """From pixels to features, a picture at a time: several in one pass are no quicker.
+    """From pixels to features, each picture for itself: several in one pass are no quicker.
 
     Args:
         compiled: Of `modules.Encode`.
+        workers: Threads that share pictures.
     """
 
-    def __init__(self, compiled: CompiledModel) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: CompiledModel, workers: Workers) -> None:
+        self._compiled, self._workers = compiled, workers
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``."""
-        return _joined([self._compiled(one) for one in torch.split(pixels, 1)])
+        return _joined(self._workers.each(self._compiled, torch.split(pixels, 1)))
 
 
 class MemoryAttention:
-    """Memory attention of one object, compiled for the sizes of memory that last.
-
-    Torch attends for all other sizes: those of an object's first sixteen frames, and those after several prompts. No
-    size is compiled while a stream runs, because the rounding of its masks would change in the middle.
+    """Memory attention of one object, for any number of memories and pointers.
 
     Args:
-        model: Of `modules.Attend`.
-        compute: "bf16" or "f32".
-        by_torch: Attends otherwise.
+        compiled: Of `modules.Attend`, with lengths of memory that may differ.
         inputs: Makes what `modules.Attend` takes beside features and memories.
     """
 
-    def __init__(self, model: Model, compute: str, by_torch: Attention, inputs: MemoryInputs) -> None:
-        self._model, self._compute, self._by_torch, self._inputs = model, compute, by_torch, inputs
-        self._compiled: dict[tuple[int, ...], CompiledModel] = {}
+    def __init__(self, compiled: CompiledModel, inputs: MemoryInputs) -> None:
+        self._compiled, self._inputs = compiled, inputs
 
     def __call__(self, top: Tensor, past: Past) -> Tensor:
         """Features ``[1, C, h, w]`` of one object that have attended to its past."""
-        compiled = self._compiled.get(_size(past))
-        if compiled is None:
-            return self._by_torch(top, past)
-        return compiled(top, past.memories, *self._inputs(past))[0]
+        return self._compiled(top, past.memories, *self._inputs(past))[0]
 
-    def prepare(self, past: Past) -> None:
-        """Compile for pasts of that size."""
-        temporal, pointers, position = self._inputs(past)
-        shapes = dict(enumerate(map(list, (past.memories.shape, temporal.shape, pointers.shape, position.shape)), 1))
-        self._compiled[_size(past)] = self._model.compile(self._compute, shapes)
-
-
-def _size(past: Past) -> tuple[int, ...]:
-    return past.memories.shape[1], past.pointers.shape[1]
+    def prepare(self, top: Tensor, past: Past) -> None:
+        """Generate the code for pasts of that size, which would take a part of a second in the middle of a stream."""
+        self._compiled.prepare(top, past.memories, *self._inputs(past))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +62,19 @@ class Step:
         attend: For one object.
         decode: As `modules.Decode`.
         remember: As `modules.Remember`.
+        workers: Threads that share objects.
     """
 
     attend: Attention
     decode: Part
     remember: Part
+    workers: Workers
 
     def __call__(self, top: Tensor, fine0: Tensor, fine1: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""
         columns = (torch.split(part, 1) for part in (top, fine0, fine1))
-        return _joined([self._one(*one) for one in zip(*columns, Past(*past).one_by_one(), strict=True)])
+        rows = list(zip(*columns, Past(*past).one_by_one(), strict=True))
+        return _joined(self.workers.each(lambda row: self._one(*row), rows))
 
     def _one(self, top: Tensor, fine0: Tensor, fine1: Tensor, past: Past) -> tuple[Tensor, ...]:
         logits, iou, pointer, score = self.decode(self.attend(top, past), fine0, fine1)
