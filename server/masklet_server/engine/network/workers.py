@@ -6,9 +6,10 @@ then no core waits for the other one some hundred times a frame.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -89,6 +90,18 @@ class Workers:
         self._give(self._later, [task])
         return task
 
+    @contextlib.contextmanager
+    def single_threaded(self) -> Iterator[None]:
+        """Torch's functions use the calling thread alone inside the block, if there are other threads here."""
+        threads = torch.get_num_threads()
+        if self.threads > 1:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if self.threads > 1:
+                torch.set_num_threads(threads)
+
     def close(self) -> None:
         """End the threads once they are done with what they have begun. What waits is computed when it is asked for."""
         with self._changed:
@@ -117,6 +130,7 @@ class Workers:
 
     def _help(self) -> None:
         torch.set_flush_denormal(True)  # as on the engine's own thread
+        torch.set_num_threads(1)  # for this thread only: every other thread that computes has its own number
         with torch.inference_mode():
             while (task := self._next()) is not None:
                 task.run()

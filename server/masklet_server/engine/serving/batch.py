@@ -65,7 +65,8 @@ def run_jobs(
     """Run jobs of several streams together, at most one of each stream. A failure leaves every memory as it was."""
     before = [memory.copy() for job in jobs for memory in job.memories]
     try:
-        return _run_jobs(network, jobs, observer)
+        with network.workers.single_threaded():
+            return _run_jobs(network, jobs, observer)
     except BaseException:
         for memory, saved in zip((memory for job in jobs for memory in job.memories), before, strict=True):
             memory.restore(saved)

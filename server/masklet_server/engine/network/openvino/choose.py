@@ -9,16 +9,26 @@ from pathlib import Path
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet_server.engine.network.memory_attention import AttentionKernels, FastMemoryAttention
 from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
 from masklet_server.engine.network.openvino import modules
+from masklet_server.engine.network.openvino.attention import (
+    AttentionParts,
+    CompiledLayer,
+    FirstLayer,
+    KeysOfMemory,
+    LaterLayer,
+    MemoryAttention,
+    Start,
+    shared_rows,
+)
 from masklet_server.engine.network.openvino.cache import converted, fingerprint
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
-from masklet_server.engine.network.openvino.parts import Encoder, MemoryAttention, Part, Step
+from masklet_server.engine.network.openvino.parts import Attention, Encoder, Part, Step
 from masklet_server.engine.network.placement import Placement
-from masklet_server.engine.network.tensors import Past
+from masklet_server.engine.network.tensors import FeatureBatch, Past
 from masklet_server.engine.network.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -46,6 +56,8 @@ def accelerate(network: Network, model: SAM2Base, folder: Path | None) -> None:
     encoder = candidates.encoder()
     step = candidates.step()
     if encoder is not None or step is not None:
+        if encoder is not None and step is not None and isinstance(step.attend, MemoryAttention):
+            encoder.start = step.attend.start
         network.compute_with("openvino", encode_pixels=encoder, step=step, workers=candidates.workers)
 
 
@@ -109,7 +121,7 @@ class _Candidates:
         network, exact, dtype = self._network, self._exact, self._network.dtype
         top, *fine = (level.to(dtype) for level in self._levels)
         past = _of_dtype(self._past, dtype)
-        attention = self._attention(top, past)
+        attention = self._attention(FeatureBatch(top, (fine[0], fine[1])), past)
         attended = network.with_memory(top, past)
         decode_by_torch, remember_by_torch = _decode_by(network), _remember_by(network)
         right = _decode_by(exact)(attended.float(), *self._levels[1:])
@@ -140,45 +152,74 @@ class _Candidates:
         if not any(by_openvino):
             return None
         return Step(
-            attention or network.with_memory,
+            attention or _attend_by(network),
             decode if by_openvino[1] else decode_by_torch,
             remember if by_openvino[2] else remember_by_torch,
             self.workers,
         )
 
-    def _attention(self, top: Tensor, past: Past) -> MemoryAttention | None:
+    def _attention(self, frame: FeatureBatch, past: Past) -> MemoryAttention | None:
         network, exact, dtype = self._network, self._exact, self._network.dtype
-
-        def convert() -> Model:
-            placement = Placement(exact.device, torch.float32)
-            kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
-            attention = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
-            module = modules.Attend(attention, exact.memory_position)
-            example = [self._levels[0], self._past.memories.float(), *exact.attention_inputs(self._past)]
-            return Model.convert(module, [part.clone() for part in example], [dtype, torch.bfloat16, *([dtype] * 4)])
-
-        width = self._past.memories.shape[2]
-        lengths = {
-            1: [1, -1, *self._past.memories.shape[2:]],
-            2: [1, -1, 1, width],
-            3: [1, -1, width],
-            4: [1, -1, width],
-        }
-        attention = MemoryAttention(self._compiled("attention", convert, shapes=lengths), network.attention_inputs)
+        attention = MemoryAttention(self._attention_parts(), network.attention_inputs, self.workers)
 
         def compiled(top: Tensor) -> tuple[Tensor, ...]:
-            return (attention(top, past),)
+            return (attention(FeatureBatch(top, frame.fine), past),)
 
         def by_torch(top: Tensor) -> tuple[Tensor, ...]:
             return (network.with_memory(top, past),)
 
+        top = frame.top
         want = (exact.with_memory(top.float(), self._past),)
         if not self._is_better(compiled, by_torch, [top], want, "memory attention"):
             return None
         # Every frame up to the seventeenth has a longer past than the one before.
         for frames in range(1, network.max_pointers + 1):
-            attention.prepare(top, _of_dtype(_past(exact, frames=frames), dtype))
+            attention.prepare(frame, _of_dtype(_past(exact, frames=frames), dtype))
         return attention
+
+    def _attention_parts(self) -> AttentionParts:
+        exact, dtype = self._exact, self._network.dtype
+        placement = Placement(exact.device, torch.float32)
+        kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
+        rearranged = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
+        keys_of_memory = KeysOfMemory(rearranged, exact.memory_position)
+        top, memory = self._levels[0], self._past.memories[:, 0].float()
+        tokens, width = rearranged.layers[0].cos.shape
+        wide = memory.shape[1]
+        layers = []
+        for number, layer in enumerate(rearranged.layers):
+            last = number == len(rearranged.layers) - 1
+            module = LaterLayer(layer, rearranged.norm if last else None) if number else FirstLayer(layer)
+            example = [torch.zeros(1, tokens, width), layer.cos, layer.sin]
+            example += [torch.zeros(1, 1, width, tokens), torch.zeros(1, 1, tokens, wide)]
+            example += [torch.zeros(1, tokens, width)] * min(number, 1)
+            model = converted(self._file(f"layer{number}"), _converter(module, example, [dtype] * 7))
+            layers.append(self._compiled_layer(model, tokens, width))
+        of_ages = keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1))
+        linears = [layer.keys for layer in rearranged.layers]
+        return AttentionParts(
+            start=self._compiled("start", _converter(Start(rearranged), [top], [dtype, dtype])),
+            keys=self._compiled("keys", _converter(keys_of_memory, [memory], [torch.bfloat16, dtype, dtype])),
+            layers=layers,
+            rotations=[(layer.cos.to(dtype), layer.sin.to(dtype)) for layer in rearranged.layers],
+            of_ages=of_ages.to(dtype),
+            pointer_weight=torch.cat([linear.weight[:width] for linear in linears]).to(dtype),
+            pointer_bias=torch.cat([linear.bias[:width] for linear in linears])[:, None].to(dtype),
+        )
+
+    def _compiled_layer(self, model: Model, tokens: int, width: int) -> CompiledLayer:
+        memory_width = self._past.memories.shape[2]
+
+        def compiled(rows: int, keys: int) -> CompiledModel:
+            shapes = {0: [1, rows, width], 1: [rows, width], 2: [rows, width]}
+            shapes |= {3: [1, 1, width, keys], 4: [1, 1, keys, memory_width]}
+            return model.compile(self._compute, shapes, callers=self.workers.threads)
+
+        # An object with one prompt, from its seventeenth frame on.
+        pieces = self._exact.model.hidden_dim // memory_width
+        lasting = self._past.memories.shape[1] * tokens + self._past.pointers.shape[1] * pieces
+        heights = shared_rows(tokens, self.workers.threads)
+        return CompiledLayer(compiled(-1, -1), {(height, lasting): compiled(height, lasting) for height in heights})
 
     def _is_better(
         self, candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str
@@ -227,6 +268,18 @@ def _past(network: Network, *, frames: int) -> Past:
 
 def _of_dtype(past: Past, dtype: torch.dtype) -> Past:
     return Past(past.memories, past.ages, past.pointers.to(dtype), past.distances)
+
+
+def _converter(module: nn.Module, example: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Callable[[], Model]:
+    return lambda: Model.convert(module, [part.clone() for part in example], dtypes)
+
+
+def _attend_by(network: Network) -> Attention:
+    def attend(frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+        del objects
+        return network.with_memory(frame.top, past)
+
+    return attend
 
 
 def _decode_by(network: Network) -> Part:

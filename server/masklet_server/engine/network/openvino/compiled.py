@@ -9,11 +9,11 @@ import functools
 import importlib
 import importlib.util
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import LifoQueue
 from typing import Any
 
 import torch
@@ -95,20 +95,21 @@ class Model:
 
 
 class CompiledModel:
-    """A function of torch tensors.
+    """A function of torch tensors. Results whose size differs from call to call have that of the first argument.
 
     Args:
         copies: The same model of OpenVINO's as often as threads call this at the same time; further threads wait.
     """
 
     def __init__(self, copies: Sequence[Any]) -> None:
-        # The last one used comes first: what it wrote may still be in the cache.
-        self._requests: LifoQueue[Any] = LifoQueue()
-        self._copies = len(copies)
-        for copy in copies:
-            self._requests.put(copy.create_infer_request())
+        self._idle = [copy.create_infer_request() for copy in copies]
+        self._changed = threading.Condition()
+        self._last = threading.local()
         first = copies[0]
-        self._outputs = [(list(port.shape), _dtype(port.element_type)) for port in first.outputs]
+        self._outputs = [
+            (None if port.partial_shape.is_dynamic else list(port.shape), _dtype(port.element_type))
+            for port in first.outputs
+        ]
         self._dtypes = [_dtype(port.element_type) for port in first.inputs]
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -117,29 +118,45 @@ class CompiledModel:
         Args:
             arguments: Of the sizes that the model was compiled for; another dtype is converted.
         """
-        request = self._requests.get()
+        request = self._take()
         try:
             return self._infer(request, arguments)
         finally:
-            self._requests.put(request)
+            self._put(request)
+
+    def _take(self) -> Any:
+        """A copy that is idle: if possible the one that this thread used last, which is in its core's cache."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._idle) > 0)
+            last = getattr(self._last, "request", None)
+            request = last if last in self._idle else self._idle[0]
+            self._idle.remove(request)
+        self._last.request = request
+        return request
+
+    def _put(self, request: Any) -> None:
+        with self._changed:
+            self._idle.append(request)
+            self._changed.notify()
 
     def prepare(self, *arguments: Tensor) -> None:
         """Have every copy generate its code for arguments of these sizes, which it otherwise does when first called."""
-        requests = [self._requests.get() for _ in range(self._copies)]
+        with self._changed:
+            requests, self._idle = self._idle, []
         try:
             with ThreadPoolExecutor(len(requests)) as pool:
                 for _ in pool.map(lambda request: self._infer(request, arguments), requests):
                     pass
         finally:
             for request in requests:
-                self._requests.put(request)
+                self._put(request)
 
     def _infer(self, request: Any, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
         held = []
         for i, (argument, dtype) in enumerate(zip(arguments, self._dtypes, strict=True)):
             held.append(argument.detach().to(dtype).contiguous())
             request.set_input_tensor(i, _shared(held[i]))
-        results = tuple(torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs)
+        results = tuple(torch.empty(shape or arguments[0].shape, dtype=dtype) for shape, dtype in self._outputs)
         for i, result in enumerate(results):
             request.set_output_tensor(i, _shared(result))
         request.infer()

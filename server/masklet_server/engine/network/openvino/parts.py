@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from masklet_server.engine.network.openvino.compiled import CompiledModel
-from masklet_server.engine.network.tensors import Past
+from masklet_server.engine.network.tensors import FeatureBatch, Past
 from masklet_server.engine.network.workers import Workers
 
-Attention = Callable[[Tensor, Past], Tensor]
 Part = Callable[..., tuple[Tensor, ...]]
-# Temporal encoding of each memory ``[B, N, 1, M]``, pointers' tokens and their position encoding ``[B, P, M]``.
-MemoryInputs = Callable[[Past], tuple[Tensor, Tensor, Tensor]]
+
+
+class Attention(Protocol):
+    """Attends to the memory of one object; see `attention.MemoryAttention`."""
+
+    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+        """Features ``[1, C, h, w]`` of one object that have attended to its past."""
 
 
 class Encoder:
@@ -24,34 +29,23 @@ class Encoder:
     Args:
         compiled: Of `modules.Encode`.
         workers: Threads that share pictures.
+
+    Attributes:
+        start: Computes what all objects of a frame share, ``[1, h * w, C]``, from ``[1, C, h, w]``; None: left to
+            the step.
     """
 
     def __init__(self, compiled: CompiledModel, workers: Workers) -> None:
         self._compiled, self._workers = compiled, workers
+        self.start: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``."""
-        return _joined(self._workers.each(self._compiled, torch.split(pixels, 1)))
+        """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]``, ``[B, C/4, 2h, 2w]``, and `start`'s."""
+        return _joined(self._workers.each(self._one, torch.split(pixels, 1)))
 
-
-class MemoryAttention:
-    """Memory attention of one object, for any number of memories and pointers.
-
-    Args:
-        compiled: Of `modules.Attend`, with lengths of memory that may differ.
-        inputs: Makes what `modules.Attend` takes beside features and memories.
-    """
-
-    def __init__(self, compiled: CompiledModel, inputs: MemoryInputs) -> None:
-        self._compiled, self._inputs = compiled, inputs
-
-    def __call__(self, top: Tensor, past: Past) -> Tensor:
-        """Features ``[1, C, h, w]`` of one object that have attended to its past."""
-        return self._compiled(top, past.memories, *self._inputs(past))[0]
-
-    def prepare(self, top: Tensor, past: Past) -> None:
-        """Generate the code for pasts of that size, which would take a part of a second in the middle of a stream."""
-        self._compiled.prepare(top, past.memories, *self._inputs(past))
+    def _one(self, picture: Tensor) -> tuple[Tensor, ...]:
+        levels = self._compiled(picture)
+        return levels if self.start is None else (*levels, self.start(levels[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +64,17 @@ class Step:
     remember: Part
     workers: Workers
 
-    def __call__(self, top: Tensor, fine0: Tensor, fine1: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""
-        columns = (torch.split(part, 1) for part in (top, fine0, fine1))
-        rows = list(zip(*columns, Past(*past).one_by_one(), strict=True))
-        return _joined(self.workers.each(lambda row: self._one(*row), rows))
+        objects = len(batch.top)
 
-    def _one(self, top: Tensor, fine0: Tensor, fine1: Tensor, past: Past) -> tuple[Tensor, ...]:
-        logits, iou, pointer, score = self.decode(self.attend(top, past), fine0, fine1)
-        return logits, iou, pointer, score, self.remember(top, logits, score)[0]
+        def one(row: tuple[FeatureBatch, Past]) -> tuple[Tensor, ...]:
+            frame, its_past = row
+            attended = self.attend(frame, its_past, objects=objects)
+            logits, iou, pointer, score = self.decode(attended, *frame.fine)
+            return logits, iou, pointer, score, self.remember(frame.top, logits, score)[0]
+
+        return _joined(self.workers.each(one, list(zip(batch.one_by_one(), past.one_by_one(), strict=True))))
 
 
 def _joined(rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
