@@ -1,6 +1,9 @@
 """The video example of sam2's README with another import: the masks come from a masklet server.
 
-Start one first (`masklet serve`), then: python examples/from_sam2.py [VIDEO X,Y [ADDRESS]]. Needs torch.
+    python examples/from_sam2.py [VIDEO X,Y [MODEL]]
+
+It uses the server that MASKLET_SERVER names, or starts one. MODEL is sam2's name, such as
+facebook/sam2.1-hiera-large, or one of masklet's. Needs torch.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from masklet.compat import SAM2VideoPredictor  # from sam2.sam2_video_predictor 
 CLIP = str(Path(__file__).parent / "bunny.mp4")
 
 
-def main(video: str = CLIP, click: str = "360,480", address: str = "127.0.0.1:50051") -> None:
+def main(video: str = CLIP, click: str = "360,480", model: str = "nano") -> None:
     """Prompt, look, propagate, and print a line for each frame."""
-    predictor = SAM2VideoPredictor(address)  # SAM2VideoPredictor.from_pretrained("facebook/sam2-hiera-large")
+    predictor = SAM2VideoPredictor.from_pretrained(model)
 
     with torch.inference_mode():
         state = predictor.init_state(video)

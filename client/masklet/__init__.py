@@ -8,8 +8,9 @@
             print(frame.frame_index, frame.objects[1].mask.shape, frame.objects[1].predicted_iou)
 
 `Client` and `AsyncClient` track objects through videos and segment pictures; a `Prompt` says what to track. Everything
-that can go wrong is an exception under `MaskletError`. `masklet.drawing` draws masks, `masklet.rle` encodes them as
-run-lengths, and `masklet.compat` has sam2's own predictors with a server behind them.
+that can go wrong is an exception under `MaskletError`. A `Recording` holds all results of a video; `masklet.export`
+writes it in other people's formats, and `masklet.importing` reads those. `masklet.drawing` draws masks, `masklet.rle`
+encodes them as run-lengths, and `masklet.compat` has sam2's own predictors with a server behind them.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
-    from masklet import drawing, rle
+    from masklet import drawing, export, importing, rle
     from masklet._aio.annotation import AsyncAnnotation
     from masklet._aio.client import AsyncClient
     from masklet._aio.live import AsyncLive
     from masklet._aio.tracking import AsyncTracking
+    from masklet._media.capture.capture import Capture, Captured, CaptureEvent, OnCaptureEvent, capture
     from masklet._media.pictures import PictureLike
     from masklet._media.uploads import SourceUrl, VideoSource
     from masklet._protocol.annotation import Direction
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from masklet._sync.tracking import Tracking
     from masklet._transport.endpoint import Pem
     from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
+    from masklet.recording import RecordedObject, Recording
     from masklet.rle import Rle
     from masklet.rle import decode as decode_rle
     from masklet.rle import encode as encode_rle
@@ -89,6 +92,9 @@ __all__ = [
     "AsyncTracking",
     "Box",
     "Cancelled",
+    "Capture",
+    "CaptureEvent",
+    "Captured",
     "Client",
     "DataLoss",
     "DeadlineExceeded",
@@ -112,12 +118,15 @@ __all__ = [
     "NotFound",
     "ObjectEvent",
     "ObjectResult",
+    "OnCaptureEvent",
     "OnError",
     "OnPrompt",
     "Pem",
     "PictureLike",
     "Prompt",
     "PromptResult",
+    "RecordedObject",
+    "Recording",
     "ResourceExhausted",
     "Rle",
     "SegmentOptions",
@@ -135,10 +144,13 @@ __all__ = [
     "VideoPacket",
     "VideoSource",
     "__version__",
+    "capture",
     "cutout",
     "decode_rle",
     "drawing",
     "encode_rle",
+    "export",
+    "importing",
     "overlay",
     "rle",
     "save_indexed_masks",
@@ -148,12 +160,13 @@ __all__ = [
 
 # Imported on first use: the server's sandboxed decoder, which must stay small, needs only errors and prompts, and
 # `masklet --help` needs none of these.
-_MODULES = ("drawing", "rle")
+_MODULES = ("drawing", "export", "importing", "rle")
 _NAMES_BY_MODULE = {
     "_aio.annotation": ("AsyncAnnotation",),
     "_aio.client": ("AsyncClient",),
     "_aio.live": ("AsyncLive",),
     "_aio.tracking": ("AsyncTracking",),
+    "_media.capture.capture": ("Capture", "CaptureEvent", "Captured", "OnCaptureEvent", "capture"),
     "_media.pictures": ("PictureLike",),
     "_media.uploads": ("SourceUrl", "VideoSource"),
     "_protocol.annotation": ("Direction",),
@@ -188,6 +201,7 @@ _NAMES_BY_MODULE = {
     "_sync.tracking": ("Tracking",),
     "_transport.endpoint": ("Pem",),
     "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
+    "recording": ("RecordedObject", "Recording"),
     "rle": ("Rle",),
 }
 _PLACES = {name: (module, name) for module, names in _NAMES_BY_MODULE.items() for name in names} | {

@@ -15,7 +15,7 @@ from masklet._media.atomic_file import replacing
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
 from masklet._protocol.results import FrameResult
-from masklet.errors import DataLoss, InvalidArgument
+from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,8 +171,8 @@ def write_overlay_video(
     """Draw the masks over each frame of a video, and write the frames as H.264 with their own timing, without sound.
 
     It holds one frame at a time, so `results` may be the answer of `Client.track` itself, and the video may be of any
-    length. The file appears when it is whole. Sides of an odd length grow by one pixel, because most players need even
-    ones.
+    length. The file appears when it is whole. If `results` end with an error, the file has the frames before it, and
+    the error is raised again. Sides of an odd length grow by one pixel, because most players need even ones.
 
     Args:
         video: As it was given to `Client.track`; an iterable of arrays must be one that can be iterated over twice.
@@ -188,8 +188,9 @@ def write_overlay_video(
         InvalidArgument: The name has another suffix, or the results do not belong to this video.
         DataLoss: The video cannot be decoded, or ends before the results do.
         OSError: A file cannot be read or written.
+        Exception: What `results` raise.
     """
-    from masklet._media.frames import shown_frames  # brings PyAV
+    from masklet._media.frames import matched, shown_frames  # brings PyAV
     from masklet._media.video_writer import VideoWriter
 
     path = Path(out_path)
@@ -200,25 +201,31 @@ def write_overlay_video(
     first = next(pending, None)
     if first is None:
         return 0
+    kept = _UntilFailure(itertools.chain([first], pending))
     with replacing(path) as partial, VideoWriter(partial) as writer:
-        for result, pixels in _matched(itertools.chain([first], pending), shown_frames(video)):
+        for result, pixels in matched(kept, shown_frames(video)):
             writer.write(overlay(pixels, result.masks, alpha=alpha, outline=outline), result.pts_seconds)
         writer.finish()
+    if kept.failure is not None:
+        raise kept.failure
     return writer.count
 
 
-def _matched(
-    results: Iterable[FrameResult], frames: Iterator[npt.NDArray[np.uint8]]
-) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
-    """Each result with the pixels of its frame."""
-    numbered = enumerate(frames)
-    for result in results:
-        for index, pixels in numbered:
-            if index == result.frame_index:
-                yield result, pixels
-                break
-        else:
-            raise DataLoss(f"the video has no frame {result.frame_index} to draw on; is it the one that was tracked?")
+class _UntilFailure(Iterator[FrameResult]):
+    """Results up to their end, or up to the first error, which is held back."""
+
+    def __init__(self, results: Iterator[FrameResult]) -> None:
+        self.failure: BaseException | None = None
+        self._results = results
+
+    def __next__(self) -> FrameResult:
+        try:
+            return next(self._results)
+        except StopIteration:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again when the file is written
+            self.failure = error
+            raise StopIteration from None
 
 
 def _davis_palette() -> bytes:

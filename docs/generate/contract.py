@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -115,8 +117,19 @@ class _File:
 
 
 def _paragraphs(comment: str) -> str:
-    lines = [line.strip() for line in comment.strip().splitlines()]
-    return "\n".join(lines).replace("<", "&lt;")
+    """The comment as Markdown. Lines that are indented further than others are code."""
+    parts = []
+    for is_code, group in itertools.groupby(comment.strip("\n").splitlines(), _is_code):
+        lines = list(group)
+        if is_code:
+            parts.append("```text\n" + textwrap.dedent("\n".join(lines)).rstrip() + "\n```")
+        else:
+            parts.append("\n".join(line.strip() for line in lines).replace("<", "&lt;"))
+    return "\n".join(parts).strip()
+
+
+def _is_code(line: str) -> bool:
+    return line.startswith("     ")
 
 
 def _short(name: str) -> str:

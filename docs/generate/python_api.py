@@ -14,12 +14,14 @@ from typing import Any, is_typeddict
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 from docs.generate.markdown import anchor, page, table
 from masklet.errors import MaskletError
 
 INTRODUCTION = """
-Everything here is imported from `masklet`, or from `masklet.compat` where the heading says so. Functions that draw are
-in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. Shapes and dtypes are
+Everything here is imported from `masklet`, or from the module that the heading names. Functions that draw are
+in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. `masklet.export` and `masklet.importing` are
+modules of their own. Shapes and dtypes are
 written as `bool[H, W]`: H rows, W columns. Coordinates are pixels of the picture as shown, x to the right, y down.
 """
 
@@ -29,9 +31,11 @@ _SECTIONS = (
     "Options",
     "Prompts and results",
     "Drawing and run-lengths",
+    "Export and import",
     "Types",
     "Errors",
     "masklet.compat",
+    "masklet.compat.transformers",
 )
 _MEMBERS_OF_EXCEPTIONS = {"with_traceback", "add_note", "args"}
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$")
@@ -53,7 +57,12 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
             is_own = inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
             if is_own and value not in shown:
                 found["Drawing and run-lengths"].append((f"{module.__name__.partition('.')[2]}.{name}", value))
-    found["masklet.compat"] = [(name, getattr(masklet.compat, name)) for name in masklet.compat.__all__]
+    exporting = [("ExportOptions", masklet.export.ExportOptions), ("ExportFormat", masklet.export.ExportFormat)]
+    found["Export and import"] = [(f"export.{name}", value) for name, value in exporting]
+    found["Export and import"][:0] = [("export.write", masklet.export.write)]
+    found["Export and import"].append(("importing.read", masklet.importing.read))
+    for module in (masklet.compat, masklet.compat.transformers):
+        found[module.__name__] = [(name, getattr(module, name)) for name in module.__all__]
     return found
 
 

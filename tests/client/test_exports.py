@@ -15,7 +15,10 @@ import pytest
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 import masklet.drawing
+import masklet.export
+import masklet.importing
 import masklet.rle
 
 EXPORTS = {
@@ -28,8 +31,9 @@ EXPORTS = {
     },
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
-        "Segmentation", "ServerInfo", "ModelInfo", "Limits",
+        "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
+    "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {
         "MaskletError", "FieldViolation", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition", "Internal",
         "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable", "Unimplemented",
@@ -38,10 +42,21 @@ EXPORTS = {
         "drawing", "rle", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video", "encode_rle",
         "decode_rle",
     },
+    "results in files": {"export", "importing"},
     "version": {"__version__"},
 }  # fmt: skip
 
-MODULES = [masklet, masklet.drawing, masklet.rle, masklet.errors, masklet.prompts, masklet.compat]
+MODULES = [
+    masklet,
+    masklet.drawing,
+    masklet.export,
+    masklet.importing,
+    masklet.rle,
+    masklet.errors,
+    masklet.prompts,
+    masklet.compat,
+    masklet.compat.transformers,
+]
 
 
 def test_the_list_of_exports() -> None:
@@ -79,13 +94,16 @@ def signatures(name: str, value: Any) -> Iterator[tuple[str, Any, dict[str, Any]
             for member, inner in vars(cls).items():
                 if member.startswith("_") and member != "__init__":
                     continue
-                if member == "__init__" and cls.__module__.startswith(("masklet._sync", "masklet._aio")):
-                    continue  # made by the clients alone
+                if member == "__init__" and cls.__module__.startswith(MADE_BY_FUNCTIONS):
+                    continue  # made by the clients, and by `capture`, alone
                 function = (
                     getattr(inner, "fget", None) or getattr(inner, "func", None) or getattr(inner, "__func__", inner)
                 )
                 if inspect.isfunction(function):
                     yield f"{name}.{member}", function, function.__annotations__
+
+
+MADE_BY_FUNCTIONS = ("masklet._sync", "masklet._aio", "masklet._media.capture")
 
 
 def names_in(annotation: Any, scope: dict[str, Any]) -> Iterator[str]:
@@ -112,7 +130,7 @@ def is_ours(name: str, scope: dict[str, Any]) -> bool:
 STANDARD = {
     "Any", "AsyncIterable", "AsyncIterator", "Callable", "ClassVar", "Generator", "Hashable",
     "IO", "Image", "Iterable",
-    "Iterator", "Literal", "Mapping", "NoReturn", "Sequence", "Unpack", "torch",
+    "Iterator", "Literal", "Mapping", "NoReturn", "Path", "Sequence", "Unpack", "torch",
 }  # fmt: skip
 
 

@@ -117,15 +117,28 @@ def test_no_results_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tracked", [0, 3])
+def test_what_comes_before_an_error_is_kept_and_replaces_the_old_file(tmp_path: Path, tracked: int) -> None:
     (tmp_path / "out.mp4").write_bytes(b"old")
 
     def breaking() -> Iterator[masklet.FrameResult]:
-        yield from results([0], 32, 48)
+        yield from results(list(range(tracked)), 32, 48)
         raise masklet.Unavailable("gone")
 
-    with pytest.raises(masklet.Unavailable):
+    with pytest.raises(masklet.Unavailable, match="gone"):
         masklet.write_overlay_video(grays(5, 32, 48), breaking(), tmp_path / "out.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+    if tracked:
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert len(list(container.decode(video=0))) == tracked
+    else:
+        assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+def test_an_error_in_drawing_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    with pytest.raises(masklet.DataLoss, match="no frame 1"):
+        masklet.write_overlay_video(grays(1, 32, 48), results([0, 1], 32, 48), tmp_path / "out.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"old"
 

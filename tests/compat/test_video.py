@@ -13,7 +13,7 @@ import torch
 
 import masklet
 from masklet.compat import InferenceState, SAM2VideoPredictor
-from masklet.compat._state import ObjectOutputs
+from masklet.compat._videos.state import ObjectOutputs
 from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script
 from tests.support.scripted.fake_server import FakeServer
 
@@ -186,3 +186,10 @@ def test_without_torch_it_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "pip install torch" in done.stdout
+
+
+def test_the_frames_are_counted_and_stay_on_the_server(state: InferenceState) -> None:
+    assert len(state["images"]) == FRAMES
+    assert state["device"] == state["storage_device"] == torch.device("cpu")
+    with pytest.raises(NotImplementedError, match="the frames are on the server"):
+        state["images"][0]

@@ -118,7 +118,7 @@ def test_no_page_knows_a_machine() -> None:
         assert not re.search(r"(?<![\w.])/(?:root|work|home)/", page.read_text()), name_of(page)
 
 
-@pytest.mark.parametrize("file", ["client/masklet/cli/plugins.py", "server/masklet_server/cli/doctor.py"])
+@pytest.mark.parametrize("file", ["client/masklet/_embedded.py", "server/masklet_server/cli/doctor.py"])
 def test_pages_that_messages_name_exist(file: str) -> None:
     named = re.findall(r"https://github.com/masklet/masklet/blob/main/([\w./-]+)#([\w-]+)", (ROOT / file).read_text())
     assert named

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tests.support import clips, synthetic
 from tests.support.e2e import HEIGHT, WIDTH, center, lossless
@@ -36,11 +37,12 @@ def passing_by(num_frames: int) -> list[npt.NDArray[np.uint8]]:
     return pictures
 
 
-def test_the_example_of_sam2(nano_server: str, tmp_path: Path) -> None:
+def test_the_example_of_sam2(nano_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLET_SERVER", nano_server)
     clip = tmp_path / "clip.mkv"
     clip.write_bytes(lossless(3))
     x, y = center(0)
-    first, *frames = run("from_sam2.py", clip, f"{x},{y}", nano_server).splitlines()
+    first, *frames = run("from_sam2.py", clip, f"{x},{y}").splitlines()
     assert re.fullmatch(r"frame 0, prompted: [1-9]\d* pixels of \[1, 1, 240, 320\]", first)
     assert [line.partition(":")[0] for line in frames] == ["frame 0", "frame 1", "frame 2"]
     assert all(re.search(r"\{1: [1-9]\d*\}", line) for line in frames)

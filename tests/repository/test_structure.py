@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -36,7 +37,9 @@ CLIENT_FOLDERS = {
     "_sync": {"_transport", "_media", "_protocol"},
     "_aio": {"_sync", "_transport", "_media", "_protocol"},
     "compat": {"_sync", "_media", "_protocol"},
-    "cli": {"_sync", "_media", "_protocol"},
+    "export": {"_media", "_protocol"},
+    "importing": {"export", "_media", "_protocol"},
+    "cli": {"importing", "export", "_sync", "_media", "_protocol"},
 }
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {
@@ -51,6 +54,9 @@ WITHIN = {
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}
+# What server and client read files with. It imports these packages, and nothing of either.
+MEDIA = "masklet_media"
+MEDIA_IMPORTS = {"av", "PIL"}
 # What is said on a stream is worked out without saying it.
 INPUT_AND_OUTPUT = {"asyncio", "av", "grpc", "os", "pathlib", "queue", "socket", "subprocess", "threading"}
 
@@ -170,7 +176,16 @@ def test_the_decoding_process_loads_little_of_the_server() -> None:
         known, found = found, found.union(*(imports()[name] for name in found))
     assert {folder_of(name, 2) for name in found} == {"video"}
     for name in below("video.worker"):
-        assert imports()[name] - below("video.worker") <= found, name
+        media = {other for other in imports()[name] if other.partition(".")[0] == MEDIA}
+        assert imports()[name] - below("video.worker") - media <= found, name
+
+
+def test_what_reads_files_imports_neither_the_client_nor_the_server() -> None:
+    names = [name for name in modules() if name.partition(".")[0] == MEDIA]
+    assert len(names) > 4
+    for name in names:
+        roots = {other.partition(".")[0] for other in imported(name)}
+        assert roots - sys.stdlib_module_names <= MEDIA_IMPORTS | {MEDIA}, name
 
 
 def test_the_clients_protocol_does_no_input_or_output() -> None:

@@ -103,7 +103,7 @@ async def test_a_credit_that_was_not_needed_goes_back() -> None:
     await asyncio.wait_for(waiting, 1)
 
 
-@pytest.mark.parametrize("how", ["ack", "close"])
+@pytest.mark.parametrize("how", ["ack", "lift"])
 async def test_all_is_acknowledged_or_the_client_can_acknowledge_no_more(how: str) -> None:
     window_credits = Credits(4)
     await asyncio.wait_for(window_credits.all_acknowledged(), 1)
@@ -116,5 +116,5 @@ async def test_all_is_acknowledged_or_the_client_can_acknowledge_no_more(how: st
     if how == "ack":
         window_credits.ack(sequence)
     else:
-        window_credits.close()
+        window_credits.lift()
     await asyncio.wait_for(waiting, 1)

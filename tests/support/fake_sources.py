@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from masklet.errors import DataLoss
+from masklet.errors import DataLoss, ResourceExhausted
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
@@ -31,13 +31,15 @@ class FakeSource:
         fed: Number of frames that it was given.
     """
 
-    def __init__(self, image_size: int, *, frames_ahead: int = 0, start: asyncio.Event | None = None) -> None:
+    def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
         self.image_size = image_size
         self.entered = self.closed = False
+        self.undecoded_at_end: tuple[int, ...] = ()
         self.taken = 0
         self._start = start
         self.fed = 0
-        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue(frames_ahead)
+        self._taken = asyncio.Event()
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue()
         self._first: Frame | None = None
         self._info: VideoInfo | None = None
 
@@ -75,6 +77,7 @@ class FakeSource:
 
     async def _next(self) -> Frame | None:
         frame = await self._frames.get()
+        self._taken.set()
         if frame is None:
             self._frames.put_nowait(None)
             return None
@@ -147,9 +150,30 @@ class FakeRedecoder:
 
 
 class FakePictures(FakeSource):
-    """Takes pictures, a few ahead."""
+    """Takes pictures, and has room for a few that are not taken.
+
+    Attributes:
+        most_waiting: The most pictures that ever waited.
+        max_waiting: How many may wait.
+    """
+
+    def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.most_waiting = 0
+        self.max_waiting = 1_000_000
+
+    def has_room_for(self, picture: Picture) -> bool:
+        return self._frames.qsize() < 4
+
+    async def wait_for_room(self, picture: Picture) -> None:
+        while not self.has_room_for(picture):
+            self._taken.clear()
+            await self._taken.wait()
 
     async def feed(self, picture: Picture) -> None:
+        self.most_waiting = max(self.most_waiting, self._frames.qsize())
+        if self._frames.qsize() >= self.max_waiting:
+            raise ResourceExhausted(f"frame: {self.max_waiting} pictures wait already")
         await self.put(picture.data[0], picture.pts_seconds)
 
 
@@ -159,6 +183,9 @@ class FakeLatestPictures(FakePictures):
     def __init__(self, image_size: int, *, max_latency_seconds: float, start: asyncio.Event | None = None) -> None:
         super().__init__(image_size, start=start)
         self.queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds)
+
+    def has_room_for(self, picture: Picture) -> bool:
+        return True
 
     @property
     def has_waiting(self) -> bool:
@@ -182,6 +209,12 @@ class FakeLatestPictures(FakePictures):
 
 class FakePackets(FakeSource):
     """Takes packets."""
+
+    def has_room_for(self, packet: Packet) -> bool:
+        return True
+
+    async def wait_for_room(self, packet: Packet) -> None:
+        return None
 
     async def feed(self, packet: Packet) -> None:
         await self.put(packet.data[0])
@@ -220,7 +253,7 @@ class FakeSources:
         return source
 
     def pictures(self, image_size: int, *, live: bool = False) -> FakePictures:
-        source = FakePictures(image_size, frames_ahead=4, start=self.start)
+        source = FakePictures(image_size, start=self.start)
         self.made.append(source)
         return source
 

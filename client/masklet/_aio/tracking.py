@@ -10,6 +10,7 @@ from masklet._aio.stream import AsyncStream
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._sync.tracking import Tracking
 from masklet.prompts import Prompt
+from masklet.recording import Recording
 
 
 class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
@@ -20,10 +21,28 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         self._tracking = tracking
         self._pictures = pictures
 
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "running"
+        return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
+    async def video(self) -> VideoInfo:
+        """What the video's header says; as `Tracking.video`."""
+        return await self._run(lambda: self._tracking.video)
+
     @property
-    def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here."""
-        return self._tracking.video
+    def video_so_far(self) -> VideoInfo | None:
+        """What the video's header says; None while that is not known."""
+        return self._tracking.video_so_far
+
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames so far that could not be decoded; as `Tracking.undecoded_pts_seconds`."""
+        return self._tracking.undecoded_pts_seconds
+
+    @property
+    def source(self) -> str:
+        """The video's path; empty if it has none."""
+        return self._tracking.source
 
     def prompt(self, prompt: Prompt) -> None:
         """Prompt an object while the video runs, or correct it; as `Tracking.prompt`."""
@@ -55,6 +74,14 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
 
     def __del__(self) -> None:
         self._tracking.cancel()
+
+    async def recording(self) -> Recording:
+        """Take all results to the end of the video, and return them as one object; as `Tracking.recording`."""
+        recording = Recording(source=self._tracking.source)
+        async for frame in self:
+            recording.add(frame)
+        recording.video = self.video_so_far
+        return recording
 
     def __aiter__(self) -> AsyncTracking:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, cast
 
 import av
@@ -13,10 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
+from PIL import Image
 
 from masklet._media.pictures import load_rgb
 from masklet._media.uploads import SourceUrl, VideoSource, picture_files, video_path
+from masklet._protocol.results import FrameResult
 from masklet.errors import DataLoss, InvalidArgument
+from masklet_media.clip_reader import ClipReader, NoVideo, may_be_transparent
+from masklet_media.picture_pages import PicturePages, has_pages
+from masklet_media.rgb import flatten
 
 
 def shown_frames(video: VideoSource) -> Iterator[npt.NDArray[np.uint8]]:
@@ -54,34 +59,77 @@ def shown_frames(video: VideoSource) -> Iterator[npt.NDArray[np.uint8]]:
         yield from map(load_rgb, video)
 
 
+def matched(
+    results: Iterable[FrameResult], frames: Iterator[npt.NDArray[np.uint8]]
+) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
+    """Each result with the pixels of its frame.
+
+    Args:
+        results: In the order of the frames; frames without a result are left out.
+        frames: As `shown_frames` gives them.
+
+    Raises:
+        DataLoss: The frames end before the results do.
+    """
+    numbered = enumerate(frames)
+    for result in results:
+        for index, pixels in numbered:
+            if index == result.frame_index:
+                yield result, pixels
+                break
+        else:
+            raise DataLoss(f"the video has no frame {result.frame_index} to draw on; is it the one that was tracked?")
+
+
 def _decoded(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+    start = file.read(16)
+    file.seek(0)
+    if has_pages(start):
+        yield from _pages(file)
+        return
     try:
         # No protocol has this name: nothing but the file itself is read.
         with av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise DataLoss("the file holds no video stream")
-            stream = container.streams.best("video") or container.streams.video[0]
-            stream.codec_context.thread_type = "AUTO"
-            for packet in container.demux(stream):
-                for frame in _frames(packet):
-                    yield _shown(frame)
+            for clip_frame in ClipReader(container, threads=os.cpu_count() or 1).frames():
+                yield shown_pixels(clip_frame.picture)
+    except NoVideo as error:
+        raise DataLoss(str(error)) from error
     except av.FFmpegError as error:
         raise DataLoss(f"the video cannot be decoded: {error.strerror}") from error
 
 
-def _frames(packet: Any) -> list[av.VideoFrame]:
+def _pages(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
     try:
-        frames: list[av.VideoFrame] = packet.decode()
-    except av.FFmpegError:
-        return []  # a damaged packet: the server skips it too, so that the frames after it keep their numbers
-    return frames
+        for page in PicturePages(file).pages():
+            yield np.asarray(page.picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataLoss(f"the file of pictures cannot be decoded: {error}") from error
 
 
-def _shown(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
+def shown_pixels(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    """The frame as shown: ``uint8[H, W, 3]`` RGB, on white where it is transparent, turned as its matrix says."""
+    if may_be_transparent(frame):
+        rgba = frame.reformat(format="rgba").to_ndarray()
+        pixels = np.asarray(flatten(Image.fromarray(rgba)))
+    else:
+        pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
+    matrix = _display_matrix(frame)
+    return pixels if matrix is None else turned(pixels, matrix)
+
+
+def is_turned(frame: av.VideoFrame) -> bool:
+    """Whether a frame is turned or flipped to be shown."""
+    matrix = _display_matrix(frame)
+    if matrix is None:
+        return False
+    a, _, _, _, d = struct.unpack("=9i", matrix)[:5]
+    return not (a > 0 and d > 0)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     # Not frame.side_data: frame and side data would hold each other, and megabytes wait for the garbage collector.
     matrix = cast("Any", SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
-    return pixels if matrix is None else turned(pixels, bytes(matrix))
+    return None if matrix is None else bytes(matrix)
 
 
 def turned(pixels: npt.NDArray[np.uint8], display_matrix: bytes) -> npt.NDArray[np.uint8]:

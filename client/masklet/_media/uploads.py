@@ -54,12 +54,14 @@ class Upload:
         pictures: True where each part is a `frame`: one picture for each frame of the video.
         frame_count: 0 where it is not known beforehand.
         source_url: Where the server fetches the video; there are no parts then. Empty otherwise.
+        path: The video's path on this machine; empty if it has none.
     """
 
     parts: Iterator[tracking_pb2.TrackRequest]
     pictures: bool
     frame_count: int = 0
     source_url: str = ""
+    path: str = ""
 
 
 def open_upload(video: Any) -> Upload:
@@ -132,8 +134,8 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _of_path(path: Path) -> Upload:
     if path.is_dir():
         files = picture_files(path)
-        return Upload(_frames(files), pictures=True, frame_count=len(files))
-    return Upload(_file(path), pictures=False)
+        return Upload(_frames(files), pictures=True, frame_count=len(files), path=str(path))
+    return Upload(_file(path), pictures=False, path=str(path))
 
 
 def _check_stack(video: npt.NDArray[Any]) -> None:

@@ -45,6 +45,7 @@ class SessionOptions(TypedDict, total=False):
         timeout: Seconds for the whole call; None: no limit. Default: None.
         edges: How the edges of masks are drawn. "none": as the model gives them, enlarged. "guided": moved to the edges
             of colour nearby. Default: the model's own way, which is "guided" for nano and "none" for Meta's models.
+        return_logits: True: results carry low-resolution logits, too (`ObjectResult.logits`). Default: False.
     """
 
     model: str
@@ -52,16 +53,11 @@ class SessionOptions(TypedDict, total=False):
     window: int
     timeout: float | None
     edges: Edges
+    return_logits: bool
 
 
 class AnnotateOptions(SessionOptions, total=False):
-    """Options of `Client.annotate`, beside those of `SessionOptions`. All of them may be left out.
-
-    Attributes:
-        return_logits: True: results carry low-resolution logits, too (`ObjectResult.logits`). Default: False.
-    """
-
-    return_logits: bool
+    """Options of `Client.annotate`: those of `SessionOptions`. All of them may be left out."""
 
 
 class TrackOptions(SessionOptions, total=False):
@@ -173,7 +169,6 @@ def annotate_config(
     check_names(options, AnnotateOptions, "annotate")
     config = _config(options, frame_count, source_url)
     config.propagation = tracking_pb2.PROPAGATION_ON_REQUEST
-    config.return_logits = bool(options.get("return_logits", False))
     return config
 
 
@@ -210,6 +205,7 @@ def _config(options: Mapping[str, Any], frame_count: int = 0, source_url: str = 
         timings=options.get("timings", False),
         memory_policy=_MEMORY_POLICIES[memory_policy],
         edges=edges_to_wire(options),
+        return_logits=bool(options.get("return_logits", False)),
     )
 
 

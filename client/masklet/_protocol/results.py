@@ -104,6 +104,10 @@ class FrameResult:
         server_latency_seconds: From the arrival of the frame's data at the server to the sending of this result.
         received_time_nanoseconds: When this result arrived, by this machine's `time.time_ns`.
         timings: Where the time of the frame went; None where that was not asked for.
+        size: Height and width of the frame as shown, in pixels, as of its masks.
+        model: The model that made the masks.
+        undecoded_pts_seconds: Times of the frames between the frame before and this one that the file has and that
+            could not be decoded, because the file is damaged there. `frame_index` does not count them.
     """
 
     frame_index: int
@@ -116,6 +120,9 @@ class FrameResult:
     server_latency_seconds: float = 0.0
     received_time_nanoseconds: int = 0
     timings: Timings | None = None
+    size: tuple[int, int] = (0, 0)
+    model: str = ""
+    undecoded_pts_seconds: tuple[float, ...] = ()
 
     @property
     def latency_seconds(self) -> float | None:
@@ -163,6 +170,10 @@ class VideoInfo:
         container: FFmpeg's name of the container, or "pictures".
         codec: FFmpeg's name of the codec, or "pictures".
         rotation_degrees: By how much frames are turned clockwise to be shown: 0, 90, 180 or 270.
+        undecoded_pts_seconds: Times of all frames that the file has and that could not be decoded. Only of an
+            annotation whose video is decoded; in tracking, results have them.
+        broken_off: Why the video ended before its end; the frames before are there. Only of an annotation whose video
+            is decoded; tracking raises this as an error after the last result. Empty where the video is whole.
     """
 
     height: int
@@ -173,3 +184,5 @@ class VideoInfo:
     container: str
     codec: str
     rotation_degrees: int
+    undecoded_pts_seconds: tuple[float, ...] = ()
+    broken_off: str = ""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from masklet._protocol import wire
 from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
 from masklet._protocol.status import from_status
-from masklet.errors import InvalidArgument, MaskletError, Unavailable
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
 
@@ -38,9 +38,8 @@ class TrackProtocol:
     """One tracking session as the client sees it.
 
     Messages go out in this order: config, prompts, then the parts of the video. Acknowledgements and later prompts go
-    between the parts. Pictures are sent only as far ahead of the results as the server's window reaches. A server stops
-    reading while acknowledgements are missing; so no acknowledgement may be queued behind pictures that it does not
-    read.
+    between the parts. Pictures are sent only as far ahead of the results as the server's window reaches. Otherwise the
+    server would keep those that come too early on its disk, and see acknowledgements later.
 
     A result is acknowledged as soon as it is here, and the server goes on meanwhile. If `config` names a correction
     window, the acknowledgement waits until the caller asks for the next result (`acknowledge`), and is sent after the
@@ -57,15 +56,17 @@ class TrackProtocol:
         model: The model in use; empty until the server has answered.
         video: What is known of the video; None until the server has decoded the first frame.
         finished: True once the server has sent everything.
+        undecoded_pts_seconds: Times of the frames so far that the file has and that could not be decoded.
     """
 
     def __init__(self, config: tracking_pb2.TrackConfig, prompts: Iterable[Prompt], *, pictures: bool) -> None:
         self.session_id = ""
         self.model = ""
         self.video: VideoInfo | None = None
-        self.finished = False
+        self.undecoded_pts_seconds: tuple[float, ...] = ()
         self._requests = deque([tracking_pb2.TrackRequest(config=config)])
         self._parts: deque[tracking_pb2.TrackRequest] = deque()
+        self._video_ended = self._closed = self.finished = False
         for prompt in prompts:
             self.prompt(prompt)
         self._pictures = pictures
@@ -74,20 +75,39 @@ class TrackProtocol:
         self._acks_when_asked = config.correction_window > 0
         self._received = self._ack_due = self._ack_sent = 0
         self._pictures_sent = self._frames_taken = 0
-        self._video_ended = self._closed = False
 
     def prompt(self, prompt: Prompt) -> None:
-        """Send a prompt before the next part of the video."""
-        self._requests.append(tracking_pb2.TrackRequest(prompt=wire.prompt_to_wire(prompt)))
+        """Send a prompt before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
+        self._request(tracking_pb2.TrackRequest(prompt=wire.prompt_to_wire(prompt)))
 
     def remove_object(self, object_id: int) -> None:
-        """Ask the server to stop tracking an object, before the next part of the video."""
-        self._requests.append(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
+        """Ask the server to stop tracking an object, before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
+        self._request(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
 
     def clear_prompts(self, object_id: int, frame_index: int) -> None:
-        """Take back an object's prompts on a frame that are not applied yet, before the next part of the video."""
+        """Take back an object's prompts on a frame that are not applied yet, before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
         cleared = tracking_pb2.ClearPrompts(object_id=object_id, frame_index=frame_index)
-        self._requests.append(tracking_pb2.TrackRequest(clear_prompts=cleared))
+        self._request(tracking_pb2.TrackRequest(clear_prompts=cleared))
+
+    def _request(self, request: tracking_pb2.TrackRequest) -> None:
+        if self.finished or self._closed:
+            raise FailedPrecondition(
+                "the stream has ended, so that nothing more can be asked of it; with `correction_window` a clip waits "
+                "for corrections of its last frames"
+            )
+        self._requests.append(request)
 
     def add_part(self, part: tracking_pb2.TrackRequest | None) -> None:
         """Hand over the next part of the video; None where the video has ended."""
@@ -143,7 +163,10 @@ class TrackProtocol:
         if kind == "frame_result":
             self._take(response.frame_result.sequence)
             self._frames_taken += response.frame_result.revision == 0
-            return wire.frame_from_wire(response.frame_result)
+            size = (0, 0) if self.video is None else (self.video.height, self.video.width)
+            frame = wire.frame_from_wire(response.frame_result, size=size, model=self.model)
+            self.undecoded_pts_seconds += frame.undecoded_pts_seconds
+            return frame
         if kind == "prompt_result":
             self._take(response.prompt_result.sequence)
             return wire.prompt_result_from_wire(response.prompt_result)
@@ -153,9 +176,13 @@ class TrackProtocol:
         elif kind == "video_info":
             self.video = wire.video_from_wire(response.video_info)
         elif kind == "error":
-            return from_status(response.error)
+            error = from_status(response.error)
+            # The server's reminder to acknowledge: the caller has not asked for results for a while, which is no fault.
+            is_reminder = [violation.field for violation in error.violations] == ["ack"]
+            return None if is_reminder else error
         elif kind == "done":
             self.finished = True
+            self.undecoded_pts_seconds += wire.seconds_of(response.done.undecoded_pts_nanoseconds)
         return None  # also for kinds that only newer servers and clients know
 
     def _take(self, sequence: int) -> None:
@@ -175,20 +202,23 @@ class TrackProtocol:
             )
 
 
-def prompts_of(prompts: Any) -> list[Prompt]:
-    """One prompt or several as a list.
+def prompts_of(*prompts: Any) -> list[Prompt]:
+    """Prompts, and lists of prompts, as one list.
 
     Raises:
         InvalidArgument: One of them is not a Prompt.
     """
-    if isinstance(prompts, Prompt):
-        return [prompts]
-    if not isinstance(prompts, Iterable):
-        _not_a_prompt("prompts", prompts)
-    listed = list(prompts)
-    for i, prompt in enumerate(listed):
-        if not isinstance(prompt, Prompt):
-            _not_a_prompt(f"prompts[{i}]", prompt)
+    listed: list[Prompt] = []
+    for one in prompts:
+        if isinstance(one, Prompt):
+            listed.append(one)
+        elif isinstance(one, Iterable) and not isinstance(one, (str, bytes, Mapping)):
+            for prompt in one:
+                if not isinstance(prompt, Prompt):
+                    _not_a_prompt(f"prompts[{len(listed)}]", prompt)
+                listed.append(prompt)
+        else:
+            _not_a_prompt(f"prompts[{len(listed)}]" if len(prompts) > 1 else "prompts", one)
     return listed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +108,17 @@ def object_from_wire(message: common_pb2.ObjectResult) -> ObjectResult:
     )
 
 
-def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
-    """The results for all objects on one frame."""
+def frame_from_wire(
+    message: tracking_pb2.FrameResult, *, size: tuple[int, int] = (0, 0), model: str = ""
+) -> FrameResult:
+    """The results for all objects on one frame.
+
+    Args:
+        message: The message.
+        size: Height and width of the video; the masks' own size counts where there are any.
+        model: The model in use.
+    """
+    masks = [one.mask for one in message.objects]
     return FrameResult(
         frame_index=message.frame_index,
         pts_seconds=_seconds(message),
@@ -120,7 +130,15 @@ def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
         server_latency_seconds=message.latency_seconds,
         received_time_nanoseconds=time.time_ns(),
         timings=_timings(message.timings) if message.HasField("timings") else None,
+        size=(masks[0].height, masks[0].width) if masks else size,
+        model=model,
+        undecoded_pts_seconds=seconds_of(message.undecoded_pts_nanoseconds),
     )
+
+
+def seconds_of(nanoseconds: Iterable[int]) -> tuple[float, ...]:
+    """Times that came in nanoseconds, in seconds."""
+    return tuple(one / 1e9 for one in nanoseconds)
 
 
 def _timings(message: tracking_pb2.Timings) -> Timings:
@@ -156,4 +174,6 @@ def video_from_wire(message: tracking_pb2.VideoInfo) -> VideoInfo:
         container=message.container,
         codec=message.codec,
         rotation_degrees=message.rotation_degrees,
+        undecoded_pts_seconds=seconds_of(message.undecoded_pts_nanoseconds),
+        broken_off=message.broken_off.message,
     )

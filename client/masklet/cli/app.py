@@ -13,6 +13,7 @@ import masklet
 from masklet.cli import plugins
 from masklet.cli.bench import bench
 from masklet.cli.console import Command, Group, fail
+from masklet.cli.export import export
 from masklet.cli.info import info
 from masklet.cli.segment import segment
 from masklet.cli.track import track
@@ -45,7 +46,7 @@ def _options(
     """The options of `masklet` itself; each of them acts on its own."""
 
 
-for command in (track, segment, info, bench):
+for command in (track, segment, export, info, bench):
     app.command(cls=Command)(command)
 plugins.add_commands(app)
 

@@ -12,12 +12,11 @@ from typing import Any
 
 import typer
 
+from masklet import _embedded
+from masklet._embedded import load
 from masklet.cli.console import Command
-from masklet.errors import Unavailable
 
 COMMANDS = "masklet.commands"
-EMBEDDED_SERVER = "masklet.embedded_server"
-HOW_TO_INSTALL = "install the server: https://github.com/masklet/masklet/blob/main/docs/start/install.md#the-server"
 
 # For the list of commands, which is shown without importing them.
 _HELP = {
@@ -34,35 +33,13 @@ def add_commands(app: typer.Typer) -> None:
         _add_command(app, found[name])
 
 
-def load(entry: EntryPoint, purpose: str) -> Any:
-    """Import what an entry point names.
-
-    Args:
-        entry: The entry point.
-        purpose: What needs it, for the error.
-
-    Raises:
-        Unavailable: One of its packages is not installed; the message says how to install them.
-    """
-    try:
-        return entry.load()
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            f"{purpose} needs the server's packages ({error.name} is missing); {HOW_TO_INSTALL}"
-        ) from error
-
-
 def embedded_server() -> Callable[..., Any]:
-    """The class that runs a server inside this process.
+    """The class that runs a server inside this process, for a command without --server.
 
     Raises:
         Unavailable: The server's packages are not installed.
     """
-    purpose = "to work without --server HOST:PORT, masklet starts a server of its own, which"
-    for entry in entry_points(group=EMBEDDED_SERVER, name="default"):
-        loaded: Callable[..., Any] = load(entry, purpose)
-        return loaded
-    raise Unavailable(f"{purpose} is not installed; {HOW_TO_INSTALL}")
+    return _embedded.embedded_server("to work without --server HOST:PORT, masklet starts a server of its own, which")
 
 
 def _add_command(app: typer.Typer, entry: EntryPoint) -> None:

@@ -32,19 +32,44 @@ class _MaskEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskEnco
     MASK_ENCODING_UNSPECIFIED: _MaskEncoding.ValueType  # 0
     """The server's default: MASK_ENCODING_COCO_RLE."""
     MASK_ENCODING_COCO_RLE: _MaskEncoding.ValueType  # 1
-    """COCO's compressed run-length encoding (pycocotools' `counts` bytes; runs go down the columns)."""
+    """COCO's compressed run-length encoding, see above."""
     MASK_ENCODING_PNG: _MaskEncoding.ValueType  # 2
     """A one-channel 8-bit PNG, 0 and 255. In a prompt, any value above 127 is foreground."""
     MASK_ENCODING_NONE: _MaskEncoding.ValueType  # 3
     """No mask: box, area and scores only. Not allowed in a prompt."""
 
 class MaskEncoding(_MaskEncoding, metaclass=_MaskEncodingEnumTypeWrapper):
-    """How a mask travels."""
+    """How a mask travels.
+
+    COCO's run-lengths are a text that holds the lengths of runs: of background, of foreground, and so on in turns. The
+    first one may be 0. Pixels are counted down the columns: pixel i is in row i % height, column i / height. Each length
+    is written in groups of 5 bits, the lowest first, as characters from "0" (48) on; bit 5 says that one more group
+    follows; bit 4 of the last group is the sign. From the fourth length on, what is written is the difference to the
+    length two before it. In pycocotools these bytes are `counts`. To decode them:
+
+        lengths = []
+        i = 0
+        while i < len(data):
+            value = 0, shift = 0
+            do:
+                group = data[i++] - 48
+                value |= (group & 31) << shift
+                shift += 5
+            while group & 32
+            if group & 16: value -= 1 << shift
+            if len(lengths) > 2: value += lengths[len(lengths) - 2]
+            lengths.append(value)
+        pixel = 0, is_foreground = false
+        for length in lengths:
+            if is_foreground: fill(pixel, pixel + length)
+            pixel += length
+            is_foreground = not is_foreground
+    """
 
 MASK_ENCODING_UNSPECIFIED: MaskEncoding.ValueType  # 0
 """The server's default: MASK_ENCODING_COCO_RLE."""
 MASK_ENCODING_COCO_RLE: MaskEncoding.ValueType  # 1
-"""COCO's compressed run-length encoding (pycocotools' `counts` bytes; runs go down the columns)."""
+"""COCO's compressed run-length encoding, see above."""
 MASK_ENCODING_PNG: MaskEncoding.ValueType  # 2
 """A one-channel 8-bit PNG, 0 and 255. In a prompt, any value above 127 is foreground."""
 MASK_ENCODING_NONE: MaskEncoding.ValueType  # 3

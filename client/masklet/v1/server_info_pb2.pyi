@@ -188,7 +188,7 @@ class Limits(_message.Message):
     max_message_bytes: _builtins.int
     """Size of one message."""
     max_upload_bytes: _builtins.int
-    """Size of an uploaded video file."""
+    """Size of an uploaded video file, and of the `frame`s or `packet`s that wait on the server's disk; see Track."""
     max_frame_pixels: _builtins.int
     """Height times width of a frame."""
     max_frames: _builtins.int

@@ -3,7 +3,37 @@
 isort:skip_file
 masklet tracks objects through video with SAM 2.
 
-Beside TrackingService, the server has the standard services grpc.health.v1, reflection and channelz.
+A whole client, for a video file:
+
+    call = TrackingService.Track(metadata: {"authorization": "Bearer TOKEN"})
+    call.write({config: {}})
+    call.write({prompt: {object_id: 1, frame_index: 0, points: [{x: 345, y: 400, label: POINT_LABEL_FOREGROUND}]}})
+    for bytes in file, at most 1 MiB each:
+        call.write({video_chunk: bytes})
+    call.write({end_of_video: {}})
+    call.half_close()
+    for response in call:
+        for object in response.frame_result.objects:
+            use(response.frame_result.frame_index, object.object_id, decode(object.mask))
+        if response has error: print(response.error.message)
+    if call.status is not OK: print(call.status.message)
+
+How masks are decoded stands at MaskEncoding. A client that does not half-close acknowledges results (Ack); Track
+says when. It may do so from another thread, and in any order with the video.
+
+Authentication: a server with a token file wants the metadata `authorization: Bearer TOKEN` on every call, except
+those of grpc.health.v1. Otherwise a call ends with UNAUTHENTICATED. A server with `tls_client_ca` wants a client
+certificate. A server without TLS speaks HTTP/2 in plain text from the first byte (prior knowledge, no upgrade).
+
+Sizes: a message has at most `limits.max_message_bytes` of GetServerInfo, in both directions: 32 MiB if the operator
+does not change it. Most gRPC libraries receive at most 4 MiB; raise that for masks as PNG, many objects or logits.
+
+Keepalive: clients may send pings every 10 seconds or less often, also without calls. A client that sends more of
+them is disconnected (GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings"). The server sends a ping after 60 seconds
+without data, and closes a connection that does not answer within 20 seconds.
+
+Beside TrackingService, the server has the standard services grpc.health.v1, grpc.reflection.v1 and v1alpha (with
+these comments), and channelz.
 """
 
 from collections import abc as _abc
@@ -269,11 +299,13 @@ class TrackRequest(_message.Message):
 
     @_builtins.property
     def ack(self) -> Global___Ack:
-        """Confirms results, so that the server may send more."""
+        """Confirms results, so that the server may send more. Not needed once the client has half-closed."""
 
     @_builtins.property
     def end_of_video(self) -> Global___EndOfVideo:
-        """No more video will come. Half-closing without this message cancels the session."""
+        """No more video will come. Half-closing after this message is what most clients do. Half-closing without it
+        cancels the session.
+        """
 
     @_builtins.property
     def cancel(self) -> Global___Cancel:
@@ -354,8 +386,9 @@ class TrackConfig(_message.Message):
     """How many frame results may be sent without an acknowledgement. 0: the server's limit, which is also the maximum."""
     frame_count: _builtins.int
     """Number of frames in the video, if the client knows it (of a folder of pictures, for example). 0: unknown. Only
-    the masks of clips with fewer than 16 frames depend on it. Without it the server looks ahead to find out, which
-    takes time.
+    the masks of clips with fewer than 16 frames depend on it. Without it the first result waits for the 16th frame,
+    or for `end_of_video`. If a client that sends `frame`s pauses for 10 seconds before that, the clip counts as a
+    long one. So a client that waits for the result of each `frame` sets it, or `live`.
     """
     delivery: Global___Delivery.ValueType
     """What happens to frames that come faster than they can be tracked."""
@@ -607,13 +640,13 @@ Global___RemoveObject: _TypeAlias = RemoveObject  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
-    """The client has taken every response up to this one. The server may send more."""
+    """The client has taken every result up to this one. The server may send more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """As in the response."""
+    """As in the frame result or prompt result. It may be sent after every result, or after several."""
     def __init__(
         self,
         *,
@@ -795,6 +828,8 @@ class VideoInfo(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
     ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    BROKEN_OFF_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """Rows as shown (rotation metadata applied)."""
     width: _builtins.int
@@ -811,6 +846,18 @@ class VideoInfo(_message.Message):
     """FFmpeg's name of the codec, or "pictures"."""
     rotation_degrees: _builtins.int
     """By how many degrees frames were turned clockwise to be shown: 0, 90, 180 or 270."""
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only in the second one with PROPAGATION_ON_REQUEST: times of all frames that the file has and that could not be
+        decoded; see `FrameResult.undecoded_pts_nanoseconds`.
+        """
+
+    @_builtins.property
+    def broken_off(self) -> _status_pb2.Status:
+        """Only in the second one with PROPAGATION_ON_REQUEST, and only if the video ended before its end: why. The frames
+        before are there, and the session goes on with them.
+        """
+
     def __init__(
         self,
         *,
@@ -822,10 +869,12 @@ class VideoInfo(_message.Message):
         container: _builtins.str = ...,
         codec: _builtins.str = ...,
         rotation_degrees: _builtins.int = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
+        broken_off: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broken_off", b"broken_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "container", b"container", "duration_seconds", b"duration_seconds", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "rotation_degrees", b"rotation_degrees", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_off", b"broken_off", "codec", b"codec", "container", b"container", "duration_seconds", b"duration_seconds", "frame_count", b"frame_count", "frame_rate", b"frame_rate", "height", b"height", "rotation_degrees", b"rotation_degrees", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -885,10 +934,11 @@ class FrameResult(_message.Message):
     CAPTURE_TIME_NANOSECONDS_FIELD_NUMBER: _builtins.int
     LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts prompt results and frame results, from 1. `ack` refers to it."""
     frame_index: _builtins.int
-    """From 0, in order of presentation."""
+    """From 0, in order of presentation. Counts the frames that were decoded."""
     pts: _builtins.int
     """Presentation time stamp in units of time_base_numerator / time_base_denominator seconds."""
     time_base_numerator: _builtins.int
@@ -919,6 +969,12 @@ class FrameResult(_message.Message):
     def timings(self) -> Global___Timings:
         """Only if `config.timings` asked for them."""
 
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Times of frames between the frame before and this one that the file has and that could not be decoded, because
+        the file is damaged there. They have no result, and `frame_index` does not count them.
+        """
+
     def __init__(
         self,
         *,
@@ -934,10 +990,11 @@ class FrameResult(_message.Message):
         capture_time_nanoseconds: _builtins.int = ...,
         latency_seconds: _builtins.float = ...,
         timings: Global___Timings | None = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time_nanoseconds", b"capture_time_nanoseconds", "frame_index", b"frame_index", "latency_seconds", b"latency_seconds", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "skipped_frame_indices", b"skipped_frame_indices", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_time_nanoseconds", b"capture_time_nanoseconds", "frame_index", b"frame_index", "latency_seconds", b"latency_seconds", "objects", b"objects", "pts", b"pts", "pts_nanoseconds", b"pts_nanoseconds", "revision", b"revision", "sequence", b"sequence", "skipped_frame_indices", b"skipped_frame_indices", "time_base_denominator", b"time_base_denominator", "time_base_numerator", b"time_base_numerator", "timings", b"timings", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1061,16 +1118,22 @@ class Done(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    UNDECODED_PTS_NANOSECONDS_FIELD_NUMBER: _builtins.int
     frame_count: _builtins.int
     """Frames that were tracked, also those without objects. With PROPAGATION_ON_REQUEST: frames of the video."""
+    @_builtins.property
+    def undecoded_pts_nanoseconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in frame results: times of frames after the last one that could not be decoded."""
+
     def __init__(
         self,
         *,
         frame_count: _builtins.int = ...,
+        undecoded_pts_nanoseconds: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_count", b"frame_count", "undecoded_pts_nanoseconds", b"undecoded_pts_nanoseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,24 +65,35 @@ class TrackingServiceServicer:
         file's bytes in order), `frame`s (pictures in order), `packet`s (a codec's data in order), or none of them with
         `config.source_url`. Then it sends `end_of_video`. Messages are taken in order. A prompt that is sent before
         the first byte of video is always in time for its frame. A later one is in time if its frame has not been
-        tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). A client that waits for
-        `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+        tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). At last it half-closes, at once
+        or after `done`; until it does, it acknowledges results.
 
         The server sends `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
         prompt when its frame is reached; a `frame_result` for every frame, in order, one per frame, and more for
         frames that are corrected; `error` for a fault that the client can fix (the stream goes on); `done` at the end.
 
-        Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
-        acknowledges gets `window` results and then no more. After `session.idle_timeout_seconds` without any progress
-        the session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before the frame is tracked. So
-        a client with a window of 1 that sends its prompts for frame t + 1, and then the ack of frame t, is in time.
+        Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. Only frame results
+        count: all other responses are sent whether or not anything is acknowledged. An `ack` names the `sequence` of a
+        frame result or prompt result, and acknowledges all results up to it. A frame's place in the window is taken
+        before the frame is tracked. So a client with a window of 1 that sends its prompts for frame t + 1, and then the
+        ack of frame t, is in time.
 
-        The server stops reading while enough pictures wait, and would not see an ack behind them. So a client that
-        sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-        `config.frame_count` or `config.live` is set). For the same reason a client that sends `packet`s keeps at most
-        8 MiB of them beyond those that `packets_taken` reports. With DELIVERY_LATEST the server never stops reading
-        because of tracking, so nothing need be kept back. There, a client that takes or acknowledges nothing for
-        `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
+        Half-closing after `end_of_video` lifts the window: a client that can send no more `ack`s gets all results as fast
+        as it reads them. If it does not read, the server tracks no further.
+
+        A client that acknowledges nothing gets `window` results, and after some seconds without any message from it, or
+        in a live stream anyway, one `error` on the field `ack`. Results go on with its first `ack`. After
+        `session.idle_timeout_seconds` without any progress the session ends with DEADLINE_EXCEEDED.
+
+        A client may send its video, its prompts and its `ack`s in any order, as far ahead of the results as it likes, and
+        may read the responses when it has sent everything. While frames are tracked, the server reads `frame`s and
+        `packet`s as it needs them. While results wait for an `ack` or for the client to read, it reads on, and keeps what
+        comes on its disk. If more than `limits.max_upload_bytes` wait there, the session ends with RESOURCE_EXHAUSTED. A
+        client that keeps at most `window` `frame`s ahead of the results (16 before the first one) never comes near that
+        limit; nor does one that keeps at most 8 MiB of `packet`s beyond those that `packets_taken` reports.
+
+        With DELIVERY_LATEST the server reads at once whatever comes. There, a client that takes or acknowledges nothing
+        for `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
 
         Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked
         like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
@@ -91,7 +102,9 @@ class TrackingServiceServicer:
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
         order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-        server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+        server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+        off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+        goes on with these frames, and `video_info.broken_off` says why there are no more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,7 +3,37 @@
 isort:skip_file
 masklet tracks objects through video with SAM 2.
 
-Beside TrackingService, the server has the standard services grpc.health.v1, reflection and channelz.
+A whole client, for a video file:
+
+    call = TrackingService.Track(metadata: {"authorization": "Bearer TOKEN"})
+    call.write({config: {}})
+    call.write({prompt: {object_id: 1, frame_index: 0, points: [{x: 345, y: 400, label: POINT_LABEL_FOREGROUND}]}})
+    for bytes in file, at most 1 MiB each:
+        call.write({video_chunk: bytes})
+    call.write({end_of_video: {}})
+    call.half_close()
+    for response in call:
+        for object in response.frame_result.objects:
+            use(response.frame_result.frame_index, object.object_id, decode(object.mask))
+        if response has error: print(response.error.message)
+    if call.status is not OK: print(call.status.message)
+
+How masks are decoded stands at MaskEncoding. A client that does not half-close acknowledges results (Ack); Track
+says when. It may do so from another thread, and in any order with the video.
+
+Authentication: a server with a token file wants the metadata `authorization: Bearer TOKEN` on every call, except
+those of grpc.health.v1. Otherwise a call ends with UNAUTHENTICATED. A server with `tls_client_ca` wants a client
+certificate. A server without TLS speaks HTTP/2 in plain text from the first byte (prior knowledge, no upgrade).
+
+Sizes: a message has at most `limits.max_message_bytes` of GetServerInfo, in both directions: 32 MiB if the operator
+does not change it. Most gRPC libraries receive at most 4 MiB; raise that for masks as PNG, many objects or logits.
+
+Keepalive: clients may send pings every 10 seconds or less often, also without calls. A client that sends more of
+them is disconnected (GOAWAY, ENHANCE_YOUR_CALM, "too_many_pings"). The server sends a ping after 60 seconds
+without data, and closes a connection that does not answer within 20 seconds.
+
+Beside TrackingService, the server has the standard services grpc.health.v1, grpc.reflection.v1 and v1alpha (with
+these comments), and channelz.
 """
 
 from collections import abc as _abc
@@ -45,24 +75,35 @@ class TrackingServiceStub:
     file's bytes in order), `frame`s (pictures in order), `packet`s (a codec's data in order), or none of them with
     `config.source_url`. Then it sends `end_of_video`. Messages are taken in order. A prompt that is sent before
     the first byte of video is always in time for its frame. A later one is in time if its frame has not been
-    tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). A client that waits for
-    `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+    tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). At last it half-closes, at once
+    or after `done`; until it does, it acknowledges results.
 
     The server sends `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
     prompt when its frame is reached; a `frame_result` for every frame, in order, one per frame, and more for
     frames that are corrected; `error` for a fault that the client can fix (the stream goes on); `done` at the end.
 
-    Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
-    acknowledges gets `window` results and then no more. After `session.idle_timeout_seconds` without any progress
-    the session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before the frame is tracked. So
-    a client with a window of 1 that sends its prompts for frame t + 1, and then the ack of frame t, is in time.
+    Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. Only frame results
+    count: all other responses are sent whether or not anything is acknowledged. An `ack` names the `sequence` of a
+    frame result or prompt result, and acknowledges all results up to it. A frame's place in the window is taken
+    before the frame is tracked. So a client with a window of 1 that sends its prompts for frame t + 1, and then the
+    ack of frame t, is in time.
 
-    The server stops reading while enough pictures wait, and would not see an ack behind them. So a client that
-    sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-    `config.frame_count` or `config.live` is set). For the same reason a client that sends `packet`s keeps at most
-    8 MiB of them beyond those that `packets_taken` reports. With DELIVERY_LATEST the server never stops reading
-    because of tracking, so nothing need be kept back. There, a client that takes or acknowledges nothing for
-    `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
+    Half-closing after `end_of_video` lifts the window: a client that can send no more `ack`s gets all results as fast
+    as it reads them. If it does not read, the server tracks no further.
+
+    A client that acknowledges nothing gets `window` results, and after some seconds without any message from it, or
+    in a live stream anyway, one `error` on the field `ack`. Results go on with its first `ack`. After
+    `session.idle_timeout_seconds` without any progress the session ends with DEADLINE_EXCEEDED.
+
+    A client may send its video, its prompts and its `ack`s in any order, as far ahead of the results as it likes, and
+    may read the responses when it has sent everything. While frames are tracked, the server reads `frame`s and
+    `packet`s as it needs them. While results wait for an `ack` or for the client to read, it reads on, and keeps what
+    comes on its disk. If more than `limits.max_upload_bytes` wait there, the session ends with RESOURCE_EXHAUSTED. A
+    client that keeps at most `window` `frame`s ahead of the results (16 before the first one) never comes near that
+    limit; nor does one that keeps at most 8 MiB of `packet`s beyond those that `packets_taken` reports.
+
+    With DELIVERY_LATEST the server reads at once whatever comes. There, a client that takes or acknowledges nothing
+    for `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
 
     Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked
     like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
@@ -71,7 +112,9 @@ class TrackingServiceStub:
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
     order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-    server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+    server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+    off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+    goes on with these frames, and `video_info.broken_off` says why there are no more.
     """
     SegmentImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.SegmentImageRequest, _image_pb2.SegmentImageResponse]
     """Segments one picture, as SAM 2's image predictor does. The prompts of a request share the picture's encoding."""
@@ -90,24 +133,35 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     file's bytes in order), `frame`s (pictures in order), `packet`s (a codec's data in order), or none of them with
     `config.source_url`. Then it sends `end_of_video`. Messages are taken in order. A prompt that is sent before
     the first byte of video is always in time for its frame. A later one is in time if its frame has not been
-    tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). A client that waits for
-    `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+    tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). At last it half-closes, at once
+    or after `done`; until it does, it acknowledges results.
 
     The server sends `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
     prompt when its frame is reached; a `frame_result` for every frame, in order, one per frame, and more for
     frames that are corrected; `error` for a fault that the client can fix (the stream goes on); `done` at the end.
 
-    Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
-    acknowledges gets `window` results and then no more. After `session.idle_timeout_seconds` without any progress
-    the session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before the frame is tracked. So
-    a client with a window of 1 that sends its prompts for frame t + 1, and then the ack of frame t, is in time.
+    Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. Only frame results
+    count: all other responses are sent whether or not anything is acknowledged. An `ack` names the `sequence` of a
+    frame result or prompt result, and acknowledges all results up to it. A frame's place in the window is taken
+    before the frame is tracked. So a client with a window of 1 that sends its prompts for frame t + 1, and then the
+    ack of frame t, is in time.
 
-    The server stops reading while enough pictures wait, and would not see an ack behind them. So a client that
-    sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-    `config.frame_count` or `config.live` is set). For the same reason a client that sends `packet`s keeps at most
-    8 MiB of them beyond those that `packets_taken` reports. With DELIVERY_LATEST the server never stops reading
-    because of tracking, so nothing need be kept back. There, a client that takes or acknowledges nothing for
-    `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
+    Half-closing after `end_of_video` lifts the window: a client that can send no more `ack`s gets all results as fast
+    as it reads them. If it does not read, the server tracks no further.
+
+    A client that acknowledges nothing gets `window` results, and after some seconds without any message from it, or
+    in a live stream anyway, one `error` on the field `ack`. Results go on with its first `ack`. After
+    `session.idle_timeout_seconds` without any progress the session ends with DEADLINE_EXCEEDED.
+
+    A client may send its video, its prompts and its `ack`s in any order, as far ahead of the results as it likes, and
+    may read the responses when it has sent everything. While frames are tracked, the server reads `frame`s and
+    `packet`s as it needs them. While results wait for an `ack` or for the client to read, it reads on, and keeps what
+    comes on its disk. If more than `limits.max_upload_bytes` wait there, the session ends with RESOURCE_EXHAUSTED. A
+    client that keeps at most `window` `frame`s ahead of the results (16 before the first one) never comes near that
+    limit; nor does one that keeps at most 8 MiB of `packet`s beyond those that `packets_taken` reports.
+
+    With DELIVERY_LATEST the server reads at once whatever comes. There, a client that takes or acknowledges nothing
+    for `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
 
     Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked
     like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
@@ -116,7 +170,9 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
     order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-    server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+    server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+    off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+    goes on with these frames, and `video_info.broken_off` says why there are no more.
     """
     SegmentImage: _aio.UnaryUnaryMultiCallable[_image_pb2.SegmentImageRequest, _image_pb2.SegmentImageResponse]  # type: ignore[assignment]
     """Segments one picture, as SAM 2's image predictor does. The prompts of a request share the picture's encoding."""
@@ -138,24 +194,35 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         file's bytes in order), `frame`s (pictures in order), `packet`s (a codec's data in order), or none of them with
         `config.source_url`. Then it sends `end_of_video`. Messages are taken in order. A prompt that is sent before
         the first byte of video is always in time for its frame. A later one is in time if its frame has not been
-        tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). A client that waits for
-        `done` before it half-closes may go on sending `ack`s meanwhile, and should.
+        tracked yet; if it has, the prompt corrects the frame (see PROPAGATION_AUTOMATIC). At last it half-closes, at once
+        or after `done`; until it does, it acknowledges results.
 
         The server sends `session` at once; `video_info` when the first frame is decoded; a `prompt_result` for every
         prompt when its frame is reached; a `frame_result` for every frame, in order, one per frame, and more for
         frames that are corrected; `error` for a fault that the client can fix (the stream goes on); `done` at the end.
 
-        Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. A client that never
-        acknowledges gets `window` results and then no more. After `session.idle_timeout_seconds` without any progress
-        the session ends with DEADLINE_EXCEEDED. A frame's place in the window is taken before the frame is tracked. So
-        a client with a window of 1 that sends its prompts for frame t + 1, and then the ack of frame t, is in time.
+        Flow control: at most `session.window` frame results are sent ahead of the client's `ack`s. Only frame results
+        count: all other responses are sent whether or not anything is acknowledged. An `ack` names the `sequence` of a
+        frame result or prompt result, and acknowledges all results up to it. A frame's place in the window is taken
+        before the frame is tracked. So a client with a window of 1 that sends its prompts for frame t + 1, and then the
+        ack of frame t, is in time.
 
-        The server stops reading while enough pictures wait, and would not see an ack behind them. So a client that
-        sends `frame`s keeps at most `window` of them ahead of its acks (16 before the first result, unless
-        `config.frame_count` or `config.live` is set). For the same reason a client that sends `packet`s keeps at most
-        8 MiB of them beyond those that `packets_taken` reports. With DELIVERY_LATEST the server never stops reading
-        because of tracking, so nothing need be kept back. There, a client that takes or acknowledges nothing for
-        `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
+        Half-closing after `end_of_video` lifts the window: a client that can send no more `ack`s gets all results as fast
+        as it reads them. If it does not read, the server tracks no further.
+
+        A client that acknowledges nothing gets `window` results, and after some seconds without any message from it, or
+        in a live stream anyway, one `error` on the field `ack`. Results go on with its first `ack`. After
+        `session.idle_timeout_seconds` without any progress the session ends with DEADLINE_EXCEEDED.
+
+        A client may send its video, its prompts and its `ack`s in any order, as far ahead of the results as it likes, and
+        may read the responses when it has sent everything. While frames are tracked, the server reads `frame`s and
+        `packet`s as it needs them. While results wait for an `ack` or for the client to read, it reads on, and keeps what
+        comes on its disk. If more than `limits.max_upload_bytes` wait there, the session ends with RESOURCE_EXHAUSTED. A
+        client that keeps at most `window` `frame`s ahead of the results (16 before the first one) never comes near that
+        limit; nor does one that keeps at most 8 MiB of `packet`s beyond those that `packets_taken` reports.
+
+        With DELIVERY_LATEST the server reads at once whatever comes. There, a client that takes or acknowledges nothing
+        for `session.idle_timeout_seconds` is ended with DEADLINE_EXCEEDED, although it goes on sending.
 
         Sizes: all frames of a clip have one size. In a live stream (`config.live`) a frame of another size is tracked
         like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
@@ -164,7 +231,9 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
         order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
-        server drains), INTERNAL (a bug; the message carries an id to search the server's log for).
+        server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
+        off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
+        goes on with these frames, and `video_info.broken_off` says why there are no more.
         """
 
     @_abc_1.abstractmethod

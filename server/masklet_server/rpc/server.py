@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import resource
 
 import grpc
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from masklet.errors import Unavailable
 from masklet.v1 import tracking_pb2, tracking_pb2_grpc
@@ -18,6 +18,7 @@ from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
+from masklet_server.rpc.reflection import add_reflection
 from masklet_server.settings import Settings
 from masklet_server.video.sandbox import fork_server
 
@@ -26,11 +27,12 @@ logger = logging.getLogger(__name__)
 SERVICE_NAME = tracking_pb2.DESCRIPTOR.services_by_name["TrackingService"].full_name
 _STANDARD_SERVICES = (
     health.SERVICE_NAME,
-    reflection.SERVICE_NAME,
     channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name,
 )
 # After the drain only clients that watch the server's health are left.
 _CLOSE_SECONDS = 1.0
+# Further calls of a connection wait in the client. Streams that are reset as soon as they are opened count, too.
+_STREAMS_PER_CONNECTION = 128
 
 
 class Server:
@@ -60,7 +62,7 @@ class Server:
         )
         tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
+        add_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
         channelz.add_channelz_servicer(self._server)
         self._address = settings.address
         self._stopped = False
@@ -140,6 +142,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_channelz", 1),
+        # One connection cannot take what others need: its calls, and the time that its handshake may take.
+        ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # The other descriptors are for decoders, files and the log. A connection too many is closed at once.
+        ("grpc.max_allowed_incoming_connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
     ]
 
 

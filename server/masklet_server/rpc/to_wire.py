@@ -60,7 +60,8 @@ def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
             message.request_id = answer.request_id
             return message
         case replies.Done():
-            return tracking_pb2.TrackResponse(done=tracking_pb2.Done(frame_count=answer.frame_count))
+            done = tracking_pb2.Done(frame_count=answer.frame_count, undecoded_pts_nanoseconds=answer.undecoded)
+            return tracking_pb2.TrackResponse(done=done)
 
 
 def mask(encoded: EncodedMask) -> common_pb2.Mask:
@@ -105,6 +106,8 @@ def _video_info(described: replies.Described) -> tracking_pb2.VideoInfo:
         container=info.container,
         codec=info.codec,
         rotation_degrees=info.rotation_degrees,
+        undecoded_pts_nanoseconds=described.undecoded,
+        broken_off=None if described.broken_off is None else to_status(described.broken_off),
     )
 
 
@@ -136,4 +139,5 @@ def _frame_result(result: replies.FrameResult) -> tracking_pb2.FrameResult:
         capture_time_nanoseconds=result.capture_time_nanoseconds,
         latency_seconds=result.latency_seconds,
         timings=None if result.timings is None else tracking_pb2.Timings(**dataclasses.asdict(result.timings)),
+        undecoded_pts_nanoseconds=result.undecoded,
     )

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from masklet.errors import NotFound
 from masklet_server.engine.serving.loaded_model import LoadedModel
@@ -103,6 +104,23 @@ class SessionOptions:
     def encode_ahead(self) -> int:
         """Number of the stream's frames that are encoded in one pass, if they are there."""
         return 1 if self.config.deterministic else self.model.encode_ahead
+
+
+async def either(*awaited: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of several things has happened, and cancel the others. Raises what that one raised."""
+    tasks = [asyncio.create_task(one) for one in awaited]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # An exception refers to this frame. Together they would keep memory banks until a garbage collection.
+        tasks.clear()
+        del task
 
 
 class SessionTasks:

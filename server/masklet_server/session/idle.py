@@ -36,6 +36,11 @@ class IdleWatch:
         """There was progress: start to measure again."""
         self._last = self._clock()
 
+    @property
+    def quiet_seconds(self) -> float:
+        """Time since the last progress."""
+        return self._clock() - self._last
+
     @contextmanager
     def busy(self) -> Iterator[None]:
         """The server works inside the block. Blocks may be nested and may overlap."""

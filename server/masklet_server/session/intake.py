@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from masklet.errors import InvalidArgument
 from masklet_server.session import events
-from masklet_server.session.context import SessionContext
+from masklet_server.session.context import SessionContext, either
 from masklet_server.session.ports import (
     ClipSource,
     Download,
@@ -78,6 +78,9 @@ _V = TypeVar("_V", FileVideo, PictureVideo, LatestPictureVideo, PacketVideo)
 class VideoIntake:
     """Feeds one session's source. It makes the source when the first piece of the video arrives.
 
+    It waits while the source has no room for pictures or packets, so that a client which sends too fast has to wait.
+    But it never waits while results wait for the client: what the client sends then goes to the source's disk.
+
     Attributes:
         opened: The video, once its source is made and entered. Its class says how the video comes.
         is_fetching: The server fetches the video itself, and has begun.
@@ -107,6 +110,7 @@ class VideoIntake:
         self._options = context.options
         self._tasks = context.tasks
         self._idle = context.idle
+        self._results_wait = context.credits.results_wait
         self._sources = sources
         self._machine = machine
         self._on_complete = on_complete
@@ -116,6 +120,11 @@ class VideoIntake:
             self._download = sources.download(config.source_url)
             self._kind = VideoKind.URL
         self._resources = AsyncExitStack()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the video is known to have no known end, whatever the configuration says."""
+        return self._kind is VideoKind.PACKETS
 
     async def close(self) -> None:
         """Free the source: its process, its files, and the memory that it shares."""
@@ -148,8 +157,10 @@ class VideoIntake:
             video: PictureVideo | LatestPictureVideo = await self._open(PictureVideo, self._new_pictures)
         else:
             video = await self._open(LatestPictureVideo, self._new_latest_pictures)
-        with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
-            await video.source.feed(picture)
+        if not video.source.has_room_for(picture):
+            with self._idle.waiting("earlier pictures to be tracked, to make room for the next"):
+                await either(video.source.wait_for_room(picture), self._results_wait.begun())
+        await video.source.feed(picture)
 
     async def on_packet(self, packet: Packet) -> None:
         """Take the next packet; raises as `on_chunk` does, and where the configuration needs a video that ends."""
@@ -165,8 +176,10 @@ class VideoIntake:
             )
         self._machine.step(Step.VIDEO)
         video = await self._open(PacketVideo, self._new_packets)
-        with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
-            await video.source.feed(packet)
+        if not video.source.has_room_for(packet):
+            with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
+                await either(video.source.wait_for_room(packet), self._results_wait.begun())
+        await video.source.feed(packet)
 
     async def on_end(self) -> None:
         """The client sends no more video. If the server fetches the video, fetching begins now.

@@ -67,6 +67,10 @@ class FrameSource(Protocol):
     async def end(self) -> None:
         """Say that nothing more will be fed."""
 
+    @property
+    def undecoded_at_end(self) -> tuple[int, ...]:
+        """After the last frame: times in nanoseconds of the frames behind it that could not be decoded."""
+
 
 class ClipSource(FrameSource, Protocol):
     """Gives the frames of a video file, whose bytes it is fed."""
@@ -101,8 +105,14 @@ class ClipRedecoder(Protocol):
 class PictureSource(FrameSource, Protocol):
     """Gives one frame for each picture that it is fed."""
 
+    def has_room_for(self, picture: Picture) -> bool:
+        """Whether the picture is decoded soon, or dropped, so that it need not wait on disk."""
+
+    async def wait_for_room(self, picture: Picture) -> None:
+        """Wait until the source has room for the picture."""
+
     async def feed(self, picture: Picture) -> None:
-        """Take the next picture; wait while enough pictures are decoded ahead."""
+        """Take the next picture. Without room it waits on disk; raises ResourceExhausted if too much waits there."""
 
 
 class LatestPictureSource(PictureSource, Protocol):
@@ -116,8 +126,14 @@ class LatestPictureSource(PictureSource, Protocol):
 class PacketSource(FrameSource, Protocol):
     """Gives the frames of a codec's packets, which it is fed."""
 
+    def has_room_for(self, packet: Packet) -> bool:
+        """Whether the packet is decoded soon, or dropped, so that it need not wait on disk."""
+
+    async def wait_for_room(self, packet: Packet) -> None:
+        """Wait until the source has room for the packet."""
+
     async def feed(self, packet: Packet) -> None:
-        """Take the next packet; wait while many packets are not decoded."""
+        """Take the next packet. Without room it waits on disk; raises ResourceExhausted if too much waits there."""
 
     async def packets_taken(self) -> int:
         """Wait until decoding has made progress; returns how many packets, since the start, have been decoded."""

@@ -36,9 +36,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Described:
-    """The first frame is decoded."""
+    """The first frame is decoded; or, in propagation on request, the whole video is.
+
+    Attributes:
+        info: Describes the video.
+        undecoded: Times in nanoseconds of the frames that could not be decoded.
+        broken_off: Why the video ended before its end; None if it did not.
+    """
 
     info: VideoInfo
+    undecoded: tuple[int, ...] = ()
+    broken_off: MaskletError | None = None
 
 
 class ObjectEvent(enum.Enum):
@@ -131,6 +139,7 @@ class FrameResult:
         revision: Number of earlier results for this frame. Above 0, in automatic propagation, the result has only the
             objects that were corrected.
         timings: How long each part took; None unless the client asks for it.
+        undecoded: Times in nanoseconds of the frames between the frame before and this one that could not be decoded.
     """
 
     sequence: int
@@ -144,6 +153,7 @@ class FrameResult:
     latency_seconds: float = 0.0
     revision: int = 0
     timings: Timings | None = None
+    undecoded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,9 +192,15 @@ class PacketsTaken:
 
 @dataclass(frozen=True)
 class Done:
-    """All results of the session are sent."""
+    """All results of the session are sent.
+
+    Attributes:
+        frame_count: Number of frames that were tracked, or that the video has.
+        undecoded: Times in nanoseconds of the frames behind the last one that could not be decoded.
+    """
 
     frame_count: int
+    undecoded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,28 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from masklet.errors import MaskletError
+from masklet.errors import InvalidArgument, MaskletError
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectOutput
 from masklet_server.session.context import SessionContext
+from masklet_server.session.credits import UNREAD_SECONDS, Credits, ResultsWait
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.jobs import TrackedFrame
 from masklet_server.session.replies import (
     FrameResult,
     ObjectEvent,
     ObjectResult,
+    Problem,
     PromptResult,
     Response,
     Send,
     Timings,
 )
 from masklet_server.video.frame import Frame
+
+# After so many seconds without an acknowledgement, a client is told that it must send one.
+REMIND_SECONDS = 5.0
+# Answers to messages with a fault that wait until the client reads.
+_MAX_PROBLEMS = 1000
 
 
 class ResponseWriter:
@@ -31,12 +38,14 @@ class ResponseWriter:
     Args:
         write: Takes each response, in order; waits while the client can't take more.
         idle: Knows that the client is waited for.
+        results_wait: Is told when the client does not read.
         latest: The video goes on arriving whether or not the client reads, so arriving frames are no sign that it does.
     """
 
-    def __init__(self, write: Send, idle: IdleWatch, *, latest: bool) -> None:
+    def __init__(self, write: Send, idle: IdleWatch, results_wait: ResultsWait, *, latest: bool) -> None:
         self._write = write
         self._idle = idle
+        self._results_wait = results_wait
         self._latest = latest
         self._writing = asyncio.Lock()
 
@@ -49,11 +58,81 @@ class ResponseWriter:
         waits = "the client to read its responses"
         with self._idle.waiting(waits):
             async with self._writing:  # several tasks send
-                if self._latest:
-                    await self._idle.wait_for_client(self._write(response), waits)
-                else:
-                    await self._write(response)
+                with self._results_wait.for_reading():
+                    if self._latest:
+                        await self._idle.wait_for_client(self._write(response), waits)
+                    else:
+                        await self._write(response)
         self._idle.touch()
+
+
+class ProblemReporter:
+    """Answers messages that have a fault, without keeping the session from reading the messages behind them.
+
+    Args:
+        send: Sends a response.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: asyncio.Queue[Response] = asyncio.Queue(_MAX_PROBLEMS)
+
+    async def report(self, response: Response) -> None:
+        """Let `run` send an answer. Waits only if very many answers wait, because the client does not read them."""
+        await self._waiting.put(response)
+
+    async def flush(self) -> None:
+        """Wait until all answers are sent."""
+        await self._waiting.join()
+
+    async def flush_before_failure(self) -> None:
+        """Wait until all answers are sent, but not for a client that does not read."""
+        flushing = asyncio.create_task(self._waiting.join())
+        await asyncio.wait({flushing}, timeout=UNREAD_SECONDS)
+        flushing.cancel()
+
+    async def run(self) -> None:
+        """Send the answers; a task of its own."""
+        while True:
+            response = await self._waiting.get()
+            await self._send(response)
+            self._waiting.task_done()
+
+
+class AckReminder:
+    """Tells a client that waits for results, but never acknowledges any, what the results wait for.
+
+    Args:
+        session_credits: The session's.
+        reporter: Sends the reminder.
+        last_heard: When the client sent its last message, by `time.monotonic`. One that still sends its video may mean
+            to read the results afterwards.
+    """
+
+    def __init__(self, session_credits: Credits, reporter: ProblemReporter, last_heard: Callable[[], float]) -> None:
+        self._credits = session_credits
+        self._reporter = reporter
+        self._last_heard = last_heard
+
+    async def run(self) -> None:
+        """Remind the client once; a task of its own."""
+        waits = self._credits.results_wait
+        while True:
+            await waits.begun_for_ack()
+            if self._credits.has_heard:
+                return
+            since = max(waits.for_ack_since or time.monotonic(), self._last_heard())
+            patience = since + REMIND_SECONDS - time.monotonic()
+            if patience <= 0:
+                break
+            await asyncio.sleep(patience)
+        error = InvalidArgument.of(
+            "ack",
+            f"is missing: the window of {self._credits.window} frame results is full, and the client has acknowledged "
+            f"none of them for {REMIND_SECONDS:g} s; send ack with the sequence of the last response that was taken, "
+            "or half-close after end_of_video",
+        )
+        await self._reporter.report(Problem(error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +215,7 @@ class ResultSender:
                 latency_seconds=time.monotonic() - frame.arrived_seconds,
                 revision=outcome.revision,
                 timings=times if self._config.timings else None,
+                undecoded=() if outcome.revision else frame.undecoded_nanoseconds,
             )
         )
         self._send_seconds = time.perf_counter() - start

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from masklet_server.session.intake import PacketVideo, VideoIntake
 from masklet_server.session.on_request.mode import OnRequestMode
 from masklet_server.session.ports import PacketSource
 from masklet_server.session.replies import Send
-from masklet_server.session.sending import ResponseWriter
+from masklet_server.session.sending import AckReminder, ProblemReporter, ResponseWriter
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.video.info import VideoInfo
 
@@ -53,8 +54,8 @@ class Mode(Protocol):
     def finish(self) -> None:
         """The client will say nothing more, and acknowledge nothing more."""
 
-    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
-        """Send all results for a video whose first frame is decoded. Returns the number of frames."""
+    async def run(self, video: VideoIntake, info: VideoInfo) -> replies.Done:
+        """Send all results for a video whose first frame is decoded. Returns what to say at the end."""
 
     def close(self) -> None:
         """Let all memories and frames go, after all tasks have ended."""
@@ -103,7 +104,9 @@ class Session:
         self._credits = Credits(options.window)
         self._idle = IdleWatch(options.limits.idle_timeout_seconds)
         self._tasks = SessionTasks(options.session_id)
-        self._send = ResponseWriter(send, self._idle, latest=options.latest).send
+        self._send = ResponseWriter(send, self._idle, self._credits.results_wait, latest=options.latest).send
+        self._reporter = ProblemReporter(self._send)
+        self._heard_at = time.monotonic()
         context = SessionContext(
             options=options,
             engine=resources.engine,
@@ -136,11 +139,16 @@ class Session:
         try:
             begin(self._idle.expire(), "watch")
             await self._tasks.until_done(begin(self._send(self._opened()), "open"))
+            begin(self._reporter.run(), "report")
+            if not self._options.waits_for_acks:
+                begin(self._reminder().run(), "remind")
             begin(self._receive(incoming), "receive")
             await self._tasks.until_done(begin(self._track(), "track"))
-        except BaseException:
+        except BaseException as error:
             if not self._machine.is_over:
                 self._machine.step(Step.FAILURE)
+            if isinstance(error, MaskletError):
+                await self._reporter.flush_before_failure()
             raise
         finally:
             # Shielded: a second cancellation must not leave a decoder behind.
@@ -154,6 +162,13 @@ class Session:
             max_objects=self._options.limits.max_objects,
             idle_timeout_seconds=self.mode.idle_timeout_seconds,
         )
+
+    def _reminder(self) -> AckReminder:
+        return AckReminder(self._credits, self._reporter, self._last_heard)
+
+    def _last_heard(self) -> float:
+        """When the client sent its last message; for a live stream, which goes on anyway, long ago."""
+        return 0.0 if self._options.config.live or self._video.is_live else self._heard_at
 
     async def _free(self) -> None:
         await self._tasks.cancel()
@@ -169,6 +184,7 @@ class Session:
     async def _receive(self, incoming: AsyncIterator[Event]) -> None:
         async for event in incoming:
             self._idle.touch()
+            self._heard_at = time.monotonic()
             match event:
                 case events.VideoChunk():
                     await self._video.on_chunk(event.data)
@@ -200,7 +216,7 @@ class Session:
             await self.mode.take(event)
         except MaskletError as error:
             number = event.request_id if isinstance(event, events.Numbered) else 0
-            await self._send(replies.answering(number, replies.Problem(error)))
+            await self._reporter.report(replies.answering(number, replies.Problem(error)))
 
     # Tracking
 
@@ -211,8 +227,9 @@ class Session:
         with self._idle.waiting("the video's first frame"):
             info = await video.source.info()
         self._machine.step(Step.FIRST_FRAME)
-        frame_count = await self.mode.run(self._video, info)
-        await self._send(replies.Done(frame_count))
+        done = await self.mode.run(self._video, info)
+        await self._reporter.flush()
+        await self._send(done)
         self._machine.step(Step.LAST_RESULT)
 
     async def _send_progress(self, source: PacketSource) -> None:

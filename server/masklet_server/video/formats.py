@@ -16,8 +16,19 @@ CONTAINERS: tuple[str, ...] = (
     "avi",
     "flv",
     "ogg",
+    "mxf",
+    "asf",
     "gif",
     "apng",
+    # Streams without a container.
+    "h264",
+    "hevc",
+    "obu",
+    "ivf",
+    "mpegvideo",
+    "mjpeg",
+    "yuv4mpegpipe",
+    "dv",
 )
 
 # Names of codecs, and of those decoders that FFmpeg takes from another library.
@@ -36,14 +47,44 @@ CODECS: tuple[str, ...] = (
     "ffv1",
     "gif",
     "apng",
+    # What cameras and editing programs write.
+    "dnxhd",
+    "cfhd",
+    "dvvideo",
+    "png",
+    "qtrle",
+    "rawvideo",
+    "v210",
+    "huffyuv",
+    "ffvhuff",
+    "utvideo",
+    "magicyuv",
+    "jpeg2000",
+    # Windows Media, and phones of its time.
+    "wmv1",
+    "wmv2",
+    "wmv3",
+    "vc1",
+    "msmpeg4v2",
+    "msmpeg4v3",
+    "h263",
 )
-FOREIGN_DECODERS: tuple[str, ...] = ("libdav1d",)
+FOREIGN_DECODERS: tuple[str, ...] = ("libdav1d", "msmpeg4")
+
+
+def convert_to(allowed: tuple[str, ...]) -> str:
+    """What to do about a video that is not allowed, for error messages."""
+    return (
+        f"convert it to one of {', '.join(allowed)}, for example by: "
+        "ffmpeg -i FILE -c:v libx264 -crf 18 -f matroska - | masklet track - --point X,Y"
+    )
+
 
 # Codecs whose packets may come without a container, and the decoder of each.
 PACKET_DECODERS: dict[str, str] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 
 # Names of Pillow's formats.
-PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 
 # An encoded picture (one of `PICTURE_FORMATS`), or raw pixels of 8 bits a value.
 PictureFormat = Literal["encoded", "rgb24", "bgr24", "gray8", "nv12"]

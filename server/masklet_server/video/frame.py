@@ -9,6 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 
+def in_nanoseconds(pts: int, time_base: Fraction) -> int:
+    """A time stamp in nanoseconds, rounded."""
+    return round(pts * time_base * 1_000_000_000)
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a video, at the model's size.
@@ -25,6 +30,8 @@ class Frame:
         capture_time_nanoseconds: When the client captured the frame, by the client's own clock; 0: not known.
         decode_seconds: Time spent on reading, decoding and resizing the frame.
         checksum: CRC-32 of the pixels, for frames of clips.
+        undecoded: Time stamps of the frames between the one before and this one that the clip has, and that could not
+            be decoded.
     """
 
     index: int
@@ -37,11 +44,17 @@ class Frame:
     capture_time_nanoseconds: int = 0
     decode_seconds: float = 0.0
     checksum: int = 0
+    undecoded: tuple[int, ...] = ()
 
     @property
     def pts_nanoseconds(self) -> int:
         """The time stamp in nanoseconds, rounded."""
-        return round(self.pts * self.time_base * 1_000_000_000)
+        return in_nanoseconds(self.pts, self.time_base)
+
+    @property
+    def undecoded_nanoseconds(self) -> tuple[int, ...]:
+        """The times in `undecoded` in nanoseconds, rounded."""
+        return tuple(in_nanoseconds(pts, self.time_base) for pts in self.undecoded)
 
     def __repr__(self) -> str:
         size, shape = f"{self.width}x{self.height}", list(self.pixels.shape)

@@ -11,7 +11,8 @@ class VideoLimits:
     """What one stream may cost. Whatever costs more ends in ResourceExhausted, with the limit's name and value.
 
     Attributes:
-        max_upload_bytes: Size of an uploaded file, and so of the temporary file that it is written to.
+        max_upload_bytes: Size of an uploaded file, and so of the temporary file that it is written to. Also of the
+            pictures or packets of one stream that wait on disk.
         max_frame_pixels: Height times width of one frame or picture.
         max_side: Height or width of one frame or picture.
         max_frames: Frames in one clip; 0: no limit.

@@ -221,6 +221,17 @@ class FrameDecoded:
 
 
 @dataclass(frozen=True)
+class FrameUndecoded:
+    """A frame that the clip has, and that cannot be decoded. Comes before the frame that follows it.
+
+    Attributes:
+        pts: Time stamp in units of the time base.
+    """
+
+    pts: Integer64
+
+
+@dataclass(frozen=True)
 class PacketDecoded:
     """The packet of this number was decoded, and takes no memory any longer."""
 
@@ -247,7 +258,7 @@ class DecodingFailed:
     field: ShortText = ""
 
 
-FromDecoder: TypeAlias = VideoOpened | FrameDecoded | PacketDecoded | EndOfFrames | DecodingFailed
+FromDecoder: TypeAlias = VideoOpened | FrameDecoded | FrameUndecoded | PacketDecoded | EndOfFrames | DecodingFailed
 
 
 # Lines

@@ -10,6 +10,7 @@ import masklet
 from masklet._protocol.options import track_config
 from masklet._protocol.track import LOOKAHEAD_FRAMES, Step, TrackProtocol
 from masklet.v1 import common_pb2, tracking_pb2
+from masklet_server.rpc.status import to_status
 from tests.support.scripted.fake_script import square, wire_object
 
 CLICK = masklet.Prompt(point_coords=[[1, 2]])
@@ -138,6 +139,13 @@ def test_pictures_reach_a_window_larger_than_the_lookahead() -> None:
 
 def test_unknown_response_is_passed_over() -> None:
     assert protocol().receive(tracking_pb2.TrackResponse()) is None
+
+
+@pytest.mark.parametrize(("field", "passes"), [("ack", False), ("ack.sequence", True), ("prompt.box", True)])
+def test_the_reminder_to_acknowledge_is_not_the_callers(field: str, passes: bool) -> None:
+    status = to_status(masklet.InvalidArgument.of(field, "is missing"))
+    event = protocol().receive(tracking_pb2.TrackResponse(error=status))
+    assert isinstance(event, masklet.InvalidArgument) is passes
 
 
 def test_end_without_done_is_an_error() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from masklet.errors import DataLoss
 from masklet_server.session import events, replies
+from masklet_server.session.automatic import frame_reader
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
@@ -141,25 +142,41 @@ async def test_waiting_for_a_frame_may_be_cancelled_and_begun_again() -> None:
 
 async def test_a_fault_met_while_nobody_waits_is_raised_to_who_waits_next() -> None:
     source = FakeClip(16)
-    reader = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(look_ahead=3))
     async with reader.running():
         await source.feed(bytes([0, BROKEN]))
-        reading = asyncio.create_task(reader.read_ahead())
-        await asyncio.gather(reading, return_exceptions=True)
+        assert await reader.ready()
+        for _ in range(10):
+            await asyncio.sleep(0)  # the fault is met here
         assert reader.take().frame.index == 0
         for _ in range(2):
             with pytest.raises(DataLoss, match="broken"):
                 await reader.ready()
 
 
-async def test_pictures_are_read_no_further_than_the_window() -> None:
+async def test_a_series_of_pictures_that_pauses_counts_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "PAUSE_SECONDS", 0.05)
     source = FakeClip(16)
-    reader = FrameReader(source, IdleWatch(60), ReaderOptions(max_ahead=3))
-    await source.feed(bytes(10))
+    await source.feed(bytes(3))
+    reader = FrameReader(source, IdleWatch(60))
     async with reader.running():
-        await reader.read_ahead()
-        assert source.taken == 3
-        assert [reader.take().frame.index for _ in range(3)] == [0, 1, 2]
+        assert await asyncio.wait_for(reader.clip_length(), 10) is None
+        assert reader.frame_count == 0, "nothing is taken by looking"
+        await source.end()
+        assert await reader.clip_length() is None, "what was said of one frame holds for all"
+
+
+async def test_a_file_that_pauses_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_reader, "PAUSE_SECONDS", 0.05)
+    source = FakeClip(16)
+    await source.feed(bytes(3))
+    reader = FrameReader(source, IdleWatch(60), ReaderOptions(is_file=True))
+    async with reader.running():
+        length = asyncio.create_task(reader.clip_length())
+        await asyncio.sleep(0.2)
+        assert not length.done()
+        await source.end()
+        assert await asyncio.wait_for(length, 10) == 3
 
 
 @pytest.mark.parametrize(("is_file", "seen"), [(True, 1), (False, None)])

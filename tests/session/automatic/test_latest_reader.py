@@ -14,6 +14,7 @@ from masklet_server.session.automatic.latest_reader import LatestReader, PacedRe
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
+from masklet_server.video.picture import Picture
 from tests.support.fake_sources import FakePictures
 
 
@@ -88,6 +89,7 @@ class Camera:
 
     def __init__(self, clock: list[float], making: float = 0.0) -> None:
         self.asked: list[float] = []
+        self.undecoded_at_end: tuple[int, ...] = ()
         self._clock = clock
         self._making = making
         self._waiting: list[int] = []
@@ -104,6 +106,12 @@ class Camera:
     @property
     def has_waiting(self) -> bool:
         return bool(self._waiting)
+
+    def has_room_for(self, picture: Picture) -> bool:
+        return True
+
+    async def wait_for_room(self, picture: Picture) -> None:
+        raise NotImplementedError
 
     async def next_frame(self) -> Frame | None:
         self.asked.append(self._clock[0])

@@ -1,7 +1,8 @@
 """A client that says anything at any time, and the promises that a session keeps all the same.
 
-Results come in frame order, exactly one a frame for each object and revision; never more go unacknowledged than the
-window holds; what the client can mend ends nothing; and however a session ends, nothing of it is left.
+Results come in frame order, exactly one a frame for each object and revision. Never more go unacknowledged than the
+window holds, until the client half-closes. A client may send as far ahead as it likes, and read when it likes. What the
+client can mend ends nothing. However a session ends, nothing of it is left.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
+from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.fakes import FakeEngine, prompts_in
 from tests.support.session import Talk, click
 
 T = TypeVar("T")
 
-# As far as a client may send pictures before the first result of a clip whose length it has not told.
+# Before so many frames or the end of the video, there is no result of a clip whose length the client has not told.
 LOOKAHEAD_FRAMES = 16
 
 MENDABLE = (FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted)
@@ -56,24 +58,22 @@ class Client(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.fed = self.acked = 0
-        self.ended = False
+        self.ended = self.half_closed = False
 
     @initialize(
         window=st.integers(1, 8),
         latest=st.booleans(),
-        pictures=st.booleans(),
+        kind=st.sampled_from(["file", "pictures", "packets"]),
         frame_count=st.sampled_from([0, 40, 40]),
         correctable=st.sampled_from([0, 1, 4]),
         first=st.integers(0, 12),
     )
-    def open(self, window: int, latest: bool, pictures: bool, frame_count: int, correctable: int, first: int) -> None:
-        self.latest, self.pictures = latest, pictures
-        self.lookahead = window if frame_count else max(window, LOOKAHEAD_FRAMES)
-        self.window = window
+    def open(self, window: int, latest: bool, kind: str, frame_count: int, correctable: int, first: int) -> None:
+        self.latest, self.kind = latest, kind
         config = events.Configure(
             window=window,
             delivery=events.Delivery.LATEST if latest else events.Delivery.LOSSLESS,
-            frame_count=0 if latest else frame_count,
+            frame_count=0 if latest or kind == "packets" else frame_count,
         )
         limits = SessionLimits(max_objects=3, max_latency_seconds=1e-9, correction_window=correctable)
         self.talk = self._run(self._talk(config, limits))
@@ -100,7 +100,8 @@ class Client(RuleBasedStateMachine):
             await asyncio.sleep(0)
 
     def _say(self, *said: events.Event) -> None:
-        self.talk.say(*said)
+        if not self.half_closed:
+            self.talk.say(*said)
         self._run(self._settle())
 
     # What the client does
@@ -108,14 +109,11 @@ class Client(RuleBasedStateMachine):
     @precondition(lambda self: not self.ended)
     @rule(count=st.integers(1, 12))
     def feed(self, count: int) -> None:
-        if self.pictures and not self.latest:
-            # The contract: pictures go no farther ahead of acknowledgements than the window, or what is looked ahead.
-            results = self.talk.all(replies.FrameResult)
-            taken = sum(result.sequence <= self.acked and not result.revision for result in results)
-            count = min(count, taken + (self.window if taken else self.lookahead) - self.fed)
         self.fed += count
-        if self.pictures:
+        if self.kind == "pictures":
             self._say(*[events.NextPicture(Picture("encoded", b"\1"))] * count)
+        elif self.kind == "packets":
+            self._say(*[events.NextPacket(Packet(b"\1", "h264"))] * count)
         else:
             self._say(events.VideoChunk(b"\1" * count))
 
@@ -152,13 +150,14 @@ class Client(RuleBasedStateMachine):
     @rule()
     def acknowledge(self) -> None:
         seen = self._sequences()
-        self.acked = max([self.acked, *seen])
+        if not self.half_closed:
+            self.acked = max([self.acked, *seen])
         self._say(events.Ack(self.acked))
 
     @rule(sequence=st.integers(0, 1000))
     def acknowledge_anything(self, sequence: int) -> None:
         sent = self._sequences()
-        if self.acked <= sequence <= max([0, *sent]):
+        if self.acked <= sequence <= max([0, *sent]) and not self.half_closed:
             self.acked = sequence
         self._say(events.Ack(sequence))
 
@@ -190,6 +189,14 @@ class Client(RuleBasedStateMachine):
         self.ended = True
         self._say(events.EndOfVideo())
 
+    @precondition(lambda self: self.ended)
+    @rule()
+    def half_close(self) -> None:
+        if not self.half_closed:
+            self.half_closed = True
+            self.talk.half_close()
+            self._run(self._settle())
+
     # What the server promises
 
     @invariant()
@@ -218,6 +225,8 @@ class Client(RuleBasedStateMachine):
 
     @invariant()
     def the_window_is_kept(self) -> None:
+        if self.half_closed:
+            return
         unacknowledged = [r for r in self.talk.all(replies.FrameResult) if r.sequence > self.acked]
         window = self.talk.all(replies.Opened)[0].window if self.talk.all(replies.Opened) else 1
         assert len(unacknowledged) <= window
@@ -240,7 +249,7 @@ class Client(RuleBasedStateMachine):
         self.loop.close()
 
     async def _end_well(self) -> None:
-        """The client reads and acknowledges everything to the end: nothing is lost."""
+        """The client reads everything to the end, and acknowledges it unless it has half-closed: nothing is lost."""
         self.talk.reading.set()
         self.talk.engine.open_gate.set()
         self.talk.engine.refuse = lambda _: None
@@ -251,7 +260,8 @@ class Client(RuleBasedStateMachine):
             seen = [
                 r.sequence for r in self.talk.responses if isinstance(r, replies.FrameResult | replies.PromptResult)
             ]
-            self.talk.say(events.Ack(max([0, *seen])))
+            if not self.half_closed:
+                self.talk.say(events.Ack(max([0, *seen])))
         assert self.talk.task.done(), "everything is acknowledged, and the session waits"
         self.talk.task.result()
         results = self.talk.all(replies.FrameResult)

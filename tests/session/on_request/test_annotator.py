@@ -233,9 +233,23 @@ async def test_a_video_by_url() -> None:
         assert len(frames_of(client)) == 18
 
 
-async def test_a_broken_video_ends_the_session() -> None:
+async def test_a_video_that_breaks_off_is_a_video_as_far_as_it_goes() -> None:
     async with talk(ON_REQUEST) as client:
-        client.say(events.VideoChunk(bytes([0] * 20 + [BROKEN])), events.EndOfVideo(), click())
+        client.say(events.VideoChunk(bytes([0] * 20 + [BROKEN])), events.EndOfVideo(), click(), events.Propagate())
+        assert await propagated(client) == [replies.PropagationDone(0, 20, stopped=False)]
+        client.half_close()
+        await client.end()
+        assert client.responses[-1] == replies.Done(20)
+        first, last = client.all(replies.Described)
+        assert first.broken_off is None
+        assert isinstance(last.broken_off, DataLoss)
+        assert str(last.broken_off) == "a frame is broken"
+        assert last.info.frame_count == 20
+
+
+async def test_a_video_that_is_broken_from_the_start_ends_the_session() -> None:
+    async with talk(ON_REQUEST) as client:
+        client.say(events.VideoChunk(bytes([BROKEN])), events.EndOfVideo(), click())
         with pytest.raises(DataLoss, match="a frame is broken"):
             await client.end()
 

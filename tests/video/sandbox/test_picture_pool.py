@@ -103,7 +103,7 @@ def bomb(width: int, height: int) -> bytes:
 
 BAD_FILES: dict[str, tuple[bytes, type[MaskletError]]] = {
     "rubbish": (b"rubbish" * 100, InvalidArgument),
-    "gif": (encoded(photo(), "GIF"), InvalidArgument),
+    "targa": (encoded(photo(), "TGA"), InvalidArgument),
     "postscript": (encoded(photo(), "EPS"), InvalidArgument),
     "truncated": (encoded(photo(), "JPEG")[:-200], DataLoss),
     "bomb": (bomb(60_000, 60_000), ResourceExhausted),

@@ -232,14 +232,17 @@ async def test_resolution_change_names_both_sizes() -> None:
     assert len(outcome.frames) == 6
 
 
-@pytest.mark.parametrize("codec", ["png", "rawvideo", "flv"])
-async def test_codec_beyond_the_list_is_refused(codec: str) -> None:
-    formats = {"png": "rgb24", "rawvideo": "yuv420p", "flv": "yuv420p"}
-    data = make_clip({"flv": "flv", "png": "mov"}.get(codec, "matroska"), codec, pixel_format=formats[codec], frames=2)
+@pytest.mark.parametrize(("codec", "container", "pixel_format"), [
+    ("zmbv", "avi", "bgr0"),
+    ("flv", "flv", "yuv420p"),
+])  # fmt: skip
+async def test_codec_beyond_the_list_is_refused(codec: str, container: str, pixel_format: str) -> None:
+    data = make_clip(container, codec, pixel_format=pixel_format, frames=2)
     outcome = await decode_clip(data)
     assert isinstance(outcome.error, InvalidArgument)
     assert "video_chunk: has the codec" in outcome.error.message
     assert CODECS[0] in outcome.error.message
+    assert "ffmpeg -i FILE -c:v libx264 -crf 18 -f matroska - | masklet track -" in outcome.error.message
     assert outcome.frames == []
 
 

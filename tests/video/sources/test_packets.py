@@ -229,6 +229,7 @@ async def test_packets_that_wait_are_bounded_and_go_on(monkeypatch: pytest.Monke
             nonlocal fed
             for _ in range(10):
                 for one in data:
+                    await source.wait_for_room(Packet(one, "h264"))
                     await source.feed(Packet(one, "h264"))
                     fed += 1
             await source.end()
@@ -243,6 +244,28 @@ async def test_packets_that_wait_are_bounded_and_go_on(monkeypatch: pytest.Monke
         assert (outcome.error, len(outcome.frames)) == (None, 119)
 
 
+async def test_packets_without_room_wait_on_disk_and_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed_packets, "MAX_WAITING_BYTES", 1)
+    given = [Packet(data, "h264", pts_seconds=i / 8) for i, data in enumerate(units("h264"))]
+    async with PacketSource(SIZE, LIMITS, frames_ahead=1) as source:
+        for packet in given:
+            await asyncio.wait_for(source.feed(packet), 10)
+        await source.end()
+        outcome = await asyncio.wait_for(take_all(source), 60)
+    assert outcome.error is None
+    assert [frame.pts_nanoseconds for frame in outcome.frames] == [i * 125_000_000 for i in range(12)]
+    for frame, pixels in zip(outcome.frames, expected("h264"), strict=True):
+        assert np.array_equal(frame.pixels, pixels)
+
+
+async def test_packets_on_disk_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed_packets, "MAX_WAITING_BYTES", 1)
+    async with PacketSource(SIZE, VideoLimits(max_upload_bytes=10)) as source:
+        await source.feed(Packet(units("h264")[0], "h264"))
+        with pytest.raises(ResourceExhausted, match=r"packet: results wait .* max_upload_bytes = 10"):
+            await source.feed(Packet(units("h264")[1]))
+
+
 async def test_what_is_known_of_old_packets_is_forgotten() -> None:
     async with PacketSource(SIZE, LIMITS) as source:
         for index in range(1000):
@@ -251,12 +274,12 @@ async def test_what_is_known_of_old_packets_is_forgotten() -> None:
         assert len(source.fed) < 300
 
 
-async def test_leaving_frees_a_feed_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_frees_who_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fed_packets, "MAX_WAITING_BYTES", 1)
     async with PacketSource(SIZE, LIMITS) as source:
         pid = source.pid
         await source.feed(Packet(units("h264")[0], "h264"))
-        feeding = asyncio.create_task(source.feed(Packet(units("h264")[1])))
+        feeding = asyncio.create_task(source.wait_for_room(Packet(units("h264")[1])))
         await asyncio.sleep(0)
     await asyncio.wait_for(feeding, 10)
     with pytest.raises(ProcessLookupError):

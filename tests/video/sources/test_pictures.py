@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from typing import Any
 
@@ -92,29 +93,75 @@ async def test_raw_pictures(form: PictureFormat) -> None:
     assert [frame.pts_nanoseconds for frame in outcome.frames] == [1_500_000_000, 1_250_000_000]
 
 
-async def test_feeding_waits_until_frames_are_taken() -> None:
+async def test_there_is_room_for_as_many_as_are_decoded_ahead() -> None:
     one = Picture("encoded", encoded(photo()))
     async with PictureSource(32, LIMITS, frames_ahead=2) as source:
-        await source.feed(one)
-        await source.feed(one)
-        third = asyncio.ensure_future(source.feed(one))
-        done, _ = await asyncio.wait({third}, timeout=0.3)
+        for _ in range(2):
+            assert source.has_room_for(one)
+            await source.feed(one)
+        assert not source.has_room_for(one)
+        waiting = asyncio.ensure_future(source.wait_for_room(one))
+        done, _ = await asyncio.wait({waiting}, timeout=0.3)
         assert not done
         assert await source.next_frame() is not None
-        await asyncio.wait_for(third, 10)
+        await asyncio.wait_for(waiting, 10)
+        await source.feed(one)
         await source.end()
         assert len((await take_all(source)).frames) == 2
         with pytest.raises(FailedPrecondition):
             await source.feed(one)
 
 
-async def test_a_refused_picture_ends_feeds_that_wait() -> None:
+async def test_pictures_without_room_wait_on_disk_and_come_in_order() -> None:
+    files = [encoded(photo(index)) for index in range(12)]
+    async with PictureSource(32, LIMITS, frames_ahead=2) as source:
+        for data in files[:8]:
+            await asyncio.wait_for(source.feed(Picture("encoded", data)), 10)
+        first = await source.next_frame()
+        for data in files[8:]:
+            await asyncio.wait_for(source.feed(Picture("encoded", data)), 10)
+        await source.end()
+        outcome = await asyncio.wait_for(take_all(source), 60)
+    assert outcome.error is None
+    assert first is not None
+    frames = [first, *outcome.frames]
+    assert [frame.index for frame in frames] == list(range(12))
+    for frame, data in zip(frames, files, strict=True):
+        assert np.array_equal(frame.pixels, shrunk(Image.open(io.BytesIO(data)), 32))
+
+
+async def test_waiting_for_a_frame_that_is_cancelled_loses_no_picture() -> None:
+    async with PictureSource(32, LIMITS, frames_ahead=1) as source:
+        for index in range(6):
+            await source.feed(Picture("encoded", encoded(photo(index))))
+        await source.end()
+        found = []
+        for seconds in [0.0, 0.0005, 0.001, 0.002, 0.004] * 40 + [60.0] * 7:
+            with contextlib.suppress(asyncio.TimeoutError):
+                found.append(await asyncio.wait_for(source.next_frame(), seconds))
+    assert [frame.index for frame in found if frame is not None] == list(range(6))
+
+
+async def test_what_waits_on_disk_is_bounded() -> None:
+    one = Picture("encoded", encoded(photo()))
+    limits = VideoLimits(max_upload_bytes=3 * len(one.data))
+    async with PictureSource(32, limits, frames_ahead=1) as source:
+        for _ in range(4):
+            await source.feed(one)
+        with pytest.raises(ResourceExhausted, match=r"frame: results wait .* max_upload_bytes = .* \(ack\)"):
+            await source.feed(one)
+
+
+async def test_a_refused_picture_ends_waits_for_room() -> None:
+    one = Picture("encoded", encoded(photo()))
     async with PictureSource(32, LIMITS, frames_ahead=1) as source:
         await source.feed(Picture("encoded", b"rubbish"))
-        waiting = [asyncio.ensure_future(source.feed(Picture("encoded", encoded(photo())))) for _ in range(3)]
+        await source.feed(one)
+        waiting = asyncio.ensure_future(source.wait_for_room(one))
         with pytest.raises(InvalidArgument):
             await source.next_frame()
-        await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        await asyncio.wait_for(waiting, 10)
+        await source.feed(one)
 
 
 async def test_frames_of_different_sizes() -> None:

@@ -87,13 +87,21 @@ async def test_decoding_does_not_run_further_ahead_than_asked() -> None:
     assert len(outcome.frames) == 60
 
 
-@pytest.mark.parametrize("kind", STREAMABLE)
+@pytest.mark.parametrize("kind", [kind for kind in STREAMABLE if kind != "transport stream"])
 async def test_cut_off_file_gives_what_it_has_and_then_an_error(kind: str) -> None:
     data = noisy_clip(**STREAMABLE[kind])
     outcome = await decode_clip(data[: len(data) * 6 // 10 + 7])
     assert 5 < len(outcome.frames) < 80
     assert isinstance(outcome.error, DataLoss)
     assert f"breaks off after {len(outcome.frames)} frames" in outcome.error.message
+
+
+@pytest.mark.parametrize("missing", [0, 100, 188 * 3 + 95])
+async def test_a_transport_stream_has_no_length_and_so_no_missing_part(missing: int) -> None:
+    data = noisy_clip("mpegts", frames=20)
+    outcome = await decode_clip(data[: len(data) - missing])
+    assert outcome.error is None
+    assert len(outcome.frames) == 20
 
 
 async def test_cut_off_before_the_index_there_is_nothing() -> None:
@@ -175,3 +183,14 @@ async def test_cancelling_next_frame_loses_no_frame() -> None:
         await source.end()
         indices += [frame.index for frame in (await take_all(source)).frames]
     assert indices == list(range(20))
+
+
+async def test_many_small_chunks_are_taken_while_no_frame_is() -> None:
+    data = noisy_clip("matroska", frames=200)
+    pieces = [data[i : i + 64] for i in range(0, len(data), 64)]
+    assert len(pieces) > 10_000
+    async with ClipSource(16, VideoLimits(), frames_ahead=1) as source:
+        for piece in pieces:
+            await asyncio.wait_for(source.feed(piece), 60)
+        await source.end()
+        assert len((await asyncio.wait_for(take_all(source), 120)).frames) == 200

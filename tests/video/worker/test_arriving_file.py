@@ -18,7 +18,7 @@ def test_arriving_file_waits_reads_and_seeks() -> None:
             file.arrived, file.complete = next(steps)
 
         file = ArrivingFile(spool.fileno(), wait)
-        assert file.wait_for_start()
+        assert file.wait_for_start(1)
         assert file.read(100) == b"0123"
         assert file.seek(0, os.SEEK_END) == -1  # not known yet
         assert file.tell() == 4

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory, PromptedFrame
 from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.network.mask_input import square_mask
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
 from masklet_server.engine.serving.policy_step import step_by_policy
@@ -203,15 +204,7 @@ def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], 
     )
 
 
-def _model_mask(network: Network, mask: object) -> Tensor:
+def _model_mask(network: Network, mask: npt.NDArray[np.bool_]) -> Tensor:
     """The client's mask ``bool[H, W]`` as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
-    full = torch.as_tensor(mask).float()[None, None].to(network.device)
-    size = (network.image_size, network.image_size)
-    if full.shape[-2:] == size:
-        return full
-    shrunk = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)
-    if not (square := (shrunk >= 0.5).float()).any():
-        raise InvalidArgument.of(
-            "mask", "is too small: it has no pixel at the model's resolution; send a larger one, or clicks"
-        )
-    return square
+    square = square_mask(mask, network.image_size)
+    return torch.from_numpy(square).float()[None, None].to(network.device)

@@ -9,10 +9,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from masklet.errors import MaskletError
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.jobs import POINTER_FRAMES, TrackedFrame
 from masklet_server.session.ports import FrameSource
 from masklet_server.video.frame import Frame
+
+# After such a pause, a client that sends pictures is taken to wait for a result.
+PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,19 +27,20 @@ class ReaderOptions:
         frame_count: Number of frames according to the client, which is believed; 0 if the client does not say.
         live: The video has no known end, so nothing is read to find out its length.
         is_file: The source is fed whatever happens to its frames, so waiting for one more frame is always safe.
-        max_ahead: Number of frames that `read_ahead` reads from the source, at most.
         look_ahead: Number of frames that are read before they are asked for, as far as they come by themselves.
     """
 
     frame_count: int = 0
     live: bool = False
     is_file: bool = False
-    max_ahead: int = 0
     look_ahead: int = 1
 
 
 class FrameReader:
     """Gives a source's frames in order, and can tell a short clip from a long one before it gives its first frame.
+
+    If the source fails, the frames before the failure are a clip like any other. The failure is raised where the next
+    frame is waited for.
 
     Attributes:
         taken: Number of frames given so far.
@@ -53,6 +58,8 @@ class FrameReader:
         self._options = options
         self._ahead: deque[Frame] = deque()
         self._ended = False
+        self._failure: MaskletError | None = None
+        self._is_long = False
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -65,7 +72,8 @@ class FrameReader:
             if self._reading is not None:
                 self._reading.cancel()
                 await asyncio.gather(self._reading, return_exceptions=True)
-            self._reading = None  # its exception refers to this frame, which refers to memory banks
+            # Their tracebacks refer to this frame, which refers to memory banks.
+            self._reading = self._failure = None
 
     @property
     def frame_count(self) -> int:
@@ -79,13 +87,24 @@ class FrameReader:
 
     @property
     def at_end(self) -> bool:
-        """Whether the source has ended and all its frames are taken."""
-        return self._ended and not self._ahead
+        """Whether the source has ended without a failure, and all its frames are taken."""
+        return self._ended and self._failure is None and not self.has_next
+
+    @property
+    def undecoded_at_end(self) -> tuple[int, ...]:
+        """After the end: times in nanoseconds of the frames behind the last one that could not be decoded."""
+        return self._source.undecoded_at_end
 
     async def ready(self) -> bool:
-        """Wait for a frame for `take`. Returns False after the last one. If it is cancelled, no frame is lost."""
+        """Wait for a frame for `take`. Returns False after the last one. If it is cancelled, no frame is lost.
+
+        Raises:
+            MaskletError: The source has failed, and all frames before the failure are taken.
+        """
         if not self._ahead:
             await self._pull()
+        if not self._ahead and self._failure is not None:
+            raise self._failure
         return bool(self._ahead)
 
     async def peek(self) -> Frame | None:
@@ -97,15 +116,6 @@ class FrameReader:
         if not self._ahead and self._options.is_file:
             await self._pull()
         return self._ahead[0] if self._ahead else None
-
-    async def read_ahead(self) -> None:
-        """Read pictures from the source while no result can be sent. May be cancelled.
-
-        A full source keeps the session from reading the client's messages, and so the acknowledgements that it waits
-        for: results of corrections may fill the window while pictures wait.
-        """
-        while len(self._ahead) < self._options.max_ahead and not self._ended:
-            await self._pull()
 
     @property
     def upcoming(self) -> list[Frame]:
@@ -125,15 +135,21 @@ class FrameReader:
         return self.take().frame if await self.ready() else None
 
     async def clip_length(self) -> int | None:
-        """Number of frames in the clip if fewer than 16, else None; reads at most 16 frames to find out."""
-        if self._options.live:
+        """Number of frames in the clip if fewer than 16, else None; reads at most 16 frames to find out.
+
+        If a client that sends pictures pauses meanwhile, it may wait for a result before it sends more. After
+        `PAUSE_SECONDS` the clip then counts as a long one.
+        """
+        if self._options.live or self._is_long:
             return None
         if self._options.frame_count:
             # Never fewer than have come: the model would divide by a distance that is too short.
             length = max(self._options.frame_count, self.taken)
             return length if length < POINTER_FRAMES else None
         while self.taken + len(self._ahead) < POINTER_FRAMES:
-            await self._pull()
+            if not await self._pull_unless_paused():
+                self._is_long = True
+                return None
             if self._ended:
                 return self.taken + len(self._ahead)
         return None
@@ -142,6 +158,25 @@ class FrameReader:
         """After the end: whether the client's frame count was wrong in a way that changes masks."""
         promised = self._options.frame_count
         return bool(promised) and min(promised, POINTER_FRAMES) != min(self.taken, POINTER_FRAMES)
+
+    async def _pull_unless_paused(self) -> bool:
+        """As `_pull`; returns False if nothing came from the client of a series of pictures for `PAUSE_SECONDS`."""
+        if self._options.is_file:
+            await self._pull()
+            return True
+        # Not wait_for: before Python 3.12, it loses a cancellation that comes together with the result.
+        pulling = asyncio.create_task(self._pull())
+        try:
+            while not pulling.done() and (patience := PAUSE_SECONDS - self._idle.quiet_seconds) > 0:
+                await asyncio.wait({pulling}, timeout=patience)
+            if pulling.done():
+                pulling.result()
+                return True
+            return False
+        finally:
+            pulling.cancel()
+            await asyncio.gather(pulling, return_exceptions=True)
+            del pulling  # its exception refers to this frame
 
     async def _pull(self) -> None:
         """Read one more frame, or find out that there is none. Continues what a cancelled call has begun."""
@@ -169,7 +204,11 @@ class FrameReader:
             self._changed.set()
 
     async def _read_one(self) -> None:
-        frame = await self._source.next_frame()
+        frame = None
+        try:
+            frame = await self._source.next_frame()
+        except MaskletError as error:
+            self._failure = error
         self._idle.touch()
         if frame is None:
             self._ended = True

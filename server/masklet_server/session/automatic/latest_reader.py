@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from masklet.errors import MaskletError
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.jobs import TrackedFrame
@@ -48,7 +47,6 @@ class LatestReader(FrameReader):
         self._queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds, clock=clock)
         self._seen = 0
         self._next_index = 0
-        self._failure: MaskletError | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -59,6 +57,7 @@ class LatestReader(FrameReader):
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+            self._failure = None  # its traceback refers to this frame, which refers to memory banks
 
     @property
     def frame_count(self) -> int:
@@ -69,11 +68,6 @@ class LatestReader(FrameReader):
     def has_next(self) -> bool:
         """As `FrameReader.has_next`: whether there is a frame for `take`."""
         return len(self._queue) > 0
-
-    @property
-    def at_end(self) -> bool:
-        """As `FrameReader.at_end`: the source has ended, and no frame waits."""
-        return self._ended and not self._queue
 
     async def ready(self) -> bool:
         """Wait for a frame for `take`. Returns False after the last one.
@@ -107,8 +101,6 @@ class LatestReader(FrameReader):
             while not self._ended:
                 await self._until_wanted()
                 await self._read_one()
-        except MaskletError as error:
-            self._failure = error
         finally:
             self._changed.set()
 

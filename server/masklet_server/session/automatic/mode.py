@@ -13,9 +13,9 @@ from masklet_server.session.automatic.tracked_objects import TrackedObjects, che
 from masklet_server.session.automatic.tracker import Tracker
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext
-from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, PictureVideo, Video, VideoIntake
+from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.session.replies import Described, Problem
+from masklet_server.session.replies import Described, Done, Problem
 from masklet_server.video.info import VideoInfo
 
 
@@ -66,7 +66,7 @@ class AutomaticMode:
 
     def finish(self) -> None:
         """The client will say nothing more, and acknowledge nothing more."""
-        self._context.credits.close()
+        self._context.credits.lift()
 
     async def _prompt(self, event: events.PromptObject) -> None:
         given = event.prompt
@@ -105,7 +105,7 @@ class AutomaticMode:
 
     # What is done with the video
 
-    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
+    async def run(self, video: VideoIntake, info: VideoInfo) -> Done:
         """Describe the video, track all of it, and send all results.
 
         Args:
@@ -113,7 +113,7 @@ class AutomaticMode:
             info: What the first frame says of it.
 
         Returns:
-            How many frames were tracked.
+            What to say at the end.
 
         Raises:
             MaskletError: The video can't be decoded, or the engine has failed.
@@ -130,7 +130,7 @@ class AutomaticMode:
         await self._report(self.prompts.end(frames.frame_count))
         if frames.is_frame_count_wrong():
             await self._report([_wrong_count(self._options.config.frame_count, frames.taken)])
-        return frames.taken
+        return Done(frames.taken, frames.undecoded_at_end)
 
     def close(self) -> None:
         """Let all memories and frames go."""
@@ -147,7 +147,6 @@ class AutomaticMode:
             frame_count=self._options.config.frame_count,
             live=self._options.config.live or isinstance(video, PacketVideo),
             is_file=isinstance(video, FileVideo),
-            max_ahead=self._options.window if isinstance(video, PictureVideo) else 0,
             look_ahead=self._options.model.encode_ahead,
         )
         return FrameReader(video.source, idle, options)

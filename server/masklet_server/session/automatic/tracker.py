@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ from masklet_server.session.automatic.frame_reader import FrameReader
 from masklet_server.session.automatic.frame_tracker import FrameTracker
 from masklet_server.session.automatic.tracked_objects import TrackedObjects
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
-from masklet_server.session.context import SessionContext
+from masklet_server.session.context import SessionContext, either
 from masklet_server.session.jobs import SessionJobs
 from masklet_server.session.replies import Problem
 from masklet_server.session.sending import BackgroundSender, FrameOutcome, ResultSender
@@ -63,7 +62,7 @@ class Tracker:
         try:
             async with BackgroundSender() as background:
                 while await self._has_work(frames):
-                    await self._take_credit(frames)
+                    await self._take_credit()
                     outcome = await self._work(frames)
                     if outcome is None:
                         self._credits.give_back()
@@ -89,35 +88,15 @@ class Tracker:
 
     async def _unless_corrected(self, awaited: Coroutine[Any, Any, object]) -> None:
         """Wait for something, or for a correction, whichever comes first."""
-        waiting = asyncio.create_task(awaited)
-        corrected = asyncio.create_task(self._prompts.corrected.wait())
-        try:
-            await asyncio.wait((waiting, corrected), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                waiting.result()
-        finally:
-            corrected.cancel()
-            waiting.cancel()
-            await asyncio.gather(waiting, corrected, return_exceptions=True)
-            # An exception refers to this frame. Together they would keep memory banks until a garbage collection.
-            del waiting
+        await either(awaited, self._prompts.corrected.wait())
 
-    async def _take_credit(self, frames: FrameReader) -> None:
-        if self._credits.available:
-            await self._credits.take()
-            return
+    async def _take_credit(self) -> None:
         waits = f"an ack, because the window of {self._credits.window} frame results is full"
-        if self._context.options.latest:
+        if self._context.options.latest and not self._credits.available:
             await self._idle.wait_for_client(self._credits.take(), waits)
             return
-        reading = asyncio.create_task(frames.read_ahead())
-        try:
-            with self._idle.waiting(waits):
-                await self._credits.take()
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            del reading
+        with self._idle.waiting(waits):
+            await self._credits.take()
 
     async def _work(self, frames: FrameReader) -> FrameOutcome | None:
         """Correct something, if there is anything to correct, or else track the next frame; None if nothing came."""

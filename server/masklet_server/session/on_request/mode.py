@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from masklet.errors import DataLoss, InvalidArgument
 from masklet_server.session import events
 from masklet_server.session.context import SessionContext
 from masklet_server.session.intake import VideoIntake
 from masklet_server.session.on_request.annotator import Annotator
 from masklet_server.session.on_request.request_queue import RequestQueue
-from masklet_server.session.replies import Described
+from masklet_server.session.replies import Described, Done
 from masklet_server.video.frame_store import FrameStore
 from masklet_server.video.info import VideoInfo
 
@@ -51,7 +52,7 @@ class OnRequestMode:
         self._context.credits.lift()
         self.requests.finish()
 
-    async def run(self, video: VideoIntake, info: VideoInfo) -> int:
+    async def run(self, video: VideoIntake, info: VideoInfo) -> Done:
         """Describe the video, store its frames, and answer requests until there are no more.
 
         Args:
@@ -59,16 +60,17 @@ class OnRequestMode:
             info: What the first frame says of it.
 
         Returns:
-            How many frames the video has.
+            What to say at the end.
 
         Raises:
-            MaskletError: The video can't be decoded or stored, or the engine has failed.
+            MaskletError: The video can't be decoded or stored, or the engine has failed. A video that breaks off is a
+                video as far as it goes.
         """
         await self._context.send(Described(info))
         storing = self._context.tasks.begin(self._store(video, info), "store")
         await self.annotator.run()
         await storing
-        return len(self.frames)
+        return Done(len(self.frames))
 
     def close(self) -> None:
         """Let all frames, requests and memories go."""
@@ -79,10 +81,20 @@ class OnRequestMode:
     async def _store(self, video: VideoIntake, info: VideoInfo) -> None:
         """Store all frames. The session lasts long after that, so the decoder is freed as soon as nothing is fed."""
         source = (await video.opened).source
+        undecoded: list[int] = []
+        broken_off = None
         with self._context.idle.waiting("the next frame of the video, or end_of_video"):
-            while (frame := await source.next_frame()) is not None:
-                self._context.idle.touch()
-                await self.frames.add(frame)
+            try:
+                while (frame := await source.next_frame()) is not None:
+                    self._context.idle.touch()
+                    undecoded += frame.undecoded_nanoseconds
+                    await self.frames.add(frame)
+            except (DataLoss, InvalidArgument) as error:
+                if not len(self.frames):
+                    raise
+                broken_off = error.with_traceback(None)
+        undecoded += source.undecoded_at_end
         self.frames.end()
         await video.release()
-        await self._context.send(Described(dataclasses.replace(info, frame_count=len(self.frames))))
+        info = dataclasses.replace(info, frame_count=len(self.frames))
+        await self._context.send(Described(info, tuple(undecoded), broken_off))

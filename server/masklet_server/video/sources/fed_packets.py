@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from masklet_server.video.packet import Packet
 
-# Packets of one stream that wait to be decoded, with what each costs beside its data.
+# Packets of one stream that wait at the decoder, with what each costs beside its data.
 MAX_WAITING_BYTES = 16 * 1024**2
 PACKET_COST = 512
 # Data that are decoded between two reports of how far decoding has come.
@@ -32,23 +32,27 @@ class FedPacket:
     arrived_seconds: float
     cost: int
 
+    @classmethod
+    def of(cls, packet: Packet, arrived_seconds: float) -> FedPacket:
+        """What is known of a packet when it arrives."""
+        cost = len(packet.data) + PACKET_COST
+        return cls(packet.pts_seconds, packet.capture_time_nanoseconds, arrived_seconds, cost)
+
 
 class FedPackets:
-    """The packets of one stream: bounds those that wait to be decoded, and knows how far decoding has come.
+    """The packets of one stream that were sent to the decoder: bounds those that wait there, and knows how far it is.
 
     Attributes:
-        waiting_bytes: What the packets cost that wait to be decoded.
+        waiting_bytes: What the packets cost that wait at the decoder.
     """
 
     def __init__(self) -> None:
         self.waiting_bytes = 0
         self._known: dict[int, FedPacket] = {}
         self._count = 0
-        self._room = asyncio.Event()
         self._decoded = 0
         self._unreported_bytes = 0
         self._progress = asyncio.Event()
-        self._closed = False
 
     def __len__(self) -> int:
         """Packets of which something is known."""
@@ -58,19 +62,15 @@ class FedPackets:
         """The packet of that number, if it is known still."""
         return self._known.get(index)
 
-    async def wait_for_room(self, packet: Packet) -> None:
-        """Wait until the packet may wait, too; returns at once if nothing is decoded any longer."""
-        cost = _cost(packet)
-        while self.waiting_bytes and self.waiting_bytes + cost > MAX_WAITING_BYTES and not self._closed:
-            self._room.clear()
-            await self._room.wait()
+    def has_room_for(self, packet: FedPacket) -> bool:
+        """Whether the packet may wait at the decoder, too."""
+        return not self.waiting_bytes or self.waiting_bytes + packet.cost <= MAX_WAITING_BYTES
 
-    def add(self, packet: Packet, arrived_seconds: float) -> int:
-        """Let a packet wait; returns its number."""
+    def add(self, packet: FedPacket) -> int:
+        """Let a packet wait at the decoder; returns its number."""
         index, self._count = self._count, self._count + 1
-        fed = FedPacket(packet.pts_seconds, packet.capture_time_nanoseconds, arrived_seconds, _cost(packet))
-        self._known[index] = fed
-        self.waiting_bytes += fed.cost
+        self._known[index] = packet
+        self.waiting_bytes += packet.cost
         return index
 
     def on_decoded(self, index: int) -> None:
@@ -80,7 +80,6 @@ class FedPackets:
             return
         self.waiting_bytes -= fed.cost
         self._known.pop(index - _MAX_DELAY_PACKETS, None)
-        self._room.set()
         self._decoded = index + 1
         self._unreported_bytes += fed.cost
         if self._unreported_bytes >= PROGRESS_BYTES:
@@ -92,12 +91,3 @@ class FedPackets:
         self._progress.clear()
         self._unreported_bytes = 0
         return self._decoded
-
-    def close(self) -> None:
-        """Stop waiting for room, because nothing is decoded any longer."""
-        self._closed = True
-        self._room.set()
-
-
-def _cost(packet: Packet) -> int:
-    return len(packet.data) + PACKET_COST

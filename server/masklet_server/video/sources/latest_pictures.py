@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import EndOfInput, FromDecoder
+from masklet_server.video.messages import EndOfInput
 from masklet_server.video.picture import Picture
 from masklet_server.video.sources.latest_queue import LatestQueue
-from masklet_server.video.sources.pictures import PictureSource
+from masklet_server.video.sources.pictures import PictureSource, message_of
 from masklet_server.video.sources.sandboxed import Arrival
 
 
@@ -34,8 +34,12 @@ class LatestPictureSource(PictureSource):
         """Whether a picture waits to be decoded."""
         return len(self._queue) > 0
 
+    def has_room_for(self, picture: Picture) -> bool:
+        """Whether the picture can be fed without waiting: always, because old ones are dropped."""
+        return True
+
     async def feed(self, picture: Picture) -> None:
-        """Take the next picture, without waiting; raises what `PictureSource.feed` raises."""
+        """Take the next picture; raises what `PictureSource.feed` raises."""
         arrival = self._admit(picture)
         if not self._over:
             self._queue.push((picture, arrival), arrival.arrived_seconds, len(picture.data))
@@ -48,13 +52,10 @@ class LatestPictureSource(PictureSource):
             self._start_timer()
             self._changed.set()
 
-    async def _receive(self) -> FromDecoder:
-        if self._decoding is None and not self._over:
-            await self._send_next()
-        return await super()._receive()
-
-    async def _send_next(self) -> None:
-        """Send the next picture to the decoder, or the end if there is none."""
+    async def _supply(self) -> None:
+        """Send the next picture to the decoder, or the end if there is none, unless one is being decoded."""
+        if self._decoding is not None:
+            return
         while not self._queue and not self._ended and not self._over:
             self._changed.clear()
             await self._changed.wait()
@@ -64,14 +65,11 @@ class LatestPictureSource(PictureSource):
             await self._decoder.send(EndOfInput())
             return
         picture, self._decoding = self._queue.pop()
-        await self._send_picture(picture, self._decoding)
+        await self._decoder.send(message_of(picture, self._decoding, picture.data))
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:
         arrival, self._decoding = self._decoding, None
         return arrival or super()._arrival_of(index, pts)
-
-    def _on_taken(self) -> None:
-        """Do nothing: no `feed` waits."""
 
     def _finished(self) -> None:
         super()._finished()

@@ -11,15 +11,16 @@ from masklet_server.video.messages import DecodePacket, FromDecoder, OpenCodec, 
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
-from masklet_server.video.sources.fed_packets import FedPackets
-from masklet_server.video.sources.sandboxed import Arrival, SandboxedSource
+from masklet_server.video.sources.fed_packets import FedPacket, FedPackets
+from masklet_server.video.sources.fed_source import FedSource
+from masklet_server.video.sources.sandboxed import Arrival
 
 
-class PacketSource(SandboxedSource):
+class PacketSource(FedSource[FedPacket]):
     """Gives the frames of a live stream of packets. The time base is one nanosecond.
 
     Attributes:
-        fed: What is known of the packets that were fed.
+        fed: What is known of the packets that were sent to the decoder.
 
     Args:
         image_size: Side S of the frames that come out.
@@ -28,7 +29,7 @@ class PacketSource(SandboxedSource):
     """
 
     def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
-        super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead)
+        super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead, what="packet")
         self.fed = FedPackets()
         self._codec = ""
         self._is_fragment = False
@@ -37,28 +38,39 @@ class PacketSource(SandboxedSource):
         setup = Setup.for_frames("packets", self._image_size, self._frames_ahead, self._limits)
         return await DecoderProcess.start(setup)
 
+    def has_room_for(self, packet: Packet) -> bool:
+        """Whether the packet need not wait on disk, because less than `MAX_WAITING_BYTES` wait at the decoder."""
+        return self._has_room(FedPacket.of(packet, 0.0))
+
+    async def wait_for_room(self, packet: Packet) -> None:
+        """Wait until the packet has room."""
+        await self._until_room(FedPacket.of(packet, 0.0))
+
     async def feed(self, packet: Packet) -> None:
-        """Take the next packet; wait while `fed_packets.MAX_WAITING_BYTES` of them are not decoded.
+        """Take the next packet. Where there is no room for it, it waits on disk.
 
         The packet is dropped if the decoder has ended, for which `next_frame` has the error.
 
         Raises:
             FailedPrecondition: `end` was called before.
             InvalidArgument: The codec is missing, or has changed.
+            ResourceExhausted: The packets that wait take more than `max_upload_bytes`.
         """
         if self._ended:
             raise FailedPrecondition("packet: came after end_of_video; send all packets before it")
         self._check(packet)
-        arrived = time.monotonic()
-        await self.fed.wait_for_room(packet)
         if self._over:
             return
         if not self._codec:
             self._codec, self._is_fragment = packet.codec, packet.is_fragment
             self._decoder.write(OpenCodec(packet.codec, packet.is_fragment, packet.extradata))
-        index = self.fed.add(packet, arrived)
-        # Do not wait until the process reads, which it may not do before frames are taken; `fed` bounds what waits.
-        self._decoder.write(DecodePacket(index, packet.data))
+        await self._feed(FedPacket.of(packet, time.monotonic()), packet.data)
+
+    def _fits(self, item: FedPacket) -> bool:
+        return self.fed.has_room_for(item)
+
+    def _send_item(self, item: FedPacket, data: bytes) -> None:
+        self._decoder.write(DecodePacket(self.fed.add(item), data))
 
     def _check(self, packet: Packet) -> None:
         if not self._codec:
@@ -80,6 +92,7 @@ class PacketSource(SandboxedSource):
     async def _receive(self) -> FromDecoder:
         while isinstance(message := await super()._receive(), PacketDecoded):
             self.fed.on_decoded(message.index)
+            self._moved.set()
         return message
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:
@@ -91,8 +104,5 @@ class PacketSource(SandboxedSource):
         return Arrival(index, round(seconds * NANOSECONDS), packet.arrived_seconds, packet.capture_time_nanoseconds)
 
     def _on_taken(self) -> None:
+        super()._on_taken()
         self._decoder.write(SlotFree())
-
-    def _finished(self) -> None:
-        super()._finished()
-        self.fed.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import time
 from collections import deque
 
@@ -11,10 +11,19 @@ from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodePicture, Mode, Setup
 from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS, Picture
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
-from masklet_server.video.sources.sandboxed import Arrival, SandboxedSource
+from masklet_server.video.sources.fed_source import FedSource
+from masklet_server.video.sources.sandboxed import Arrival
 
 
-class PictureSource(SandboxedSource):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _FedPicture:
+    """A picture as the decoder gets it, without its data, and what is known of its frame."""
+
+    message: DecodePicture
+    arrival: Arrival
+
+
+class PictureSource(FedSource[_FedPicture]):
     """Gives one frame for each picture. The time base is one nanosecond.
 
     Time stamps are passed on as they are, and so may repeat or go back; the order of arrival is the order of frames.
@@ -22,15 +31,15 @@ class PictureSource(SandboxedSource):
     Args:
         image_size: Side S of the frames that come out.
         limits: What the stream may cost. For a live one, only what each picture may cost.
-        frames_ahead: Frames that are decoded before they are asked for; also bounds the pictures that wait.
+        frames_ahead: Frames that are decoded before they are asked for.
         live: Pictures may differ in size, and their number has no limit.
     """
 
     def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, live: bool = False) -> None:
-        super().__init__(image_size, limits.of_live_stream() if live else limits, frames_ahead=frames_ahead)
+        limits = limits.of_live_stream() if live else limits
+        super().__init__(image_size, limits, frames_ahead=frames_ahead, what="frame")
         self._live = live
-        self._arrivals: deque[Arrival] = deque()  # of pictures whose frames were not taken yet
-        self._places = asyncio.Semaphore(frames_ahead)
+        self._arrivals: deque[Arrival] = deque()  # of pictures at the decoder whose frames were not taken yet
         self._fed = 0
         self._first_pts = 0
 
@@ -38,22 +47,39 @@ class PictureSource(SandboxedSource):
         mode: Mode = "live pictures" if self._live else "pictures"
         return await DecoderProcess.start(Setup.for_frames(mode, self._image_size, self._frames_ahead, self._limits))
 
+    def has_room_for(self, picture: Picture) -> bool:
+        """Whether the picture need not wait on disk. Its frame is then among the `frames_ahead` next ones."""
+        return self._over or (not self._backlog and self._has_place)
+
+    async def wait_for_room(self, picture: Picture) -> None:
+        """Wait until the picture has room."""
+        while not self.has_room_for(picture):
+            self._moved.clear()
+            await self._moved.wait()
+
     async def feed(self, picture: Picture) -> None:
-        """Take the next picture; wait while the frames of `frames_ahead` pictures have not been taken.
+        """Take the next picture. Where there is no room for it, it waits on disk.
 
         The picture is dropped if the decoder has ended, for which `next_frame` has the error.
 
         Raises:
             FailedPrecondition: `end` was called before.
-            ResourceExhausted: There are more pictures than the limits allow, or they span a longer time.
+            ResourceExhausted: There are more pictures than the limits allow, they span a longer time, or those that
+                wait take more than `max_upload_bytes`.
         """
         arrival = self._admit(picture)
-        await self._places.acquire()
-        if self._over:
-            self._places.release()
-            return
-        self._arrivals.append(arrival)
-        await self._send_picture(picture, arrival)
+        await self._feed(_FedPicture(message_of(picture, arrival, b""), arrival), picture.data)
+
+    @property
+    def _has_place(self) -> bool:
+        return len(self._arrivals) < self._frames_ahead
+
+    def _fits(self, item: _FedPicture) -> bool:
+        return self._has_place
+
+    def _send_item(self, item: _FedPicture, data: bytes) -> None:
+        self._arrivals.append(item.arrival)
+        self._decoder.write(dataclasses.replace(item.message, data=data))
 
     def _admit(self, picture: Picture) -> Arrival:
         """Number a picture; raises what `feed` raises."""
@@ -63,11 +89,6 @@ class PictureSource(SandboxedSource):
         self._check_limits(pts)
         index, self._fed = self._fed, self._fed + 1
         return Arrival(index, pts, time.monotonic(), picture.capture_time_nanoseconds)
-
-    async def _send_picture(self, picture: Picture, arrival: Arrival) -> None:
-        await self._decoder.send(
-            DecodePicture(picture.format, picture.height, picture.width, picture.data, arrival.index, arrival.pts)
-        )
 
     def _pts_of(self, picture: Picture) -> int:
         if picture.pts_seconds is None:
@@ -88,9 +109,13 @@ class PictureSource(SandboxedSource):
     def _arrival_of(self, index: int, pts: int) -> Arrival:
         return self._arrivals.popleft() if self._arrivals else super()._arrival_of(index, pts)
 
-    def _on_taken(self) -> None:
-        self._places.release()
 
-    def _finished(self) -> None:
-        super()._finished()
-        self._places.release()  # wakes one `feed` that waits, which wakes the next
+def message_of(picture: Picture, arrival: Arrival, data: bytes) -> DecodePicture:
+    """The picture as the decoder gets it.
+
+    Args:
+        picture: The picture.
+        arrival: What is known of its frame.
+        data: Its data, or empty where they are kept elsewhere.
+    """
+    return DecodePicture(picture.format, picture.height, picture.width, data, arrival.index, arrival.pts)

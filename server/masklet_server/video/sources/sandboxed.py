@@ -10,10 +10,17 @@ from fractions import Fraction
 from typing import TypeVar
 
 from masklet.errors import Cancelled, MaskletError, ResourceExhausted
-from masklet_server.video.frame import Frame
+from masklet_server.video.frame import Frame, in_nanoseconds
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import EndOfFrames, EndOfInput, FrameDecoded, FromDecoder, VideoOpened
+from masklet_server.video.messages import (
+    EndOfFrames,
+    EndOfInput,
+    FrameDecoded,
+    FrameUndecoded,
+    FromDecoder,
+    VideoOpened,
+)
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
 from masklet_server.video.sandbox.process_errors import error_of_nonsense
 
@@ -58,6 +65,7 @@ class SandboxedSource(abc.ABC):
         self._info: VideoInfo | None = None
         self._time_base = Fraction(1)
         self._taken = 0
+        self._undecoded: list[int] = []
         self._ended = False
         self._outcome: MaskletError | None = None
         self._over = False
@@ -118,6 +126,9 @@ class SandboxedSource(abc.ABC):
         async with self._taking:
             await self._first_info()
             message = await self._receive()
+            while isinstance(message, FrameUndecoded):
+                self._undecoded.append(message.pts)
+                message = await self._receive()
             if isinstance(message, EndOfFrames):
                 return None
             if not isinstance(message, FrameDecoded):
@@ -126,6 +137,11 @@ class SandboxedSource(abc.ABC):
         self._taken += 1
         self._on_taken()
         return frame
+
+    @property
+    def undecoded_at_end(self) -> tuple[int, ...]:
+        """After the last frame: times, in nanoseconds, of the frames behind it that could not be decoded."""
+        return tuple(in_nanoseconds(pts, self._time_base) for pts in self._undecoded)
 
     def _on_taken(self) -> None:  # noqa: B027 - for subclasses
         """Called when a frame was copied out of its slot."""
@@ -176,7 +192,12 @@ class SandboxedSource(abc.ABC):
             arrival.capture_time_nanoseconds,
             message.decode_seconds,
             message.checksum,
+            self._take_undecoded(),
         )
+
+    def _take_undecoded(self) -> tuple[int, ...]:
+        undecoded, self._undecoded = tuple(self._undecoded), []
+        return undecoded
 
     def _arrival_of(self, index: int, pts: int) -> Arrival:
         """What is known of a frame beside its pixels.

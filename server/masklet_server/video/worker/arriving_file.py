@@ -27,14 +27,22 @@ class ArrivingFile:
         self._wait = wait
         self._position = 0
 
-    def wait_for_start(self) -> bool:
-        """Wait for the first byte; returns False if there is none."""
-        while not self.arrived and not self.complete:
+    def wait_for_start(self, count: int) -> bytes:
+        """Wait for the first `count` bytes, and read them; there are fewer if the file is shorter."""
+        while self.arrived < count and not self.complete:
             self._wait()
-        return self.arrived > 0
+        return self.peek(0, count)
 
-    def read(self, count: int) -> bytes:
-        """Read up to `count` bytes; at least one, except at the end."""
+    def wait_for_end(self) -> None:
+        """Wait until the whole file is here."""
+        while not self.complete:
+            self._wait()
+
+    def read(self, count: int = -1) -> bytes:
+        """Read up to `count` bytes, at least one, except at the end; or all of the rest, if `count` is negative."""
+        if count < 0:
+            self.wait_for_end()
+            count = self.arrived
         while self._position >= self.arrived and not self.complete:
             self._wait()
         available = max(0, self.arrived - self._position)
@@ -49,8 +57,9 @@ class ArrivingFile:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position, and return it. Returns -1, which means "not known" to FFmpeg, while the end is not known.
 
-        FFmpeg asks every file for its size when it looks at the streams, but does not need it. Waiting here would delay
-        the first frame of every clip to the end of its upload.
+        FFmpeg asks every file for its size when it looks at the streams, but mostly does not need it. Waiting here
+        would delay the first frame of every clip to the end of its upload. Who needs the size calls `wait_for_end`
+        before.
         """
         if whence == os.SEEK_END:
             if not self.complete:

@@ -7,11 +7,14 @@ import struct
 from typing import TYPE_CHECKING
 
 from av.video.reformatter import Interpolation, VideoReformatter
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 # Pillow imports its readers when it first needs them; the decoding process can import nothing then.
-from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
+from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin  # noqa: F401  # isort: skip
+from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
 
+from masklet_media.clip_reader import may_be_transparent
+from masklet_media.rgb import flatten, to_rgb
 from masklet_server.video.formats import PICTURE_FORMATS
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodePicture
@@ -72,7 +75,7 @@ class FrameResizer:
     def pixels(self, frame: av.VideoFrame, transpose: Image.Transpose | None = None) -> bytes:
         """RGB bytes of ``[image_size, image_size, 3]``, turned if asked for; transparent pixels are put on black."""
         size = self._size
-        if _may_be_transparent(frame.format):
+        if may_be_transparent(frame):
             flat = flatten(_plane(frame.reformat(format="rgba", threads=1), "RGBA"))
             picture = flat.resize((size, size))
         else:
@@ -83,25 +86,9 @@ class FrameResizer:
         return (picture if transpose is None else picture.transpose(transpose)).tobytes()
 
 
-def _may_be_transparent(pixels: av.VideoFormat) -> bool:
-    return pixels.has_palette or any(component.is_alpha for component in pixels.components)
-
-
 def _plane(frame: av.VideoFrame, mode: str) -> Image.Image:
     plane = frame.planes[0]
     return Image.frombytes(mode, (frame.width, frame.height), bytes(plane), "raw", mode, plane.line_size, 1)
-
-
-def flatten(picture: Image.Image) -> Image.Image:
-    """Any picture as RGB; transparent pixels are put on black."""
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        black = Image.new("RGB", picture.size)
-        black.paste(picture, mask=picture.getchannel("A"))
-        return black
-    if picture.mode.startswith("I"):  # 16 bits a pixel: convert() would clip the values, and not scale them
-        picture = picture.point(lambda value: value * (1 / 256) + 0).convert("L")
-    return picture.convert("RGB")
 
 
 def shown_size(height: int, width: int, transpose: Image.Transpose | None) -> tuple[int, int]:
@@ -165,7 +152,7 @@ def read_picture(message: DecodePicture, limits: VideoLimits, *, field: str) -> 
         with Image.open(io.BytesIO(message.data), formats=PICTURE_FORMATS) as picture:
             check_size(picture.height, picture.width, limits, what="the picture")
             picture.load()
-            return flatten(ImageOps.exif_transpose(picture))
+            return to_rgb(picture)
     except UnidentifiedImageError:
         formats = ", ".join(PICTURE_FORMATS)
         raise Refusal("InvalidArgument", f"is no picture in one of the formats {formats}", field) from None

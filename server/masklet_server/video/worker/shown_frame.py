@@ -32,6 +32,7 @@ class ShownFrame:
         width: In pixels.
         pixels: At the model's size: RGB bytes of ``[image_size, image_size, 3]``, turned as shown.
         rotation_degrees: Clockwise turn that was applied.
+        undecoded: Times of the frames between the one before and this one that could not be decoded.
     """
 
     pts: int
@@ -39,10 +40,11 @@ class ShownFrame:
     width: int
     pixels: bytes
     rotation_degrees: int
+    undecoded: tuple[int, ...] = ()
 
 
-def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
-    """The frame as a viewer sees it, at the model's size.
+def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer, *, undecoded: tuple[int, ...] = ()) -> ShownFrame:
+    """The frame as a viewer sees it, at the model's size; `ShownFrame` describes the arguments.
 
     Raises:
         Refusal: Its pixels cannot be converted.
@@ -60,7 +62,7 @@ def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer) -> ShownFrame:
             "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted to RGB: {error.strerror}"
         ) from error
     height, width = shown_size(frame.height, frame.width, transpose)
-    return ShownFrame(pts, height, width, pixels, degrees)
+    return ShownFrame(pts, height, width, pixels, degrees, undecoded)
 
 
 def decoder_threads() -> int:

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from PIL import Image
 
+from masklet_media.picture_pages import has_pages
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.messages import (
     DecodePacket,
@@ -17,6 +18,7 @@ from masklet_server.video.messages import (
     DecodingFailed,
     EndOfInput,
     FrameDecoded,
+    FrameUndecoded,
     OpenCodec,
     PacketDecoded,
     Redecode,
@@ -26,11 +28,15 @@ from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.clip_decoder import Clip
 from masklet_server.video.worker.connection import ServerConnection
 from masklet_server.video.worker.packet_decoder import PacketDecoder
+from masklet_server.video.worker.page_decoder import PageClip
 from masklet_server.video.worker.pixels import check_size, read_picture, shrink
 from masklet_server.video.worker.refusal import Refusal, out_of_memory
 from masklet_server.video.worker.shown_frame import ShownFrame, decoder_threads
 
 _NANOSECOND = Fraction(1, 1_000_000_000)
+_START_BYTES = 16
+# Files whose size FFmpeg needs before it reads them: APNG and MXF.
+_WHOLE_FILES = (b"\x89PNG", b"\x06\x0e\x2b\x34")
 
 
 class Stopwatch:
@@ -68,16 +74,38 @@ def decode_clip(server: ServerConnection, upload_fd: int, redecode: Redecode | N
     upload = server.upload = ArrivingFile(upload_fd, wait_for_bytes)
     if redecode is not None:
         upload.arrived, upload.complete = redecode.size, True
-    seeks = redecode is not None
-    clip = Clip(upload, server.limits, image_size=server.image_size, threads=decoder_threads(), seeks=seeks)
+    clip = _open_clip(server, upload, seeks=redecode is not None)
     frames = clip.frames() if redecode is None else _redecoded(clip, redecode)
     for index, (frame, seconds) in enumerate(watch.timed(frames)):
         if index == 0:
             server.channel.send(VideoOpened(clip.info(frame), clip.time_base))
+        _send_undecoded(server, frame.undecoded)
         server.send_frame(frame, server.put(frame.pixels), seconds, checksum=zlib.crc32(frame.pixels))
+    _send_undecoded(server, clip.undecoded)
 
 
-def _redecoded(clip: Clip, redecode: Redecode) -> Iterator[ShownFrame]:
+def _open_clip(server: ServerConnection, upload: ArrivingFile, *, seeks: bool) -> Clip | PageClip:
+    """The clip of a file whose first bytes say what it is.
+
+    Raises:
+        Refusal: It is empty, is no video, is not allowed, or is beyond the limits.
+    """
+    start = upload.wait_for_start(_START_BYTES)
+    if not start:
+        raise Refusal("InvalidArgument", "is empty: no byte of video was sent before end_of_video", "video_chunk")
+    if has_pages(start):
+        return PageClip(upload, server.limits, image_size=server.image_size)
+    if start.startswith(_WHOLE_FILES):
+        upload.wait_for_end()
+    return Clip(upload, server.limits, image_size=server.image_size, threads=decoder_threads(), seeks=seeks)
+
+
+def _send_undecoded(server: ServerConnection, times: tuple[int, ...]) -> None:
+    for pts in times:
+        server.channel.send(FrameUndecoded(pts))
+
+
+def _redecoded(clip: Clip | PageClip, redecode: Redecode) -> Iterator[ShownFrame]:
     if redecode.seek is None:
         return clip.frames(skip=redecode.skip)
     clip.seek(redecode.seek.pts)

@@ -6,20 +6,20 @@ from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from masklet._media.uploads import VideoSource
-from masklet._protocol.results import PromptResult
 from masklet._sync.client import Client
-from masklet.compat._state import InferenceState, Logits, ObjectOutputs
-from masklet.errors import Internal
+from masklet.compat._models.locate import locate_repository
+from masklet.compat._models.model import SAM2Model
+from masklet.compat._videos.prompts import Clicks, click_arguments, mask_arguments
+from masklet.compat._videos.state import InferenceState, ObjectOutputs, logits_of
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
     import torch
 
 
-class SAM2VideoPredictor:
+class SAM2VideoPredictor(SAM2Model):
     """``sam2.sam2_video_predictor.SAM2VideoPredictor``, computed by a masklet server.
 
     Masks are logits ``float32[N, 1, H, W]`` on the CPU, in the order of `obj_ids`. Object ids may be any hashable
@@ -41,12 +41,25 @@ class SAM2VideoPredictor:
     """
 
     def __init__(self, server: Client | str, model: str = "", *, deterministic: bool = False, window: int = 1) -> None:
-        from masklet.compat import _torch
+        from masklet.compat import _torch  # noqa: F401 - raises where torch is missing
 
-        self.client = Client(server) if isinstance(server, str) else server
+        super().__init__(server, model)
         self.model = model
-        self.device = _torch.CPU
         self._options: dict[str, Any] = {"model": model, "deterministic": deterministic, "window": window}
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
+        """The predictor of a model on Hugging Face, on the server of MASKLET_SERVER or one in this process.
+
+        Args:
+            model_id: Such as "facebook/sam2.1-hiera-large"; or the name of a model here.
+            kwargs: As those of `masklet.compat.build_sam2_video_predictor`.
+
+        Raises:
+            masklet.NotFound: The server does not have the model.
+            masklet.MaskletError: The server cannot be reached or started.
+        """
+        return cls(*locate_repository(model_id, kwargs))
 
     def init_state(
         self,
@@ -71,6 +84,7 @@ class SAM2VideoPredictor:
         """
         state = InferenceState(
             self.client.annotate(video_path, return_logits=True, edges="none", **self._options),
+            self,
             offload_video_to_cpu=offload_video_to_cpu,
             offload_state_to_cpu=offload_state_to_cpu,
         )
@@ -107,24 +121,12 @@ class SAM2VideoPredictor:
         Raises:
             ValueError: The arguments contradict one another.
         """
-        if (points is not None) != (labels is not None):
-            raise ValueError("points and labels must be provided together")
-        if points is None and box is None:
-            raise ValueError("at least one of points or box must be provided as input")
-        if box is not None and not clear_old_points:
-            raise ValueError(
-                "cannot add box without clearing old points, since box prompt must be provided before any point prompt "
-                "(please use clear_old_points=True instead)"
-            )
-        height, width = inference_state.size
-        scale = np.array([1, 1] if normalize_coords else [width, height], np.float32)
-        given: dict[str, Any] = {"keep_old_points": not clear_old_points}
-        if points is not None:
-            coords, marks = _array(points), _array(labels)
-            given["point_coords"] = (coords[0] if coords.ndim == 3 and len(coords) == 1 else coords) * scale
-            given["point_labels"] = marks[0] if marks.ndim == 2 and len(marks) == 1 else marks
-        if box is not None:
-            given["box"] = (_array(box).reshape(2, 2) * scale).reshape(4)
+        given = click_arguments(
+            inference_state.size,
+            Clicks(points, labels, box),
+            keep_old_points=not clear_old_points,
+            are_fractions=not normalize_coords,
+        )
         return self._prompt(inference_state, frame_idx, obj_id, given)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> tuple[int, list[Hashable], torch.Tensor]:
@@ -148,15 +150,7 @@ class SAM2VideoPredictor:
         Raises:
             ValueError: The mask has another size.
         """
-        pixels = _array(mask)
-        if pixels.shape != inference_state.size:
-            height, width = inference_state.size
-            raise ValueError(
-                f"the mask has the shape {list(pixels.shape)}, must be [{height}, {width}], the size of the video"
-            )
-        if pixels.dtype.kind == "f":
-            pixels = pixels >= 0.5
-        return self._prompt(inference_state, frame_idx, obj_id, {"mask": pixels})
+        return self._prompt(inference_state, frame_idx, obj_id, mask_arguments(inference_state.size, mask))
 
     def propagate_in_video_preflight(self, inference_state: InferenceState) -> None:
         """Check that every object is prompted; the results of prompts count as tracked from now on.
@@ -206,7 +200,7 @@ class SAM2VideoPredictor:
         for frame in frames:
             found = []
             for outputs in objects.values():
-                found.append(_logits(frame.objects[outputs.wire_id].logits))
+                found.append(logits_of(frame.objects[outputs.wire_id]))
                 outputs.add_tracked(frame.frame_index, found[-1])
             masks = _torch.resized(np.stack(found), *inference_state.size)
             yield frame.frame_index, list(objects), masks[:, None]
@@ -280,25 +274,10 @@ class SAM2VideoPredictor:
         outputs = state.objects.get(obj_id) or ObjectOutputs(state.next_wire_id())
         result = state.annotation.prompt(Prompt(outputs.wire_id, frame_idx, **given))
         state.objects[obj_id] = outputs
-        is_cond = outputs.prompted(frame_idx, _prompted_logits(result))
+        is_cond = outputs.prompted(frame_idx, logits_of(result.object))
         return frame_idx, state.obj_ids, state.masks(frame_idx, is_cond=is_cond)
 
 
 def _shown(state: InferenceState, frame_idx: int) -> tuple[int, list[Hashable], torch.Tensor]:
     is_cond = any(frame_idx in outputs.waiting[True] for outputs in state.objects.values())
     return frame_idx, state.obj_ids, state.masks(frame_idx, is_cond=is_cond)
-
-
-def _prompted_logits(result: PromptResult) -> Logits:
-    return _logits(result.object.logits)
-
-
-def _logits(logits: Logits | None) -> Logits:
-    if logits is None:
-        raise Internal("the server sent no logits; it is older than masklet.compat, update it")
-    return logits
-
-
-def _array(values: Any) -> npt.NDArray[Any]:
-    """A NumPy array of a tensor on any device, or of anything from which NumPy can make one."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

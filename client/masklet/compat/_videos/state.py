@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from masklet._protocol.results import ObjectResult
 from masklet._sync.annotation import Annotation
+from masklet.compat._models.model import SAM2Model
+from masklet.errors import Internal
 
 if TYPE_CHECKING:
     import torch
 
 Logits = npt.NDArray[np.float32]
+
+
+def logits_of(result: ObjectResult) -> Logits:
+    """The low-resolution logits of a result, ``float32[h, w]``.
+
+    Raises:
+        Internal: The server sent none, because it is too old.
+    """
+    if result.logits is None:
+        raise Internal("the server sent no logits; it is older than masklet.compat, update it")
+    return result.logits
 
 
 def _by_kind() -> dict[bool, dict[int, Logits]]:
@@ -82,6 +96,33 @@ class ObjectOutputs:
         return None
 
 
+class FramesOnServer(Sequence[Any]):
+    """What sam2's ``state["images"]`` tells without the pixels: the number of frames and their shape.
+
+    Args:
+        annotation: The session that has the frames.
+        model: The model that sees them.
+    """
+
+    def __init__(self, annotation: Annotation, model: SAM2Model) -> None:
+        self._annotation = annotation
+        self._model = model
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Frames, channels, rows and columns of sam2's tensor."""
+        return len(self), 3, self._model.image_size, self._model.image_size
+
+    def __len__(self) -> int:
+        return self._annotation.frame_count
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise NotImplementedError('the frames are on the server; read those of state["images"] from the video itself')
+
+    def __repr__(self) -> str:
+        return f"FramesOnServer({len(self)} frames)"
+
+
 class InferenceState(Mapping[str, Any]):
     """A video on the server and the objects on it; answers those keys of sam2's dictionary that programs read.
 
@@ -90,15 +131,18 @@ class InferenceState(Mapping[str, Any]):
 
     Args:
         annotation: The session.
+        model: The model that tracks.
         options: Entries that sam2's state has, too, such as ``offload_video_to_cpu``.
 
     Attributes:
         annotation: The session.
+        model: The model that tracks.
         objects: What is stored of each object, by the program's own ids, in the order of their first prompts.
     """
 
-    def __init__(self, annotation: Annotation, **options: bool) -> None:
+    def __init__(self, annotation: Annotation, model: SAM2Model, **options: bool) -> None:
         self.annotation = annotation
+        self.model = model
         self.objects: dict[Hashable, ObjectOutputs] = {}
         self._options = options
         self._last_wire_id = 0
@@ -138,6 +182,10 @@ class InferenceState(Mapping[str, Any]):
         if key in self._options:
             return self._options[key]
         match key:
+            case "images":
+                return FramesOnServer(self.annotation, self.model)
+            case "device" | "storage_device":
+                return self.model.device
             case "num_frames":
                 return self.annotation.frame_count
             case "video_height":
@@ -153,7 +201,8 @@ class InferenceState(Mapping[str, Any]):
         raise KeyError(f"{key!r} is on the server; the state here has only {', '.join(self)}")
 
     def __iter__(self) -> Iterator[str]:
-        yield from ("num_frames", "video_height", "video_width", "obj_ids", "obj_id_to_idx", "obj_idx_to_id")
+        yield from ("images", "num_frames", "video_height", "video_width", "device", "storage_device")
+        yield from ("obj_ids", "obj_id_to_idx", "obj_idx_to_id")
         yield from self._options
 
     def __len__(self) -> int:

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from masklet._media.pictures import PictureLike, load_rgb
-from masklet._protocol.pictures import check_pixels
-from masklet._protocol.segmentation import ImageId, Segmentation
-from masklet._protocol.server_info import ModelInfo, ServerInfo
+from masklet._media.pictures import PictureLike
 from masklet._sync.client import Client
-from masklet.errors import NotFound
+from masklet.compat._images.components import without_specks
+from masklet.compat._images.pictures import Candidates, PictureOnServer, Prompts
+from masklet.compat._models.locate import locate_repository, warn
+from masklet.compat._models.model import SAM2Model, find_model
 
 if TYPE_CHECKING:
     import torch
 
 _Array = npt.NDArray[np.float32]
-
-
-@dataclass
-class _Picture:
-    """A picture that was set.
-
-    Attributes:
-        source: What is sent; kept, because the server may have dropped the picture by the next prediction.
-        image_id: The server's name for the picture, once it was sent.
-    """
-
-    source: PictureLike
-    image_id: ImageId | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.source, np.ndarray):
-            self.source = check_pixels(self.source).copy()  # the caller may change the array later
-
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        if isinstance(self.source, np.ndarray):
-            return self.source.shape[0], self.source.shape[1]
-        height, width, _ = load_rgb(self.source).shape
-        return height, width
+_OWN_ARGUMENTS = ("mask_threshold", "max_hole_area", "max_sprinkle_area")
 
 
 class SAM2ImagePredictor:
@@ -53,50 +30,70 @@ class SAM2ImagePredictor:
     (`masklet.InvalidArgument`).
 
     Args:
-        server: A client, or a server's address for `masklet.Client`.
+        sam_model: What `masklet.compat.build_sam2` returned, or a video predictor; or a client, or a server's address
+            for `masklet.Client`.
         mask_threshold: Pixels whose logits are above it are foreground. Other thresholds than 0 need torch.
-        max_hole_area: Must be 0: holes are not filled.
-        max_sprinkle_area: Must be 0: small spots are not removed.
-        model: A name from `masklet.Client.info`; empty: the server's default.
+        max_hole_area: Holes of at most so many pixels in the low-resolution mask are filled. Above 0 it needs torch.
+        max_sprinkle_area: Spots of at most so many pixels there are removed. Above 0 it needs torch.
+        model: With a client or an address: a name from `masklet.Client.info`; empty: the server's default.
+        kwargs: Change nothing, as in sam2.
 
-    Raises:
-        NotImplementedError: One of the areas is not 0.
+    Attributes:
+        model: The model, with its `image_size`; in sam2 this is the network itself.
+        mask_threshold: As above.
     """
 
     def __init__(
         self,
-        server: Client | str,
+        sam_model: SAM2Model | Client | str,
         mask_threshold: float = 0.0,
         max_hole_area: float = 0.0,
         max_sprinkle_area: float = 0.0,
         model: str = "",
+        **kwargs: Any,
     ) -> None:
-        if max_hole_area or max_sprinkle_area:
-            raise NotImplementedError(
-                "masklet does not fill holes or remove sprinkles; leave max_hole_area and max_sprinkle_area at 0"
-            )
-        self.client = Client(server) if isinstance(server, str) else server
+        self.model = find_model(sam_model, model)
         self.mask_threshold = mask_threshold
-        self._model = model
-        self._info: ServerInfo | None = None
-        self._pictures: list[_Picture] = []
+        self._max_areas = (max_hole_area, max_sprinkle_area)
+        self._pictures: list[PictureOnServer] = []
         self._is_batch = False
+        if kwargs:
+            warn(f"SAM2ImagePredictor has no arguments {', '.join(kwargs)}; they change nothing")
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
+        """The predictor of a model on Hugging Face, on the server of MASKLET_SERVER or one in this process.
+
+        Args:
+            model_id: Such as "facebook/sam2.1-hiera-large"; or the name of a model here.
+            kwargs: Those of the class, and those of `masklet.compat.build_sam2`.
+
+        Raises:
+            masklet.NotFound: The server does not have the model.
+            masklet.MaskletError: The server cannot be reached or started.
+        """
+        own = {name: kwargs.pop(name) for name in _OWN_ARGUMENTS if name in kwargs}
+        return cls(SAM2Model(*locate_repository(model_id, kwargs)), **own)
 
     @property
-    def model(self) -> ModelInfo:
-        """The model in use, with its `image_size`; in sam2 this is the network itself."""
-        info = self._server_info()
-        found = [m for m in info.models if (m.name == self._model if self._model else m.default)]
-        if not found:
-            raise NotFound(f"the server has no model {self._model!r}; it has {', '.join(m.name for m in info.models)}")
-        return found[0]
+    def client(self) -> Client:
+        """The connection to the server."""
+        return self.model.client
 
     @property
     def device(self) -> torch.device:
         """The device of the results: always ``torch.device("cpu")``."""
-        from masklet.compat import _torch
+        return self.model.device
 
-        return _torch.CPU
+    @property
+    def _orig_hw(self) -> list[tuple[int, int]] | None:
+        """Height and width of each picture that was set; programs read it in sam2, though it is private there."""
+        return [picture.size for picture in self._pictures] or None
+
+    @property
+    def _is_image_set(self) -> bool:
+        """Whether a picture was set; programs read it in sam2, though it is private there."""
+        return bool(self._pictures)
 
     def set_image(self, image: PictureLike) -> None:
         """Set the picture for `predict`.
@@ -105,7 +102,7 @@ class SAM2ImagePredictor:
             image: An array ``uint8[H, W, 3]`` (RGB), a Pillow image, a path, or the bytes of a file.
         """
         self.reset_predictor()
-        self._pictures = [_Picture(image)]
+        self._pictures = [PictureOnServer(image, self.model)]
 
     def set_image_batch(self, image_list: list[Any]) -> None:
         """Set the pictures for `predict_batch`.
@@ -114,7 +111,7 @@ class SAM2ImagePredictor:
             image_list: Arrays ``uint8[H, W, 3]`` (RGB).
         """
         self.reset_predictor()
-        self._pictures = [_Picture(image) for image in image_list]
+        self._pictures = [PictureOnServer(image, self.model) for image in image_list]
         self._is_batch = True
 
     def reset_predictor(self) -> None:
@@ -183,58 +180,45 @@ class SAM2ImagePredictor:
         return [masks for masks, _, _ in found], [scores for _, scores, _ in found], [low for _, _, low in found]
 
     def _predict(
-        self, picture: _Picture, prompts: dict[str, _Array], multimask: bool, return_logits: bool, normalize: bool
+        self, picture: PictureOnServer, prompts: Prompts, multimask: bool, return_logits: bool, normalize: bool
     ) -> tuple[_Array, _Array, _Array]:
         if not normalize:
-            height, width = picture.size()
+            height, width = picture.size
             for name in prompts.keys() & {"point_coords", "box"}:
                 prompts[name] = prompts[name] * np.tile([width, height], prompts[name].shape[-1] // 2)
-        count, parts = max(map(len, prompts.values()), default=1), []
-        at_once = count if count == 1 else self._prompts_at_once(3 if multimask else 1)
-        for first in range(0, count, at_once):
-            some = {name: batch[first : first + at_once] for name, batch in prompts.items()}
-            segmentation = self._segment(picture, multimask_output=multimask, return_logits=True, **some)
-            parts.append(self._found(segmentation, return_logits))
+        parts: Sequence[tuple[_Array, _Array, _Array]] = [
+            # sam2 clamps the logits that it returns, "to avoid numerical issues".
+            (self._masks(found, return_logits), found.scores, found.logits.clip(-32, 32))
+            for found in picture.ask(prompts, multimask=multimask)
+        ]
         masks, scores, low = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return (masks[0], scores[0], low[0]) if count == 1 else (masks, scores, low)
+        return (masks[0], scores[0], low[0]) if len(scores) == 1 else (masks, scores, low)
 
-    def _segment(self, picture: _Picture, **arguments: Any) -> Segmentation:
-        if picture.image_id is not None:
-            try:
-                return self.client.segment(picture.image_id, model=self._model, edges="none", **arguments)
-            except NotFound:
-                picture.image_id = None  # the server does not hold it any more
-        found = self.client.segment(picture.source, model=self._model, edges="none", **arguments)
-        picture.image_id = found.image_id
-        return found
+    def _masks(self, found: Candidates, return_logits: bool) -> _Array:
+        """``float32[B, C, H, W]``, masks or logits."""
+        if not (return_logits or self.mask_threshold or any(self._max_areas)):
+            return found.masks.astype(np.float32)
+        full = self.enlarged(found.logits, found.segmentation.height, found.segmentation.width)
+        return full if return_logits else (full > self.mask_threshold).astype(np.float32)
 
-    def _found(self, segmentation: Segmentation, return_logits: bool) -> tuple[_Array, _Array, _Array]:
-        """Masks, scores and logits with the batch first, in the decoder's own order of candidates."""
-        count, height, width = len(segmentation.rles), segmentation.height, segmentation.width
-        assert segmentation.logits is not None
-        order = np.argsort(segmentation.output_indices.reshape(count, -1), axis=1)
-        rows = np.arange(count)[:, None]
-        scores = segmentation.scores.reshape(count, -1)[rows, order]
-        low = segmentation.logits.reshape(count, -1, *segmentation.logits.shape[-2:])[rows, order]
-        if return_logits or self.mask_threshold != 0:
-            from masklet.compat import _torch
+    def enlarged(self, logits: _Array, height: int, width: int) -> _Array:
+        """Logits at the picture's size, with holes and specks treated (sam2's ``SAM2Transforms.postprocess_masks``).
 
-            full = np.stack([_torch.resized(one, height, width).numpy() for one in low])
-            masks = full if return_logits else (full > self.mask_threshold).astype(np.float32)
-        else:
-            masks = segmentation.masks.reshape(count, -1, height, width)[rows, order].astype(np.float32)
-        return masks, scores, low.clip(-32, 32)  # as sam2 gives them, "to avoid numerical issues"
+        Args:
+            logits: ``float32[..., h, w]``, of low resolution.
+            height: Rows of the picture.
+            width: Columns of the picture.
 
-    def _prompts_at_once(self, candidates: int) -> int:
-        """How many prompts one request may have, so that the server takes them and the logits fit into a message."""
-        limits = self._server_info().limits
-        logits_bytes = 4 * (self.model.image_size // 4) ** 2
-        return max(1, min(limits.max_objects, limits.max_message_bytes * 3 // 4 // (candidates * logits_bytes)))
+        Returns:
+            ``float32[..., height, width]``.
+        """
+        from masklet.compat import _torch
 
-    def _server_info(self) -> ServerInfo:
-        if self._info is None:
-            self._info = self.client.info()
-        return self._info
+        flat = logits.reshape(-1, *logits.shape[-2:])
+        if any(self._max_areas):
+            flat = without_specks(flat, self.mask_threshold, *self._max_areas)
+        full: _Array = _torch.resized(np.ascontiguousarray(flat), height, width).numpy()
+        return full.reshape(*logits.shape[:-2], height, width)
 
     def get_image_embedding(self) -> NoReturn:
         """Not available: the server does not send embeddings.
@@ -245,7 +229,7 @@ class SAM2ImagePredictor:
         raise NotImplementedError("embeddings stay on the server, which sends only masks, scores and logits")
 
 
-def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> dict[str, _Array]:
+def _prompts(point_coords: Any, point_labels: Any, box: Any, mask_input: Any) -> Prompts:
     """The prompts that are given, each with the batch as its first dimension."""
     if (point_coords is None) != (point_labels is None):
         raise ValueError("point_labels must be supplied if point_coords is supplied, and only then")

@@ -1,0 +1,1 @@
+"""Pictures: sam2's image predictor and its automatic masks."""

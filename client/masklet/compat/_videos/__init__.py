@@ -1,0 +1,1 @@
+"""Videos and cameras: sam2's video predictor and that of its fork for cameras."""

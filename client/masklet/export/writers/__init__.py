@@ -1,0 +1,1 @@
+"""One module for each format: its function `write` takes a recording, a path and settings."""

@@ -1,0 +1,88 @@
+"""`masklet export` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import masklet.importing
+from masklet.cli import main
+from masklet.export import FORMATS
+from tests.support import recordings
+from tests.support.recordings import mask_of, recording
+
+
+def run(*arguments: object) -> int:
+    """Run a command line; its exit status."""
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    recording(clip).save(tmp_path / "result.json")
+    return tmp_path / "result.json"
+
+
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [("coco", "coco.json"), ("cvat", "cvat.xml"), ("yolo", "yolo"), ("matte", "matte.webm"), ("mot", "mot.txt")],
+)
+def test_it_writes_and_says_so(
+    to: str, name: str, result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", result, "--to", to, "--out", tmp_path / name) == 0
+    out, err = capsys.readouterr()
+    assert f"{to:<8} {tmp_path / name}" in out
+    assert err == ""
+    assert (tmp_path / name).exists()
+
+
+def test_options_reach_the_format(result: Path, tmp_path: Path) -> None:
+    options = ("--object", 2, "--name", "2=Anna:person", "--shape", "polygon", "--tolerance", 0, "--pictures")
+    assert run("export", result, "--to", "coco", "--out", tmp_path / "coco.json", *options) == 0
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert [c["name"] for c in content["categories"]] == ["person"]
+    assert all(isinstance(a["segmentation"], list) and a["track_id"] == 2 for a in content["annotations"])
+    assert len(list((tmp_path / "images").iterdir())) == recordings.FRAMES
+
+
+def test_masks_of_other_tools_are_converted(result: Path, tmp_path: Path) -> None:
+    assert run("export", result, "--to", "cvat", "--out", tmp_path / "a.xml") == 0
+    assert run("export", tmp_path / "a.xml", "--to", "davis", "--out", tmp_path / "davis") == 0
+    assert run("export", tmp_path / "davis", "--to", "youtube-vis", "--out", tmp_path / "vis.json") == 0
+    read = masklet.importing.read(tmp_path / "vis.json")
+    np.testing.assert_array_equal(read[5].objects[2].mask, mask_of(2, 5))
+
+
+def test_the_list_has_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("export", "--list") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (("--to", "coco", "--out", "x.json"), 2, "is missing"),
+        (("RESULT", "--out", "x.json"), 2, "is missing"),
+        (("RESULT", "--to", "cocoa", "--out", "x.json"), 1, "must be one of coco"),
+        (("RESULT", "--to", "coco", "--out", "x.xml"), 1, "ends in .json"),
+        (("RESULT", "--to", "coco", "--out", "x.json", "--shape", "box"), 2, "must be one of mask, polygon"),
+        (("RESULT", "--to", "coco", "--out", "x.json", "--name", "rabbit"), 2, "such as 1=rabbit"),
+        (("RESULT", "--to", "coco", "--out", "x.json", "--object", "9"), 1, "no object 9"),
+        (("missing.json", "--to", "coco", "--out", "x.json"), 1, "missing.json"),
+        (("RESULT", "--to", "matte", "--out", "x.mov", "--video", "gone.mp4"), 1, "gone.mp4"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: tuple[str, ...], status: int, complaint: str, result: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("export", *(str(result) if word == "RESULT" else word for word in arguments)) == status
+    assert complaint in " ".join(capsys.readouterr().err.replace("│", " ").split())
