@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import masklet
 from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.masks.encoding import MaskEncoding, encode
 from masklet_server.masks.runs import Runs
+from masklet_server.session import sending
 from tests.support import e2e
 
 Request = tracking_pb2.TrackRequest
@@ -133,6 +136,23 @@ async def test_who_never_acknowledges_learns_it_after_seconds(nano_server: str) 
         await call.done_writing()
         rest = await rest_of(call)
         assert rest[-1].done.frame_count == 40
+
+
+def test_the_python_client_may_take_its_time(client: masklet.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It acknowledges by itself, so the reminder to do so is not its caller's."""
+    monkeypatch.setattr(sending, "REMIND_SECONDS", 0.1)
+    with client.track(e2e.lossless(), e2e.prompt("point"), window=2) as tracking:
+        time.sleep(2)
+        assert len(list(tracking)) == e2e.NUM_FRAMES
+    with client.annotate(e2e.lossless(), window=1) as annotation:
+        annotation.prompt(e2e.prompt("point"))
+        count = 0
+        for _ in annotation.propagate():
+            count += 1
+            if count == 1:
+                time.sleep(2)
+        assert count == e2e.NUM_FRAMES
+        annotation.prompt(e2e.prompt("box"))
 
 
 def decode_as_documented(data: bytes, height: int, width: int) -> e2e.Mask:
