@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,19 +140,18 @@ async def test_who_never_acknowledges_learns_it_after_seconds(nano_server: str) 
 
 def test_the_python_client_may_take_its_time(client: masklet.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """It acknowledges by itself, so the reminder to do so is not its caller's."""
+    told = threading.Event()
+    run = sending.AckReminder.run
+
+    async def run_and_tell(reminder: sending.AckReminder) -> None:
+        await run(reminder)
+        told.set()
+
     monkeypatch.setattr(sending, "REMIND_SECONDS", 0.1)
+    monkeypatch.setattr(sending.AckReminder, "run", run_and_tell)
     with client.track(e2e.lossless(), e2e.prompt("point"), window=2) as tracking:
-        time.sleep(2)
+        assert told.wait(100)
         assert len(list(tracking)) == e2e.NUM_FRAMES
-    with client.annotate(e2e.lossless(), window=1) as annotation:
-        annotation.prompt(e2e.prompt("point"))
-        count = 0
-        for _ in annotation.propagate():
-            count += 1
-            if count == 1:
-                time.sleep(2)
-        assert count == e2e.NUM_FRAMES
-        annotation.prompt(e2e.prompt("box"))
 
 
 def decode_as_documented(data: bytes, height: int, width: int) -> e2e.Mask:
