@@ -15,6 +15,7 @@ from masklet._media.atomic_file import replacing
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
 from masklet._protocol.results import FrameResult
+from masklet.colours import PALETTE, Colour, colour_of
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -35,32 +36,11 @@ __all__ = [
 
 Mask = npt.NDArray[np.bool_]
 """``bool[H, W]``: one object's pixels in a picture."""
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
-
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 """What the name of a video that `write_overlay_video` writes may end in."""
 
-PALETTE: tuple[Colour, ...] = (
-    (86, 180, 233),  # sky blue
-    (230, 159, 0),  # orange
-    (0, 158, 115),  # bluish green
-    (204, 121, 167),  # reddish purple
-    (240, 228, 66),  # yellow
-    (213, 94, 0),  # vermilion
-    (0, 114, 178),  # blue
-)
-"""The colours of objects: Okabe and Ito's, which people with any kind of colour vision can tell apart.
-
-https://jfly.uni-koeln.de/color/
-"""
 _DARK = np.array((20, 20, 20), np.uint8)
 _MAX_INDEX = 255
-
-
-def colour_of(object_id: int) -> Colour:
-    """The colour in which an object is drawn, the same in every picture."""
-    return PALETTE[(object_id - 1) % len(PALETTE)]
 
 
 def overlay(
