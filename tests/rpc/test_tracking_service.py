@@ -21,6 +21,7 @@ from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, enc
 from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
+from masklet_server.rpc.limits import OTHER_LIMITS
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
@@ -614,5 +615,7 @@ async def test_the_server_describes_itself_and_its_limits() -> None:
         assert info.models[0].parameter_count == 7
         assert info.models[2].description
         assert (info.limits.max_objects, info.limits.max_frames) == (7, 0)
+        assert info.limits.others["max_side"] == 16384
+        assert set(info.limits.others) == set(OTHER_LIMITS)
         assert "h264" in info.codecs
         assert "mp4" in info.containers

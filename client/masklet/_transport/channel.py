@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -23,6 +24,10 @@ RunningCall = Any
 """A running stream; gRPC's own type for it is private."""
 
 
+# How servers begin a message about one picture.
+_ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
+
+
 @dataclass(frozen=True)
 class TrackMethod:
     """The server's Track method, ready to be called.
@@ -31,11 +36,13 @@ class TrackMethod:
         call: Starts a call that sends these requests.
         target: The server, as errors name it.
         timeout: Seconds for the whole call; None for no limit.
+        picture_names: The file's name of each picture of a folder, by which errors name it.
     """
 
     call: Callable[[Iterator[tracking_pb2.TrackRequest]], RunningCall]
     target: str
     timeout: float | None
+    picture_names: Sequence[str] = ()
 
     def failure(self, error: grpc.RpcError, *, connected: bool) -> MaskletError:
         """What a failed call is raised as.
@@ -45,7 +52,11 @@ class TrackMethod:
             connected: The server has already answered during this call.
         """
         failed = cast("FailedCall", error)
-        return from_call(failed, target=self.target, connected=connected, timeout=self.timeout)
+        told = from_call(failed, target=self.target, connected=connected, timeout=self.timeout)
+        match = _ABOUT_A_FRAME.match(told.message)
+        if match is None or int(match[1]) >= len(self.picture_names):
+            return told
+        return type(told)(f"{self.picture_names[int(match[1])]}: {told.message}", violations=told.violations)
 
 
 class Channel:
@@ -73,11 +84,12 @@ class Channel:
         self._closed = True
         self._channel.close()
 
-    def track_method(self, timeout: float | None) -> TrackMethod:
+    def track_method(self, timeout: float | None, picture_names: Sequence[str] = ()) -> TrackMethod:
         """The server's Track method.
 
         Args:
             timeout: Seconds for a whole call; None for no limit.
+            picture_names: The file's name of each picture of a folder.
 
         Raises:
             FailedPrecondition: The client is closed.
@@ -87,6 +99,7 @@ class Channel:
             lambda requests: self.stub.Track(requests, timeout=timeout, metadata=self._endpoint.metadata),
             str(self._endpoint),
             timeout,
+            picture_names,
         )
 
     def ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:

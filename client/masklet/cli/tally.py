@@ -23,11 +23,13 @@ class Tally:
     Attributes:
         frames: Frames that were counted.
         undecoded: Times in seconds of the frames that the file has and that could not be decoded.
+        separate_frames: Frames whose masks were also written one by one, because they overlap.
     """
 
     def __init__(self) -> None:
         self.frames = 0
         self.undecoded: tuple[float, ...] = ()
+        self.separate_frames = 0
         self._begun = time.monotonic()
         self._ended = self._begun
         self._visible: dict[int, int] = {}

@@ -11,9 +11,9 @@ import typer
 
 import masklet
 from masklet._media.capture import is_live
-from masklet.cli.console import Advance, frame_progress, tell_written
+from masklet.cli.console import Advance, frame_progress, out, tell_written
 from masklet.cli.live import check_options, tracking_live
-from masklet.cli.outputs import Sink, json_file, mask_folder
+from masklet.cli.outputs import MaskFolder, Sink, json_file
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -155,6 +155,13 @@ def _print_outcome(tally: Tally, *, overlay: Path | None, masks: Path | None, js
     tell_written(
         {name: path if path and path.exists() else None for name, path in written.items()}, otherwise=_NO_OUTPUT
     )
+    if masks is not None and tally.separate_frames:
+        out().print(
+            f"masks overlap in {tally.separate_frames} frames, or have ids above 255: of these frames, {masks}/objects "
+            "has every object's whole mask",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _memory_policy(name: str) -> MemoryPolicy:
@@ -181,8 +188,9 @@ def _check(video: str, overlay: Path | None, delivery: str | None) -> None:
 def _check_names(video: str, overlay: Path | None) -> None:
     from masklet._media.uploads import PICTURE_SUFFIXES, video_path
     from masklet.drawing import VIDEO_SUFFIXES
+    from masklet_media.picture_pages import count_pictures
 
-    if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file():
+    if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file() and count_pictures(video) < 2:
         raise typer.BadParameter(f"{video} is a picture: use `masklet segment {video}`", param_hint="VIDEO")
     if overlay is not None and overlay.suffix.lower() not in VIDEO_SUFFIXES:
         raise typer.BadParameter(f"{overlay} must end in {', '.join(VIDEO_SUFFIXES)}", param_hint="--overlay")
@@ -201,7 +209,7 @@ def _start(
 def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:
     sinks: list[Sink] = []
     if masks is not None:
-        sinks.append(mask_folder(masks, lambda: _size(tracking)))
+        sinks.append(MaskFolder(masks, lambda: _size(tracking)))
     if json is not None:
         sinks.append(stack.enter_context(json_file(json, tracking)))
     return sinks
@@ -221,5 +229,7 @@ def _watched(tracking: Tracking, tally: Tally, sinks: list[Sink], advance: Advan
         tally.undecoded = tracking.undecoded_pts_seconds
         for sink in sinks:
             sink(frame)
+            if isinstance(sink, MaskFolder):
+                tally.separate_frames = sink.separate_frames
         advance(tally.frames, tracking.video.frame_count or None if tracking.video else None)
         yield frame

@@ -15,6 +15,7 @@ from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestParser
+from masklet_server.rpc.limits import OTHER_LIMITS
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
@@ -156,4 +157,5 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             max_frame_pixels=settings.max_frame_pixels,
             max_frames=settings.max_frames,
             max_duration_seconds=settings.max_duration_seconds,
+            others={name: getattr(settings, name) for name in OTHER_LIMITS},
         )

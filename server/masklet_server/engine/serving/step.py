@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -71,6 +73,9 @@ def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, w
     if prompt.mask is not None:
         memory.clicks.pop(index, None)
         decoded = network.decoder.decode_mask(Features.stack([step.features]), _model_mask(network, prompt.mask))
+        shown = F.interpolate(decoded.logits, size=(height, width), mode="bilinear", align_corners=False)
+        if not (shown > 0).any():
+            raise _too_small(prompt.mask)
     else:
         points = network.decoder.model_points(prompt, height=height, width=width)
         if prompt.keep_old_points and (old := memory.clicks.get(index)) is not None:
@@ -202,7 +207,7 @@ def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], 
     )
 
 
-def _model_mask(network: Network, mask: object) -> Tensor:
+def _model_mask(network: Network, mask: npt.NDArray[np.bool_]) -> Tensor:
     """The client's mask ``bool[H, W]`` as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
     full = torch.as_tensor(mask).float()[None, None].to(network.device)
     size = (network.image_size, network.image_size)
@@ -210,7 +215,13 @@ def _model_mask(network: Network, mask: object) -> Tensor:
         return full
     shrunk = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)
     if not (square := (shrunk >= 0.5).float()).any():
-        raise InvalidArgument.of(
-            "mask", "is too small: it has no pixel at the model's resolution; send a larger one, or clicks"
-        )
+        raise _too_small(mask)
     return square
+
+
+def _too_small(mask: npt.NDArray[np.bool_]) -> InvalidArgument:
+    return InvalidArgument.of(
+        "mask",
+        f"is too small: of its {int(np.sum(mask))} pixels none is left at the model's resolution; send a larger one, "
+        "or clicks",
+    )
