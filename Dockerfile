@@ -40,13 +40,13 @@ ENV PATH=/opt/masklet/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     MASKLET_CACHE=/var/cache/masklet \
     MASKLET_ADDRESS=0.0.0.0:50051 \
-    MASKLET_METRICS_ADDRESS=0.0.0.0:9090 \
+    MASKLET_METRICS_ADDRESS=127.0.0.1:9090 \
     MASKLET_HEALTH_ADDRESS=127.0.0.1:50052 \
     MASKLET_LOG_JSON=true
 USER 10001:10001
 WORKDIR /tmp
 VOLUME /var/cache/masklet
-EXPOSE 50051 9090
+EXPOSE 50051
 # At the health address, which needs neither certificate nor token. Loading large models takes a while.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=3 \
     CMD ["python", "-m", "masklet_server.healthcheck"]

@@ -6,11 +6,16 @@ import faulthandler
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import masklet
 import masklet_server.engine  # noqa: F401 - sets up OpenMP, which must come before torch is loaded
 from masklet_server.embedded import EmbeddedServer
+
+# How long an example takes says more of what else the machine does than of masklet.
+hypothesis.settings.register_profile("masklet", deadline=None)
+hypothesis.settings.load_profile("masklet")
 
 # In these folders nearly every test computes for seconds: `scripts/test --fast` runs only those marked `fast`.
 SLOW_FOLDERS = ("e2e", "parity")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from masklet._aio.client import AsyncClient
     from masklet._aio.live import AsyncLive
     from masklet._aio.tracking import AsyncTracking
+    from masklet._media.capture.capture import Capture, Captured, CaptureEvent, OnCaptureEvent, capture
     from masklet._media.pictures import PictureLike
     from masklet._media.uploads import SourceUrl, VideoSource
     from masklet._protocol.annotation import Direction
@@ -91,6 +92,9 @@ __all__ = [
     "AsyncTracking",
     "Box",
     "Cancelled",
+    "Capture",
+    "CaptureEvent",
+    "Captured",
     "Client",
     "DataLoss",
     "DeadlineExceeded",
@@ -114,6 +118,7 @@ __all__ = [
     "NotFound",
     "ObjectEvent",
     "ObjectResult",
+    "OnCaptureEvent",
     "OnError",
     "OnPrompt",
     "Pem",
@@ -139,6 +144,7 @@ __all__ = [
     "VideoPacket",
     "VideoSource",
     "__version__",
+    "capture",
     "cutout",
     "decode_rle",
     "drawing",
@@ -160,6 +166,7 @@ _NAMES_BY_MODULE = {
     "_aio.client": ("AsyncClient",),
     "_aio.live": ("AsyncLive",),
     "_aio.tracking": ("AsyncTracking",),
+    "_media.capture.capture": ("Capture", "CaptureEvent", "Captured", "OnCaptureEvent", "capture"),
     "_media.pictures": ("PictureLike",),
     "_media.uploads": ("SourceUrl", "VideoSource"),
     "_protocol.annotation": ("Direction",),

@@ -14,11 +14,12 @@ from typing import Any, is_typeddict
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 from docs.generate.markdown import anchor, page, table
 from masklet.errors import MaskletError
 
 INTRODUCTION = """
-Everything here is imported from `masklet`, or from `masklet.compat` where the heading says so. Functions that draw are
+Everything here is imported from `masklet`, or from the module that the heading names. Functions that draw are
 in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. `masklet.export` and `masklet.importing` are
 modules of their own. Shapes and dtypes are
 written as `bool[H, W]`: H rows, W columns. Coordinates are pixels of the picture as shown, x to the right, y down.
@@ -34,6 +35,7 @@ _SECTIONS = (
     "Types",
     "Errors",
     "masklet.compat",
+    "masklet.compat.transformers",
 )
 _MEMBERS_OF_EXCEPTIONS = {"with_traceback", "add_note", "args"}
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$")
@@ -59,7 +61,8 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
     found["Export and import"] = [(f"export.{name}", value) for name, value in exporting]
     found["Export and import"][:0] = [("export.write", masklet.export.write)]
     found["Export and import"].append(("importing.read", masklet.importing.read))
-    found["masklet.compat"] = [(name, getattr(masklet.compat, name)) for name in masklet.compat.__all__]
+    for module in (masklet.compat, masklet.compat.transformers):
+        found[module.__name__] = [(name, getattr(module, name)) for name in module.__all__]
     return found
 
 

@@ -6,18 +6,26 @@ engine reports its work through the `on_...` methods, which may be called from a
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import socket
 import threading
 from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from masklet.errors import Unavailable
 from masklet_server.addresses import split_address
 
+logger = logging.getLogger(__name__)
+
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RPC_SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 _LARGEST_BATCH_LABEL = 64
+# A scrape takes milliseconds. One thread serves them in turn, so a connection that is silent for longer is closed.
+_SCRAPE_SECONDS = 2.0
 
 
 class Metrics:
@@ -111,20 +119,22 @@ class Metrics:
             raise ValueError(f"{address!r} is not HOST:PORT")
         host, port = parts
         try:
-            return MetricsServer(*start_http_server(port, addr=host, registry=self.registry))
+            server = make_server(host, port, make_wsgi_app(self.registry), _one_thread(host), _Handler)
         except OSError as error:
             reason = error.strerror or str(error)
             raise Unavailable(
                 f"metrics cannot be served at {address}: {reason}; choose another metrics_address"
             ) from error
+        return MetricsServer(server)
 
 
 class MetricsServer:
-    """The HTTP server from which Prometheus reads the metrics."""
+    """The HTTP server from which Prometheus reads the metrics: one thread, whatever the number of connections."""
 
-    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+    def __init__(self, server: WSGIServer) -> None:
         self._server = server
-        self._thread = thread
+        self._thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.port: int = server.server_port
 
     def close(self) -> None:
@@ -132,6 +142,44 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Handler(WSGIRequestHandler):
+    """Answers one scrape; who takes long to ask is hung up on."""
+
+    def setup(self) -> None:
+        """Close the connection, whatever it sends, if it has not been answered in time."""
+        self.request.settimeout(_SCRAPE_SECONDS)
+        super().setup()
+        self._hang_up = threading.Timer(_SCRAPE_SECONDS, self._close)
+        self._hang_up.daemon = True
+        self._hang_up.start()
+
+    def finish(self) -> None:
+        """The answer was sent, or the connection is gone."""
+        self._hang_up.cancel()
+        super().finish()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed already
+            self.request.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
+        """Scrapes are not logged."""
+
+
+def _one_thread(host: str) -> type[WSGIServer]:
+    """The class of a server that listens on `host`, of either kind of IP address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    class Server(WSGIServer):
+        address_family = family
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A connection that broke is no error of the server."""
+            logger.debug("a connection to the metrics broke", exc_info=True)
+
+    return Server
 
 
 class _Maker:

@@ -121,6 +121,15 @@ class Settings(BaseModel):
     max_sessions_per_client: Count = _setting(
         16, "Limits for clients", "Track streams at once of one client. 0: no limit."
     )
+    max_requests: Positive = _setting(
+        16, "Limits for clients", "SegmentImage requests received and answered at once; more wait for their turn."
+    )
+    max_requests_per_client: Positive = _setting(
+        8, "Limits for clients", "The same of one client. 32 times as many may wait; more are refused."
+    )
+    receive_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+        60.0, "Limits for clients", "Seconds in which the message of a request must arrive once its turn has come."
+    )
     requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _setting(
         0.0, "Limits for clients", "Requests per second of one client. 0: no limit."
     )

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -168,6 +169,35 @@ def test_the_memory_policy_is_asked_for(server: FakeServer, clip: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("option", [("--jsonl", "out.jsonl"), ("--json", "out.jsonl"), ("--jsonl", "-")])
+def test_json_lines(
+    server: FakeServer,
+    clip: Path,
+    option: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(clip.parent)
+    assert run("track", clip, "--point", "10,20", *option, "--server", server.address) == 0
+    out, err = capsys.readouterr()
+    written = out if option[1] == "-" else Path("out.jsonl").read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [line["kind"] for line in lines] == ["video", *["frame"] * 5, "end"]
+    assert (lines[0]["width"], lines[0]["height"]) == (WIDTH, HEIGHT)
+    assert [line["frame_index"] for line in lines[1:-1]] == list(range(5))
+    assert lines[-1] == {"kind": "end", "frames": 5, "undecoded_pts_seconds": [], "error": None}
+    assert "5 frames in" in (err if option[1] == "-" else out)
+    if option[1] != "-":
+        recording = masklet.Recording.load("out.jsonl")
+        assert [frame.frame_index for frame in recording] == list(range(5))
+
+
+def test_json_on_stdout_is_nothing_but_json(server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("track", clip, "--point", "10,20", "--json", "-", "--server", server.address) == 0
+    assert len(json.loads(capsys.readouterr().out)["frames"]) == 5
+    assert run("track", clip, "--point", "10,20", "--json", "-", "--jsonl", "-", "--server", server.address) == 2
+
+
 def test_folder_of_pictures(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -183,7 +213,7 @@ def test_without_outputs_it_says_what_there_could_be(
     server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("track", clip, "--point", "1,1", "--server", server.address) == 0
-    assert "--overlay OUT.mp4, --masks DIR or --json FILE" in capsys.readouterr().err
+    assert "--overlay OUT.mp4, --masks DIR, --json FILE or --jsonl FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -224,7 +254,9 @@ def test_a_picture_is_not_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "masklet segment" in capsys.readouterr().err
 
 
-def test_failures_exit_with_1_and_one_line(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_exit_with_1_and_one_line(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     failure = status(grpc.StatusCode.DATA_LOSS, "the video\ncannot be decoded")
     with FakeServer(Script(failure=failure, fail_at=2)) as server:
         outputs = ("--json", tmp_path / "x.json", "--overlay", tmp_path / "x.mp4")
@@ -241,6 +273,7 @@ def test_failures_exit_with_1_and_one_line(clip: Path, tmp_path: Path, capsys: p
         assert run("track", clip, "--point", "1,1", "--server", server.address, *outputs) == 1
         assert failed_with(capsys) == "error: the video cannot be decoded"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "x.json", "x.mp4"], "nothing was tracked"
+    monkeypatch.setattr("masklet.cli.server.CONNECT_SECONDS", 0.1)
     assert run("track", clip, "--point", "1,1", "--server", server.address) == 1
     assert "masklet serve" in failed_with(capsys)
     assert run("info", "--server", server.address) == 1
@@ -251,7 +284,7 @@ def test_failures_exit_with_1_and_one_line(clip: Path, tmp_path: Path, capsys: p
     ("arguments", "message"),
     [
         (("track", "none.mp4", "--point", "1,1"), "none.mp4: No such file"),
-        (("track", "http://example.org/x.mp4", "--point", "1,1"), "is a URL"),
+        (("track", "gopher://user:hidden@example.org/x.mp4", "--point", "1,1"), "gopher://example.org/x.mp4 is a URL"),
         (("track", "clip.mp4", "--mask", "none.png"), "none.png: No such file"),
         (("segment", "none.png", "--point", "1,1"), "none.png: No such file"),
         (("track", "clip.mp4", "--point", "1,1", "--server", "host:port"), "address"),
@@ -483,23 +516,43 @@ def test_tracking_on_a_server_imports_no_torch(server: FakeServer, clip: Path) -
     assert done.stdout.splitlines()[-1] == "False False"
 
 
-def test_ctrl_c_exits_with_130_and_frees_the_server(clip: Path, tmp_path: Path) -> None:
+def test_it_waits_for_a_server_that_is_starting(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer() as server:
+        address = server.address
+    late = FakeServer(address=address)
+    timer = threading.Timer(1.0, late.__enter__)
+    timer.start()
+    try:
+        assert run("info", "--server", address) == 0
+    finally:
+        timer.join()
+        late.stop()
+    assert "masklet 9.9.9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "error"),
+    [(signal.SIGINT, 130, "interrupted by Ctrl-C"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_signals_free_the_server_and_keep_what_was_written(
+    number: int, status: int, error: str, clip: Path, tmp_path: Path
+) -> None:
     with FakeServer(Script(stall_at=2)) as server:
         command = [sys.executable, "-c", PROGRAM, "track", str(clip), "--point", "1,1", "--server", server.address]
         outputs = ["--json", str(tmp_path / "x.json"), "--overlay", str(tmp_path / "x.mp4")]
         with subprocess.Popen([*command, *outputs], stderr=subprocess.PIPE, text=True) as process:
             deadline = time.monotonic() + 30
-            while not (server.sessions and server.sessions[0].acked >= 2):
+            while not (server.sessions and server.sessions[0].acked >= 3):  # a prompt's result, and two frames
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, err = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == status
         assert "Traceback" not in err
         assert server.sessions[0].ended.wait(10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "x.json", "x.mp4"]
     kept = json.loads((tmp_path / "x.json").read_text())
     assert [frame["frame_index"] for frame in kept["frames"]] == [0, 1]
-    assert kept["error"] == "KeyboardInterrupt"
+    assert kept["error"] == error
     with av.open(str(tmp_path / "x.mp4")) as container:
         assert len(list(container.decode(video=0))) == 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +133,10 @@ def test_mutual_tls(call: Callable[..., Any], tmp_path: Path) -> None:
     with FakeServer(credentials=credentials) as server:
         options = {"root_certificates": cert, "client_certificate": str(cert), "client_key": key.read_bytes()}
         assert call("health", server.address, **options)
-        with pytest.raises(masklet.Unavailable):
+        with pytest.raises(masklet.Unavailable, match=rf"the server at {server.address} speaks TLS.*--ca FILE"):
             call("health", server.address)
+        with masklet.Client(server.address) as client, pytest.raises(masklet.Unavailable, match="speaks TLS"):
+            next(client.track(b"video"))
         with pytest.raises(masklet.Unavailable, match="over TLS"):
             call("health", server.address, secure=True)
 
@@ -166,7 +170,42 @@ def test_unreachable_server_is_named_with_the_fix(call: Callable[..., Any]) -> N
     with FakeServer() as server:
         address = server.address
     with pytest.raises(masklet.Unavailable, match=rf"^cannot reach a masklet server at {address} \(F.*masklet serve"):
-        call("info", address)
+        call("info", address, connect_timeout=0)
+    nobody = rf"^cannot reach .* {address} \(nobody has listened there for 0\.3 s\); start one with `masklet serve`"
+    with pytest.raises(masklet.Unavailable, match=nobody):
+        call("info", address, connect_timeout=0.3)
+    with masklet.Client(address, connect_timeout=0.3) as client, pytest.raises(masklet.Unavailable, match=nobody):
+        next(client.track(b"video"))
+    with pytest.raises(masklet.InvalidArgument, match="connect_timeout: is -1"):
+        call("info", address, connect_timeout=-1)
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[str]:
+    """The address of a server that begins to listen in a second."""
+    with FakeServer() as server:
+        address = server.address
+    late = FakeServer(address=address)
+    timer = threading.Timer(1.0, late.__enter__)
+    timer.start()
+    try:
+        yield address
+    finally:
+        timer.join()
+        late.stop()
+
+
+def test_a_server_that_is_starting_is_waited_for(call: Callable[..., Any]) -> None:
+    with starting() as address:
+        assert call("info", address).server_version == "9.9.9"
+
+
+def test_a_stream_waits_for_a_server_that_is_starting() -> None:
+    with starting() as address, masklet.Client(address) as client:
+        begun = time.monotonic()
+        tracking = client.track(b"video", masklet.Prompt(point_coords=[[1, 1]]))
+        assert time.monotonic() - begun < 0.5, "the program goes on meanwhile"
+        assert len(list(tracking)) == 5
 
 
 async def test_cancelled_task_cancels_its_call() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 import masklet.drawing
 import masklet.export
 import masklet.importing
@@ -32,6 +33,7 @@ EXPORTS = {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
         "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
+    "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {
         "MaskletError", "FieldViolation", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition", "Internal",
         "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable", "Unimplemented",
@@ -53,6 +55,7 @@ MODULES = [
     masklet.errors,
     masklet.prompts,
     masklet.compat,
+    masklet.compat.transformers,
 ]
 
 
@@ -91,13 +94,16 @@ def signatures(name: str, value: Any) -> Iterator[tuple[str, Any, dict[str, Any]
             for member, inner in vars(cls).items():
                 if member.startswith("_") and member != "__init__":
                     continue
-                if member == "__init__" and cls.__module__.startswith(("masklet._sync", "masklet._aio")):
-                    continue  # made by the clients alone
+                if member == "__init__" and cls.__module__.startswith(MADE_BY_FUNCTIONS):
+                    continue  # made by the clients, and by `capture`, alone
                 function = (
                     getattr(inner, "fget", None) or getattr(inner, "func", None) or getattr(inner, "__func__", inner)
                 )
                 if inspect.isfunction(function):
                     yield f"{name}.{member}", function, function.__annotations__
+
+
+MADE_BY_FUNCTIONS = ("masklet._sync", "masklet._aio", "masklet._media.capture")
 
 
 def names_in(annotation: Any, scope: dict[str, Any]) -> Iterator[str]:

@@ -28,13 +28,13 @@ Frames = list[masklet.FrameResult]
 
 
 def run_sync(address: str, video: Any, prompts: Any = CLICK, **options: Any) -> Frames:
-    with masklet.Client(address) as client:
+    with masklet.Client(address, connect_timeout=0) as client:
         return list(client.track(video, prompts, **options))
 
 
 def run_async(address: str, video: Any, prompts: Any = CLICK, **options: Any) -> Frames:
     async def run() -> Frames:
-        async with masklet.AsyncClient(address) as client:
+        async with masklet.AsyncClient(address, connect_timeout=0) as client:
             return [frame async for frame in client.track(video, prompts, **options)]
 
     return asyncio.run(run())
@@ -559,7 +559,7 @@ async def test_leaving_an_async_with_block_ends_iteration() -> None:
                 await anext(tracking)
                 assert tracking.session_id == "fake-1"
                 assert tracking.model == "nano"
-                assert tracking.video is not None
+                assert (await tracking.video()).height == HEIGHT
             assert await ended(server)
             assert [frame async for frame in tracking] == []
             await tracking.close()

@@ -9,6 +9,7 @@ import pytest
 
 import masklet
 import masklet.compat
+import masklet.compat.transformers
 from docs.generate import __main__ as generate
 from docs.generate import command_line, contract, python_api, settings
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2
@@ -58,6 +59,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     for name in (
         *names,
         *masklet.compat.__all__,
+        *masklet.compat.transformers.__all__,
         "drawing.colour_of",
         "rle.find_runs",
         "export.write",

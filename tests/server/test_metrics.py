@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 
@@ -82,3 +84,29 @@ def test_a_closed_server_frees_its_port(metrics: Metrics) -> None:
     first = metrics.serve("127.0.0.1:0")
     first.close()
     metrics.serve(f"127.0.0.1:{first.port}").close()
+
+
+def test_connections_that_say_nothing_take_no_threads_and_hold_nobody_for_long(server: MetricsServer) -> None:
+    before = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+    try:
+        assert "masklet_sessions 0.0" in page(server)
+        assert threading.active_count() <= before + 1
+    finally:
+        for one in silent:
+            one.close()
+
+
+def test_a_request_that_trickles_in_is_hung_up_on(server: MetricsServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
+        with pytest.raises(OSError, match=r"reset|Broken pipe|timed out") as caught:  # noqa: PT012 - it needs some bytes
+            for _ in range(200):
+                slow.sendall(b"G")
+                slow.settimeout(0.05)
+                try:
+                    if slow.recv(1) == b"":
+                        raise ConnectionResetError("reset")
+                except TimeoutError:
+                    slow.settimeout(10)
+        assert "timed out" not in str(caught.value)
+    assert "masklet_sessions 0.0" in page(server)

@@ -16,18 +16,27 @@ def mask_prompt(mask: EncodedMask) -> GivenPrompt:
     return GivenPrompt(Prompt(1, 0, mask=np.ones((1, 1), np.bool_)), mask)
 
 
+def decoded_to_two(prompt: GivenPrompt) -> Prompt:
+    return prompt.decoded(2)
+
+
 def test_masks_are_checked_and_decoded_with_their_path() -> None:
     pixels = np.zeros((4, 6), np.bool_)
-    pixels[1, 2] = True
+    pixels[:2, 3:] = True
     good = mask_prompt(encode(Runs.of(pixels), MaskEncoding.PNG))
     good.check_mask()
-    decoded = good.decoded().mask
+    decoded = good.decoded(2).mask  # at the model's size
     assert decoded is not None
-    assert np.array_equal(decoded, pixels)
+    assert np.array_equal(decoded, [[False, True], [False, False]])
     for mask, method, field in (
         (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
-        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.decoded, "prompt.mask.data"),
-        (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), GivenPrompt.decoded, "prompt.mask"),
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), decoded_to_two, "prompt.mask.data"),
+        (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), decoded_to_two, "prompt.mask"),
+        (
+            encode(Runs.of(np.eye(1, 4 * 6, dtype=np.bool_).reshape(4, 6)), MaskEncoding.PNG),
+            decoded_to_two,
+            "prompt.mask",
+        ),
     ):
         with pytest.raises(InvalidArgument) as raised:
             method(mask_prompt(mask))

@@ -281,14 +281,17 @@ async def test_prompts_of_the_frame_in_the_engine_count_too() -> None:
 # Masks as prompts
 
 
-async def test_a_mask_reaches_the_engine_decoded() -> None:
+async def test_a_mask_reaches_the_engine_at_the_models_size() -> None:
     async with talk() as client:
         client.say(mask_prompt(square()), *video(1))
         await client.end()
         mask = prompts_in(client.engine.jobs[0])[0].mask
         assert mask is not None
-        assert mask.shape == (HEIGHT, WIDTH)
-        assert mask.sum() == 100
+        size = next(iter(client.engine.models.values())).image_size
+        assert mask.shape == (size, size)
+        y, x = (slice(round(10 * size / side), round(20 * size / side)) for side in (HEIGHT, WIDTH))
+        assert mask[y, x].mean() > 0.5
+        assert mask.mean() == pytest.approx(100 / (HEIGHT * WIDTH), abs=0.02)
 
 
 @pytest.mark.parametrize(

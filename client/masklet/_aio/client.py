@@ -50,7 +50,8 @@ class AsyncClient(BaseClient):
     def track(
         self,
         video: VideoSource | AsyncIterable[npt.NDArray[np.uint8]],
-        prompts: Prompt | Iterable[Prompt],
+        prompts: Prompt | Iterable[Prompt] = (),
+        *more: Prompt | Iterable[Prompt],
         **options: Unpack[TrackOptions],
     ) -> AsyncTracking:
         """Track objects through a video; `async for` over the answer gives a `FrameResult` for every frame, in order.
@@ -64,7 +65,8 @@ class AsyncClient(BaseClient):
 
         Args:
             video: As for `Client.track`, or an asynchronous iterable of arrays, which is read on this event loop.
-            prompts: What to track. There may be none; see `AsyncTracking.prompt`.
+            prompts: What to track: a prompt or a list of prompts. There may be none; see `AsyncTracking.prompt`.
+            *more: More prompts.
             **options: See `TrackOptions`. Functions among them are called on this event loop.
 
         Returns:
@@ -76,9 +78,11 @@ class AsyncClient(BaseClient):
         """
         pictures = FromLoop(video, asyncio.get_running_loop()) if isinstance(video, AsyncIterable) else None
         upload = open_upload(video if pictures is None else pictures)
-        return AsyncTracking(start_tracking(self._channel, upload, prompts, on_this_loop(options)), pictures)
+        return AsyncTracking(start_tracking(self._channel, upload, (prompts, *more), on_this_loop(options)), pictures)
 
-    def live(self, prompts: Prompt | Iterable[Prompt] = (), **options: Unpack[LiveOptions]) -> AsyncLive:
+    def live(
+        self, prompts: Prompt | Iterable[Prompt] = (), *more: Prompt | Iterable[Prompt], **options: Unpack[LiveOptions]
+    ) -> AsyncLive:
         """Track objects through video that is still being taken; does as `Client.live` does.
 
             async with client.live(prompt) as live:
@@ -88,6 +92,7 @@ class AsyncClient(BaseClient):
 
         Args:
             prompts: What to track, on frames that are still to be sent; see `AsyncLive.prompt` for later ones.
+            *more: More prompts.
             **options: See `LiveOptions`. Functions among them are called on this event loop.
 
         Returns:
@@ -96,7 +101,7 @@ class AsyncClient(BaseClient):
         Raises:
             InvalidArgument: An argument is wrong.
         """
-        return AsyncLive(start_live(self._channel, prompts, on_this_loop(options)))
+        return AsyncLive(start_live(self._channel, (prompts, *more), on_this_loop(options)))
 
     def annotate(self, video: VideoSource, **options: Unpack[AnnotateOptions]) -> AsyncAnnotation:
         """Work on a video as with ``SAM2VideoPredictor``; does as `Client.annotate` does, with requests awaited.

@@ -45,6 +45,10 @@ class AsyncLive(AsyncTracking):
         """Prompt an object, or correct it; as `Live.prompt`."""
         self._live.prompt(prompt, frame_index=frame_index)
 
+    def keep_alive(self) -> None:
+        """Say that the video goes on although none comes at the moment; as `Live.keep_alive`."""
+        self._live.keep_alive()
+
     def remove(self, object_id: int) -> None:
         """The older name of `remove_object`."""
         self.remove_object(object_id)

@@ -21,10 +21,18 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         self._tracking = tracking
         self._pictures = pictures
 
+    def __repr__(self) -> str:
+        state = "ended" if self._closed else "running"
+        return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
+    async def video(self) -> VideoInfo:
+        """What the video's header says; as `Tracking.video`."""
+        return await self._run(lambda: self._tracking.video)
+
     @property
-    def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here."""
-        return self._tracking.video
+    def video_so_far(self) -> VideoInfo | None:
+        """What the video's header says; None while that is not known."""
+        return self._tracking.video_so_far
 
     @property
     def undecoded_pts_seconds(self) -> tuple[float, ...]:
@@ -72,7 +80,7 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
         recording = Recording(source=self._tracking.source)
         async for frame in self:
             recording.add(frame)
-        recording.video = self.video
+        recording.video = self.video_so_far
         return recording
 
     def __aiter__(self) -> AsyncTracking:

@@ -91,7 +91,7 @@ def _decoded(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
         # No protocol has this name: nothing but the file itself is read.
         with av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
             for clip_frame in ClipReader(container, threads=os.cpu_count() or 1).frames():
-                yield _shown(clip_frame.picture)
+                yield shown_pixels(clip_frame.picture)
     except NoVideo as error:
         raise DataLoss(str(error)) from error
     except av.FFmpegError as error:
@@ -106,15 +106,30 @@ def _pages(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
         raise DataLoss(f"the file of pictures cannot be decoded: {error}") from error
 
 
-def _shown(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+def shown_pixels(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    """The frame as shown: ``uint8[H, W, 3]`` RGB, on white where it is transparent, turned as its matrix says."""
     if may_be_transparent(frame):
         rgba = frame.reformat(format="rgba").to_ndarray()
         pixels = np.asarray(flatten(Image.fromarray(rgba)))
     else:
         pixels = cast("npt.NDArray[np.uint8]", frame.to_ndarray(format="rgb24"))
+    matrix = _display_matrix(frame)
+    return pixels if matrix is None else turned(pixels, matrix)
+
+
+def is_turned(frame: av.VideoFrame) -> bool:
+    """Whether a frame is turned or flipped to be shown."""
+    matrix = _display_matrix(frame)
+    if matrix is None:
+        return False
+    a, _, _, _, d = struct.unpack("=9i", matrix)[:5]
+    return not (a > 0 and d > 0)
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
     # Not frame.side_data: frame and side data would hold each other, and megabytes wait for the garbage collector.
     matrix = cast("Any", SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
-    return pixels if matrix is None else turned(pixels, bytes(matrix))
+    return None if matrix is None else bytes(matrix)
 
 
 def turned(pixels: npt.NDArray[np.uint8], display_matrix: bytes) -> npt.NDArray[np.uint8]:

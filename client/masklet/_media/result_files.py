@@ -107,7 +107,7 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
             return
         with partial.open("w", encoding="utf-8") as file:
             if suffix == ".jsonl":
-                for entry in itertools.chain([_flat(head)], ({"kind": "frame", **frame} for frame in frames)):
+                for entry in itertools.chain([flat_header(head)], ({"kind": "frame", **frame} for frame in frames)):
                     file.write(json.dumps(entry) + "\n")
                 return
             file.write(json.dumps(head)[:-1] + ', "frames": [')
@@ -116,7 +116,7 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
             file.write("]}\n")
 
 
-def _flat(head: Mapping[str, Any]) -> dict[str, Any]:
+def flat_header(head: Mapping[str, Any]) -> dict[str, Any]:
     """A header as a line: the video's own keys lie among the others."""
     rest = {name: value for name, value in head.items() if name != "video"}
     return {"kind": "video", **(head["video"] or {}), **rest}

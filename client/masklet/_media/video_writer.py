@@ -17,6 +17,9 @@ _BT709 = 1  # FFmpeg's number for both the primaries and the transfer curve
 # The quality is close to what the eye can tell; drawing should take longer than encoding. Without B-frames, packets
 # come in order of presentation, and the last packet's duration is the last frame's.
 _X264 = {"preset": "veryfast", "crf": "18", "bf": "0"}
+# Fragments, which need no index at the end of the file; one for each group of frames.
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_LIVE_GROUP_FRAMES = 48
 
 
 class VideoWriter:
@@ -26,14 +29,16 @@ class VideoWriter:
 
     Args:
         path: The file, overwritten if it exists; its suffix decides the container.
+        live: The video may take long and may be cut off: what was written can be played at any time.
 
     Attributes:
         count: Frames written so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, live: bool = False) -> None:
         self.count = 0
-        self._container = av.open(str(path), "w")
+        self._container = av.open(str(path), "w", options=_FRAGMENTS if live and path.suffix.lower() != ".mkv" else {})
+        self._group_frames = _LIVE_GROUP_FRAMES if live else None
         self._stream: av.VideoStream | None = None
         self._start_seconds = 0.0
         self._pts = 0
@@ -70,6 +75,8 @@ class VideoWriter:
         stream = self._container.add_stream("libx264", rate=30, options=_X264)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
+        if self._group_frames is not None:
+            context.gop_size = self._group_frames
         context.time_base = _TIME_BASE
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries = context.color_trc = _BT709

@@ -81,12 +81,20 @@ class LiveProtocol(TrackProtocol):
             self._ending = True
             self._unsent.append(tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo()))
 
+    def keep_alive(self) -> None:
+        """Send something that changes nothing, so that the server does not take a pause of the video for its end."""
+        if not self.is_over:
+            self._requests.append(tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_sent)))
+
     def prompt_on(self, prompt: Prompt, frame_index: int | None) -> None:
         """Send a prompt, before what was pushed and is not sent yet.
 
         Args:
             prompt: What to track. Its own `frame_index` does not count.
             frame_index: The prompt's frame; None: the frame at the prompt's `pts_seconds`, or else the next frame.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
         """
         message = wire.prompt_to_wire(prompt)
         if frame_index is not None:
@@ -94,7 +102,7 @@ class LiveProtocol(TrackProtocol):
             message.ClearField("pts_seconds")
         elif prompt.pts_seconds is None:
             message.on_next_frame = True
-        self._requests.append(tracking_pb2.TrackRequest(prompt=message))
+        self._request(tracking_pb2.TrackRequest(prompt=message))
 
     def next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead; never `Step.VIDEO`."""

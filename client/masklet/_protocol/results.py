@@ -104,6 +104,8 @@ class FrameResult:
         server_latency_seconds: From the arrival of the frame's data at the server to the sending of this result.
         received_time_nanoseconds: When this result arrived, by this machine's `time.time_ns`.
         timings: Where the time of the frame went; None where that was not asked for.
+        size: Height and width of the frame as shown, in pixels, as of its masks.
+        model: The model that made the masks.
         undecoded_pts_seconds: Times of the frames between the frame before and this one that the file has and that
             could not be decoded, because the file is damaged there. `frame_index` does not count them.
     """
@@ -118,6 +120,8 @@ class FrameResult:
     server_latency_seconds: float = 0.0
     received_time_nanoseconds: int = 0
     timings: Timings | None = None
+    size: tuple[int, int] = (0, 0)
+    model: str = ""
     undecoded_pts_seconds: tuple[float, ...] = ()
 
     @property

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from masklet._protocol import wire
 from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
 from masklet._protocol.status import from_status
-from masklet.errors import InvalidArgument, MaskletError, Unavailable
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
 
@@ -63,10 +63,10 @@ class TrackProtocol:
         self.session_id = ""
         self.model = ""
         self.video: VideoInfo | None = None
-        self.finished = False
         self.undecoded_pts_seconds: tuple[float, ...] = ()
         self._requests = deque([tracking_pb2.TrackRequest(config=config)])
         self._parts: deque[tracking_pb2.TrackRequest] = deque()
+        self._video_ended = self._closed = self.finished = False
         for prompt in prompts:
             self.prompt(prompt)
         self._pictures = pictures
@@ -75,20 +75,39 @@ class TrackProtocol:
         self._acks_when_asked = config.correction_window > 0
         self._received = self._ack_due = self._ack_sent = 0
         self._pictures_sent = self._frames_taken = 0
-        self._video_ended = self._closed = False
 
     def prompt(self, prompt: Prompt) -> None:
-        """Send a prompt before the next part of the video."""
-        self._requests.append(tracking_pb2.TrackRequest(prompt=wire.prompt_to_wire(prompt)))
+        """Send a prompt before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
+        self._request(tracking_pb2.TrackRequest(prompt=wire.prompt_to_wire(prompt)))
 
     def remove_object(self, object_id: int) -> None:
-        """Ask the server to stop tracking an object, before the next part of the video."""
-        self._requests.append(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
+        """Ask the server to stop tracking an object, before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
+        self._request(tracking_pb2.TrackRequest(remove_object=tracking_pb2.RemoveObject(object_id=object_id)))
 
     def clear_prompts(self, object_id: int, frame_index: int) -> None:
-        """Take back an object's prompts on a frame that are not applied yet, before the next part of the video."""
+        """Take back an object's prompts on a frame that are not applied yet, before the next part of the video.
+
+        Raises:
+            FailedPrecondition: The stream has ended.
+        """
         cleared = tracking_pb2.ClearPrompts(object_id=object_id, frame_index=frame_index)
-        self._requests.append(tracking_pb2.TrackRequest(clear_prompts=cleared))
+        self._request(tracking_pb2.TrackRequest(clear_prompts=cleared))
+
+    def _request(self, request: tracking_pb2.TrackRequest) -> None:
+        if self.finished or self._closed:
+            raise FailedPrecondition(
+                "the stream has ended, so that nothing more can be asked of it; with `correction_window` a clip waits "
+                "for corrections of its last frames"
+            )
+        self._requests.append(request)
 
     def add_part(self, part: tracking_pb2.TrackRequest | None) -> None:
         """Hand over the next part of the video; None where the video has ended."""
@@ -144,7 +163,8 @@ class TrackProtocol:
         if kind == "frame_result":
             self._take(response.frame_result.sequence)
             self._frames_taken += response.frame_result.revision == 0
-            frame = wire.frame_from_wire(response.frame_result)
+            size = (0, 0) if self.video is None else (self.video.height, self.video.width)
+            frame = wire.frame_from_wire(response.frame_result, size=size, model=self.model)
             self.undecoded_pts_seconds += frame.undecoded_pts_seconds
             return frame
         if kind == "prompt_result":
@@ -182,20 +202,23 @@ class TrackProtocol:
             )
 
 
-def prompts_of(prompts: Any) -> list[Prompt]:
-    """One prompt or several as a list.
+def prompts_of(*prompts: Any) -> list[Prompt]:
+    """Prompts, and lists of prompts, as one list.
 
     Raises:
         InvalidArgument: One of them is not a Prompt.
     """
-    if isinstance(prompts, Prompt):
-        return [prompts]
-    if not isinstance(prompts, Iterable):
-        _not_a_prompt("prompts", prompts)
-    listed = list(prompts)
-    for i, prompt in enumerate(listed):
-        if not isinstance(prompt, Prompt):
-            _not_a_prompt(f"prompts[{i}]", prompt)
+    listed: list[Prompt] = []
+    for one in prompts:
+        if isinstance(one, Prompt):
+            listed.append(one)
+        elif isinstance(one, Iterable) and not isinstance(one, (str, bytes, Mapping)):
+            for prompt in one:
+                if not isinstance(prompt, Prompt):
+                    _not_a_prompt(f"prompts[{len(listed)}]", prompt)
+                listed.append(prompt)
+        else:
+            _not_a_prompt(f"prompts[{len(listed)}]" if len(prompts) > 1 else "prompts", one)
     return listed
 
 

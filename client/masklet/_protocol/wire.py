@@ -108,8 +108,17 @@ def object_from_wire(message: common_pb2.ObjectResult) -> ObjectResult:
     )
 
 
-def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
-    """The results for all objects on one frame."""
+def frame_from_wire(
+    message: tracking_pb2.FrameResult, *, size: tuple[int, int] = (0, 0), model: str = ""
+) -> FrameResult:
+    """The results for all objects on one frame.
+
+    Args:
+        message: The message.
+        size: Height and width of the video; the masks' own size counts where there are any.
+        model: The model in use.
+    """
+    masks = [one.mask for one in message.objects]
     return FrameResult(
         frame_index=message.frame_index,
         pts_seconds=_seconds(message),
@@ -121,6 +130,8 @@ def frame_from_wire(message: tracking_pb2.FrameResult) -> FrameResult:
         server_latency_seconds=message.latency_seconds,
         received_time_nanoseconds=time.time_ns(),
         timings=_timings(message.timings) if message.HasField("timings") else None,
+        size=(masks[0].height, masks[0].width) if masks else size,
+        model=model,
         undecoded_pts_seconds=seconds_of(message.undecoded_pts_nanoseconds),
     )
 

@@ -58,6 +58,10 @@ class Annotation(Stream):
         self._failure: BaseException | None = None
         super().__init__(method, protocol, parts)
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running"
+        return f"Annotation(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
     @property
     def video(self) -> VideoInfo:
         """What is known of the video; waits until its first frame is decoded.

@@ -33,6 +33,8 @@ class Client(BaseClient):
         client_key: PEM bytes, or a path, of the certificate's private key.
         timeout: Seconds that `segment`, `info` and `health` may take; None: no limit. Default: 60.
         secure: Whether to use TLS; None: yes where certificates are given or the server is on another machine.
+        connect_timeout: Seconds to wait for a server that nobody can connect to yet, because it is starting; 0: do not
+            wait. Default: 10.
 
     Raises:
         InvalidArgument: The address or the token is malformed, or the arguments contradict one another.
@@ -50,7 +52,11 @@ class Client(BaseClient):
         self._channel.close()
 
     def track(
-        self, video: VideoSource, prompts: Prompt | Iterable[Prompt], **options: Unpack[TrackOptions]
+        self,
+        video: VideoSource,
+        prompts: Prompt | Iterable[Prompt] = (),
+        *more: Prompt | Iterable[Prompt],
+        **options: Unpack[TrackOptions],
     ) -> Tracking:
         """Track objects through a video; iterate over the answer to get a `FrameResult` for every frame, in order.
 
@@ -65,7 +71,8 @@ class Client(BaseClient):
             video: A path, bytes or a binary file of an MP4, MKV, ... ; a folder of pictures; an iterable of
                 ``uint8[H, W, 3]`` (RGB) or ``uint8[H, W]`` (gray) arrays, which is read on a thread of its own; or a
                 `SourceUrl`.
-            prompts: What to track. There may be none; see `Tracking.prompt`.
+            prompts: What to track: a prompt or a list of prompts. There may be none; see `Tracking.prompt`.
+            *more: More prompts.
             **options: See `TrackOptions`.
 
         Returns:
@@ -76,9 +83,11 @@ class Client(BaseClient):
                 the loop).
             OSError: The video cannot be read.
         """
-        return start_tracking(self._channel, open_upload(video), prompts, options)
+        return start_tracking(self._channel, open_upload(video), (prompts, *more), options)
 
-    def live(self, prompts: Prompt | Iterable[Prompt] = (), **options: Unpack[LiveOptions]) -> Live:
+    def live(
+        self, prompts: Prompt | Iterable[Prompt] = (), *more: Prompt | Iterable[Prompt], **options: Unpack[LiveOptions]
+    ) -> Live:
         """Track objects through video that is still being taken: a camera's frames, or packets of a stream.
 
             with client.live(Prompt(point_coords=[[360, 480]])) as live:
@@ -90,6 +99,7 @@ class Client(BaseClient):
 
         Args:
             prompts: What to track, on frames that are still to be sent; see `Live.prompt` for later ones.
+            *more: More prompts.
             **options: See `LiveOptions`.
 
         Returns:
@@ -98,7 +108,7 @@ class Client(BaseClient):
         Raises:
             InvalidArgument: An argument is wrong.
         """
-        return start_live(self._channel, prompts, options)
+        return start_live(self._channel, (prompts, *more), options)
 
     def annotate(self, video: VideoSource, **options: Unpack[AnnotateOptions]) -> Annotation:
         """Work on a video as with ``SAM2VideoPredictor``: prompt any frame, look, correct, and track when you want to.

@@ -18,7 +18,7 @@ from masklet.prompts import Prompt
 from masklet.v1 import tracking_pb2
 
 
-def start_live(channel: Channel, prompts: Prompt | Iterable[Prompt], options: LiveOptions) -> Live:
+def start_live(channel: Channel, prompts: Iterable[Prompt | Iterable[Prompt]], options: LiveOptions) -> Live:
     """Start a live call.
 
     Raises:
@@ -27,7 +27,7 @@ def start_live(channel: Channel, prompts: Prompt | Iterable[Prompt], options: Li
     """
     config = live_config(options)
     method = channel.track_method(options.get("timeout"))
-    return Live(method, LiveProtocol(config, prompts_of(prompts)), Handlers.of(options))
+    return Live(method, LiveProtocol(config, prompts_of(*prompts)), Handlers.of(options))
 
 
 class Live(Tracking):
@@ -84,9 +84,20 @@ class Live(Tracking):
             prompt: What to track. Its own `frame_index` does not count.
             frame_index: The prompt's frame; None: the frame at the prompt's `pts_seconds`, or else the next frame to be
                 tracked.
+
+        Raises:
+            FailedPrecondition: The call has ended.
+        """
+        with self._requesting():
+            self._live.prompt_on(prompt, frame_index)
+
+    def keep_alive(self) -> None:
+        """Say that the video goes on although none comes at the moment, such as while a camera is connected again.
+
+        Without a word from its client, a server ends a stream after a minute, unless its operator has set another time.
         """
         with self._sender.changing():
-            self._live.prompt_on(prompt, frame_index)
+            self._live.keep_alive()
 
     def remove(self, object_id: int) -> None:
         """The older name of `remove_object`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,7 +14,7 @@ from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
 from masklet._protocol.track import TrackProtocol, prompts_of
 from masklet._sync.stream import Stream
 from masklet._transport.channel import Channel, TrackMethod
-from masklet.errors import MaskletError
+from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
 from masklet.recording import Recording
 from masklet.v1 import tracking_pb2
@@ -41,7 +44,7 @@ class Handlers:
 
 
 def start_tracking(
-    channel: Channel, upload: Upload, prompts: Prompt | Iterable[Prompt], options: TrackOptions
+    channel: Channel, upload: Upload, prompts: Iterable[Prompt | Iterable[Prompt]], options: TrackOptions
 ) -> Tracking:
     """Start a track call.
 
@@ -51,7 +54,7 @@ def start_tracking(
     """
     config = track_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
     method = channel.track_method(options.get("timeout"), upload.picture_names)
-    protocol = TrackProtocol(config, prompts_of(prompts), pictures=upload.pictures)
+    protocol = TrackProtocol(config, prompts_of(*prompts), pictures=upload.pictures)
     tracking = Tracking(method, protocol, upload.parts, Handlers.of(options))
     tracking.source = upload.path
     return tracking
@@ -74,11 +77,33 @@ class Tracking(Stream, Iterator[FrameResult]):
         handlers: Handlers,
     ) -> None:
         self._handlers = handlers
+        self._turn = threading.RLock()  # of reading responses
+        self._waiting: deque[FrameResult | PromptResult | MaskletError] = deque()  # read, and not given out yet
+        self._failure: BaseException | None = None  # raised where the video was waited for; the loop raises it, too
         super().__init__(method, protocol, parts)
 
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "running"
+        return f"{type(self).__name__}(session_id={self.session_id!r}, model={self.model!r}, {state})"
+
     @property
-    def video(self) -> VideoInfo | None:
-        """What the video's header says; None until the first result is here."""
+    def video(self) -> VideoInfo:
+        """What the video's header says; waits until the server has decoded the first frame.
+
+        So of a `Live` it waits until a frame was sent, by another thread if not before.
+
+        Raises:
+            MaskletError: The call has ended without it, for instance because the video cannot be decoded.
+        """
+        while (video := self.video_so_far) is None:
+            with self._turn:
+                if self.video_so_far is None:
+                    self._wait_for_video()
+        return video
+
+    @property
+    def video_so_far(self) -> VideoInfo | None:
+        """What the video's header says; None while that is not known."""
         return self._sender.protocol.video
 
     @property
@@ -95,13 +120,16 @@ class Tracking(Stream, Iterator[FrameResult]):
 
         Args:
             prompt: What to track, and on which frame.
+
+        Raises:
+            FailedPrecondition: The call has ended.
         """
-        with self._sender.changing():
+        with self._requesting():
             self._sender.protocol.prompt(prompt)
 
     def add_prompt(self, prompt: Prompt) -> None:
         """The older name of `prompt`; for a `Live` call too, it goes by the prompt's own `frame_index`."""
-        with self._sender.changing():
+        with self._requesting():
             self._sender.protocol.prompt(prompt)
 
     def remove_object(self, object_id: int) -> None:
@@ -109,8 +137,11 @@ class Tracking(Stream, Iterator[FrameResult]):
 
         Args:
             object_id: As in the object's prompts.
+
+        Raises:
+            FailedPrecondition: The call has ended.
         """
-        with self._sender.changing():
+        with self._requesting():
             self._sender.protocol.remove_object(object_id)
 
     def clear_prompts(self, object_id: int, frame_index: int) -> None:
@@ -119,8 +150,11 @@ class Tracking(Stream, Iterator[FrameResult]):
         Args:
             object_id: As in the object's prompts.
             frame_index: The prompts' frame.
+
+        Raises:
+            FailedPrecondition: The call has ended.
         """
-        with self._sender.changing():
+        with self._requesting():
             self._sender.protocol.clear_prompts(object_id, frame_index)
 
     def recording(self) -> Recording:
@@ -130,13 +164,22 @@ class Tracking(Stream, Iterator[FrameResult]):
             MaskletError: The server reports an error.
         """
         recording = Recording(self, source=self.source)
-        recording.video = self.video
+        recording.video = self.video_so_far
         return recording
+
+    @contextlib.contextmanager
+    def _requesting(self) -> Iterator[None]:
+        if self._ended:
+            raise FailedPrecondition("the stream has ended, so that nothing more can be asked of it; begin another one")
+        with self._sender.changing():
+            yield
 
     def __iter__(self) -> Tracking:
         return self
 
     def __next__(self) -> FrameResult:
+        if self._failure is not None:
+            raise self._failure
         if self._ended:
             raise StopIteration
         try:
@@ -149,10 +192,30 @@ class Tracking(Stream, Iterator[FrameResult]):
         with self._sender.changing():
             self._sender.protocol.acknowledge()
         while True:
-            response = self._read()
-            with self._sender.changing():
-                event = self._sender.protocol.receive(response)
+            with self._turn:
+                event = self._waiting.popleft() if self._waiting else self._receive()
             if isinstance(event, FrameResult):
                 return event
             if event is not None:
                 self._handlers.pass_on(event)
+
+    def _receive(self) -> FrameResult | PromptResult | MaskletError | None:
+        response = self._read()
+        with self._sender.changing():
+            return self._sender.protocol.receive(response)
+
+    def _wait_for_video(self) -> None:
+        """Read one response; its event waits for the loop over the results."""
+        if self._ended:
+            raise FailedPrecondition("the call has ended, and its video was never described")
+        try:
+            event = self._receive()
+        except StopIteration:
+            self.close()
+            raise FailedPrecondition("the video has no frame, so that nothing is known of it") from None
+        except BaseException as error:
+            self._failure = error
+            self.close()
+            raise
+        if event is not None:
+            self._waiting.append(event)

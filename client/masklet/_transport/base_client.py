@@ -7,6 +7,8 @@ from masklet._protocol.options import SegmentOptions
 from masklet._protocol.segmentation import ImageId, Segmentation, segment_request
 from masklet._transport.channel import Channel
 from masklet._transport.endpoint import DEFAULT_ADDRESS, Endpoint, Pem, Tls
+from masklet._transport.starting import CONNECT_SECONDS
+from masklet.errors import InvalidArgument
 from masklet.v1 import image_pb2
 
 
@@ -23,9 +25,15 @@ class BaseClient:
         client_key: Pem | None = None,
         timeout: float | None = 60.0,
         secure: bool | None = None,
+        connect_timeout: float = CONNECT_SECONDS,
     ) -> None:
         tls = Tls(root_certificates, client_certificate, client_key, secure)
-        self._channel = Channel(Endpoint.of(address, token=token, tls=tls), timeout)
+        if not 0 <= connect_timeout < float("inf"):
+            raise InvalidArgument.of("connect_timeout", f"is {connect_timeout!r}, must be seconds, 0 or above")
+        self._channel = Channel(Endpoint.of(address, token=token, tls=tls), timeout, connect_timeout)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._channel)!r})"
 
     @staticmethod
     def _segment_request(

@@ -112,6 +112,9 @@ class Endpoint:
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            # A server that is starting is noticed soon.
+            ("grpc.initial_reconnect_backoff_ms", 300),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
             # A proxy from the environment is never the way to this machine itself.
             ("grpc.enable_http_proxy", 0 if self.local else 1),
         ]

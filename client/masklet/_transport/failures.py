@@ -59,6 +59,24 @@ def _rich_status(error: FailedCall) -> status_pb2.Status | None:
     return status
 
 
+def nobody_listens(target: str, seconds: float) -> Unavailable:
+    """The error where no server began to listen in time.
+
+    Args:
+        target: The server, as a person should read it.
+        seconds: How long it was waited for.
+    """
+    return Unavailable(_unreachable(target, f"nobody has listened there for {seconds:g} s"))
+
+
+def needs_tls(target: str) -> Unavailable:
+    """The error of a client without TLS at a server with TLS."""
+    return Unavailable(
+        f"the server at {target} speaks TLS, and this client does not: give secure=True, or root_certificates with the "
+        "file of its authority (on the command line: --ca FILE)"
+    )
+
+
 def _unreachable(target: str, details: str) -> str:
     reason = _RESOLVER_NOISE.sub("", details.rpartition("last error: ")[2]) or "no reason given"
     return f"cannot reach a masklet server at {target} ({reason}); start one with `masklet serve`"

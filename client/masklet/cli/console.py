@@ -62,6 +62,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def warn(message: str) -> None:
+    """Print a warning in one line on stderr."""
+    line = without_secrets(" ".join(message.split()))
+    err().print(Text("warning: ", style="bold yellow") + Text(line), soft_wrap=True)
+
+
 def object_label(object_id: int) -> Text:
     """The object's id beside a square in the colour that the object has in overlays."""
     from masklet.drawing import colour_of
@@ -70,16 +76,17 @@ def object_label(object_id: int) -> Text:
     return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
 
 
-def tell_written(files: Mapping[str, Path | None], *, otherwise: str) -> None:
+def tell_written(files: Mapping[str, Path | None], *, otherwise: str, console: Console | None = None) -> None:
     """Print which files were written.
 
     Args:
         files: The path of each kind of file; None where it was not written.
         otherwise: What to print where no file was written.
+        console: Where to print; None: on stdout.
     """
     written = {name: path for name, path in files.items() if path is not None}
     for name, path in written.items():
-        out().print(f"{name:<8} {path}", markup=False, soft_wrap=True)
+        (console or out()).print(f"{name:<8} {path}", markup=False, soft_wrap=True)
     if not written:
         err().print(otherwise, soft_wrap=True)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 import masklet
 from masklet._media.atomic_file import replacing
-from masklet._media.result_files import frame_to_dict, header
+from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
+from masklet._urls import without_secrets
 from masklet.drawing import MAX_INDEX
 
 Sink = Callable[[FrameResult], None]
@@ -80,20 +84,21 @@ class Described(Protocol):
 
 
 @contextlib.contextmanager
-def json_file(path: Path, call: Described) -> Iterator[Sink]:
+def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], float]) -> Iterator[Sink]:
     """Write all results as one JSON object, frame by frame; the file appears at the end.
 
     If the block ends with an error after some frames, the file has these frames, and says what the error was.
 
     Args:
-        path: The file, replaced if it exists.
+        path: The file, replaced if it exists; "-" for stdout.
         call: Knows the video.
+        gap_before: Seconds without video before a frame, of a live source.
 
     Raises:
         OSError: The file cannot be written.
     """
     failure: BaseException | None = None
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with _written(path) as file:
         begun = False
 
         def begin() -> None:
@@ -106,7 +111,7 @@ def json_file(path: Path, call: Described) -> Iterator[Sink]:
                 file.write(",\n")
             else:
                 begin()
-            file.write(json.dumps(frame_to_dict(frame)))
+            file.write(json.dumps(_frame(frame, gap_before(frame))))
 
         try:
             yield write
@@ -117,7 +122,121 @@ def json_file(path: Path, call: Described) -> Iterator[Sink]:
         if not begun:
             begin()
         undecoded = json.dumps(call.undecoded_pts_seconds)
-        message = json.dumps(None if failure is None else str(failure) or type(failure).__name__)
-        file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {message}}}\n')
+        file.write(f'],\n"undecoded_pts_seconds": {undecoded}, "error": {json.dumps(_told(failure))}}}\n')
     if failure is not None:
         raise failure
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[IO[str]]:
+    if is_stdout(path):
+        yield sys.stdout
+        return
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yield file
+
+
+class JsonLines:
+    """Writes results as JSON Lines: an object on each line, which is there as soon as it is written.
+
+    The field "kind" says what a line is: "video" (the first one), "frame", "end" (the last one, with the error if there
+    was one), or what happened to a live source: "silent", "broken", "waiting", "connected". Threads may share it.
+
+    Args:
+        file: What to write to.
+        call: Knows the video.
+        gap_before: Seconds without video before a frame, of a live source.
+    """
+
+    def __init__(self, file: IO[str], call: Described, gap_before: Callable[[FrameResult], float]) -> None:
+        self._file = file
+        self._call = call
+        self._gap_before = gap_before
+        self._lock = threading.Lock()
+        self._frames = 0
+        self._early: list[dict[str, Any]] | None = []  # what happened before the video is known
+
+    def __call__(self, frame: FrameResult) -> None:
+        """Write a frame; before the first one the video."""
+        if not self._frames:
+            self._begin()
+        self._frames += 1
+        self.note({"kind": "frame", **_frame(frame, self._gap_before(frame))})
+
+    def _begin(self) -> None:
+        head = flat_header(header(self._call.video))
+        with self._lock:
+            self._write(head, *(self._early or ()))
+            self._early = None
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Write any other line; after the video's, which must be the first one."""
+        with self._lock:
+            if self._early is None:
+                self._write(entry)
+            else:
+                self._early.append(entry)
+
+    def _write(self, *entries: dict[str, Any]) -> None:
+        for entry in entries:
+            self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def end(self, failure: BaseException | None) -> None:
+        """Write the last line, with the error if there was one."""
+        if self._early is not None:
+            with self._lock:
+                self._write(*self._early)
+                self._early = None
+        undecoded = list(self._call.undecoded_pts_seconds)
+        self.note({"kind": "end", "frames": self._frames, "undecoded_pts_seconds": undecoded, "error": _told(failure)})
+
+
+@contextlib.contextmanager
+def json_lines(path: Path, call: Described, gap_before: Callable[[FrameResult], float]) -> Iterator[JsonLines]:
+    """Write results as JSON Lines while they come.
+
+    Args:
+        path: The file, replaced if it exists; "-" for stdout.
+        call: Knows the video.
+        gap_before: Seconds without video before a frame, of a live source.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with contextlib.nullcontext(sys.stdout) if is_stdout(path) else path.open("w", encoding="utf-8") as file:
+        lines = JsonLines(file, call, gap_before)
+        try:
+            yield lines
+        except BrokenPipeError:
+            raise
+        except BaseException as error:
+            lines.end(error)
+            raise
+        lines.end(None)
+
+
+def is_stdout(path: Path | None) -> bool:
+    """Whether a path on the command line means the standard output."""
+    return path is not None and str(path) == "-"
+
+
+def _told(failure: BaseException | None) -> str | None:
+    return None if failure is None else without_secrets(str(failure) or type(failure).__name__)
+
+
+def _frame(frame: FrameResult, gap_seconds: float = 0.0) -> dict[str, Any]:
+    entry = frame_to_dict(frame)
+    if frame.latency_seconds is None:
+        return entry
+    taken = datetime.datetime.fromtimestamp(frame.capture_time_nanoseconds / 1e9, datetime.timezone.utc)
+    return {
+        "frame_index": frame.frame_index,
+        "pts_seconds": frame.pts_seconds,
+        "time": taken.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "latency_seconds": round(frame.latency_seconds, 4),
+        "skipped_frame_indices": list(frame.skipped_frame_indices),
+        "gap_seconds": round(gap_seconds, 3),
+        "revision": frame.revision,
+        **entry,
+    }

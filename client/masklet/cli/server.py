@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from masklet import Client, Edges
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+CONNECT_SECONDS = 20.0
+"""Seconds that commands wait for a server that is starting, as after `masklet serve &`."""
 _PANEL = "Server"
 
 ServerOption = Annotated[
@@ -131,6 +133,7 @@ class Access:
                 client_certificate=self.cert,
                 client_key=self.key,
                 secure=False if self.insecure else None,
+                connect_timeout=CONNECT_SECONDS,
             )
             yield stack.enter_context(client)
 

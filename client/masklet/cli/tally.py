@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rich import box as boxes
+from rich.console import Console
 from rich.table import Table
 
 from masklet.cli.console import object_label, out
@@ -22,12 +23,16 @@ class Tally:
 
     Attributes:
         frames: Frames that were counted.
+        skipped: Frames of a live video that came faster than they could be tracked.
+        gaps: How often a live video was connected again.
         undecoded: Times in seconds of the frames that the file has and that could not be decoded.
         separate_frames: Frames whose masks were also written one by one, because they overlap.
     """
 
     def __init__(self) -> None:
         self.frames = 0
+        self.skipped = 0
+        self.gaps = 0
         self.undecoded: tuple[float, ...] = ()
         self.separate_frames = 0
         self._begun = time.monotonic()
@@ -40,6 +45,7 @@ class Tally:
     def add(self, frame: FrameResult) -> None:
         """Count a frame and its objects."""
         self.frames += 1
+        self.skipped += len(frame.skipped_frame_indices)
         self._ended = time.monotonic()
         for object_id, result in frame.objects.items():
             self._visible[object_id] = self._visible.get(object_id, 0) + result.visible
@@ -54,11 +60,22 @@ class Tally:
         else:
             self._events_not_kept += 1
 
-    def print(self) -> None:
-        """Print the counts as a table, and the events."""
+    def print(self, console: Console | None = None) -> None:
+        """Print the counts as a table, and the events.
+
+        Args:
+            console: Where to print; None: on stdout.
+        """
         seconds = max(self._ended - self._begun, 1e-9)
-        console = out()
+        console = console or out()
         console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
+        if self.skipped:
+            share = self.skipped / (self.frames + self.skipped)
+            console.print(
+                f"{self.skipped} frames ({share:.0%}) came faster than they could be tracked, and were skipped"
+            )
+        if self.gaps:
+            console.print(f"the stream broke off and was connected again {self.gaps} times")
         table = Table(box=boxes.SIMPLE_HEAD)
         for heading in ("object", "visible frames", "mean predicted IoU"):
             table.add_column(heading, justify="right")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 import masklet
-from masklet._media.capture import is_live
-from masklet.cli.console import Advance, frame_progress, out, tell_written
-from masklet.cli.live import check_options, tracking_live
-from masklet.cli.outputs import MaskFolder, Sink, json_file
+from masklet._media.capture.source import LiveSource, is_live
+from masklet.cli.console import err, frame_progress, out, tell_written
+from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
+from masklet.cli.outputs import JsonLines, MaskFolder, Sink, is_stdout, json_file, json_lines
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -27,14 +28,17 @@ from masklet.cli.server import (
     TokenFileOption,
     checked_edges,
 )
+from masklet.cli.signals import Signals
 from masklet.cli.tally import Tally
+from masklet.drawing import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
-    from masklet import Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
+    from masklet import FrameResult, MemoryPolicy, Tracking, TrackOptions
 
 _PANEL = "Results"
+_LIVE_PANEL = "Live video"
 MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
-_NO_OUTPUT = "no file was written; add --overlay OUT.mp4, --masks DIR or --json FILE"
+_NO_OUTPUT = "no file was written; add --overlay OUT.mp4, --masks DIR, --json FILE or --jsonl FILE"
 
 
 def track(
@@ -42,8 +46,8 @@ def track(
         str,
         typer.Argument(
             metavar="VIDEO|FOLDER|URL|DEVICE|-",
-            help="A video file or a folder of pictures; or a live video: rtsp://..., /dev/video0, a named pipe, or - "
-            "for stdin.",
+            help="A video file or a folder of pictures; or a live video: rtsp://, rtmp://, http:// (MJPEG, HLS or a "
+            "file), udp://, tcp://, /dev/video0, a named pipe, or - for stdin.",
         ),
     ],
     point: PointOption = None,
@@ -70,7 +74,15 @@ def track(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write all results as JSON, with the masks as COCO run-lengths.",
+            help="Write all results as JSON, with the masks as COCO run-lengths. FILE.jsonl: as --jsonl. -: to stdout.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a line of JSON for each frame as soon as its result is here. -: to stdout.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
@@ -98,8 +110,25 @@ def track(
         typer.Option(
             metavar="latest|lossless",
             help="For a live video that comes faster than it can be tracked. latest: skip frames. lossless: wait. "
-            "Default: lossless for pipes, which can wait; latest for others.",
-            rich_help_panel="Server",
+            "Default: lossless for pipes and files, which can wait; latest for others.",
+            rich_help_panel=_LIVE_PANEL,
+        ),
+    ] = None,
+    reconnect: Annotated[
+        bool | None,
+        typer.Option(
+            "--reconnect/--no-reconnect",
+            help="Connect again where a stream breaks off. Default: yes for rtsp:// and devices.",
+            rich_help_panel=_LIVE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    silence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="After so long without video, a stream counts as broken. Default: 10; 30 for http.",
+            rich_help_panel=_LIVE_PANEL,
         ),
     ] = None,
     server: ServerOption = None,
@@ -117,10 +146,9 @@ def track(
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
     prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
-    _check(video, overlay, delivery)
-    for option, file in (("--overlay", overlay), ("--json", json)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
+    live = LiveCommand(video, delivery, reconnect, silence, overlay) if is_live(video) else None
+    files = _Files.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
+    _check(video, overlay, live, delivery is not None or reconnect is not None or silence is not None)
     options: TrackOptions = {
         "model": model or "",
         "deterministic": deterministic,
@@ -131,37 +159,91 @@ def track(
     tally = Tally()
     try:
         with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
-            call = _start(client, video, prompts, delivery, options)
-            with call as running, contextlib.ExitStack() as stack:
-                sinks = _open_sinks(stack, running, masks, json)
-                advance = stack.enter_context(frame_progress(f"tracking {Path(video).name}"))
-                frames = _watched(running, tally, sinks, advance)
-                if overlay is None:
-                    for _ in frames:
-                        pass
-                else:
-                    masklet.write_overlay_video(video, frames, overlay)
-                tally.undecoded = running.undecoded_pts_seconds
+            if live is None:
+                _track_file(client.track(video, prompts, **options), video, files, tally)
+            else:
+                with tracking_live(client, live, prompts, options) as run:
+                    _track_live(run, str(LiveSource.of(video)), files, tally)
     except BaseException:
         if tally.frames:  # what was tracked before is kept; the error itself is printed last
-            _print_outcome(tally, overlay=overlay, masks=masks, json=json)
+            _print_outcome(tally, files)
         raise
-    _print_outcome(tally, overlay=overlay, masks=masks, json=json)
+    _print_outcome(tally, files)
 
 
-def _print_outcome(tally: Tally, *, overlay: Path | None, masks: Path | None, json: Path | None) -> None:
-    tally.print()
-    written = {"overlay": overlay, "masks": masks, "json": json}
-    tell_written(
-        {name: path if path and path.exists() else None for name, path in written.items()}, otherwise=_NO_OUTPUT
-    )
-    if masks is not None and tally.separate_frames:
-        out().print(
-            f"masks overlap in {tally.separate_frames} frames, or have ids above 255: of these frames, {masks}/objects "
-            "has every object's whole mask",
+def _track_file(tracking: Tracking, video: str, files: _Files, tally: Tally) -> None:
+    with tracking, contextlib.ExitStack() as stack:
+        sinks = _open_sinks(stack, tracking, files, lambda _: 0.0)
+        frames = _watched(stack, tracking, tracking, Path(video).name, tally, sinks)
+        if files.overlay is None:
+            for _ in frames:
+                pass
+        else:
+            masklet.write_overlay_video(video, frames, files.overlay)
+
+
+def _track_live(run: LiveRun, name: str, files: _Files, tally: Tally) -> None:
+    with contextlib.ExitStack() as stack:
+        sinks = _open_sinks(stack, run.live, files, run.gap_before)
+        if run.overlay is not None:
+            sinks.append(run.overlay.draw)
+        for sink in sinks:
+            if isinstance(sink, JsonLines):
+                run.note = sink.note
+        try:
+            for _ in _watched(stack, run.live, run.results(), name, tally, sinks):
+                pass
+        finally:
+            tally.gaps = run.gaps
+
+
+def _print_outcome(tally: Tally, files: _Files) -> None:
+    console = err() if files.use_stdout else out()  # what reads results on stdout wants nothing else there
+    tally.print(console)
+    tell_written(files.written(), otherwise=_NO_OUTPUT, console=console)
+    if tally.separate_frames:
+        console.print(
+            f"masks overlap in {tally.separate_frames} frames, or have ids above 255: of these frames, "
+            f"{files.masks}/objects has every object's whole mask",
             markup=False,
             soft_wrap=True,
         )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files to write; None where one is not asked for."""
+
+    overlay: Path | None
+    masks: Path | None
+    json: Path | None
+    jsonl: Path | None
+
+    @classmethod
+    def of(cls, *, overlay: Path | None, masks: Path | None, json: Path | None, jsonl: Path | None) -> _Files:
+        """The files of the command line.
+
+        Raises:
+            BadParameter: A folder does not exist, or two of them are stdout.
+        """
+        if json is not None and json.suffix.lower() == ".jsonl" and jsonl is None:
+            json, jsonl = None, json
+        for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl)):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
+        if is_stdout(json) and is_stdout(jsonl):
+            raise typer.BadParameter("only one of --json and --jsonl can be -", param_hint="--jsonl")
+        return cls(overlay, masks, json, jsonl)
+
+    @property
+    def use_stdout(self) -> bool:
+        return is_stdout(self.json) or is_stdout(self.jsonl)
+
+    def written(self) -> dict[str, Path | None]:
+        """Those that are there."""
+        return {
+            name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
+        }
 
 
 def _memory_policy(name: str) -> MemoryPolicy:
@@ -172,64 +254,75 @@ def _memory_policy(name: str) -> MemoryPolicy:
     return cast("MemoryPolicy", name.replace("-", "_"))
 
 
-def _check(video: str, overlay: Path | None, delivery: str | None) -> None:
+def _check(video: str, overlay: Path | None, live: LiveCommand | None, has_live_options: bool) -> None:
     """Refuse wrong names and options now, before a server is started."""
-    if is_live(video):
-        check_options(video, overlay=overlay is not None, delivery=delivery)
-    elif delivery is not None:
+    if overlay is not None and overlay.suffix.lower() not in VIDEO_SUFFIXES:
+        raise typer.BadParameter(f"{overlay} must end in {', '.join(VIDEO_SUFFIXES)}", param_hint="--overlay")
+    if live is None and has_live_options:
         raise typer.BadParameter(
-            f"{video} is not a live video, and all its frames are tracked; leave the option out",
-            param_hint="--delivery",
+            f"{video} is not a live video, and all its frames are tracked; leave --delivery, --reconnect and --silence "
+            "out",
+            param_hint="VIDEO",
         )
+    if live is not None:
+        live.check()
     else:
-        _check_names(video, overlay)
+        _check_names(video)
 
 
-def _check_names(video: str, overlay: Path | None) -> None:
+def _check_names(video: str) -> None:
     from masklet._media.uploads import PICTURE_SUFFIXES, video_path
-    from masklet.drawing import VIDEO_SUFFIXES
     from masklet_media.picture_pages import count_pictures
 
     if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file() and count_pictures(video) < 2:
         raise typer.BadParameter(f"{video} is a picture: use `masklet segment {video}`", param_hint="VIDEO")
-    if overlay is not None and overlay.suffix.lower() not in VIDEO_SUFFIXES:
-        raise typer.BadParameter(f"{overlay} must end in {', '.join(VIDEO_SUFFIXES)}", param_hint="--overlay")
     video_path(video)
 
 
-def _start(
-    client: Client, video: str, prompts: list[Prompt], delivery: str | None, options: TrackOptions
-) -> contextlib.AbstractContextManager[Tracking]:
-    """Start the call; the context manager gives the running call."""
-    if is_live(video):
-        return tracking_live(client, video, prompts, delivery, options)
-    return client.track(video, prompts, **options)
-
-
-def _open_sinks(stack: contextlib.ExitStack, tracking: Tracking, masks: Path | None, json: Path | None) -> list[Sink]:
+def _open_sinks(
+    stack: contextlib.ExitStack, tracking: Tracking, files: _Files, gap_before: Callable[[FrameResult], float]
+) -> list[Sink]:
     sinks: list[Sink] = []
-    if masks is not None:
-        sinks.append(MaskFolder(masks, lambda: _size(tracking)))
-    if json is not None:
-        sinks.append(stack.enter_context(json_file(json, tracking)))
+    if files.masks is not None:
+        sinks.append(MaskFolder(files.masks, lambda: _size(tracking)))
+    if files.json is not None:
+        sinks.append(stack.enter_context(json_file(files.json, tracking, gap_before)))
+    if files.jsonl is not None:
+        sinks.append(stack.enter_context(json_lines(files.jsonl, tracking, gap_before)))
     return sinks
 
 
 def _size(tracking: Tracking) -> tuple[int, int]:
-    video = tracking.video
-    if video is None:
-        raise masklet.Internal("the server sent a result before it described the video")
-    return video.height, video.width
+    return tracking.video.height, tracking.video.width
 
 
-def _watched(tracking: Tracking, tally: Tally, sinks: list[Sink], advance: Advance) -> Iterator[FrameResult]:
-    """The frames; each is counted and written when it comes."""
-    for frame in tracking:
-        tally.add(frame)
+def _watched(
+    stack: contextlib.ExitStack,
+    tracking: Tracking,
+    results: Iterator[FrameResult],
+    name: str,
+    tally: Tally,
+    sinks: list[Sink],
+) -> Iterator[FrameResult]:
+    """The frames; each is counted and written when it comes.
+
+    Raises:
+        KeyboardInterrupt, Terminated: A signal came. Raised between two frames, so that whoever writes can finish.
+    """
+    signals = stack.enter_context(Signals(tracking.cancel))
+    advance = stack.enter_context(frame_progress(f"tracking {name}"))
+    try:
+        for frame in results:
+            tally.add(frame)
+            tally.undecoded = tracking.undecoded_pts_seconds
+            for sink in sinks:
+                sink(frame)
+                if isinstance(sink, MaskFolder):
+                    tally.separate_frames = sink.separate_frames
+            advance(tally.frames, tracking.video.frame_count or None)
+            yield frame
+    except masklet.Cancelled:
+        signals.check()
+        raise
+    finally:
         tally.undecoded = tracking.undecoded_pts_seconds
-        for sink in sinks:
-            sink(frame)
-            if isinstance(sink, MaskFolder):
-                tally.separate_frames = sink.separate_frames
-        advance(tally.frames, tracking.video.frame_count or None if tracking.video else None)
-        yield frame

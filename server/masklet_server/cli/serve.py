@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import resource
 import signal
 from collections.abc import Callable
 from importlib import metadata
@@ -22,6 +23,8 @@ from masklet_server.settings_sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
     from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
+
+_DESCRIPTORS = 8192
 
 
 def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
@@ -64,6 +67,7 @@ async def _serve(settings: Settings) -> None:
     # OpenCV's own threads would take cores from the engine's for work that lasts less than a millisecond.
     cv2.setNumThreads(1)
 
+    _allow_many_descriptors()
     stop = asyncio.Event()
     async with running_server(settings) as running:
         with _Signals(stop, hurry=running.server.cancel_all):
@@ -71,6 +75,14 @@ async def _serve(settings: Settings) -> None:
             await stop.wait()
             typer.echo(f"stopping; running requests have {settings.grace_seconds:g} s to end", err=True)
             await running.server.stop()
+
+
+def _allow_many_descriptors() -> None:
+    """Each connection and each decoder takes some. The soft limit is often 256 or 1024, for programs with select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _banner(address: str, models: list[LoadedModel]) -> str:

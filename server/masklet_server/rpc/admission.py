@@ -7,10 +7,12 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from typing import TypeVar
 
-from masklet.errors import FieldViolation, ResourceExhausted, Unavailable
+from masklet.errors import DeadlineExceeded, FieldViolation, InvalidArgument, ResourceExhausted, Unavailable
 from masklet_server.metrics import Metrics
+from masklet_server.rpc.turns import TooManyWaitingError, Turns
 from masklet_server.settings import Settings
 
 # When a session ends is not known. This spreads repeated calls without a long wait.
@@ -22,6 +24,7 @@ _CLEANUP_SECONDS = 10.0
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
+T = TypeVar("T")
 
 
 class TokenBucket:
@@ -107,6 +110,7 @@ class Admission:
         self._requests = RateLimiter(settings.requests_per_second)
         self._settings = settings
         self._metrics = metrics
+        self._turns = Turns(settings.max_requests, settings.max_requests_per_client)
         self._sessions: Counter[str] = Counter()
         self._running: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
@@ -131,6 +135,40 @@ class Admission:
                 f"{client} sends more than {self._settings.requests_per_second:g} requests a second",
                 seconds,
             )
+
+    @contextlib.asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Receive and answer a request of the client in the block, once it is its turn.
+
+        Raises:
+            ResourceExhausted: Too many requests of the client wait already.
+        """
+        try:
+            async with self._turns.turn(client):
+                yield
+        except TooManyWaitingError:
+            raise self._refusal(
+                "max_requests_per_client", f"{client} has as many requests waiting as one client may have", 1.0
+            ) from None
+
+    async def receive(self, requests: AsyncIterable[T]) -> T:
+        """The only message of a request.
+
+        Raises:
+            DeadlineExceeded: It takes longer than `receive_seconds`.
+            InvalidArgument: There is none, or more than one.
+        """
+        seconds = self._settings.receive_seconds
+        try:
+            messages = await asyncio.wait_for(_at_most_two(requests), seconds)
+        except asyncio.TimeoutError:  # not the builtin one before Python 3.11
+            self._metrics.refused("receive_seconds")
+            raise DeadlineExceeded(
+                f"the request's message has not arrived in {seconds:g} s (receive_seconds); send it faster"
+            ) from None
+        if len(messages) != 1:
+            raise InvalidArgument("the request must be exactly one message")
+        return messages[0]
 
     @contextlib.contextmanager
     def session(self, client: str) -> Iterator[None]:
@@ -217,3 +255,12 @@ class Admission:
             violations=(FieldViolation(limit, description),),
             retry_after_seconds=seconds,
         )
+
+
+async def _at_most_two(requests: AsyncIterable[T]) -> list[T]:
+    messages = []
+    async for message in requests:
+        messages.append(message)
+        if len(messages) == 2:
+            break
+    return messages

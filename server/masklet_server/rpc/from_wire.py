@@ -208,23 +208,24 @@ def picture(message: common_pb2.Picture, field: str) -> Picture:
         raise error.within(field) from None
 
 
-def segment_prompt(message: image_pb2.SegmentPrompt, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
+def segment_prompt(message: image_pb2.SegmentPrompt, mask_logits: npt.NDArray[np.float32] | None) -> PicturePrompt:
     """A prompt for a single picture.
 
     Args:
         message: The prompt.
-        mask: Its mask, decoded, or None.
+        mask_logits: Logits that stand for its mask, at the size of `mask_input`; None if it has no mask.
 
     Raises:
         InvalidArgument: A field is wrong.
     """
+    if mask_logits is not None and message.HasField("mask_input"):
+        raise InvalidArgument.of("mask_input", "cannot go with mask; give one of the two")
     coords, labels = _points(message.points)
     return PicturePrompt(
         point_coords=coords,
         point_labels=labels,
         box=_box(message.box) if message.HasField("box") else None,
-        mask=mask,
-        mask_input=_logits(message.mask_input) if message.HasField("mask_input") else None,
+        mask_input=_logits(message.mask_input) if message.HasField("mask_input") else mask_logits,
     )
 
 

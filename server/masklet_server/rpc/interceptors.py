@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 TRACK = "/masklet.v1.TrackingService/Track"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
 _HEALTH = "/grpc.health.v1.Health/"
+_STREAM_UNARY = grpc.stream_unary_rpc_method_handler
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -75,23 +76,24 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         return None if handler is None else self._wrapped(handler, handler_call_details.method)
 
     def _wrapped(self, handler: Handler, method: str) -> Handler:
+        """The handler inside everything else. To gRPC it always takes a stream of requests.
+
+        gRPC would read the message of a unary request before it calls the handler: before the token is looked at,
+        whatever the number of such requests, and for as long as the client takes.
+        """
         # One of the four is set. In gRPC's types they are synchronous.
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-        async def run(request_or_iterator: Any, context: Context) -> Any:
+        async def run(requests: Any, context: Context) -> Any:
             async with self._surround(method, context) as call:
                 if handler.request_streaming:
-                    requests = _Metered(request_or_iterator, self._meter, call)
-                    return await _run_to_end(behaviour(requests, context), context)
-                await self._meter(call, request_or_iterator)
-                return await _run_to_end(behaviour(request_or_iterator, context), context)
+                    return await _run_to_end(behaviour(_Metered(requests, self._meter, call), context), context)
+                async with self._admission.turn(call.client) if method == SEGMENT_IMAGE else contextlib.nullcontext():
+                    request = await self._admission.receive(requests)
+                    await self._meter(call, request)
+                    return await _run_to_end(behaviour(request, context), context)
 
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
         return make(run, handler.request_deserializer, handler.response_serializer)
 
     @contextlib.asynccontextmanager

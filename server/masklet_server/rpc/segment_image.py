@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
 from masklet.v1 import image_pb2
+from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
@@ -91,7 +92,7 @@ class SegmentImageHandler:
             model=model,
             stream=stream,
             prompts=[
-                await self._complete(prompt, i, mask, height, width)
+                await self._complete(prompt, i, mask, (height, width), self._engine.models[model].logits_size)
                 for i, (prompt, mask) in enumerate(zip(request.prompts, masks, strict=True))
             ],
             picture=request.image_id if pixels is None else pixels,
@@ -152,24 +153,36 @@ class SegmentImageHandler:
         return None, self._sizes[request.image_id]
 
     async def _complete(
-        self, prompt: image_pb2.SegmentPrompt, index: int, mask: EncodedMask | None, height: int, width: int
+        self,
+        message: image_pb2.SegmentPrompt,
+        index: int,
+        mask: EncodedMask | None,
+        picture_size: tuple[int, int],
+        logits_size: int,
     ) -> PicturePrompt:
-        """The prompt with its mask decoded. The sizes are compared first, because decoding costs memory."""
-        pixels = None
+        """The prompt with its mask as logits of the model's size.
+
+        A mask of a few bytes may stand for 35 MB of pixels, so that no more of them are decoded at a time than the pool
+        has threads, and none is kept.
+        """
+        logits = None
         if mask is not None:
             field = f"prompts[{index}].mask"
-            if (mask.height, mask.width) != (height, width):
+            if (mask.height, mask.width) != picture_size:
+                height, width = picture_size
                 raise InvalidArgument.of(
                     field,
                     f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; send one of the same size",
                 )
             try:
-                pixels = await self._pool.run(lambda: decode(mask))
+                logits = await self._pool.run(lambda: _logits(mask, logits_size))
             except InvalidArgument as error:
                 raise error.within(field) from None
-        complete = _prompt(prompt, index, pixels)
+            if logits is None:
+                raise InvalidArgument.of(field, "has no foreground pixel")
+        complete = _prompt(message, index, logits)
         try:
-            complete.check_size(height, width)
+            complete.check_size(*picture_size)
         except InvalidArgument as error:
             raise error.within(f"prompts[{index}]") from None
         return complete
@@ -207,8 +220,14 @@ def _check_masks(count: int, height: int, width: int) -> None:
         )
 
 
-def _prompt(message: image_pb2.SegmentPrompt, index: int, mask: npt.NDArray[np.bool_] | None) -> PicturePrompt:
+def _logits(mask: EncodedMask, size: int) -> npt.NDArray[np.float32] | None:
+    """The mask as logits ``float32[size, size]``; None if it has no foreground."""
+    pixels = decode(mask)
+    return logits_of_mask(pixels, size) if pixels.any() else None
+
+
+def _prompt(message: image_pb2.SegmentPrompt, index: int, mask_logits: npt.NDArray[np.float32] | None) -> PicturePrompt:
     try:
-        return from_wire.segment_prompt(message, mask)
+        return from_wire.segment_prompt(message, mask_logits)
     except InvalidArgument as error:
         raise error.within(f"prompts[{index}]") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 
 import grpc
 from grpc_channelz.v1 import channelz, channelz_pb2
@@ -30,6 +31,8 @@ _STANDARD_SERVICES = (
 )
 # After the drain only clients that watch the server's health are left.
 _CLOSE_SECONDS = 1.0
+# Further calls of a connection wait in the client. Streams that are reset as soon as they are opened count, too.
+_STREAMS_PER_CONNECTION = 128
 
 
 class Server:
@@ -139,6 +142,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_channelz", 1),
+        # One connection cannot take what others need: its calls, and the time that its handshake may take.
+        ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # The other descriptors are for decoders, files and the log. A connection too many is closed at once.
+        ("grpc.max_allowed_incoming_connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
     ]
 
 

@@ -8,10 +8,10 @@ import secrets
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from masklet.errors import FieldViolation, Internal, MaskletError, ResourceExhausted
+from masklet.errors import FieldViolation, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.rpc.limits import with_flags
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,16 @@ def to_status(error: MaskletError) -> status_pb2.Status:
 
 
 def as_masklet_error(error: Exception) -> MaskletError:
-    """The error itself if it is a MaskletError; otherwise an Internal error with an id, by which the log names it."""
+    """The error itself if it is a MaskletError; otherwise an Internal error with an id, by which the log names it.
+
+    A message that cannot be parsed is the client's mistake: InvalidArgument.
+    """
     if isinstance(error, MaskletError):
         return error
+    if isinstance(error, DecodeError):
+        return InvalidArgument(
+            "a message cannot be parsed; send what masklet's protos describe, in protobuf's encoding"
+        )
     error_id = secrets.token_hex(6)
     logger.error("internal error", exc_info=error, extra={"error_id": error_id})
     return Internal(f"internal error {error_id}; search the server's log for this id")

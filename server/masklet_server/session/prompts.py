@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
+from masklet_server.engine.network.mask_input import square_mask
 from masklet_server.masks.encoding import EncodedMask, check_data, decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.limits import SessionLimits
@@ -83,15 +84,23 @@ class GivenPrompt:
             except InvalidArgument as error:
                 raise error.within("prompt.mask") from None
 
-    async def decode_in(self, pool: MaskPool) -> Prompt:
+    async def decode_in(self, pool: MaskPool, size: int) -> Prompt:
         """The prompt with its mask as pixels, decoded in a thread of the pool.
 
-        Raises:
-            InvalidArgument: The mask is malformed or has no foreground; fields are named as in the request.
-        """
-        return self.prompt if self.mask is None else await pool.run(self.decoded)
+        The mask has the model's size: a thousand bytes may stand for 35 megapixels, and a frame may have a prompt for
+        each object.
 
-    def decoded(self) -> Prompt:
+        Args:
+            pool: Its threads bound how many masks are at full size at a time.
+            size: The model's `image_size`.
+
+        Raises:
+            InvalidArgument: The mask is malformed, has no foreground, or none at the model's size; fields are named as
+                in the request.
+        """
+        return self.prompt if self.mask is None else await pool.run(lambda: self.decoded(size))
+
+    def decoded(self, size: int) -> Prompt:
         """As `decode_in`, in this thread. It takes milliseconds: not for the event loop."""
         if self.mask is None:
             return self.prompt
@@ -100,7 +109,9 @@ class GivenPrompt:
         except InvalidArgument as error:
             raise error.within("prompt.mask") from None
         try:
-            return dataclasses.replace(self.prompt, mask=pixels)
+            if not pixels.any():
+                raise InvalidArgument.of("mask", "has no foreground pixel")
+            return dataclasses.replace(self.prompt, mask=square_mask(pixels, size))
         except InvalidArgument as error:
             raise error.within("prompt") from None
 

@@ -123,6 +123,7 @@ class Script:
         knows_timings: Sends timings where they are asked for: the frame's index in milliseconds for each stage.
         events: What happens to every object, by frame.
         model: The name of the default model.
+        describes: Tell what is known of the video before its first frame.
     """
 
     frame_count: int = 5
@@ -138,6 +139,7 @@ class Script:
     knows_timings: bool = True
     events: dict[int, common_pb2.ObjectEvent.ValueType] = field(default_factory=dict)
     model: str = "nano"
+    describes: bool = True
     mask: Callable[..., npt.NDArray[np.bool_]] = square
 
 

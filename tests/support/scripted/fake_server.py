@@ -33,7 +33,12 @@ from tests.support.scripted.fake_script import (
 class FakeServer(TrackingServiceServicer):
     """Use as a context manager; `address` is where it listens, `sessions` what it saw."""
 
-    def __init__(self, script: Script | None = None, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+        address: str = "127.0.0.1:0",
+    ) -> None:
         self.script = script or Script()
         self.sessions: list[Session] = []
         self.pictures: list[image_pb2.SegmentImageRequest] = []
@@ -48,9 +53,9 @@ class FakeServer(TrackingServiceServicer):
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
         if credentials is None:
-            port = self._server.add_insecure_port("127.0.0.1:0")
+            port = self._server.add_insecure_port(address)
         else:
-            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            port = self._server.add_secure_port(address, credentials)
         self.address = f"127.0.0.1:{port}"
 
     def __enter__(self) -> FakeServer:
@@ -132,7 +137,7 @@ class FakeServer(TrackingServiceServicer):
         )
         index = 0
         while _wait(lambda: self._has_frame(session, session.results_sent), inbox, session):
-            if index == 0:
+            if index == 0 and script.describes:
                 yield from self._opening(session)
             if index == script.stall_at:
                 session.ended.wait(30)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from masklet.errors import InvalidArgument, NotFound
-from masklet_server.engine.network.mask_decoder import MASK_BIAS, MASK_SCALE
+from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
@@ -206,7 +206,5 @@ def _mask_logits(network: Network, prompts: Sequence[PicturePrompt]) -> Tensor |
         if prompt.mask_input is not None:
             rows.append(torch.from_numpy(prompt.mask_input)[None].clamp(-LOGITS_LIMIT, LOGITS_LIMIT))
         elif prompt.mask is not None:
-            full = torch.from_numpy(prompt.mask).float()[None, None] * MASK_SCALE + MASK_BIAS
-            size = (network.logits_size, network.logits_size)
-            rows.append(F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)[0])
+            rows.append(torch.from_numpy(logits_of_mask(prompt.mask, network.logits_size))[None])
     return torch.stack(rows).to(network.device) if rows else None

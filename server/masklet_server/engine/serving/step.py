@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory, PromptedFrame
 from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.network.mask_input import square_mask, too_small
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
 from masklet_server.engine.serving.policy_step import step_by_policy
@@ -75,7 +75,7 @@ def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, w
         decoded = network.decoder.decode_mask(Features.stack([step.features]), _model_mask(network, prompt.mask))
         shown = F.interpolate(decoded.logits, size=(height, width), mode="bilinear", align_corners=False)
         if not (shown > 0).any():
-            raise _too_small(prompt.mask)
+            raise too_small()
     else:
         points = network.decoder.model_points(prompt, height=height, width=width)
         if prompt.keep_old_points and (old := memory.clicks.get(index)) is not None:
@@ -209,19 +209,5 @@ def _decode_points(network: Network, step: Step, points: tuple[Tensor, Tensor], 
 
 def _model_mask(network: Network, mask: npt.NDArray[np.bool_]) -> Tensor:
     """The client's mask ``bool[H, W]`` as ``float32[1, 1, S, S]`` of 0 and 1 (`add_new_mask`)."""
-    full = torch.as_tensor(mask).float()[None, None].to(network.device)
-    size = (network.image_size, network.image_size)
-    if full.shape[-2:] == size:
-        return full
-    shrunk = F.interpolate(full, size=size, mode="bilinear", align_corners=False, antialias=True)
-    if not (square := (shrunk >= 0.5).float()).any():
-        raise _too_small(mask)
-    return square
-
-
-def _too_small(mask: npt.NDArray[np.bool_]) -> InvalidArgument:
-    return InvalidArgument.of(
-        "mask",
-        f"is too small: of its {int(np.sum(mask))} pixels none is left at the model's resolution; send a larger one, "
-        "or clicks",
-    )
+    square = square_mask(mask, network.image_size)
+    return torch.from_numpy(square).float()[None, None].to(network.device)

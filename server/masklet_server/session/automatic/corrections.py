@@ -261,7 +261,9 @@ class Corrections:
         try:
             given.check_size(frame.frame.height, frame.frame.width)
             self._check_conditioning(frame, given, tracked)
-            return await self._prompt(frame, tracked, await given.decode_in(self._context.pool))
+            return await self._prompt(
+                frame, tracked, await given.decode_in(self._context.pool, self._context.options.model.image_size)
+            )
         except (InvalidArgument, ResourceExhausted) as error:
             await self._context.send(Problem(error))
             return None

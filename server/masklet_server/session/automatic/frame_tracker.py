@@ -86,7 +86,7 @@ class FrameTracker:
     async def _decode(self, given: GivenPrompt) -> Prompt | None:
         """The prompt, or None if its mask is malformed and the client was told so."""
         try:
-            return await given.decode_in(self._context.pool)
+            return await given.decode_in(self._context.pool, self._context.options.model.image_size)
         except InvalidArgument as error:
             await self._context.send(Problem(error))
             return None

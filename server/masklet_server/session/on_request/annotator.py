@@ -143,7 +143,7 @@ class Annotator:
             raise ResourceExhausted(
                 f"object {object_id} is one too many: max_objects is {most}; remove_object makes room"
             )
-        prompt = await given.decode_in(self._context.pool)
+        prompt = await given.decode_in(self._context.pool, self._context.options.model.image_size)
         history = self.objects.get(object_id) or self._new_history()
         try:
             output = await self._jobs.apply_prompt(frame, history, prompt)

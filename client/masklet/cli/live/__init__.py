@@ -1,0 +1,1 @@
+"""`masklet track` with cameras, network streams and pipes."""
