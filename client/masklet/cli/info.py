@@ -47,6 +47,8 @@ _LIMITS = {
     "max_frame_pixels": "pixels of a frame",
     "max_frames": "frames of a clip",
     "max_duration_seconds": "seconds of a clip",
+    "max_requests": "SegmentImage requests at once",
+    "max_requests_per_client": "SegmentImage requests at once of one client",
     "max_side": "pixels of a frame's height or width",
     "max_decoded_pixels": "pixels of all frames of a clip together",
     "max_mask_bytes": "bytes of a prompt's encoded mask",

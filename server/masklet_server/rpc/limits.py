@@ -17,6 +17,8 @@ CONTRACT_LIMITS = (
 )
 # All others, which `Limits.others` has.
 OTHER_LIMITS = (
+    "max_requests",
+    "max_requests_per_client",
     "max_side",
     "max_decoded_pixels",
     "max_mask_bytes",
