@@ -1,6 +1,6 @@
 """Count what moves: a detector finds boxes, masklet tracks them as masks, and the masks tell which boxes are new.
 
-Start a server first (`masklet serve`), then: python examples/count_with_detector.py VIDEO [ADDRESS]
+Start a server first (`masklet serve`), then: python examples/count_with_detector.py [VIDEO [ADDRESS]]
 
 The detector here is OpenCV's background subtraction (pip install opencv-python-headless). It knows no classes, needs a
 camera that does not move, and takes shadows for objects. Put your own detector in its place: anything that gives boxes.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import cv2
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 import masklet
 
+CLIP = str(Path(__file__).parent / "bunny.mp4")  # a camera that does not move shows better what this can do
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Box = tuple[int, int, int, int]
@@ -26,6 +28,7 @@ FRAMES_TO_LEARN = 5  # the background, before anything is detected
 DETECT_EVERY = 5
 # A box and a mask are the same object if they share this part of the smaller one.
 MIN_OVERLAP = 0.3
+MAX_OBJECTS = 8  # tracked at once; a server has a limit, too
 FRAMES_TO_FORGET = 30  # an object that is not visible
 
 
@@ -65,7 +68,7 @@ def count(client: masklet.Client, pictures: Iterator[Picture], detect: Detector)
             boxes = detect(picture)
             if index >= FRAMES_TO_LEARN and index % DETECT_EVERY == 0:
                 for box in boxes:
-                    if not is_tracked(box, list(masks.values())):
+                    if len(last_seen) < MAX_OBJECTS and not is_tracked(box, list(masks.values())):
                         total += 1
                         last_seen[total] = index
                         masks[total] = np.zeros(picture.shape[:2], np.bool_)
@@ -87,7 +90,7 @@ def frames(video: str) -> Iterator[Picture]:
             yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
-def main(video: str, address: str = "127.0.0.1:50051") -> None:
+def main(video: str = CLIP, address: str = "127.0.0.1:50051") -> None:
     """Print a line for each frame."""
     with masklet.Client(address) as client:
         for index, (here, total) in enumerate(count(client, frames(video), Detector())):

@@ -1,14 +1,19 @@
-"""Track one object in each of several clips at once: python examples/several_clips.py CLIP X,Y [CLIP X,Y ...].
+"""Track one object in each of several clips at once: python examples/several_clips.py [CLIP X,Y ...].
 
-Start a server first (`masklet serve`). It tracks the streams in common batches.
+Start a server first (`masklet serve`). It tracks the streams in common batches. Without clips the program tracks the
+rabbit and the boulder of the example clip, each in a stream of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import masklet
+
+CLIP = str(Path(__file__).parent / "bunny.mp4")
+RABBIT_AND_BOULDER = [CLIP, "360,480", CLIP, "130,450"]
 
 
 async def track(client: masklet.AsyncClient, clip: str, click: tuple[float, float]) -> None:
@@ -22,6 +27,7 @@ async def track(client: masklet.AsyncClient, clip: str, click: tuple[float, floa
 
 async def main(arguments: list[str]) -> None:
     """Track in all clips of the command line."""
+    arguments = arguments or RABBIT_AND_BOULDER
     clicks = [tuple(float(part) for part in click.split(",")) for click in arguments[1::2]]
     async with masklet.AsyncClient("127.0.0.1:50051") as client:
         await asyncio.gather(

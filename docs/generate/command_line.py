@@ -17,7 +17,7 @@ INTRODUCTION = """
 Every command prints this text with `--help`. Options that take a prompt may be repeated.
 
 The exit status is 0 on success, 1 on a failure (one line on stderr names the cause), 2 where the command line itself is
-wrong, and 130 after Ctrl-C.
+wrong, 130 after Ctrl-C, and 143 after SIGTERM.
 """
 
 

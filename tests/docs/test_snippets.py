@@ -15,6 +15,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, nano_server: str) -> Path:
     (folder / "examples").mkdir()
     (folder / "examples" / "bunny.mp4").write_bytes(_first_frames())
     _picture().save(folder / "photo.jpg")
+    (folder / "docs" / "images").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "images" / "bunny-strip.jpg", folder / "docs" / "images")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").touch()
     (folder / "bin").mkdir()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,31 @@ def passing_by(num_frames: int) -> list[npt.NDArray[np.uint8]]:
         for index in range(begin, num_frames):
             cv2.circle(pictures[index], (30 + 8 * (index - begin), row), 26, color, -1)
     return pictures
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory, nano_server: str) -> Path:
+    """The examples beside a shorter clip, talking to the tests' server."""
+    folder = tmp_path_factory.mktemp("masklet") / "examples"
+    folder.mkdir()
+    with av.open(str(EXAMPLES / "bunny.mp4")) as clip:
+        frames = [
+            f.to_ndarray(format="rgb24").astype(np.uint8) for f, _ in zip(clip.decode(video=0), range(6), strict=False)
+        ]
+    height, width = frames[0].shape[:2]
+    (folder / "bunny.mp4").write_bytes(clips.make_clip("mp4", "libx264", size=(width, height), pictures=frames))
+    for example in EXAMPLES.glob("*.py"):
+        (folder / example.name).write_text(example.read_text().replace("127.0.0.1:50051", nano_server))
+    return folder
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_runs_without_arguments(example: str, copies: Path) -> None:
+    command = [sys.executable, "-W", "error", str(copies / example)]
+    done = subprocess.run(command, cwd=copies.parent, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_the_example_of_sam2(nano_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

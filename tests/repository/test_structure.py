@@ -39,7 +39,8 @@ CLIENT_FOLDERS = {
     "compat": {"_sync", "_media", "_protocol"},
     "export": {"_media", "_protocol"},
     "importing": {"export", "_media", "_protocol"},
-    "cli": {"importing", "export", "_sync", "_media", "_protocol"},
+    "integrations": {"_protocol"},
+    "cli": {"integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {

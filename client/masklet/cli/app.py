@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, and end the process.
 
     The exit status is 0 after success, 1 after a failure (one line on stderr says what failed and why), 2 where the
-    command line itself is wrong, and 130 after Ctrl-C.
+    command line itself is wrong, 130 after Ctrl-C, and 143 after SIGTERM.
 
     Args:
         arguments: The words of the command line; None: those of this process.
@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="masklet")
     except masklet.MaskletError as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever read the results wants no more of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:

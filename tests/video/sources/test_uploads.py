@@ -183,3 +183,14 @@ async def test_cancelling_next_frame_loses_no_frame() -> None:
         await source.end()
         indices += [frame.index for frame in (await take_all(source)).frames]
     assert indices == list(range(20))
+
+
+async def test_many_small_chunks_are_taken_while_no_frame_is() -> None:
+    data = noisy_clip("matroska", frames=200)
+    pieces = [data[i : i + 64] for i in range(0, len(data), 64)]
+    assert len(pieces) > 10_000
+    async with ClipSource(16, VideoLimits(), frames_ahead=1) as source:
+        for piece in pieces:
+            await asyncio.wait_for(source.feed(piece), 60)
+        await source.end()
+        assert len((await asyncio.wait_for(take_all(source), 120)).frames) == 200

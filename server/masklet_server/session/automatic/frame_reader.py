@@ -164,11 +164,19 @@ class FrameReader:
         if self._options.is_file:
             await self._pull()
             return True
-        while (patience := PAUSE_SECONDS - self._idle.quiet_seconds) > 0:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._pull(), patience)
+        # Not wait_for: before Python 3.12, it loses a cancellation that comes together with the result.
+        pulling = asyncio.create_task(self._pull())
+        try:
+            while not pulling.done() and (patience := PAUSE_SECONDS - self._idle.quiet_seconds) > 0:
+                await asyncio.wait({pulling}, timeout=patience)
+            if pulling.done():
+                pulling.result()
                 return True
-        return False
+            return False
+        finally:
+            pulling.cancel()
+            await asyncio.gather(pulling, return_exceptions=True)
+            del pulling  # its exception refers to this frame
 
     async def _pull(self) -> None:
         """Read one more frame, or find out that there is none. Continues what a cancelled call has begun."""

@@ -1,0 +1,1 @@
+"""What editors ask of `masklet track`: ranges, directions, corrections, names, files of prompts."""

@@ -1,0 +1,174 @@
+"""Reads files of prompts: masklet's own (JSON or YAML), a detector's boxes, and masks of other tools.
+
+masklet's own is a list, or an object with the list under "prompts". An entry is for one object on one frame:
+
+    {"object": 1, "name": "rabbit", "class": "animal", "frame": 0, "points": [[345, 400], [600, 300, 0]]}
+    {"object": 2, "time": 1.5, "box": [60, 260, 260, 620]}
+    {"object": 3, "frame": 12, "mask": "dog.png"}
+
+A point's third number is its label: 1 on the object (the default), 0 beside it. A mask is a picture as large as the
+video, its path as seen from the file, or run-lengths as masklet writes them.
+
+A detector's file is a list of COCO's results, or what Ultralytics' ``to_json`` writes. Every box on the first frame
+that has any is an object of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masklet import rle
+from masklet.errors import InvalidArgument, Unavailable
+from masklet.importing import read
+from masklet.prompts import Prompt
+from masklet.recording import RecordedObject
+
+_YAML = (".yaml", ".yml")
+_KEYS = {"object", "name", "class", "frame", "time", "points", "box", "mask", "keep_old_points"}
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """What a file of prompts holds.
+
+    Attributes:
+        prompts: In the order of the file.
+        objects: The objects that the file names, by id.
+    """
+
+    prompts: list[Prompt]
+    objects: dict[int, RecordedObject] = field(default_factory=dict)
+
+
+def read_prompts(path: str | os.PathLike[str], *, min_score: float = 0.0) -> PromptFile:
+    """Read a file of prompts.
+
+    Args:
+        path: A file of prompts, a detector's file, or masks as `masklet.importing.read` takes them, whose first mask of
+            each object is its prompt.
+        min_score: Boxes of a detector with a lower score are left out.
+
+    Raises:
+        InvalidArgument: The file holds something else, or an entry is wrong; the message says which one.
+        Unavailable: It is YAML, and PyYAML is not installed.
+        OSError: It cannot be read.
+    """
+    place = Path(path)
+    content = _content(place)
+    if isinstance(content, dict) and "prompts" in content:
+        content = content["prompts"]
+    if isinstance(content, list) and all(isinstance(entry, dict) for entry in content):
+        if any("bbox" in entry or "confidence" in entry for entry in content):
+            return _of_detector(content, place, min_score)
+        return _own(content, place)
+    masks = read(place)
+    return PromptFile(masks.prompts(), dict(masks.objects))
+
+
+def _content(path: Path) -> Any:
+    """What a file of JSON or YAML holds; None for other files and folders."""
+    if path.is_dir():
+        return None
+    if path.suffix.lower() in _YAML:
+        try:
+            import yaml
+        except ModuleNotFoundError:
+            raise Unavailable("YAML needs PyYAML, which is not installed: pip install 'masklet[yaml]'") from None
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InvalidArgument.of("prompts", f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def _own(entries: Iterable[dict[str, Any]], path: Path) -> PromptFile:
+    found = PromptFile([])
+    for number, entry in enumerate(entries):
+        where = f"{path}: prompts[{number}]"
+        if unknown := entry.keys() - _KEYS:
+            raise InvalidArgument.of(
+                "prompts", f"{where} has the unknown key {min(unknown)!r}; keys are {', '.join(sorted(_KEYS))}"
+            )
+        try:
+            prompt = _prompt(entry, path.parent)
+        except InvalidArgument as error:
+            raise InvalidArgument.of("prompts", f"{where}: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument.of("prompts", f"{where} has a value of the wrong kind: {error}") from None
+        found.prompts.append(prompt)
+        earlier = found.objects.get(prompt.object_id, RecordedObject(prompt.object_id))
+        name, class_name = str(entry.get("name", earlier.name)), str(entry.get("class", earlier.class_name))
+        found.objects[prompt.object_id] = RecordedObject(prompt.object_id, name, class_name)
+    if not found.prompts:
+        raise InvalidArgument.of("prompts", f"{path} holds no prompt")
+    return found
+
+
+def _prompt(entry: dict[str, Any], folder: Path) -> Prompt:
+    points = entry.get("points")
+    coords = labels = None
+    if points:
+        coords = [point[:2] for point in points]
+        labels = [point[2] if len(point) > 2 else 1 for point in points]
+    return Prompt(
+        object_id=entry.get("object", 1),
+        frame_index=entry.get("frame", 0),
+        point_coords=coords,
+        point_labels=labels,
+        box=entry.get("box"),
+        mask=None if entry.get("mask") is None else _mask(entry["mask"], folder),
+        keep_old_points=entry.get("keep_old_points", False),
+        pts_seconds=entry.get("time"),
+    )
+
+
+def _mask(value: Any, folder: Path) -> npt.NDArray[np.bool_]:
+    if isinstance(value, dict):
+        return rle.decode(rle.Rle(size=[int(side) for side in value["size"]], counts=str(value["counts"])))
+    from PIL import Image
+
+    with Image.open(folder / str(value)) as picture:
+        # An index of a palette and a gray level mean the same here: 0 is background.
+        return np.asarray(picture if picture.mode in ("1", "L", "P") else picture.convert("L")).astype(np.bool_)
+
+
+def _of_detector(entries: list[dict[str, Any]], path: Path, min_score: float) -> PromptFile:
+    try:
+        boxes = [_detection(entry) for entry in entries]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidArgument.of("prompts", f"{path} is not a detector's list of boxes: {error!r}") from None
+    boxes = [box for box in boxes if box[1] >= min_score]
+    if not boxes:
+        raise InvalidArgument.of("prompts", f"{path} holds no box with a score of at least {min_score:g}")
+    first = min(frame_index for frame_index, *_ in boxes)
+    found = PromptFile([])
+    for frame_index, _, box, class_name in boxes:
+        if frame_index == first:
+            object_id = len(found.prompts) + 1
+            found.prompts.append(Prompt(object_id=object_id, frame_index=frame_index, box=box))
+            found.objects[object_id] = RecordedObject(object_id, "", class_name)
+    return found
+
+
+def _detection(entry: dict[str, Any]) -> tuple[int, float, list[float], str]:
+    """A box's frame, score, corners and class."""
+    if "bbox" in entry:  # COCO's results
+        x, y, width, height = (float(value) for value in entry["bbox"])
+        image_id = entry.get("image_id", 0)
+        digits = "".join(c for c in str(image_id).rpartition("_")[2] if c.isdecimal())
+        name = str(entry.get("category_name", entry.get("category", "")))
+        return int(digits or 0), float(entry.get("score", 1.0)), [x, y, x + width, y + height], name
+    corners = entry["box"]  # Ultralytics
+    box = [float(corners[name]) for name in ("x1", "y1", "x2", "y2")]
+    return int(entry.get("frame", 0)), float(entry["confidence"]), box, str(entry.get("name", ""))
