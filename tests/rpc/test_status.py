@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from masklet import errors
 from masklet.errors import FieldViolation, InvalidArgument, MaskletError, ResourceExhausted, Unavailable
-from masklet_server.rpc.limits import CONTRACT_LIMITS, OTHER_LIMITS
+from masklet_server.limit_names import CONTRACT_LIMITS, OTHER_LIMITS
 from masklet_server.rpc.status import code_name, to_status
 from masklet_server.settings import Settings
 from tests.support.rpc import details_of, edge, segment, status_of

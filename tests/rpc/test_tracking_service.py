@@ -18,11 +18,11 @@ from masklet.errors import ResourceExhausted
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.jobs import FrameJob
+from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
-from masklet_server.rpc.limits import OTHER_LIMITS
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked

@@ -86,6 +86,12 @@ class Tally:
             console.print(table)
         for object_id, told in sorted(self._events.items()):
             console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
+        if self.separate_frames:
+            console.print(
+                f"masks overlap in {self.separate_frames} frames, or have ids above 255: of these frames, the folder "
+                "objects has every object's whole mask",
+                soft_wrap=True,
+            )
         if self.undecoded:
             times = ", ".join(f"{time:.3f}" for time in self.undecoded[:MAX_EVENTS_TOLD])
             more = ", ..." if len(self.undecoded) > MAX_EVENTS_TOLD else ""

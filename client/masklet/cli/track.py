@@ -274,13 +274,6 @@ def _print_outcome(outcome: _Outcome, files: _Files) -> None:
     outcome.tally.print(console)
     exported = outcome.editing.write(outcome.recording)
     tell_written({**files.written(), **exported}, otherwise=_NO_OUTPUT, console=console)
-    if outcome.tally.separate_frames:
-        console.print(
-            f"masks overlap in {outcome.tally.separate_frames} frames, or have ids above 255: of these frames, "
-            f"{files.masks}/objects has every object's whole mask",
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from masklet.errors import FieldViolation, Internal, InvalidArgument, MaskletError, ResourceExhausted
-from masklet_server.rpc.limits import with_flags
+from masklet_server.limit_names import with_flags
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from masklet.errors import DataLoss, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.from_wire import RequestParser
-from masklet_server.rpc.limits import OTHER_LIMITS
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
