@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -26,7 +25,7 @@ from masklet import _embedded
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.scripted.fake_server import FakeServer
+from tests.support.scripted.fake_server import FakeServer, starting
 
 OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
 # Ctrl-C's signal is as in a terminal, also where these tests run in the background, which ignores it.
@@ -243,7 +242,11 @@ def test_wrong_command_lines_exit_with_2(arguments: tuple[str, ...], capsys: pyt
 
 def failed_with(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that says what went wrong."""
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("tracking", "starting"))]
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if not line.startswith(("tracking", "starting", "waiting"))
+    ]
     assert line.startswith("error: ")
     return line
 
@@ -517,17 +520,11 @@ def test_tracking_on_a_server_imports_no_torch(server: FakeServer, clip: Path) -
 
 
 def test_it_waits_for_a_server_that_is_starting(capsys: pytest.CaptureFixture[str]) -> None:
-    with FakeServer() as server:
-        address = server.address
-    late = FakeServer(address=address)
-    timer = threading.Timer(1.0, late.__enter__)
-    timer.start()
-    try:
+    with starting() as address:
         assert run("info", "--server", address) == 0
-    finally:
-        timer.join()
-        late.stop()
-    assert "masklet 9.9.9" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "masklet 9.9.9" in out
+    assert f"waiting for a server at {address}, at most 30 s ..." in err
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,14 @@ def test_one_warning_names_all_that_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("named")
+def test_what_programs_set_on_the_network_is_warned_of() -> None:
+    predictor: Any = compat.build_sam2_video_predictor(CONFIG)
+    with pytest.warns(UserWarning, match=r"SAM2VideoPredictor.fill_hole_area = 0 changes nothing"):
+        predictor.fill_hole_area = 0
+    assert predictor.fill_hole_area == 0
+
+
+@pytest.mark.usefixtures("named")
 def test_a_model_serves_the_predictor_and_connections_are_shared() -> None:
     model = compat.build_sam2(CONFIG)
     predictor = SAM2ImagePredictor(model, mask_threshold=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import queue
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import masklet
 from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.masks.encoding import MaskEncoding, encode
 from masklet_server.masks.runs import Runs
+from masklet_server.session import sending
 from tests.support import e2e
 
 Request = tracking_pb2.TrackRequest
@@ -133,6 +136,22 @@ async def test_who_never_acknowledges_learns_it_after_seconds(nano_server: str) 
         await call.done_writing()
         rest = await rest_of(call)
         assert rest[-1].done.frame_count == 40
+
+
+def test_the_python_client_may_take_its_time(client: masklet.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It acknowledges by itself, so the reminder to do so is not its caller's."""
+    told = threading.Event()
+    run = sending.AckReminder.run
+
+    async def run_and_tell(reminder: sending.AckReminder) -> None:
+        await run(reminder)
+        told.set()
+
+    monkeypatch.setattr(sending, "REMIND_SECONDS", 0.1)
+    monkeypatch.setattr(sending.AckReminder, "run", run_and_tell)
+    with client.track(e2e.lossless(), e2e.prompt("point"), window=2) as tracking:
+        assert told.wait(100)
+        assert len(list(tracking)) == e2e.NUM_FRAMES
 
 
 def decode_as_documented(data: bytes, height: int, width: int) -> e2e.Mask:

@@ -108,7 +108,8 @@ def video_path(video: str | os.PathLike[str]) -> Path:
     if _URL.match(os.fspath(video)):
         raise InvalidArgument.of(
             "video",
-            f"{video} is a URL; download it and give the file's path, or let the server fetch it: SourceUrl(...)",
+            f"{video} is a URL; read it with masklet.capture and send it by Client.live, or let the server fetch it: "
+            "SourceUrl(...)",
         )
     path = Path(video)
     path.stat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ _Plane = npt.NDArray[np.float32]
 _NO_SHARE = -4.6
 # Functions of colours are means over windows of fits in windows: so far does a point reach.
 _REACH = 2 * RADIUS + 1
+_SUM = np.ones((1, 4), np.float32)
 _WINDOW = (2 * RADIUS + 1, 2 * RADIUS + 1)
 
 
@@ -102,16 +104,15 @@ class CpuGuide:
         share = 1 / (1 + np.exp(-logits[around.part].astype(np.float64)))
         functions = _functions(self._colours[around.part], share)
         height, width = share.shape
-        # The picture's numbers go up to 255.
-        functions[..., :3] /= 255
+        # The picture's numbers go up to 255, and so does a fourth one, which the offset belongs to.
         functions[..., 3] -= 0.5
+        functions /= 255
         enlarged = cv2.resize(
             functions.astype(np.float32), (width * self._step, height * self._step), interpolation=cv2.INTER_LINEAR
         )[box.within(around).scaled(self._step).part]
-        picture = self._pixels[box.scaled(self._step).part]
-        weighted = cv2.multiply(picture, enlarged[..., :3], dtype=cv2.CV_32F)
-        refined: _Plane = weighted[..., 0] + weighted[..., 1] + weighted[..., 2] + enlarged[..., 3]
-        return refined
+        picture = cv2.cvtColor(self._pixels[box.scaled(self._step).part], cv2.COLOR_RGB2RGBA)
+        weighted = cv2.multiply(picture, enlarged, dtype=cv2.CV_32F)
+        return cv2.transform(weighted, _SUM).astype(np.float32, copy=False)
 
 
 def _functions(colours: _Floats, share: _Floats) -> _Floats:
@@ -121,10 +122,10 @@ def _functions(colours: _Floats, share: _Floats) -> _Floats:
         colours: ``[h, w, 3]``, between 0 and 1.
         share: ``[h, w]``, likewise.
     """
-    red, green, blue = np.moveaxis(colours, -1, 0)
+    red, green, blue = cv2.split(colours)
     products = (red * red, red * green, red * blue, green * green, green * blue, blue * blue)
-    pixels = np.stack([red, green, blue, share, *products, *(share * colour for colour in (red, green, blue))], -1)
-    r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = np.ascontiguousarray(np.moveaxis(_box_mean(pixels), -1, 0))
+    pixels = cv2.merge([red, green, blue, share, *products, share * red, share * green, share * blue])
+    r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = cv2.split(_box_mean(pixels))
     rr, gg, bb = rr - r * r + EPSILON, gg - g * g + EPSILON, bb - b * b + EPSILON
     rg, rb, gb = rg - r * g, rb - r * b, gb - g * b
     rp, gp, bp = rp - r * p, gp - g * p, bp - b * p
@@ -138,10 +139,10 @@ def _functions(colours: _Floats, share: _Floats) -> _Floats:
         (c * rp + e * gp + f * bp) * scale,
     ]
     offset = p - slopes[0] * r - slopes[1] * g - slopes[2] * b
-    return _box_mean(np.stack([*slopes, offset], -1))
+    return _box_mean(cv2.merge([*slopes, offset]))
 
 
-def _box_mean(maps: _Floats) -> _Floats:
+def _box_mean(maps: npt.NDArray[Any]) -> _Floats:
     """Mean over a window around each point, or what of it lies within the maps; ``[h, w, C]`` to as many."""
     sums = cv2.boxFilter(maps, -1, _WINDOW, normalize=False, borderType=cv2.BORDER_CONSTANT)
     rows, columns = (_window_sizes(side) for side in maps.shape[:2])

@@ -100,7 +100,7 @@ class SessionJobs:
         Args:
             frame: The frame.
             tasks: One for each object.
-            upcoming: Pictures ``uint8[S, S, 3]`` of the next frames, to be encoded together with this one.
+            upcoming: Pictures ``uint8[S, S, 3]`` of the next frames, to be encoded before their turn.
 
         Raises:
             MaskletError: The engine can't do it. Each object's memory is as it was.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from masklet._protocol.server_info import ModelInfo, ServerInfo
 from masklet._sync.client import Client
+from masklet.compat._models.locate import warn
 from masklet.errors import NotFound
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ class SAM2Model:
         client: The connection to the server.
         requested_name: `model`.
     """
+
+    # What may be set; setting anything else, as sam2's programs tune the network, is warned of.
+    client: Client
+    requested_name: str
 
     def __init__(self, server: Client | str, model: str = "") -> None:
         self.client = Client(server) if isinstance(server, str) else server
@@ -120,6 +126,12 @@ class SAM2Model:
             NotImplementedError: `requires_grad` is true: the weights are on the server.
         """
         return self.train(requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_known = any(name in inspect.get_annotations(cls) for cls in type(self).__mro__)
+        if not name.startswith("_") and not is_known:
+            warn(f"{type(self).__name__}.{name} = {value!r} changes nothing: the model is on a masklet server")
+        super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -80,6 +80,8 @@ class SAM2CameraPredictor(SAM2Model):
         ImportError: torch is not installed.
     """
 
+    frame_idx: int
+
     def __init__(self, server: Client | str, model: str = "") -> None:
         from masklet.compat import _torch  # noqa: F401 - raises where torch is missing
 

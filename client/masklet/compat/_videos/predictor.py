@@ -40,6 +40,8 @@ class SAM2VideoPredictor(SAM2Model):
         ImportError: torch is not installed.
     """
 
+    model: str
+
     def __init__(self, server: Client | str, model: str = "", *, deterministic: bool = False, window: int = 1) -> None:
         from masklet.compat import _torch  # noqa: F401 - raises where torch is missing
 

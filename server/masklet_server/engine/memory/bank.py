@@ -115,10 +115,9 @@ class MemoryBank:
         for memories, is_conditioning in ((self.recent, False), (self.conditioning, True)):
             keep_logits = is_conditioning and self.keeps_prompts
             for index, memory in memories.items():
-                memories[index] = dataclasses.replace(
-                    memory,
-                    features=memory.features if is_conditioning or index > oldest_features else None,
-                    logits=memory.logits if keep_logits or index > oldest_logits else None,
+                memories[index] = memory.without(
+                    features=not is_conditioning and index <= oldest_features,
+                    logits=not keep_logits and index <= oldest_logits,
                 )
         for index in [i for i in self.clicks if i <= oldest_logits and not self.keeps_prompts]:
             del self.clicks[index]
@@ -255,7 +254,7 @@ class MemoryBank:
         # Lists, because a step may change the dictionaries at the same time.
         prompted, clicks = list(self.prompted.values()), list(self.clicks.values())
         memories = [*self.conditioning.values(), *self.recent.values(), *(p.memory for p in prompted)]
-        total = sum(tensor.nbytes for memory in memories for _, tensor in memory.tensors)
+        total = sum(memory.nbytes for memory in memories)
         total += sum(p.top.nbytes for p in prompted)
         total += sum(coords.nbytes + labels.nbytes for coords, labels in clicks)
         return total if self.policy is None else total + self.policy.nbytes

@@ -6,6 +6,7 @@ Where a method takes `reverse`, time runs backward: the frames "before" a frame 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -52,6 +53,22 @@ class FrameMemory:
         for field in dataclasses.fields(self):
             if (tensor := getattr(self, field.name)) is not None:
                 yield field.name, tensor
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors; a view counts as large as it looks."""
+        return sum(tensor.nbytes for _, tensor in self.tensors)
+
+    def without(self, *, features: bool, logits: bool) -> FrameMemory:
+        """The same without features, without logits, or as it is."""
+        drops_features, drops_logits = features and self.features is not None, logits and self.logits is not None
+        if not drops_features and not drops_logits:
+            return self
+        return dataclasses.replace(
+            self,
+            features=None if drops_features else self.features,
+            logits=None if drops_logits else self.logits,
+        )
 
 
 @dataclass(frozen=True, eq=False)

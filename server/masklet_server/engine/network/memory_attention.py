@@ -76,7 +76,7 @@ class ExactMemoryAttention:
 
     def __init__(self, module: MemoryAttention, position: Tensor) -> None:
         self._module = module
-        self._position = position
+        self.position = position
 
     def start(self, current: Tensor) -> Tensor:
         """Return the features as they are; see `AnyMemoryAttention.start`."""
@@ -86,7 +86,7 @@ class ExactMemoryAttention:
         """Attend to the memory; see `AnyMemoryAttention`."""
         attended: Tensor = self._module(
             curr=started.transpose(0, 1),
-            curr_pos=self._position.expand(len(started), -1, -1).transpose(0, 1),
+            curr_pos=self.position.expand(len(started), -1, -1).transpose(0, 1),
             memory=memory.transpose(0, 1),
             memory_pos=memory_position.transpose(0, 1),
             num_obj_ptr_tokens=memory.shape[1] - spatial,
@@ -103,6 +103,11 @@ class FastMemoryAttention:
         placement: Device and dtype to compute with.
         kernels: What computes the attentions.
 
+    Attributes:
+        layers: The layers.
+        norm: After the last layer.
+        position: What is added to the features, ``[1, h * w, C]``.
+
     Raises:
         InvalidArgument: The configuration needs something that this class does not support.
     """
@@ -113,14 +118,14 @@ class FastMemoryAttention:
         if not module.pos_enc_at_input or not module.batch_first:
             raise _unsupported("pos_enc_at_input or batch_first being false")
         grid_size = math.isqrt(position.shape[1])
-        self._layers = [_Layer(layer, grid_size, placement, kernels) for layer in module.layers]
-        self._norm = _norm(module.norm, placement)
+        self.layers = [RearrangedLayer(layer, grid_size, placement, kernels) for layer in module.layers]
+        self.norm = _norm(module.norm, placement)
         self._in_columns = takes_keys_in_columns(kernels.memory)
-        self._position = 0.1 * position.to(placement.device, placement.dtype)
+        self.position = 0.1 * position.to(placement.device, placement.dtype)
 
     def start(self, current: Tensor) -> Tensor:
         """Let the first layer's features attend to themselves; see `AnyMemoryAttention.start`."""
-        return self._layers[0].attend_to_itself(current + self._position)
+        return self.layers[0].attend_to_itself(current + self.position)
 
     def __call__(self, started: Tensor, memory: Tensor, memory_position: Tensor, spatial: int) -> Tensor:
         """Attend to the memory; see `AnyMemoryAttention`."""
@@ -129,14 +134,30 @@ class FastMemoryAttention:
         if self._in_columns:
             # A row of ones: so the matrix product adds the bias of the keys, which then needs no pass of its own.
             keys = torch.cat([keys.mT, keys.new_ones(len(keys), 1, keys.shape[1])], dim=1)
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self.layers):
             x = layer.attend_to_memory(x if number == 0 else layer.attend_to_itself(x), keys, memory, spatial)
-        attended: Tensor = self._norm(x)
+        attended: Tensor = self.norm(x)
         return attended
 
 
-class _Layer:
-    """`MemoryAttentionLayer` with rearranged weights; queries and each memory have grid_size ** 2 tokens."""
+class RearrangedLayer:
+    """`MemoryAttentionLayer` with rearranged weights; queries and each memory have grid_size ** 2 tokens.
+
+    A matrix for queries or keys gives twice the width: the numbers themselves, and what a rotation adds to them times
+    the sine.
+
+    Attributes:
+        cos: Of the rotation, ``[h * w, C]``.
+        sin: Likewise.
+        own: Queries, keys and values for the attention of the features to themselves.
+        own_out: Of the same attention.
+        queries: For the attention to the memory.
+        keys: Likewise, of the memory.
+        cross_out: Of the same attention; values are the memory itself.
+        wide: First layer of the MLP, with its activation.
+        narrow: Second layer of the MLP.
+        norms: Before the two attentions and the MLP.
+    """
 
     def __init__(
         self, layer: MemoryAttentionLayer, grid_size: int, placement: Placement, kernels: AttentionKernels
@@ -149,24 +170,24 @@ class _Layer:
             if not isinstance(attention, RoPEAttention) or attention.num_heads != 1:
                 raise _unsupported("anything but RoPEAttention with one head")
         self._kernels = kernels
-        self._cos, self._sin = _rotation(own, grid_size, placement)
-        self._cos_down, self._sin_down = (part.mT.contiguous()[:, None] for part in (self._cos, self._sin))
-        self._own = _linear([own.q_proj, _turned(own.q_proj), own.k_proj, _turned(own.k_proj), own.v_proj], placement)
-        self._own_out = _linear([own.out_proj], placement)
-        self._queries = _linear([cross.q_proj, _turned(cross.q_proj)], placement)
-        self._keys = _linear([cross.k_proj, _turned(cross.k_proj)], placement)
-        self._keys_and_bias = torch.cat([self._keys.weight, self._keys.bias[:, None]], dim=1)
-        self._cross_out = _linear([_chained(cross.v_proj, cross.out_proj)], placement)
-        self._wide = _linear([layer.linear1], placement, "relu")
-        self._narrow = _linear([layer.linear2], placement)
-        self._norms = [_norm(norm, placement) for norm in (layer.norm1, layer.norm2, layer.norm3)]
+        self.cos, self.sin = _rotation(own, grid_size, placement)
+        self._cos_down, self._sin_down = (part.mT.contiguous()[:, None] for part in (self.cos, self.sin))
+        self.own = _linear([own.q_proj, _turned(own.q_proj), own.k_proj, _turned(own.k_proj), own.v_proj], placement)
+        self.own_out = _linear([own.out_proj], placement)
+        self.queries = _linear([cross.q_proj, _turned(cross.q_proj)], placement)
+        self.keys = _linear([cross.k_proj, _turned(cross.k_proj)], placement)
+        self._keys_and_bias = torch.cat([self.keys.weight, self.keys.bias[:, None]], dim=1)
+        self.cross_out = _linear([_chained(cross.v_proj, cross.out_proj)], placement)
+        self.wide = _linear([layer.linear1], placement, "relu")
+        self.narrow = _linear([layer.linear2], placement)
+        self.norms = [_norm(norm, placement) for norm in (layer.norm1, layer.norm2, layer.norm3)]
 
     def attend_to_itself(self, x: Tensor) -> Tensor:
         """The first of a layer's three parts; from and to ``[B, h * w, C]``."""
-        width = self._cos.shape[-1]
-        q, q_turned, k, k_turned, v = self._own(self._norms[0](x)).split(width, dim=-1)
+        width = self.cos.shape[-1]
+        q, q_turned, k, k_turned, v = self.own(self.norms[0](x)).split(width, dim=-1)
         found = self._attention(self._kernels.own, self._rotated(q, q_turned), self._rotated(k, k_turned), v)
-        projected: Tensor = self._own_out(found)
+        projected: Tensor = self.own_out(found)
         return x + projected
 
     def attend_to_memory(self, x: Tensor, keys: Tensor, memory: Tensor, spatial: int) -> Tensor:
@@ -178,36 +199,41 @@ class _Layer:
             memory: ``[B, K, M]``.
             spatial: How many of the keys are rotated.
         """
-        width = self._cos.shape[-1]
-        q, q_turned = self._queries(self._norms[1](x)).split(width, dim=-1)
+        width = self.cos.shape[-1]
+        q, q_turned = self.queries(self.norms[1](x)).split(width, dim=-1)
         in_columns = takes_keys_in_columns(self._kernels.memory)
         k = self._keys_in_columns(keys, spatial) if in_columns else self._keys_in_rows(keys, spatial)
-        x = x + self._cross_out(self._attention(self._kernels.memory, self._rotated(q, q_turned), k, memory))
-        widened: Tensor = self._narrow(self._wide(self._norms[2](x)))
+        x = x + self.cross_out(self._attention(self._kernels.memory, self._rotated(q, q_turned), k, memory))
+        widened: Tensor = self.narrow(self.wide(self.norms[2](x)))
         return x + widened
 
     def _keys_in_rows(self, keys: Tensor, spatial: int) -> Tensor:
-        width = self._cos.shape[-1]
-        projected = self._keys(keys)
+        width = self.cos.shape[-1]
+        projected = self.keys(keys)
         # The tokens of a memory have places on the grid. Pointers have none, so they are not rotated.
-        maps = projected[:, :spatial].unflatten(1, (-1, len(self._cos)))
+        maps = projected[:, :spatial].unflatten(1, (-1, len(self.cos)))
         rotated = self._rotated(maps[..., :width], maps[..., width:]).flatten(1, 2)
         return torch.cat([rotated, projected[:, spatial:, :width]], dim=1)
 
     def _keys_in_columns(self, keys: Tensor, spatial: int) -> Tensor:
         """Keys laid out as a matrix product reads them; otherwise oneDNN would rearrange them for every block."""
-        width = self._cos.shape[-1]
+        width = self.cos.shape[-1]
         projected = torch.matmul(self._keys_and_bias, keys)
-        maps = projected[..., :spatial].view(*projected.shape[:2], -1, len(self._cos))
+        maps = projected[..., :spatial].view(*projected.shape[:2], -1, len(self.cos))
         maps[:, :width].mul_(self._cos_down).addcmul_(maps[:, width:], self._sin_down)
         return projected[:, :width].mT
 
     def _rotated(self, x: Tensor, turned: Tensor) -> Tensor:
-        return torch.addcmul(x * self._cos, turned, self._sin)
+        return rotated(x, turned, self.cos, self.sin)
 
     @staticmethod
     def _attention(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return kernel(q[:, None], k[:, None], v[:, None])[:, 0]
+
+
+def rotated(x: Tensor, turned: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position encoding: of pairs of numbers (a, b), and the same turned to (-b, a)."""
+    return torch.addcmul(x * cos, turned, sin)
 
 
 def _rotation(attention: RoPEAttention, grid_size: int, placement: Placement) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from masklet_server.engine.network.memory_attention import (
 from masklet_server.engine.network.onednn import fuse_linears
 from masklet_server.engine.network.placement import Placement
 from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Features, Past
+from masklet_server.engine.network.workers import Workers
 
 # Mean and deviation of ImageNet, as in `sam2.utils.misc.load_video_frames`.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -65,8 +66,11 @@ _ASSUMED: dict[str, object] = {
 }
 
 
+StepFunction = Callable[[FeatureBatch, Past], tuple[Tensor, ...]]
+
+
 class Network:
-    """One model on one device, in one dtype. Its methods keep no state and must run on the engine's thread.
+    """One model on one device, in one dtype. Its methods keep no state, and run on the engine's thread or `workers`.
 
     Attributes:
         decoder: Prompt encoder and mask decoder.
@@ -75,7 +79,8 @@ class Network:
         image_size: S, in pixels.
         grid_size: h = w.
         logits_size: 4h = 4w.
-        encode_ahead: Number of frames of one stream that are best encoded in one pass.
+        encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
+        workers: Threads that can compute parts of the network at the same time.
         max_pointers: Object pointers reach back over so many frames, including the current one.
         parameter_count: Number of weights.
         runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
@@ -101,6 +106,7 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.runtime = "torch"
+        self.workers = Workers()
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size
@@ -126,6 +132,7 @@ class Network:
         record = graphs and device.type == "cuda"
         self._encode: Function = GraphCache(self.image_encoder) if record else self.image_encoder
         self._encode_pixels: Function | None = None
+        self._step_elsewhere: StepFunction | None = None
         self._step: Function = GraphCache(self._step_once) if record else self._step_once
         self._mean = torch.tensor(PIXEL_MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD, device=device).view(3, 1, 1)
@@ -146,20 +153,29 @@ class Network:
         return _tokens(encoding(grid).to(self.dtype))
 
     def compute_with(
-        self, runtime: str, *, encode_pixels: Function | None = None, step: Function | None = None
+        self,
+        runtime: str,
+        *,
+        encode_pixels: Function | None = None,
+        step: StepFunction | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """Compute the parts that take nearly all of a frame's time with another library than torch.
 
         Args:
             runtime: Name of the library.
-            encode_pixels: From ``uint8[B, S, S, 3]`` to the three levels of features. None: as before.
-            step: Takes and gives the tensors of `step`. None: as before.
+            encode_pixels: From ``uint8[B, S, S, 3]`` to the three levels of features, and `Features.started` if it
+                computes that too. None: as before.
+            step: Takes what `step` takes, and gives its tensors. None: as before.
+            workers: Threads that may call both at the same time. None: one thread only.
         """
         self.runtime = runtime
         if encode_pixels is not None:
             self._encode_pixels, self.encode_ahead = encode_pixels, 1
         if step is not None:
-            self._step = step
+            self._step_elsewhere = step
+        if workers is not None:
+            self.workers, self.encode_ahead = workers, 2 if workers.threads > 1 else 1
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Encode B frames ``uint8[B, S, S, 3]`` RGB on any device; normalised as in `sam2.utils.misc`."""
@@ -185,6 +201,9 @@ class Network:
         Returns:
             The mask decoder's outputs, and the memories ``bfloat16[B, M, h, w]``.
         """
+        if self._step_elsewhere is not None:
+            *decoded, memory = self._step_elsewhere(batch, past)
+            return Decoded(*decoded), memory
         *decoded, memory = self._step(batch.top, *batch.fine, past.memories, past.ages, past.pointers, past.distances)
         return Decoded(*decoded), memory
 
@@ -314,8 +333,9 @@ def _check_supported(model: SAM2Base) -> None:
 
 
 def _by_frame(levels: tuple[Tensor, ...]) -> list[Features]:
-    top, fine0, fine1 = levels
-    return [Features(top[i], (fine0[i], fine1[i])) for i in range(len(top))]
+    top, fine0, fine1, *rest = levels
+    started: Sequence[Tensor | None] = list(rest[0]) if rest else [None] * len(top)
+    return [Features(top[i], (fine0[i], fine1[i]), started[i]) for i in range(len(top))]
 
 
 def _tokens(maps: Tensor) -> Tensor:

@@ -20,28 +20,36 @@ class Features:
     Attributes:
         top: ``[C, h, w]``, input of memory attention and of the mask decoder.
         fine: ``[C/8, 4h, 4w]`` and ``[C/4, 2h, 2w]``, the mask decoder's high-resolution inputs.
+        started: ``[h * w, C]``, the part of memory attention that is the same for all objects of the frame; None if the
+            step computes it.
     """
 
     top: Tensor
     fine: tuple[Tensor, Tensor]
+    started: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
-        return self.top.nbytes + sum(level.nbytes for level in self.fine)
+        started = 0 if self.started is None else self.started.nbytes
+        return self.top.nbytes + sum(level.nbytes for level in self.fine) + started
 
     def clone(self) -> Features:
         """A copy that shares no memory with other features."""
-        return Features(self.top.clone(), (self.fine[0].clone(), self.fine[1].clone()))
+        started = None if self.started is None else self.started.clone()
+        return Features(self.top.clone(), (self.fine[0].clone(), self.fine[1].clone()), started)
 
     @staticmethod
     def stack(features: Sequence[Features]) -> FeatureBatch:
         """Features of several frames as one batch."""
         if len(features) == 1:
             only = features[0]
-            return FeatureBatch(only.top[None], (only.fine[0][None], only.fine[1][None]))
+            started = None if only.started is None else only.started[None]
+            return FeatureBatch(only.top[None], (only.fine[0][None], only.fine[1][None]), started)
         fine = (torch.stack([f.fine[0] for f in features]), torch.stack([f.fine[1] for f in features]))
-        return FeatureBatch(torch.stack([f.top for f in features]), fine)
+        known = [f.started for f in features if f.started is not None]
+        started = torch.stack(known) if len(known) == len(features) else None
+        return FeatureBatch(torch.stack([f.top for f in features]), fine, started)
 
     def __repr__(self) -> str:
         return (
@@ -56,10 +64,18 @@ class FeatureBatch:
     Attributes:
         top: ``[B, C, h, w]``.
         fine: ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``.
+        started: ``[B, h * w, C]``; None if it is not known of all frames.
     """
 
     top: Tensor
     fine: tuple[Tensor, Tensor]
+    started: Tensor | None = None
+
+    def one_by_one(self) -> Iterator[FeatureBatch]:
+        """Each frame as a batch of its own."""
+        for i in range(len(self.top)):
+            fine = (self.fine[0][i : i + 1], self.fine[1][i : i + 1])
+            yield FeatureBatch(self.top[i : i + 1], fine, None if self.started is None else self.started[i : i + 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +87,21 @@ class Past:
         ages: ``int64[B, N]``: 0 for a conditioning frame, else the number of frames since then.
         pointers: ``[B, P, C]``.
         distances: ``float32[B, P]``: number of frames since then, divided by the greatest distance that counts.
+        sources: For each object, the N tensors that its memories were stacked from. A later past has the same tensors
+            again, so that what was made of them can be kept. Empty if they are not known.
     """
 
     memories: Tensor
     ages: Tensor
     pointers: Tensor
     distances: Tensor
+    sources: Sequence[Sequence[Tensor]] = ()
 
     def one_by_one(self) -> Iterator[Past]:
         """The past of each object alone."""
-        parts = (torch.split(part, 1) for part in (self.memories, self.ages, self.pointers, self.distances))
-        return (Past(*one) for one in zip(*parts, strict=True))
+        for i in range(len(self.memories)):
+            one = slice(i, i + 1)
+            yield Past(self.memories[one], self.ages[one], self.pointers[one], self.distances[one], self.sources[one])
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ MAX_SHOWN_PIXELS = 2**24
 
 
 class EngineObserver(Protocol):
-    """Gets numbers and durations of what the engine does; called on the engine's thread."""
+    """Gets numbers and durations of what the engine does; called on the engine's threads."""
 
     def on_encode(self, batch_size: int, seconds: float) -> None:
         """So many pictures were encoded together, in so many seconds."""
@@ -64,7 +65,8 @@ def run_jobs(
     """Run jobs of several streams together, at most one of each stream. A failure leaves every memory as it was."""
     before = [memory.copy() for job in jobs for memory in job.memories]
     try:
-        return _run_jobs(network, jobs, observer)
+        with network.workers.single_threaded():
+            return _run_jobs(network, jobs, observer)
     except BaseException:
         for memory, saved in zip((memory for job in jobs for memory in job.memories), before, strict=True):
             memory.restore(saved)
@@ -94,14 +96,17 @@ def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence
     prompted = [_apply_prompts(network, job, frame) for job, frame in zip(jobs, encoded, strict=True)]
     steps = [_steps(job, frame) for job, frame in zip(jobs, encoded, strict=True)]
     tracked = iter(track(network, [step for some in steps for step in some], max_batch=MAX_STEP_BATCH))
-    return [
-        FrameOutput(
-            _show(network, [next(tracked) for _ in some], job, _given_masks(job)),
-            [_show(network, memories, job, given) for memories, given in zip(job_prompted, _prompts(job), strict=True)],
-            encode_seconds=frame.seconds,
+    found = [[next(tracked) for _ in some] for some in steps]
+
+    def output(number: int) -> FrameOutput:
+        job = jobs[number]
+        return FrameOutput(
+            _show(network, found[number], _given_masks(job), job=job),
+            [_show(network, *one, job=job) for one in zip(prompted[number], _prompts(job), strict=True)],
+            encode_seconds=encoded[number].seconds,
         )
-        for job, frame, some, job_prompted in zip(jobs, encoded, steps, prompted, strict=True)
-    ]
+
+    return network.workers.each(output, range(len(jobs)))
 
 
 def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
@@ -159,32 +164,63 @@ def run_picture(
 
 
 def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> list[EncodedFrame]:
-    """The features of each job's frame. If a stream runs alone, its next frames are encoded in the same pass."""
+    """The features of each job's frame. Next frames are encoded in the same pass, or while this batch goes on."""
     known = [None if job.stream.recent is None else job.stream.recent.get(job.frame.index) for job in jobs]
     unknown = [job for job, encoded in zip(jobs, known, strict=True) if encoded is None]
-    if not unknown:
-        return [encoded for encoded in known if encoded is not None]
-    start = time.perf_counter()
-    ahead = _upcoming(jobs[0]) if len(jobs) == 1 else {}
-    features = _encode_pixels(network, [*(job.frame.pixels for job in unknown), *ahead.values()])
-    seconds = time.perf_counter() - start
-    if observer is not None:
-        observer.on_encode(len(features), seconds)
-    fresh = [EncodedFrame(each, seconds / (1 + len(ahead))) for each in features]
-    for job, encoded in zip(unknown, fresh, strict=False):
+    if network.workers.threads > 1:
+        fresh = network.workers.each(lambda job: _encode_one(network, job.frame.pixels, observer), unknown)
+    else:
+        fresh = _encode_in_passes(network, unknown, observer, alone=len(jobs) == 1)
+    for job, encoded in zip(unknown, fresh, strict=True):
         if job.stream.recent is not None:
-            # Its own copy: a view would keep the features of all streams in the batch.
-            own = encoded if len(unknown) == 1 else replace(encoded, features=encoded.features.clone())
-            job.stream.recent.put(job.frame.index, own)
-    if (recent := jobs[0].stream.recent) is not None:
-        for index, encoded in zip(ahead, fresh[len(unknown) :], strict=False):
-            recent.put(index, encoded)
+            job.stream.recent.put(job.frame.index, encoded)
+    if network.workers.threads > 1:
+        _encode_ahead(network, jobs, observer)
     made = iter(fresh)
     return [next(made) if encoded is None else encoded for encoded in known]
 
 
+def _encode_one(network: Network, picture: npt.NDArray[np.uint8], observer: EngineObserver | None) -> EncodedFrame:
+    start = time.perf_counter()
+    (features,) = network.encode_pixels(torch.from_numpy(picture[None].copy()))
+    seconds = time.perf_counter() - start
+    if observer is not None:
+        observer.on_encode(1, seconds)
+    return EncodedFrame(features, seconds)
+
+
+def _encode_ahead(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None) -> None:
+    """Have the next frames encoded by threads that this batch leaves idle."""
+    for job in jobs:
+        for index, picture in _upcoming(job).items():
+            if job.stream.recent is not None and index not in job.stream.recent:
+                work = functools.partial(_encode_one, network, picture, observer)
+                job.stream.recent.put(index, network.workers.later(work))
+
+
+def _encode_in_passes(
+    network: Network, jobs: Sequence[FrameJob], observer: EngineObserver | None, *, alone: bool
+) -> list[EncodedFrame]:
+    """The features of the jobs' frames, several frames in a pass, and the next ones of a stream that runs alone."""
+    if not jobs:
+        return []
+    start = time.perf_counter()
+    ahead = _upcoming(jobs[0]) if alone else {}
+    features = _encode_pixels(network, [*(job.frame.pixels for job in jobs), *ahead.values()])
+    seconds = time.perf_counter() - start
+    if observer is not None:
+        observer.on_encode(len(features), seconds)
+    fresh = [EncodedFrame(each, seconds / (1 + len(ahead))) for each in features]
+    if (recent := jobs[0].stream.recent) is not None:
+        for index, encoded in zip(ahead, fresh[len(jobs) :], strict=False):
+            recent.put(index, encoded)
+    # Copies: a view would keep the features of all streams in the batch.
+    own = [encoded if len(jobs) == 1 else replace(encoded, features=encoded.features.clone()) for encoded in fresh]
+    return own[: len(jobs)]
+
+
 def _upcoming(job: FrameJob) -> dict[int, npt.NDArray[np.uint8]]:
-    """Pictures, by frame index, to be encoded in one pass with the job's own: those that its stream can remember."""
+    """Pictures, by frame index, to be encoded before their turn: those that the job's stream can remember."""
     if not isinstance(job, (Track, TrackBackward)) or job.stream.recent is None:
         return {}
     direction = -1 if isinstance(job, TrackBackward) else 1
@@ -236,35 +272,38 @@ def _given_masks(job: FrameJob) -> list[bool]:
 
 
 def _show(
-    network: Network, memories: Sequence[FrameMemory], job: FrameJob, given: Sequence[bool]
+    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], *, job: FrameJob
 ) -> list[ObjectOutput]:
     """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes.
 
     Args:
         network: The model.
         memories: Whose masks are shown.
-        job: The job that asks.
         given: For each of them, whether the mask is the client's own, whose edges stay as they are.
+        job: The job that asks.
     """
     if not memories:
         return []
     logits = torch.stack([_logits(memory) for memory in memories])
     height, width = job.frame.height, job.frame.width
-    at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
+    at_once = 1 if network.workers.threads > 1 else max(1, MAX_SHOWN_PIXELS // (height * width))
     guide = None
     if job.stream.edges is Edges.GUIDED:
         pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
         guide = guide_of(pixels.to(network.device), network.logits_size)
-    runs: list[Runs] = []
     own = torch.tensor(given, device=logits.device)
-    for some, some_own in zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True):
-        if guide is None or some_own.all():
-            masks = network.resize(some, height, width)[:, 0] > 0
-        else:
-            masks = guide.draw(some, height, width)
-            if some_own.any():
-                masks[some_own] = network.resize(some[some_own], height, width)[:, 0] > 0
-        runs += runs_of(masks)
+
+    def drawn(some: tuple[Tensor, Tensor]) -> list[Runs]:
+        maps, are_own = some
+        if guide is None or are_own.all():
+            return runs_of(network.resize(maps, height, width)[:, 0] > 0)
+        masks = guide.draw(maps, height, width)
+        if are_own.any():
+            masks[are_own] = network.resize(maps[are_own], height, width)[:, 0] > 0
+        return runs_of(masks)
+
+    parts = list(zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True))
+    runs = [one for some in network.workers.each(drawn, parts) for one in some]
     # One transfer for all objects, because each transfer waits for the device.
     scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
     low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)

@@ -50,8 +50,8 @@ class EngineOptions:
 class Engine:
     """SAM 2 models on one device.
 
-    Everything that touches the device runs on one thread; see `Scheduler`. `run` and `segment` may be awaited on any
-    event loop.
+    Everything that touches the device runs on one thread, or for it; see `Scheduler` and `Workers`. `run` and `segment`
+    may be awaited on any event loop.
 
     Args:
         networks: By name; the first is the default model. All are on one device.
@@ -133,6 +133,8 @@ class Engine:
     async def close(self) -> None:
         """Finish the batch under way and refuse all waiting jobs."""
         await self._scheduler.close()
+        for network in self._networks.values():
+            network.workers.close()
 
     def network(self, model: str) -> Network:
         """The network of a loaded model.

@@ -115,8 +115,8 @@ class Track(FrameJob):
 
     Attributes:
         tasks: At least one.
-        upcoming: Pictures ``uint8[S, S, 3]`` of the next frames. If the stream runs alone, they are encoded together
-            with this frame and put into the stream's `recent`.
+        upcoming: Pictures ``uint8[S, S, 3]`` of the next frames. They are encoded together with this frame if the
+            stream runs alone, or while the batch goes on by threads that it leaves idle, for the stream's `recent`.
     """
 
     tasks: Sequence[ObjectTask]

@@ -21,7 +21,7 @@ class LoadedModel:
         device: "cpu" or "cuda:0".
         device_name: The hardware's name.
         parameter_count: Number of weights.
-        encode_ahead: Number of frames of one stream that are best encoded in one pass.
+        encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
     """
 
     name: str

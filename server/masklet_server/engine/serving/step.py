@@ -155,6 +155,7 @@ def _past(network: Network, steps: Sequence[Step]) -> Past:
         ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
         pointers=torch.stack([_stack_pointers(network, [pointer for _, pointer in row]) for row in pointers]),
         distances=torch.tensor(distances, dtype=torch.float32, device=network.device),
+        sources=[[features for _, features in row] for row in memories],
     )
 
 

@@ -147,7 +147,7 @@ class AutomaticMode:
             frame_count=self._options.config.frame_count,
             live=self._options.config.live or isinstance(video, PacketVideo),
             is_file=isinstance(video, FileVideo),
-            look_ahead=max(1, self._options.model.encode_ahead - 1),
+            look_ahead=self._options.model.encode_ahead,
         )
         return FrameReader(video.source, idle, options)
 

@@ -224,7 +224,7 @@ class Annotator:
                 if (frame := await self._turn(queued, index)) is None:
                     return
                 try:
-                    upcoming = await self._upcoming(frames[frames.index(index) + 1 :], index)
+                    upcoming = await self._upcoming(frames[frames.index(index) + 1 :])
                     outcome = await self._track(frame, upcoming, reverse=reverse)
                 except BaseException:
                     self._context.credits.give_back()
@@ -245,11 +245,12 @@ class Annotator:
         revision = self._revisions[frame.index] = self._revisions.get(frame.index, -1) + 1
         return FrameOutcome(frame, objects=found, answers=[output], revision=revision)
 
-    async def _upcoming(self, frames: range, index: int) -> list[npt.NDArray[np.uint8]]:
-        """Pictures of the next frames, as far as they are there, that can be encoded together with this one's."""
-        if self._jobs.has_features(index):
+    async def _upcoming(self, frames: range) -> list[npt.NDArray[np.uint8]]:
+        """Pictures of the next frames, as far as they are there, that can be encoded before their turn."""
+        following = frames[: self._context.options.encode_ahead - 1]
+        if not following or self._jobs.has_features(following[0]):
             return []
-        known = [i for i in frames[: self._context.options.encode_ahead - 1] if i < len(self._frames)]
+        known = [i for i in following if i < len(self._frames)]
         return [frame.pixels for i in known if (frame := await self._frames.frame(i)) is not None]
 
     async def _turn(self, queued: QueuedRequest, index: int) -> TrackedFrame | None:

@@ -16,7 +16,7 @@ from masklet_server.engine.network.device import make_network
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.openvino import choose
 from masklet_server.engine.network.openvino.choose import accelerate
-from masklet_server.engine.network.openvino.compiled import Model
+from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
 from masklet_server.engine.network.tensors import Features, Past
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
@@ -103,7 +103,13 @@ def test_what_is_wrong_is_left_to_torch(
 
     def wrong(model: Model, *args: object, **kwargs: object) -> object:
         compiled = compile_(model, *args, **kwargs)  # type: ignore[arg-type]
-        return lambda *arguments: tuple(result + 1000 for result in compiled(*arguments))
+        monkeypatch.setattr(type(compiled), "__call__", spoiled)
+        return compiled
+
+    call = CompiledModel.__call__
+
+    def spoiled(compiled: CompiledModel, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return tuple(result + 1000 for result in call(compiled, *arguments))
 
     monkeypatch.setattr(Model, "compile", wrong)
     with caplog.at_level(logging.WARNING):
@@ -124,6 +130,48 @@ def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, p
     for decoded, memory in others:
         assert torch.equal(decoded.logits, first[0].logits)
         assert torch.equal(memory, first[1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@torch.inference_mode()
+def test_threads_that_share_an_object_give_what_one_gives(
+    threads: int, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object is shared by both threads, each of several by one; both are what torch gives."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    by_torch, helped = networks(torch.float32, cache)
+    assert helped.workers.threads == threads
+    assert helped.encode_ahead == threads
+    batch, past = Features.stack(helped.encode_pixels(pixels(3))), past_of(by_torch, objects=3)
+    want, _ = by_torch.step(batch, past)
+    together, _ = helped.step(batch, past)
+    for i, (one, its_past) in enumerate(zip(batch.one_by_one(), past.one_by_one(), strict=True)):
+        alone, _ = helped.step(one, its_past)
+        assert difference(alone.logits, want.logits[i : i + 1]) < 1e-3
+        assert difference(together.logits[i : i + 1], alone.logits) < 1e-4
+    helped.workers.close()
+
+
+@torch.inference_mode()
+def test_keys_of_a_memory_are_made_once_and_of_the_right_memory(cache: Path) -> None:
+    by_torch, helped = networks(torch.float32, cache)
+    batch = Features.stack(helped.encode_pixels(pixels()))
+    plain = past_of(by_torch)
+    memories = [memory.clone() for memory in plain.memories[0]]
+
+    def step(order: list[int]) -> Tensor:
+        sources = [memories[i] for i in order]
+        past = Past(torch.stack(sources)[None], plain.ages, plain.pointers, plain.distances, [sources])
+        want, _ = by_torch.step(batch, past)
+        got, _ = helped.step(batch, past)
+        assert difference(got.logits, want.logits) < 1e-3
+        return got.logits
+
+    first = step([0, 1, 2, 3, 4, 5, 6])
+    assert not torch.equal(first, step([0, 6, 5, 4, 3, 2, 1]))  # other ages
+    assert torch.equal(first, step([0, 1, 2, 3, 4, 5, 6]))
+    memories[3] = torch.randn(memories[3].shape, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16)
+    assert not torch.equal(first, step([0, 1, 2, 3, 4, 5, 6]))
 
 
 @pytest.mark.slow

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet_server.engine.network.memory_attention import AttentionKernels, FastMemoryAttention
 from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
 from masklet_server.engine.network.openvino import modules
+from masklet_server.engine.network.openvino.attention import (
+    AttentionParts,
+    CompiledLayer,
+    FirstLayer,
+    KeysOfMemory,
+    LaterLayer,
+    MemoryAttention,
+    Start,
+    shared_rows,
+)
 from masklet_server.engine.network.openvino.cache import converted, fingerprint
-from masklet_server.engine.network.openvino.compiled import Model
-from masklet_server.engine.network.openvino.parts import Encoder, MemoryAttention, Part, Step
+from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
+from masklet_server.engine.network.openvino.parts import Attention, Encoder, Part, Step
 from masklet_server.engine.network.placement import Placement
-from masklet_server.engine.network.tensors import Past
+from masklet_server.engine.network.tensors import FeatureBatch, Past
+from masklet_server.engine.network.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +38,9 @@ ROUNDS = 5
 # Difference to torch in float32, as a part of the greatest number, at which a part is taken for broken. In bfloat16
 # torch itself differs by 0.05.
 TOLERANCE = 0.2
+# Side of the largest pictures for which each thread computes something else. For larger ones a frame would take too
+# long on one core, and layers are long enough to be shared.
+MOST_FOR_ONE_THREAD = 512
 
 
 @torch.inference_mode()
@@ -41,11 +56,16 @@ def accelerate(network: Network, model: SAM2Base, folder: Path | None) -> None:
     encoder = candidates.encoder()
     step = candidates.step()
     if encoder is not None or step is not None:
-        network.compute_with("openvino", encode_pixels=encoder, step=step)
+        if encoder is not None and step is not None and isinstance(step.attend, MemoryAttention):
+            encoder.start = step.attend.start
+        network.compute_with("openvino", encode_pixels=encoder, step=step, workers=candidates.workers)
 
 
 class _Candidates:
     """What OpenVINO could compute, held against torch.
+
+    Attributes:
+        workers: Threads that compute parts at the same time.
 
     Args:
         network: What is to be accelerated.
@@ -58,14 +78,26 @@ class _Candidates:
         self._files = None if folder is None else folder / fingerprint(exact.model)
         self._compute = "bf16" if network.dtype == torch.bfloat16 else "f32"
         size = network.image_size
+        self.workers = Workers(torch.get_num_threads() if size <= MOST_FOR_ONE_THREAD else 1)
         generator = torch.Generator().manual_seed(0)
         self._pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=generator)
         features = exact.encode_pixels(self._pixels)[0]
         self._levels = tuple(level[None].clone() for level in (features.top, *features.fine))
-        self._past = _steady_past(exact, prompts=1)
+        self._past = _past(exact, frames=exact.max_pointers)
 
     def _file(self, part: str) -> Path | None:
         return None if self._files is None else self._files / f"{part}-{self._compute}.xml"
+
+    def _compiled(
+        self,
+        part: str,
+        convert: Callable[[], Model],
+        *,
+        compute: str | None = None,
+        shapes: Mapping[int, Sequence[int]] | None = None,
+    ) -> CompiledModel:
+        model = converted(self._file(part), convert)
+        return model.compile(compute or self._compute, shapes, callers=self.workers.threads)
 
     def encoder(self) -> Encoder | None:
         """The image encoder, if it is right and quicker."""
@@ -76,20 +108,20 @@ class _Candidates:
             module = modules.Encode(self._exact.image_encoder, mean, std)
             return Model.convert(module, [self._pixels.float()], [torch.uint8, dtype, dtype, dtype])
 
-        encoder = Encoder(converted(self._file("encoder"), convert).compile(self._compute))
+        encoder = Encoder(self._compiled("encoder", convert), self.workers)
 
         def by_torch(pixels: Tensor) -> tuple[Tensor, ...]:
             features = self._network.encode_pixels(pixels)[0]
             return features.top[None], features.fine[0][None], features.fine[1][None]
 
-        return encoder if _is_better(encoder, by_torch, [self._pixels], self._levels, "image encoder") else None
+        return encoder if self._is_better(encoder, by_torch, [self._pixels], self._levels, "image encoder") else None
 
     def step(self) -> Step | None:
         """The step of one object, each part of it by what is right and quicker; None if torch is for all of them."""
         network, exact, dtype = self._network, self._exact, self._network.dtype
         top, *fine = (level.to(dtype) for level in self._levels)
         past = _of_dtype(self._past, dtype)
-        attention = self._attention(top, past)
+        attention = self._attention(FeatureBatch(top, (fine[0], fine[1])), past)
         attended = network.with_memory(top, past)
         decode_by_torch, remember_by_torch = _decode_by(network), _remember_by(network)
         right = _decode_by(exact)(attended.float(), *self._levels[1:])
@@ -104,12 +136,12 @@ class _Candidates:
             dtypes = [dtype, torch.float32, torch.float32, torch.bfloat16]
             return Model.convert(modules.Remember(exact), example, dtypes)
 
-        decode = converted(self._file("decoder"), convert_decoder).compile("f32")
-        remember = converted(self._file("memory"), convert_memory_encoder).compile(self._compute)
+        decode = self._compiled("decoder", convert_decoder, compute="f32")
+        remember = self._compiled("memory", convert_memory_encoder)
         by_openvino = (
             attention is not None,
-            _is_better(decode, decode_by_torch, [attended, *fine], right, "mask decoder"),
-            _is_better(
+            self._is_better(decode, decode_by_torch, [attended, *fine], right, "mask decoder"),
+            self._is_better(
                 remember,
                 remember_by_torch,
                 [top, right[0], right[3]],
@@ -120,47 +152,95 @@ class _Candidates:
         if not any(by_openvino):
             return None
         return Step(
-            attention or network.with_memory,
+            attention or _attend_by(network),
             decode if by_openvino[1] else decode_by_torch,
             remember if by_openvino[2] else remember_by_torch,
+            self.workers,
         )
 
-    def _attention(self, top: Tensor, past: Past) -> MemoryAttention | None:
+    def _attention(self, frame: FeatureBatch, past: Past) -> MemoryAttention | None:
         network, exact, dtype = self._network, self._exact, self._network.dtype
-
-        def convert() -> Model:
-            placement = Placement(exact.device, torch.float32)
-            kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
-            attention = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
-            module = modules.Attend(attention, exact.memory_position)
-            example = [self._levels[0], self._past.memories.float(), *exact.attention_inputs(self._past)]
-            return Model.convert(module, [part.clone() for part in example], [dtype, torch.bfloat16, *([dtype] * 4)])
-
-        model = converted(self._file("attention"), convert)
-        attention = MemoryAttention(model, self._compute, network.with_memory, network.attention_inputs)
-        attention.prepare(past)
-        attention.prepare(_of_dtype(_steady_past(exact, prompts=2), dtype))
+        attention = MemoryAttention(self._attention_parts(), network.attention_inputs, self.workers)
 
         def compiled(top: Tensor) -> tuple[Tensor, ...]:
-            return (attention(top, past),)
+            return (attention(FeatureBatch(top, frame.fine), past),)
 
         def by_torch(top: Tensor) -> tuple[Tensor, ...]:
             return (network.with_memory(top, past),)
 
+        top = frame.top
         want = (exact.with_memory(top.float(), self._past),)
-        return attention if _is_better(compiled, by_torch, [top], want, "memory attention") else None
+        if not self._is_better(compiled, by_torch, [top], want, "memory attention"):
+            return None
+        # Every frame up to the seventeenth has a longer past than the one before.
+        for frames in range(1, network.max_pointers + 1):
+            attention.prepare(frame, _of_dtype(_past(exact, frames=frames), dtype))
+        return attention
+
+    def _attention_parts(self) -> AttentionParts:
+        exact, dtype = self._exact, self._network.dtype
+        placement = Placement(exact.device, torch.float32)
+        kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
+        rearranged = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
+        keys_of_memory = KeysOfMemory(rearranged, exact.memory_position)
+        top, memory = self._levels[0], self._past.memories[:, 0].float()
+        tokens, width = rearranged.layers[0].cos.shape
+        wide = memory.shape[1]
+        layers = []
+        for number, layer in enumerate(rearranged.layers):
+            last = number == len(rearranged.layers) - 1
+            module = LaterLayer(layer, rearranged.norm if last else None) if number else FirstLayer(layer)
+            example = [torch.zeros(1, tokens, width), layer.cos, layer.sin]
+            example += [torch.zeros(1, 1, width, tokens), torch.zeros(1, 1, tokens, wide)]
+            example += [torch.zeros(1, tokens, width)] * min(number, 1)
+            model = converted(self._file(f"layer{number}"), _converter(module, example, [dtype] * 7))
+            layers.append(self._compiled_layer(model, tokens, width))
+        of_ages = keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1))
+        linears = [layer.keys for layer in rearranged.layers]
+        return AttentionParts(
+            start=self._compiled("start", _converter(Start(rearranged), [top], [dtype, dtype])),
+            keys=self._compiled("keys", _converter(keys_of_memory, [memory], [torch.bfloat16, dtype, dtype])),
+            layers=layers,
+            rotations=[(layer.cos.to(dtype), layer.sin.to(dtype)) for layer in rearranged.layers],
+            of_ages=of_ages.to(dtype),
+            pointer_weight=torch.cat([linear.weight[:width] for linear in linears]).to(dtype),
+            pointer_bias=torch.cat([linear.bias[:width] for linear in linears])[:, None].to(dtype),
+        )
+
+    def _compiled_layer(self, model: Model, tokens: int, width: int) -> CompiledLayer:
+        memory_width = self._past.memories.shape[2]
+
+        def compiled(rows: int, keys: int) -> CompiledModel:
+            shapes = {0: [1, rows, width], 1: [rows, width], 2: [rows, width]}
+            shapes |= {3: [1, 1, width, keys], 4: [1, 1, keys, memory_width]}
+            return model.compile(self._compute, shapes, callers=self.workers.threads)
+
+        # An object with one prompt, from its seventeenth frame on.
+        pieces = self._exact.model.hidden_dim // memory_width
+        lasting = self._past.memories.shape[1] * tokens + self._past.pointers.shape[1] * pieces
+        heights = shared_rows(tokens, self.workers.threads)
+        return CompiledLayer(compiled(-1, -1), {(height, lasting): compiled(height, lasting) for height in heights})
+
+    def _is_better(
+        self, candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str
+    ) -> bool:
+        """Whether a part gives what it should, and in less time."""
+        return _is_right(candidate, arguments, want, what) and self._is_quicker(candidate, by_torch, arguments, what)
+
+    def _is_quicker(self, candidate: Part, by_torch: Part, arguments: list[Tensor], what: str) -> bool:
+        seconds, seconds_by_torch = _best_seconds(candidate, by_torch, arguments)
+        seconds /= self.workers.threads  # so many are computed at the same time
+        logger.debug("%s: %.1f ms by OpenVINO, %.1f ms by torch", what, 1e3 * seconds, 1e3 * seconds_by_torch)
+        return seconds < seconds_by_torch
 
 
-def _is_better(candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str) -> bool:
-    """Whether a part gives what it should, and in less time."""
+def _is_right(candidate: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str) -> bool:
     for got, right in zip(candidate(*arguments), want, strict=True):
         difference = (got.float() - right.float()).abs().max() / right.float().abs().max()
         if not difference <= TOLERANCE:
             logger.warning("OpenVINO computes the %s wrongly here (by %.2g); torch computes it", what, difference)
             return False
-    seconds, seconds_by_torch = _best_seconds(candidate, by_torch, arguments)
-    logger.debug("%s: %.1f ms by OpenVINO, %.1f ms by torch", what, 1e3 * seconds, 1e3 * seconds_by_torch)
-    return seconds < seconds_by_torch
+    return True
 
 
 def _best_seconds(candidate: Part, by_torch: Part, arguments: list[Tensor]) -> tuple[float, float]:
@@ -173,14 +253,14 @@ def _best_seconds(candidate: Part, by_torch: Part, arguments: list[Tensor]) -> t
     return best[0], best[1]
 
 
-def _steady_past(network: Network, *, prompts: int) -> Past:
-    """What an object with so many conditioning frames remembers from its seventeenth frame on, in float32."""
+def _past(network: Network, *, frames: int) -> Past:
+    """What an object remembers that was prompted so many frames ago, in float32."""
     model, side = network.model, network.grid_size
     generator = torch.Generator().manual_seed(1)
-    memories, pointers = model.num_maskmem - 1 + prompts, network.max_pointers - 1 + prompts
+    memories, pointers = min(frames, model.num_maskmem), min(frames, network.max_pointers)
     return Past(
         memories=torch.randn(1, memories, model.mem_dim, side, side, generator=generator).to(torch.bfloat16),
-        ages=torch.tensor([[0] * prompts + list(range(1, model.num_maskmem))]),
+        ages=torch.tensor([list(range(memories))]),
         pointers=torch.randn(1, pointers, model.hidden_dim, generator=generator),
         distances=torch.linspace(0, 1, pointers)[None],
     )
@@ -188,6 +268,18 @@ def _steady_past(network: Network, *, prompts: int) -> Past:
 
 def _of_dtype(past: Past, dtype: torch.dtype) -> Past:
     return Past(past.memories, past.ages, past.pointers.to(dtype), past.distances)
+
+
+def _converter(module: nn.Module, example: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Callable[[], Model]:
+    return lambda: Model.convert(module, [part.clone() for part in example], dtypes)
+
+
+def _attend_by(network: Network) -> Attention:
+    def attend(frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+        del objects
+        return network.with_memory(frame.top, past)
+
+    return attend
 
 
 def _decode_by(network: Network) -> Part:

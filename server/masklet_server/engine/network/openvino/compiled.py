@@ -9,8 +9,10 @@ import functools
 import importlib
 import importlib.util
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,39 +68,49 @@ class Model:
         """Write the graph to ``path`` (.xml) and its weights beside it (.bin), in full precision."""
         load_openvino().save_model(self._graph, path, compress_to_fp16=False)
 
-    def compile(self, compute: str, shapes: Mapping[int, Sequence[int]] | None = None) -> CompiledModel:
+    def compile(
+        self, compute: str, shapes: Mapping[int, Sequence[int]] | None = None, *, callers: int = 1
+    ) -> CompiledModel:
         """Compile for this CPU.
 
         Args:
             compute: "bf16" or "f32".
-            shapes: Of arguments by number, where they differ from those at which the module was traced.
+            shapes: Of arguments by number, where they differ from those at which the module was traced; -1 for a length
+                that may differ from call to call.
+            callers: Number of threads that call it at the same time, and share torch's number of threads.
         """
         graph = self._graph
         if shapes:
             graph = graph.clone()
-            graph.reshape({number: list(shape) for number, shape in shapes.items()})
+            openvino = load_openvino()
+            graph.reshape({number: openvino.PartialShape(list(shape)) for number, shape in shapes.items()})
         options = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": max(1, torch.get_num_threads() // callers),
             "INFERENCE_PRECISION_HINT": compute,
             # Pinned threads wait for a core that somebody else has, while another one is free.
             "ENABLE_CPU_PINNING": False,
         }
-        return CompiledModel(_core().compile_model(graph, "CPU", options))
+        return CompiledModel([_core().compile_model(graph, "CPU", options) for _ in range(callers)])
 
 
 class CompiledModel:
-    """A function of torch tensors with fixed sizes. One thread at a time may call it.
+    """A function of torch tensors. Results whose size differs from call to call have that of the first argument.
 
     Args:
-        compiled: OpenVINO's own `CompiledModel`.
+        copies: The same model of OpenVINO's as often as threads call this at the same time; further threads wait.
     """
 
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
-        self._outputs = [(list(port.shape), _dtype(port.element_type)) for port in compiled.outputs]
-        self._shapes = [list(port.shape) for port in compiled.inputs]
-        self._dtypes = [_dtype(port.element_type) for port in compiled.inputs]
+    def __init__(self, copies: Sequence[Any]) -> None:
+        self._idle = [copy.create_infer_request() for copy in copies]
+        self._changed = threading.Condition()
+        self._last = threading.local()
+        first = copies[0]
+        self._outputs = [
+            (None if port.partial_shape.is_dynamic else list(port.shape), _dtype(port.element_type))
+            for port in first.outputs
+        ]
+        self._dtypes = [_dtype(port.element_type) for port in first.inputs]
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Results in tensors of the caller's own.
@@ -106,14 +118,48 @@ class CompiledModel:
         Args:
             arguments: Of the sizes that the model was compiled for; another dtype is converted.
         """
+        request = self._take()
+        try:
+            return self._infer(request, arguments)
+        finally:
+            self._put(request)
+
+    def _take(self) -> Any:
+        """A copy that is idle: if possible the one that this thread used last, which is in its core's cache."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._idle) > 0)
+            last = getattr(self._last, "request", None)
+            request = last if last in self._idle else self._idle[0]
+            self._idle.remove(request)
+        self._last.request = request
+        return request
+
+    def _put(self, request: Any) -> None:
+        with self._changed:
+            self._idle.append(request)
+            self._changed.notify()
+
+    def prepare(self, *arguments: Tensor) -> None:
+        """Have every copy generate its code for arguments of these sizes, which it otherwise does when first called."""
+        with self._changed:
+            requests, self._idle = self._idle, []
+        try:
+            with ThreadPoolExecutor(len(requests)) as pool:
+                for _ in pool.map(lambda request: self._infer(request, arguments), requests):
+                    pass
+        finally:
+            for request in requests:
+                self._put(request)
+
+    def _infer(self, request: Any, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
         held = []
         for i, (argument, dtype) in enumerate(zip(arguments, self._dtypes, strict=True)):
             held.append(argument.detach().to(dtype).contiguous())
-            self._request.set_input_tensor(i, _shared(held[i]))
-        results = tuple(torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs)
+            request.set_input_tensor(i, _shared(held[i]))
+        results = tuple(torch.empty(shape or arguments[0].shape, dtype=dtype) for shape, dtype in self._outputs)
         for i, result in enumerate(results):
-            self._request.set_output_tensor(i, _shared(result))
-        self._request.infer()
+            request.set_output_tensor(i, _shared(result))
+        request.infer()
         return results
 
 

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from masklet_server.engine.network.memory_attention import FastMemoryAttention
-
 
 class Encode(nn.Module):
     """From a picture's pixels to its features; see `Network.encode_pixels`.
@@ -36,47 +34,6 @@ class Encode(nn.Module):
         """``[1, S, S, 3]``, 0 to 255, to ``[1, C, h, w]``, ``[1, C/8, 4h, 4w]`` and ``[1, C/4, 2h, 2w]``."""
         features: tuple[Tensor, Tensor, Tensor] = self._encoder((pixels.permute(0, 3, 1, 2) - self.mean) / self.std)
         return features
-
-
-class Attend(nn.Module):
-    """Memory attention of one object.
-
-    Args:
-        attention: In float32, with a kernel that can be traced.
-        position: Of a memory's tokens, ``float32[1, h * w, M]``.
-    """
-
-    position: Tensor
-
-    def __init__(self, attention: FastMemoryAttention, position: Tensor) -> None:
-        super().__init__()
-        self._attention = attention
-        self.register_buffer("position", position.clone())
-
-    def forward(
-        self, top: Tensor, memories: Tensor, temporal: Tensor, pointers: Tensor, pointer_position: Tensor
-    ) -> Tensor:
-        """Features that have attended to the past.
-
-        Args:
-            top: ``[1, C, h, w]``.
-            memories: ``[1, N, M, h, w]``.
-            temporal: Temporal encoding of each memory, ``[1, N, 1, M]``.
-            pointers: Object pointers cut into tokens, ``[1, P, M]``.
-            pointer_position: Their position encoding, ``[1, P, M]``.
-
-        Returns:
-            ``[1, C, h, w]``.
-        """
-        tokens = memories.flatten(3).transpose(2, 3)
-        position = self.position + temporal
-        attended = self._attention(
-            self._attention.start(top.flatten(2).transpose(1, 2)),
-            memory=torch.cat([tokens.flatten(1, 2), pointers], dim=1),
-            memory_position=torch.cat([position.flatten(1, 2), pointer_position], dim=1),
-            spatial=tokens.shape[1] * tokens.shape[2],
-        )
-        return attended.transpose(1, 2).reshape(top.shape)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

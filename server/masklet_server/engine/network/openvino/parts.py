@@ -4,67 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
-from masklet_server.engine.network.tensors import Past
+from masklet_server.engine.network.openvino.compiled import CompiledModel
+from masklet_server.engine.network.tensors import FeatureBatch, Past
+from masklet_server.engine.network.workers import Workers
 
-Attention = Callable[[Tensor, Past], Tensor]
 Part = Callable[..., tuple[Tensor, ...]]
-# Temporal encoding of each memory ``[B, N, 1, M]``, pointers' tokens and their position encoding ``[B, P, M]``.
-MemoryInputs = Callable[[Past], tuple[Tensor, Tensor, Tensor]]
+
+
+class Attention(Protocol):
+    """Attends to the memory of one object; see `attention.MemoryAttention`."""
+
+    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+        """Features ``[1, C, h, w]`` of one object that have attended to its past."""
 
 
 class Encoder:
-    """From pixels to features, a picture at a time: several in one pass are no quicker.
+    """From pixels to features, each picture for itself: several in one pass are no quicker.
 
     Args:
         compiled: Of `modules.Encode`.
+        workers: Threads that share pictures.
+
+    Attributes:
+        start: Computes what all objects of a frame share, ``[1, h * w, C]``, from ``[1, C, h, w]``; None: left to
+            the step.
     """
 
-    def __init__(self, compiled: CompiledModel) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: CompiledModel, workers: Workers) -> None:
+        self._compiled, self._workers = compiled, workers
+        self.start: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]`` and ``[B, C/4, 2h, 2w]``."""
-        return _joined([self._compiled(one) for one in torch.split(pixels, 1)])
+        """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]``, ``[B, C/4, 2h, 2w]``, and `start`'s."""
+        return _joined(self._workers.each(self._one, torch.split(pixels, 1)))
 
-
-class MemoryAttention:
-    """Memory attention of one object, compiled for the sizes of memory that last.
-
-    Torch attends for all other sizes: those of an object's first sixteen frames, and those after several prompts. No
-    size is compiled while a stream runs, because the rounding of its masks would change in the middle.
-
-    Args:
-        model: Of `modules.Attend`.
-        compute: "bf16" or "f32".
-        by_torch: Attends otherwise.
-        inputs: Makes what `modules.Attend` takes beside features and memories.
-    """
-
-    def __init__(self, model: Model, compute: str, by_torch: Attention, inputs: MemoryInputs) -> None:
-        self._model, self._compute, self._by_torch, self._inputs = model, compute, by_torch, inputs
-        self._compiled: dict[tuple[int, ...], CompiledModel] = {}
-
-    def __call__(self, top: Tensor, past: Past) -> Tensor:
-        """Features ``[1, C, h, w]`` of one object that have attended to its past."""
-        compiled = self._compiled.get(_size(past))
-        if compiled is None:
-            return self._by_torch(top, past)
-        return compiled(top, past.memories, *self._inputs(past))[0]
-
-    def prepare(self, past: Past) -> None:
-        """Compile for pasts of that size."""
-        temporal, pointers, position = self._inputs(past)
-        shapes = dict(enumerate(map(list, (past.memories.shape, temporal.shape, pointers.shape, position.shape)), 1))
-        self._compiled[_size(past)] = self._model.compile(self._compute, shapes)
-
-
-def _size(past: Past) -> tuple[int, ...]:
-    return past.memories.shape[1], past.pointers.shape[1]
+    def _one(self, picture: Tensor) -> tuple[Tensor, ...]:
+        levels = self._compiled(picture)
+        return levels if self.start is None else (*levels, self.start(levels[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +56,25 @@ class Step:
         attend: For one object.
         decode: As `modules.Decode`.
         remember: As `modules.Remember`.
+        workers: Threads that share objects.
     """
 
     attend: Attention
     decode: Part
     remember: Part
+    workers: Workers
 
-    def __call__(self, top: Tensor, fine0: Tensor, fine1: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""
-        columns = (torch.split(part, 1) for part in (top, fine0, fine1))
-        return _joined([self._one(*one) for one in zip(*columns, Past(*past).one_by_one(), strict=True)])
+        objects = len(batch.top)
 
-    def _one(self, top: Tensor, fine0: Tensor, fine1: Tensor, past: Past) -> tuple[Tensor, ...]:
-        logits, iou, pointer, score = self.decode(self.attend(top, past), fine0, fine1)
-        return logits, iou, pointer, score, self.remember(top, logits, score)[0]
+        def one(row: tuple[FeatureBatch, Past]) -> tuple[Tensor, ...]:
+            frame, its_past = row
+            attended = self.attend(frame, its_past, objects=objects)
+            logits, iou, pointer, score = self.decode(attended, *frame.fine)
+            return logits, iou, pointer, score, self.remember(frame.top, logits, score)[0]
+
+        return _joined(self.workers.each(one, list(zip(batch.one_by_one(), past.one_by_one(), strict=True))))
 
 
 def _joined(rows: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
