@@ -87,7 +87,14 @@ def test_track_writes_everything(
     assert str(overlay) in out
     assert err == "tracking clip.mp4\n"
 
-    assert sorted(p.name for p in masks.iterdir()) == [f"0000{i}.png" for i in range(5)]
+    assert sorted(p.name for p in masks.iterdir()) == [*(f"0000{i}.png" for i in range(5)), "objects"]
+    # The fake's objects lie on each other, from frame 2 on, on which the second one is prompted.
+    assert "masks overlap in 3 frames" in out
+    for object_id in (1, 4):
+        folder = masks / "objects" / str(object_id)
+        assert sorted(p.name for p in folder.iterdir()) == [f"0000{i}.png" for i in (2, 3, 4)]
+        with Image.open(folder / "00003.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), square(3) * np.uint8(255))
     with Image.open(masks / "00003.png") as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), square(3) * np.uint8(4))
