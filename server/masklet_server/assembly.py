@@ -15,6 +15,7 @@ from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import Settings
+from masklet_server.video.sandbox.layers import check_sandbox
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,13 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     Raises:
         Unavailable: The server cannot listen on an address.
         NotFound: There is no such model.
-        FailedPrecondition: A checkpoint or the device is missing.
+        FailedPrecondition: A checkpoint, the device, or a layer of a strict sandbox is missing.
         DataLoss: A checkpoint is corrupt.
         InvalidArgument: A key, certificate or token file cannot be used.
         ResourceExhausted: The models do not fit into the device's memory.
     """
     check_free(settings.address)
+    check_sandbox(strict=settings.sandbox == "strict")
     registry = Registry.load()
     specs = [registry.resolve(name) for name in settings.models]
     metrics = Metrics()

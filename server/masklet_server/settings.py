@@ -20,6 +20,7 @@ from masklet.errors import FieldViolation, InvalidArgument
 from masklet_server.addresses import is_loopback, split_address
 from masklet_server.fetching.rules import SCHEMES, FetchRules
 from masklet_server.session.limits import SessionLimits
+from masklet_server.settings_types import Bytes, Count, Positive, Seconds, setting
 from masklet_server.video.limits import VideoLimits
 
 ENV_PREFIX = "MASKLET_"
@@ -32,15 +33,6 @@ _VIDEO = VideoLimits()
 _SESSION = SessionLimits()
 _FETCH = FetchRules()
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Bytes = Annotated[ByteSize, Field(ge=0)]
-
-
-def _setting(default: Any, panel: str, description: str) -> Any:
-    return Field(default, description=description, json_schema_extra={"panel": panel})
-
 
 class Settings(BaseModel):
     """The server's settings. Frozen; a wrong value raises pydantic's ValidationError (`checked` turns it into ours).
@@ -50,203 +42,207 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    address: str = _setting(
+    address: str = setting(
         "127.0.0.1:50051", "Listening", "Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0: any free port."
     )
-    metrics_address: str = _setting(
+    metrics_address: str = setting(
         "", "Listening", "HOST:PORT where Prometheus metrics are served over HTTP. Empty: they are not served."
     )
-    health_address: str = _setting(
+    health_address: str = setting(
         "",
         "Listening",
         "HOST:PORT of a second listener without TLS, for probes; it serves grpc.health.v1 alone. Empty: there is none.",
     )
-    grace_seconds: Seconds = _setting(
+    grace_seconds: Seconds = setting(
         30.0, "Listening", "How long running requests may go on after SIGTERM before they are ended, in seconds."
     )
-    max_message_bytes: Annotated[ByteSize, Field(ge=_MIB, le=2**31 - 1)] = _setting(
+    max_message_bytes: Annotated[ByteSize, Field(ge=_MIB, le=2**31 - 1)] = setting(
         32 * _MIB,
         "Listening",
         "Largest gRPC message in either direction, in bytes. It bounds the size of a picture that a client sends.",
     )
 
-    models: Annotated[tuple[str, ...], NoDecode] = _setting(
+    models: Annotated[tuple[str, ...], NoDecode] = setting(
         ("nano",),
         "Models",
         "Models to load, by name; the first is the default model. `masklet models list` shows the names.",
     )
-    device: str = _setting("auto", "Models", "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
-    dtype: Literal["auto", "float32", "bfloat16"] = _setting(
+    device: str = setting("auto", "Models", "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",
         "Models",
         "Number format of the computation. auto: bfloat16 on a GPU that has it; on a CPU the quicker one.",
     )
-    runtime: Literal["auto", "torch", "openvino"] = _setting(
+    runtime: Literal["auto", "torch", "openvino"] = setting(
         "auto",
         "Models",
         "Library that computes on a CPU. auto: for each part of the network the quicker one, if OpenVINO is installed; "
         "with dtype float32 torch alone, which gives SAM 2's masks bit for bit.",
     )
-    cuda_graphs: bool = _setting(
-        False, "Models", "Record steps as CUDA graphs. An experiment that is not measured yet."
-    )
-    picture_cache_bytes: Bytes = _setting(
+    cuda_graphs: bool = setting(False, "Models", "Record steps as CUDA graphs. An experiment that is not measured yet.")
+    picture_cache_bytes: Bytes = setting(
         512 * _MIB,
         "Models",
         "Memory for pictures that were encoded for SegmentImage and may be asked about again, in bytes.",
     )
 
-    tls_certificate: Path | None = _setting(
+    tls_certificate: Path | None = setting(
         None, "Security", "PEM file with the server's certificate chain. Needs tls_key."
     )
-    tls_key: Path | None = _setting(None, "Security", "PEM file with the private key of the certificate.")
-    tls_client_ca: Path | None = _setting(
+    tls_key: Path | None = setting(None, "Security", "PEM file with the private key of the certificate.")
+    tls_client_ca: Path | None = setting(
         None,
         "Security",
         "PEM file with the authorities that sign client certificates; clients must then have one (mutual TLS).",
     )
-    token_file: Path | None = _setting(
+    token_file: Path | None = setting(
         None,
         "Security",
         "File with the bearer tokens that clients may use, one on each line: TOKEN or NAME TOKEN. It is read "
         "again when it changes.",
     )
-    insecure: bool = _setting(
+    insecure: bool = setting(
         False, "Security", "Allow an address that other machines can reach, without TLS and tokens."
     )
 
-    max_sessions: Count = _setting(
+    sandbox: Literal["strict", "best-effort"] = setting(
+        "best-effort",
+        "Security",
+        "strict: do not start where a layer of the decoders' sandbox is missing; `masklet doctor` names it.",
+    )
+
+    max_sessions: Count = setting(
         64, "Limits for clients", "Track streams at once, of all clients together. 0: no limit."
     )
-    max_sessions_per_client: Count = _setting(
+    max_sessions_per_client: Count = setting(
         16, "Limits for clients", "Track streams at once of one client. 0: no limit."
     )
-    max_requests: Positive = _setting(
+    max_requests: Positive = setting(
         16, "Limits for clients", "SegmentImage requests received and answered at once; more wait for their turn."
     )
-    max_requests_per_client: Positive = _setting(
+    max_requests_per_client: Positive = setting(
         8, "Limits for clients", "The same of one client. 32 times as many may wait; more are refused."
     )
-    receive_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    receive_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         60.0, "Limits for clients", "Seconds in which the message of a request must arrive once its turn has come."
     )
-    requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = _setting(
+    requests_per_second: Annotated[float, Field(ge=0, allow_inf_nan=False)] = setting(
         0.0, "Limits for clients", "Requests per second of one client. 0: no limit."
     )
-    upload_bytes_per_second: Bytes = _setting(
+    upload_bytes_per_second: Bytes = setting(
         0, "Limits for clients", "Bytes per second that one client may send. 0: no limit."
     )
 
-    max_objects: Positive = _setting(
+    max_objects: Positive = setting(
         _SESSION.max_objects, "Limits for a session", "Objects tracked at once in a session, at most."
     )
-    window: Positive = _setting(
+    window: Positive = setting(
         _SESSION.window,
         "Limits for a session",
         "Frame results that the server sends before the client has acknowledged them, at most.",
     )
-    idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _SESSION.idle_timeout_seconds,
         "Limits for a session",
         "Seconds without any progress after which a session ends.",
     )
-    annotation_idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    annotation_idle_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _SESSION.annotation_idle_timeout_seconds,
         "Limits for a session",
         "Seconds without a request after which a session with propagation on request ends, once its video "
         "has been received.",
     )
-    max_latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    max_latency_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _SESSION.max_latency_seconds,
         "Limits for a session",
         'With delivery "latest": seconds that a frame may wait before it is skipped, if the client does not say.',
     )
-    correction_window: Count = _setting(
+    correction_window: Count = setting(
         _SESSION.correction_window,
         "Limits for a session",
         "How many of the last tracked frames are kept ready to be corrected. 0: no corrections.",
     )
-    correction_bytes: Bytes = _setting(
+    correction_bytes: Bytes = setting(
         _SESSION.correction_bytes,
         "Limits for a session",
         "Memory of one session for its correction window, in bytes. If it does not suffice, fewer frames "
         "can be corrected.",
     )
-    max_mask_bytes: Bytes = _setting(
+    max_mask_bytes: Bytes = setting(
         _SESSION.max_mask_bytes, "Limits for a session", "Largest encoded mask in a prompt, in bytes."
     )
-    max_stored_frame_bytes: Bytes = _setting(
+    max_stored_frame_bytes: Bytes = setting(
         _SESSION.max_stored_frame_bytes,
         "Limits for a session",
         "With propagation on request: largest temporary file that holds a session's frames at the model's "
         "size, in bytes.",
     )
-    max_history_bytes: Bytes = _setting(
+    max_history_bytes: Bytes = setting(
         _SESSION.max_history_bytes,
         "Limits for a session",
         "Largest temporary file that holds the past of a session's objects, in bytes. It is used for "
         "corrections of a file and with propagation on request.",
     )
 
-    max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = _setting(
+    max_upload_bytes: Annotated[ByteSize, Field(ge=1)] = setting(
         _VIDEO.max_upload_bytes,
         "Limits for a video",
         "Largest video file that a client may upload, in bytes; also of pictures and packets that wait on disk.",
     )
-    max_frame_pixels: Positive = _setting(
+    max_frame_pixels: Positive = setting(
         _VIDEO.max_frame_pixels, "Limits for a video", "Largest frame: height times width, in pixels."
     )
-    max_side: Positive = _setting(
+    max_side: Positive = setting(
         _VIDEO.max_side, "Limits for a video", "Largest height or width of a frame, in pixels."
     )
-    max_frames: Count = _setting(_VIDEO.max_frames, "Limits for a video", "Frames in one clip. 0: no limit.")
-    max_duration_seconds: Seconds = _setting(
+    max_frames: Count = setting(_VIDEO.max_frames, "Limits for a video", "Frames in one clip. 0: no limit.")
+    max_duration_seconds: Seconds = setting(
         _VIDEO.max_duration_seconds,
         "Limits for a video",
         "Length of one clip in seconds, by the time stamp of its last frame. 0: no limit.",
     )
-    max_decoded_pixels: Count = _setting(
+    max_decoded_pixels: Count = setting(
         _VIDEO.max_decoded_pixels, "Limits for a video", "Pixels of all frames of one clip together. 0: no limit."
     )
-    decoder_memory_bytes: Annotated[ByteSize, Field(ge=512 * _MIB)] = _setting(
+    decoder_memory_bytes: Annotated[ByteSize, Field(ge=512 * _MIB)] = setting(
         _VIDEO.decoder_memory_bytes, "Limits for a video", "Address space of one decoding process, in bytes."
     )
-    decoder_cpu_seconds: Count = _setting(
+    decoder_cpu_seconds: Count = setting(
         _VIDEO.decoder_cpu_seconds,
         "Limits for a video",
         "Processor time of one decoding process, in seconds. 0: no limit.",
     )
-    first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _VIDEO.first_frame_timeout_seconds,
         "Limits for a video",
         "Seconds from the end of an upload to its first decoded frame.",
     )
 
-    source_schemes: Annotated[tuple[str, ...], NoDecode] = _setting(
+    source_schemes: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
         "Fetching videos",
         "Kinds of URLs that the server fetches videos from (config.source_url): http, https, file. Empty: it "
         "fetches nothing.",
     )
-    source_hosts: Annotated[tuple[str, ...], NoDecode] = _setting(
+    source_hosts: Annotated[tuple[str, ...], NoDecode] = setting(
         (),
         "Fetching videos",
         "Hosts to fetch videos from, by name or by pattern (*.example.org). A host with a private address "
         "must be given by its full name.",
     )
-    source_directories: Annotated[tuple[Path, ...], NoDecode] = _setting(
+    source_directories: Annotated[tuple[Path, ...], NoDecode] = setting(
         (),
         "Fetching videos",
         "Folders from which video files may be read. Links that lead out of them are not followed.",
     )
-    source_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _setting(
+    source_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _FETCH.timeout_seconds, "Fetching videos", "Seconds to fetch a whole video. max_upload_bytes limits its size."
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "Logging", "The least important messages that are logged."
     )
-    log_json: bool = _setting(False, "Logging", "Write the log as JSON, one object on each line.")
+    log_json: bool = setting(False, "Logging", "Write the log as JSON, one object on each line.")
 
     @field_validator("tls_certificate", "tls_key", "tls_client_ca", "token_file", mode="before")
     @classmethod

@@ -182,6 +182,24 @@ def check_video() -> Iterator[Finding]:
         yield Finding("codecs", "ok", "H.265, VP9 and AV1 decode")
 
 
+def check_sandbox() -> Iterator[Finding]:
+    """The layers of the sandbox in which video is decoded."""
+    try:
+        from masklet_server.video.sandbox.layers import LAYERS, describe, missing_layers
+
+        missing = missing_layers()
+    except ImportError as error:
+        yield Finding("sandbox", "fail", f"cannot be imported: {error}", _HOW_TO_INSTALL)
+        return
+    except MaskletError as error:
+        yield Finding("sandbox", "fail", str(error), "look at the kernel's log, and at limits on processes")
+        return
+    if not missing:
+        yield Finding("sandbox", "ok", ", ".join(LAYERS))
+    for name in missing:
+        yield Finding("sandbox", "warn", f"{name} is missing", describe(name))
+
+
 def check_grpc(port: int = _PORT) -> Iterator[Finding]:
     """The server's gRPC packages, and whether the usual port is free."""
     packages = ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-channelz")
@@ -262,6 +280,7 @@ CHECKS: tuple[Check, ...] = (
     check_openvino,
     check_sam2,
     check_video,
+    check_sandbox,
     check_grpc,
     check_models,
     check_memory,

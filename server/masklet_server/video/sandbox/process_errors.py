@@ -49,6 +49,11 @@ def error_of_death(returncode: int, limits: VideoLimits) -> MaskletError:
         )
     if number == signal.SIGKILL:
         return ResourceExhausted("the decoding process was killed, most likely because the server ran out of memory")
+    if number == signal.SIGSYS:
+        return DataLoss(
+            "the decoder was ended because it tried what decoding does not need (SIGSYS): the input is damaged or "
+            "malicious"
+        )
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -1,0 +1,94 @@
+"""Takes rights from the decoding process before it reads any input. Linux only; runs in that process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+
+from masklet_server.video.worker.confinement import system_calls
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_CLONE_NEWIPC = 0x08000000
+_CPU_GRACE_SECONDS = 5
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same numbers on every processor
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+# All rights over files, by the version of the interface: the first has 13 of them, and others came with later ones.
+_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
+_MOST_FILE_RIGHTS = 16
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# What a kernel or a container may not permit; the limits below work everywhere. `sandbox.layers` describes them.
+NAMESPACES, LANDLOCK, CAPABILITIES, SECCOMP = LAYERS = ("namespaces", "landlock", "capabilities", "seccomp")
+
+
+def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:
+    """Give up files, network and privileges, limit memory and processor time, and leave few system calls.
+
+    All modules must have been imported before: from here on no file and no socket can be opened. FFmpeg reads its input
+    through a descriptor that is open already.
+
+    Args:
+        memory_bytes: Limit on the address space.
+        cpu_seconds: Limit on the processor time; 0: no limit.
+
+    Returns:
+        The layers that are not possible here.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Many containers do not permit this call.
+    layers = {NAMESPACES: libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) == 0}
+    _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(5)
+    layers[LANDLOCK] = _close_file_system(libc)
+    layers[CAPABILITIES] = _drop_capabilities(libc)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    if cpu_seconds:
+        _limit(resource.RLIMIT_CPU, cpu_seconds, grace=_CPU_GRACE_SECONDS)
+    _limit(resource.RLIMIT_NOFILE, 0)
+    layers[SECCOMP] = system_calls.leave_few()
+    return [name for name, is_there in layers.items() if not is_there]
+
+
+def _close_file_system(libc: ctypes.CDLL) -> bool:
+    """Handle every right over files by Landlock, and give none of them back."""
+    version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
+    if version < 1:
+        return False
+    rights = (1 << _FILE_RIGHTS.get(version, _MOST_FILE_RIGHTS)) - 1
+    attributes = ctypes.create_string_buffer(struct.pack("=Q", rights), 8)
+    rules = libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, 8, 0)
+    if rules < 0:
+        return False
+    done = bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0)
+    os.close(rules)
+    return done
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> bool:
+    """Give up all capabilities; without them, a process of root cannot raise its limits either."""
+    header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
+    none = ctypes.create_string_buffer(bytes(24), 24)
+    return bool(libc.capset(header, none) == 0)
+
+
+def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def _limit(kind: int, soft: int, grace: int = 0) -> None:
+    """Lower a limit, or keep it if it is lower already."""
+    _, ceiling = resource.getrlimit(kind)
+    hard = soft + grace
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))

@@ -1,0 +1,117 @@
+"""What a decoding process can still do once it is confined: a process is confined, and tries each thing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from masklet.errors import FailedPrecondition
+from masklet_server.video.sandbox import layers
+from masklet_server.video.worker import confinement
+
+KILLED = -signal.SIGSYS
+PROGRAM = """
+import ctypes, mmap, os, resource, signal, socket, sys, threading
+from masklet_server.video.worker import main
+from masklet_server.video.worker.confinement import confine
+libc = ctypes.CDLL(None, use_errno=True)
+other, path = int(sys.argv[1]), sys.argv[2]
+missing = confine(memory_bytes=2**31, cpu_seconds=5)
+try:
+    {act}
+except OSError:
+    os._exit(7)
+os._exit(0)
+"""
+REFUSED = 7  # the exit status where the act raises OSError
+
+# Each act, and the ways in which it may end.
+ACTS = {
+    "kill the server": ("os.kill(other, signal.SIGKILL)", {KILLED}),
+    "signal the server's thread": ("sys.exit(libc.tgkill(other, other, 9))", {KILLED}),
+    "renice the server": ("os.setpriority(os.PRIO_PROCESS, other, 19)", {KILLED}),
+    "limit the server": ("resource.prlimit(other, resource.RLIMIT_NOFILE, (1, 1))", {REFUSED}),
+    "raise its own limits": ("resource.prlimit(0, resource.RLIMIT_NOFILE, (64, 64))", {REFUSED}),
+    "read the server's memory": ("libc.process_vm_readv(other, None, 0, None, 0, 0)", {KILLED}),
+    "trace the server": ("libc.ptrace(16, other, 0, 0)", {KILLED}),
+    "take the server's descriptors": ("libc.syscall(438, other, 0, 0)", {KILLED}),
+    "open a file": ("open(path)", {REFUSED}),
+    "open a directory": ("os.listdir('/')", {REFUSED}),
+    "make a file": ("os.open(path + '2', os.O_CREAT | os.O_RDWR)", {REFUSED}),
+    "delete a file": ("os.unlink(path)", {KILLED}),
+    "rename a file": ("os.rename(path, path + '3')", {KILLED}),
+    "change a file's rights": ("os.chmod(path, 0o777)", {KILLED}),
+    "fork": ("os.fork()", {KILLED}),
+    "start a program": ("os.execv('/bin/sh', ['sh', '-c', 'exit 0'])", {KILLED}),
+    "open a socket": ("socket.socket()", {KILLED}),
+    "make a pair of sockets": ("socket.socketpair()", {KILLED}),
+    "make memory of its own that others may share": ("os.memfd_create('x')", {KILLED}),
+    "make shared memory of System V": ("libc.shmget(0, 4096, 0o1600)", {KILLED}),
+    "make memory that can be executed": ("mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)", {KILLED}),
+    "make namespaces": ("libc.unshare(0x10000000)", {KILLED}),
+    "mount": ("libc.mount(b'x', b'/', b'tmpfs', 0, None)", {KILLED}),
+    "load a kernel's program": ("libc.syscall(321, 0, 0, 0)", {KILLED}),
+    "make a ring of its own for input and output": ("libc.syscall(425, 1, 0)", {KILLED}),
+}
+
+
+def run(act: str, path: Path) -> int:
+    command = [sys.executable, "-c", PROGRAM.format(act=act), str(os.getpid()), str(path)]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize("what", ACTS)
+def test_a_decoder_can_not(what: str, tmp_path: Path) -> None:
+    if confinement.SECCOMP in layers.missing_layers():
+        pytest.skip("this kernel has no seccomp filters")
+    file = tmp_path / "file"
+    file.write_text("secret")
+    act, endings = ACTS[what]
+    assert run(act, file) in endings
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("file", "secret")]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "assert os.read(0, 1) == b''",
+        "threading.Thread(target=bytearray, args=(10**7,)).start()",
+        "bytearray(300 * 2**20)",
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (0, 0)",
+        "libc.prctl(15, b'decoder')",
+    ],
+)
+def test_a_decoder_can(act: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(act=act), str(os.getpid()), str(tmp_path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_abort_ends_it_as_such(tmp_path: Path) -> None:
+    assert run("os.abort()", tmp_path) == -signal.SIGABRT
+
+
+def test_missing_layers_are_named_and_a_strict_server_refuses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tuple(layers.LAYERS) == confinement.LAYERS
+    for name in layers.LAYERS:
+        monkeypatch.setattr(layers, "missing_layers", lambda name=name: (name,))
+        caplog.clear()
+        layers.check_sandbox(strict=False)
+        assert layers.LAYERS[name] in caplog.text
+        with pytest.raises(FailedPrecondition, match=f"lacks {name}"):
+            layers.check_sandbox(strict=True)
+    monkeypatch.setattr(layers, "missing_layers", tuple)
+    layers.check_sandbox(strict=True)
+
+
+def test_a_sandbox_that_cannot_be_tried_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with pytest.raises(FailedPrecondition, match="cannot be tried"):
+        layers.missing_layers.__wrapped__()
