@@ -12,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._media.atomic_file import replacing
+from masklet._media.mask_files import davis_colours
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
 from masklet._protocol.results import FrameResult
+from masklet.colours import PALETTE, Colour, colour_of
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "MAX_INDEX",
     "PALETTE",
     "VIDEO_SUFFIXES",
     "Colour",
@@ -35,32 +38,12 @@ __all__ = [
 
 Mask = npt.NDArray[np.bool_]
 """``bool[H, W]``: one object's pixels in a picture."""
-Colour = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
-
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 """What the name of a video that `write_overlay_video` writes may end in."""
 
-PALETTE: tuple[Colour, ...] = (
-    (86, 180, 233),  # sky blue
-    (230, 159, 0),  # orange
-    (0, 158, 115),  # bluish green
-    (204, 121, 167),  # reddish purple
-    (240, 228, 66),  # yellow
-    (213, 94, 0),  # vermilion
-    (0, 114, 178),  # blue
-)
-"""The colours of objects: Okabe and Ito's, which people with any kind of colour vision can tell apart.
-
-https://jfly.uni-koeln.de/color/
-"""
 _DARK = np.array((20, 20, 20), np.uint8)
-_MAX_INDEX = 255
-
-
-def colour_of(object_id: int) -> Colour:
-    """The colour in which an object is drawn, the same in every picture."""
-    return PALETTE[(object_id - 1) % len(PALETTE)]
+MAX_INDEX = 255
+"""The largest id that an indexed PNG can hold."""
 
 
 def overlay(
@@ -150,13 +133,13 @@ def save_indexed_masks(
         size = next(iter(masks.values())).shape[:2]
     indices = np.zeros(size, np.uint8)
     for object_id in sorted(masks):
-        if not 0 < object_id <= _MAX_INDEX:
+        if not 0 < object_id <= MAX_INDEX:
             raise InvalidArgument.of(
                 "masks", f"object_id {object_id} is too large for an indexed PNG; ids may go up to 255"
             )
         indices[_checked(masks[object_id], size, f"masks[{object_id}]")] = object_id
     picture = Image.fromarray(indices)
-    picture.putpalette(_DAVIS_PALETTE)
+    picture.putpalette(davis_colours().tobytes())
     picture.save(Path(path), format="PNG")
 
 
@@ -226,16 +209,6 @@ class _UntilFailure(Iterator[FrameResult]):
         except BaseException as error:  # noqa: BLE001 - raised again when the file is written
             self.failure = error
             raise StopIteration from None
-
-
-def _davis_palette() -> bytes:
-    """PASCAL VOC's colour map, which DAVIS uses: the bits of an index, spread over the high bits of the channels."""
-    index = np.arange(256)
-    channels = [sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8).tobytes()
-
-
-_DAVIS_PALETTE = _davis_palette()
 
 
 def _checked(mask: Any, size: tuple[int, ...] | None, field: str) -> Mask:

@@ -202,23 +202,40 @@ def check_mask(mask: npt.ArrayLike | None) -> npt.NDArray[np.bool_] | None:
     """Check a mask, and make an array of it.
 
     Args:
-        mask: ``[H, W]``; any value other than 0 is foreground. Or None.
+        mask: ``[H, W]`` of booleans; of whole numbers, where any value above 0 is foreground; or of floating-point
+            numbers, if each is 0 or the same other number, such as 1.0 or 255.0. Or None.
 
     Returns:
         ``bool[H, W]``; None where there is no mask.
 
     Raises:
-        InvalidArgument: It is not two-dimensional, or has no foreground at all.
+        InvalidArgument: It is not two-dimensional, has no foreground at all, or holds logits or probabilities.
     """
     if mask is None:
         return None
     pixels = np.asarray(mask)
     if pixels.ndim != 2:
         raise InvalidArgument.of("mask", f"must have the shape [H, W], not {list(pixels.shape)}")
+    _check_binary(pixels)
     pixels = pixels.astype(np.bool_)
     if not pixels.any():
         raise InvalidArgument.of("mask", "has no foreground pixel")
     return pixels
+
+
+def _check_binary(pixels: npt.NDArray[Any]) -> None:
+    """Refuse logits and probabilities, of which nearly every value differs from 0."""
+    if pixels.dtype.kind not in "biuf":
+        raise InvalidArgument.of("mask", f"is an array of {pixels.dtype}, must be bool")
+    if pixels.dtype.kind in "bu" or not pixels.size:
+        return
+    if not (pixels >= 0).all():  # also what is not a number
+        raise InvalidArgument.of("mask", "has values below 0, as logits do; give a binary mask: logits > 0")
+    values = pixels[pixels > 0]
+    if pixels.dtype.kind == "f" and values.size and (values != values[0]).any():
+        raise InvalidArgument.of(
+            "mask", "has fractions, as probabilities do; give a binary mask: probabilities > 0.5 (logits > 0)"
+        )
 
 
 def check_within(
@@ -238,6 +255,8 @@ def check_within(
         box: As `check_box` returns it.
         mask: As `check_mask` returns it.
 
+    A box may reach outside by less than a pixel, as those of detectors do: the server cuts it at the picture's edge.
+
     Raises:
         InvalidArgument: A point or the box lies outside, or the mask has another size.
     """
@@ -248,7 +267,8 @@ def check_within(
             )
     if box is not None:
         x0, y0, x1, y1 = box.tolist()
-        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        beyond = max(-x0, -y0, x1 - width, y1 - height)
+        if beyond >= 1 or x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise InvalidArgument.of(
                 "box", f"({x0:g}, {y0:g}, {x1:g}, {y1:g}) reaches outside the picture of {width}x{height} pixels"
             )

@@ -22,6 +22,7 @@ from masklet import rle
 from masklet._media import result_files
 from masklet._protocol.results import Box, FrameResult, ObjectEvent, ObjectResult, VideoInfo
 from masklet.errors import InvalidArgument, NotFound
+from masklet.notebook import Row, recording_html
 from masklet.prompts import Prompt
 
 __all__ = ["RecordedObject", "Recording"]
@@ -327,6 +328,23 @@ class Recording:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _repr_html_(self) -> str:
+        """A table of the objects with the frames on which they are visible, in notebooks."""
+        return recording_html(repr(self), self.frame_count, map(self._row, self.objects))
+
+    def _row(self, object_id: int) -> Row:
+        found = self.objects[object_id]
+        results = list(self.masklet(object_id))
+        seen = [(index, result.predicted_iou) for index, result in results if result.visible]
+        return Row(
+            object_id=object_id,
+            name=found.label,
+            category=found.category,
+            visible=[index for index, _ in seen],
+            mean_iou=sum(score for _, score in seen) / max(1, len(seen)),
+            events=[f"{r.event.replace('_', ' ')} at frame {index}" for index, r in results if r.event is not None],
+        )
 
     def __repr__(self) -> str:
         names = ", ".join(f"{i}: {found.label!r}" for i, found in self.objects.items())

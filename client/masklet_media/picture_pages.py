@@ -5,12 +5,13 @@ FFmpeg reads neither; it reads APNG, GIF and animated AVIF, which `clip_reader` 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import IO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from masklet_media.rgb import to_rgb
 
@@ -29,6 +30,19 @@ def has_pages(start: bytes) -> bool:
         start: The first 16 bytes of the file, or more.
     """
     return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+
+
+def count_pictures(path: str | os.PathLike[str]) -> int:
+    """How many pictures there are in a file that Pillow can read, such as an animation; 1 if it cannot tell.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return int(getattr(image, "n_frames", 1))
+    except (UnidentifiedImageError, SyntaxError, ValueError):
+        return 1
 
 
 @dataclass(frozen=True)

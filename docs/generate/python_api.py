@@ -54,7 +54,8 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
     for module in (masklet.drawing, masklet.rle):
         shown = [value for _, value in found["Drawing and run-lengths"]]
         for name, value in vars(module).items():
-            is_own = inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+            homes = (module.__name__, "masklet.colours")  # drawing has the colours' names, too
+            is_own = inspect.isfunction(value) and value.__module__ in homes and not name.startswith("_")
             if is_own and value not in shown:
                 found["Drawing and run-lengths"].append((f"{module.__name__.partition('.')[2]}.{name}", value))
     exporting = [("ExportOptions", masklet.export.ExportOptions), ("ExportFormat", masklet.export.ExportFormat)]

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -26,7 +25,7 @@ from masklet import _embedded
 from masklet.cli import main, plugins
 from masklet.v1 import common_pb2, tracking_pb2
 from tests.support.scripted.fake_script import HEIGHT, WIDTH, Script, square, status
-from tests.support.scripted.fake_server import FakeServer
+from tests.support.scripted.fake_server import FakeServer, starting
 
 OUT_OF_VIEW = common_pb2.OBJECT_EVENT_OUT_OF_VIEW
 # Ctrl-C's signal is as in a terminal, also where these tests run in the background, which ignores it.
@@ -88,7 +87,14 @@ def test_track_writes_everything(
     assert str(overlay) in out
     assert err == "tracking clip.mp4\n"
 
-    assert sorted(p.name for p in masks.iterdir()) == [f"0000{i}.png" for i in range(5)]
+    assert sorted(p.name for p in masks.iterdir()) == [*(f"0000{i}.png" for i in range(5)), "objects"]
+    # The fake's objects lie on each other, from frame 2 on, on which the second one is prompted.
+    assert "masks overlap in 3 frames" in out
+    for object_id in (1, 4):
+        folder = masks / "objects" / str(object_id)
+        assert sorted(p.name for p in folder.iterdir()) == [f"0000{i}.png" for i in (2, 3, 4)]
+        with Image.open(folder / "00003.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), square(3) * np.uint8(255))
     with Image.open(masks / "00003.png") as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), square(3) * np.uint8(4))
@@ -236,7 +242,11 @@ def test_wrong_command_lines_exit_with_2(arguments: tuple[str, ...], capsys: pyt
 
 def failed_with(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that says what went wrong."""
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("tracking", "starting"))]
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if not line.startswith(("tracking", "starting", "waiting"))
+    ]
     assert line.startswith("error: ")
     return line
 
@@ -510,17 +520,11 @@ def test_tracking_on_a_server_imports_no_torch(server: FakeServer, clip: Path) -
 
 
 def test_it_waits_for_a_server_that_is_starting(capsys: pytest.CaptureFixture[str]) -> None:
-    with FakeServer() as server:
-        address = server.address
-    late = FakeServer(address=address)
-    timer = threading.Timer(1.0, late.__enter__)
-    timer.start()
-    try:
+    with starting() as address:
         assert run("info", "--server", address) == 0
-    finally:
-        timer.join()
-        late.stop()
-    assert "masklet 9.9.9" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "masklet 9.9.9" in out
+    assert f"waiting for a server at {address}, at most 30 s ..." in err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import typer
 from PIL import Image
 
 from masklet.cli.prompts import read_prompts
+from tests.support.cases import FOLDER
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,33 @@ def test_mask_files_of_every_kind(tmp_path: Path, mode: str) -> None:
     assert (prompt.object_id, prompt.frame_index) == (4, 2)
     assert prompt.mask is not None
     np.testing.assert_array_equal(prompt.mask, values > 0)
+
+
+def areas(**options: list[str]) -> dict[tuple[int, int], int]:
+    """The mask's pixels of each prompt, by object and frame."""
+    prompts = read_prompts(masks=options["masks"])
+    return {(p.object_id, p.frame_index): 0 if p.mask is None else int(p.mask.sum()) for p in prompts}
+
+
+def test_a_file_with_several_objects() -> None:
+    file = FOLDER / "mask_two_objects.png"
+    assert areas(masks=[f"{file}"]) == {(1, 0): 3601, (2, 0): 311}
+    assert areas(masks=[f"{file}@4"]) == {(1, 4): 3601, (2, 4): 311}
+    assert areas(masks=[f"1:{file}", f"2:{file}"]) == {(1, 0): 3601, (2, 0): 311}
+    assert areas(masks=[f"7:{file}#2@3"]) == {(7, 3): 311}
+    assert areas(masks=[f"{file}#2"]) == {(2, 0): 311}
+    with pytest.raises(typer.BadParameter, match=r"has the objects 1, 2: say which one is meant, as in 3:.*#1"):
+        read_prompts(masks=[f"3:{file}"])
+    with pytest.raises(typer.BadParameter, match="has no object 9; it has 1, 2"):
+        read_prompts(masks=[f"{file}#9"])
+    with pytest.raises(typer.BadParameter, match="second mask for object 2"):
+        read_prompts(masks=[f"{file}", f"2:{file}"])
+
+
+def test_a_number_sign_in_a_file_name(tmp_path: Path) -> None:
+    Image.new("L", (3, 2), 255).save(tmp_path / "mask.png")
+    (tmp_path / "mask.png").rename(tmp_path / "mask#7")
+    assert areas(masks=[f"{tmp_path}/mask#7"]) == {(1, 0): 6}
 
 
 def test_colons_and_at_signs_in_file_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

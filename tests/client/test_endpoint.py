@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from grpc_health.v1 import health_pb2
 import masklet
 from masklet._transport.endpoint import Endpoint, Tls
 from tests.support.scripted.fake_script import Script, status
-from tests.support.scripted.fake_server import FakeServer
+from tests.support.scripted.fake_server import FakeServer, starting
 
 
 def sync_call(method: str, *args: Any, **options: Any) -> Any:
@@ -178,21 +176,6 @@ def test_unreachable_server_is_named_with_the_fix(call: Callable[..., Any]) -> N
         next(client.track(b"video"))
     with pytest.raises(masklet.InvalidArgument, match="connect_timeout: is -1"):
         call("info", address, connect_timeout=-1)
-
-
-@contextlib.contextmanager
-def starting() -> Iterator[str]:
-    """The address of a server that begins to listen in a second."""
-    with FakeServer() as server:
-        address = server.address
-    late = FakeServer(address=address)
-    timer = threading.Timer(1.0, late.__enter__)
-    timer.start()
-    try:
-        yield address
-    finally:
-        timer.join()
-        late.stop()
 
 
 def test_a_server_that_is_starting_is_waited_for(call: Callable[..., Any]) -> None:

@@ -154,15 +154,16 @@ def test_every_form_of_a_picture(tmp_path: Path) -> None:
     assert all(p.data == file.read_bytes() for p in pictures[:3])
     assert pictures[3].data == PICTURE.tobytes()
     assert len(pictures[4].data) == HEIGHT * WIDTH
-    assert pictures[5].data == PICTURE.tobytes()  # a Pillow image means the pixels that it shows
+    assert (pictures[5].height, pictures[5].width) == (WIDTH, HEIGHT)
+    assert pictures[5].data == np.rot90(PICTURE, -1).tobytes()  # turned, as its file would be
     assert pictures[6].data == PICTURE[:, ::-1].tobytes()
 
 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4, 4), np.uint8), "alpha"),
-        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((4, 4, 3), np.int32), "int32"),
         (np.zeros((4,), np.uint8), "shape"),
         (np.zeros((0, 4), np.uint8), "shape"),
         (b"", "is empty"),

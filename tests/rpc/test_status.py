@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from masklet import errors
 from masklet.errors import FieldViolation, InvalidArgument, MaskletError, ResourceExhausted, Unavailable
+from masklet_server.limit_names import CONTRACT_LIMITS, OTHER_LIMITS
 from masklet_server.rpc.status import code_name, to_status
+from masklet_server.settings import Settings
 from tests.support.rpc import details_of, edge, segment, status_of
 
 ALL_ERRORS = sorted(errors.BY_CODE.values(), key=lambda cls: cls.__name__)
@@ -61,6 +63,19 @@ async def test_a_limit_without_violations_still_has_a_quota_failure() -> None:
     details = details_of(await raised_at_client(ResourceExhausted("out of memory; use a smaller model")))
     assert details["QuotaFailure"].violations[0].description == "out of memory; use a smaller model"
     assert "RetryInfo" not in details
+
+
+def test_a_limit_is_named_by_the_flag_that_sets_it() -> None:
+    status = to_status(ResourceExhausted("the video is 9x9 pixels; max_side is 4. Scale it down, or max_frame_pixels"))
+    assert status.message.endswith(" (set by masklet serve --max-side, --max-frame-pixels)")
+    assert to_status(ResourceExhausted("the disk is full")).message == "the disk is full"
+    assert to_status(InvalidArgument("max_side")).message == "max_side"
+
+
+def test_every_limit_is_a_setting() -> None:
+    assert {*CONTRACT_LIMITS, *OTHER_LIMITS} <= Settings.model_fields.keys()
+    limits = {name for name in Settings.model_fields if name.startswith("max_")}
+    assert limits <= {*CONTRACT_LIMITS, *OTHER_LIMITS}
 
 
 async def test_a_bug_arrives_as_an_id_and_is_logged_under_it(caplog: pytest.LogCaptureFixture) -> None:

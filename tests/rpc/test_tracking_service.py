@@ -18,6 +18,7 @@ from masklet.errors import ResourceExhausted
 from masklet.v1 import common_pb2, image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.jobs import FrameJob
+from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
@@ -344,6 +345,24 @@ async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of()
         assert kinds(responses).count("frame_result") == frames
 
 
+async def test_pictures_that_wait_on_disk_are_bounded_and_the_error_comes_at_once() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(file, "PNG")
+    picture = common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=file.getvalue())
+    pictures = [Request(frame=picture)] * 100
+    async with house(real_video=True, window=2, max_upload_bytes=20 * len(picture.data)) as h:
+        error = await failure(h.stub, config(), click(), *pictures)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "frame: results wait for the client" in (error.details() or "")
+        assert "max_upload_bytes" in (error.details() or "")
+        assert "(ack)" in (error.details() or "")
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), click(), *pictures[:20], END):
+            await call.write(request)
+        await call.done_writing()
+        assert kinds([response async for response in call]).count("frame_result") == 20
+
+
 async def test_an_idle_stream_ends_with_deadline_exceeded() -> None:
     async with house(idle_timeout_seconds=1.0, window=4) as h:
         error = await failure(h.stub, config(), click(), chunk(40), END)
@@ -619,5 +638,7 @@ async def test_the_server_describes_itself_and_its_limits() -> None:
         assert info.models[0].parameter_count == 7
         assert info.models[2].description
         assert (info.limits.max_objects, info.limits.max_frames) == (7, 0)
+        assert info.limits.others["max_side"] == 16384
+        assert set(info.limits.others) == set(OTHER_LIMITS)
         assert "h264" in info.codecs
         assert "mp4" in info.containers

@@ -107,7 +107,7 @@ def _pages(file: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def shown_pixels(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    """The frame as shown: ``uint8[H, W, 3]`` RGB, on white where it is transparent, turned as its matrix says."""
+    """The frame as shown: ``uint8[H, W, 3]`` RGB, on black where it is transparent, turned as its matrix says."""
     if may_be_transparent(frame):
         rgba = frame.reformat(format="rgba").to_ndarray()
         pixels = np.asarray(flatten(Image.fromarray(rgba)))

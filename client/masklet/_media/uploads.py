@@ -18,7 +18,9 @@ from masklet.errors import InvalidArgument
 from masklet.v1 import tracking_pb2
 
 CHUNK_BYTES = 512 * 1024
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Upload:
         frame_count: 0 where it is not known beforehand.
         source_url: Where the server fetches the video; there are no parts then. Empty otherwise.
         path: The video's path on this machine; empty if it has none.
+        picture_names: The file's name of each picture of a folder.
     """
 
     parts: Iterator[tracking_pb2.TrackRequest]
@@ -62,6 +65,7 @@ class Upload:
     frame_count: int = 0
     source_url: str = ""
     path: str = ""
+    picture_names: tuple[str, ...] = ()
 
 
 def open_upload(video: Any) -> Upload:
@@ -104,7 +108,8 @@ def video_path(video: str | os.PathLike[str]) -> Path:
     if _URL.match(os.fspath(video)):
         raise InvalidArgument.of(
             "video",
-            f"{video} is a URL; download it and give the file's path, or let the server fetch it: SourceUrl(...)",
+            f"{video} is a URL; read it with masklet.capture and send it by Client.live, or let the server fetch it: "
+            "SourceUrl(...)",
         )
     path = Path(video)
     path.stat()
@@ -134,7 +139,13 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _of_path(path: Path) -> Upload:
     if path.is_dir():
         files = picture_files(path)
-        return Upload(_frames(files), pictures=True, frame_count=len(files), path=str(path))
+        return Upload(
+            _frames(files),
+            pictures=True,
+            frame_count=len(files),
+            path=str(path),
+            picture_names=tuple(file.name for file in files),
+        )
     return Upload(_file(path), pictures=False, path=str(path))
 
 

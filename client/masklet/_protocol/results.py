@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from masklet.notebook import masks_png
 from masklet.rle import Rle
 from masklet.rle import decode as decode_rle
 
@@ -53,6 +54,10 @@ class ObjectResult:
     def mask(self) -> npt.NDArray[np.bool_]:
         """The mask, ``bool[H, W]`` at the video's size; decoded on first use."""
         return decode_rle(self.rle)
+
+    def _repr_png_(self) -> bytes | None:
+        """The mask as a picture, in notebooks."""
+        return masks_png({self.object_id: self.mask})
 
     def __repr__(self) -> str:
         height, width = self.rle["size"]
@@ -135,6 +140,10 @@ class FrameResult:
     def masks(self) -> dict[int, npt.NDArray[np.bool_]]:
         """Each object's mask, ``bool[H, W]``, by object id: what the drawing functions take."""
         return {object_id: result.mask for object_id, result in self.objects.items()}
+
+    def _repr_png_(self) -> bytes | None:
+        """The masks as a picture, in notebooks; None where there are none."""
+        return masks_png(self.masks)
 
     def __repr__(self) -> str:
         objects = ", ".join(f"{i}: area {o.area}" for i, o in self.objects.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from masklet.v1 import server_info_pb2
 
@@ -47,6 +47,7 @@ class Limits:
         max_frame_pixels: Height times width of a frame.
         max_frames: Frames of a clip.
         max_duration_seconds: Length of a clip.
+        others: All further limits, by the names of the server's settings; empty if the server does not tell them.
     """
 
     max_sessions: int
@@ -57,6 +58,7 @@ class Limits:
     max_frame_pixels: int
     max_frames: int
     max_duration_seconds: float
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,5 @@ def _limits(message: server_info_pb2.Limits) -> Limits:
         max_frame_pixels=message.max_frame_pixels,
         max_frames=message.max_frames,
         max_duration_seconds=message.max_duration_seconds,
+        others=dict(message.others),
     )

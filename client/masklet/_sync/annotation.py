@@ -35,7 +35,7 @@ def start_annotation(channel: Channel, upload: Upload, options: AnnotateOptions)
         FailedPrecondition: The client is closed.
     """
     config = annotate_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
-    method = channel.track_method(options.get("timeout"))
+    method = channel.track_method(options.get("timeout"), upload.picture_names)
     return Annotation(method, AnnotationProtocol(config), upload.parts)
 
 

@@ -53,7 +53,7 @@ def start_tracking(
         FailedPrecondition: The client is closed.
     """
     config = track_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
-    method = channel.track_method(options.get("timeout"))
+    method = channel.track_method(options.get("timeout"), upload.picture_names)
     protocol = TrackProtocol(config, prompts_of(*prompts), pictures=upload.pictures)
     tracking = Tracking(method, protocol, upload.parts, Handlers.of(options))
     tracking.source = upload.path

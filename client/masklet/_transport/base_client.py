@@ -35,6 +35,10 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._channel)!r})"
 
+    def has_to_wait(self) -> bool:
+        """Whether nobody listens at the server's address now, so that a call would wait (`connect_timeout`)."""
+        return self._channel.server.is_awaited()
+
     @staticmethod
     def _segment_request(
         image: PictureLike | Segmentation | ImageId, options: SegmentOptions

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -24,17 +25,23 @@ RunningCall = Any
 """A running stream; gRPC's own type for it is private."""
 
 
+# How servers begin a message about one picture.
+_ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
+
+
 class TrackMethod:
     """The server's Track method, ready to be called.
 
     Args:
         channel: The channel to the server.
         timeout: Seconds for the whole call; None for no limit.
+        picture_names: The file's name of each picture of a folder, by which errors name it.
     """
 
-    def __init__(self, channel: Channel, timeout: float | None) -> None:
+    def __init__(self, channel: Channel, timeout: float | None, picture_names: Sequence[str] = ()) -> None:
         self._channel = channel
         self._timeout = timeout
+        self._picture_names = picture_names
         self._gave_up = threading.Event()
 
     def call(self, requests: Iterator[tracking_pb2.TrackRequest]) -> RunningCall:
@@ -58,7 +65,11 @@ class TrackMethod:
         """
         if self._gave_up.is_set():
             return nobody_listens(str(self._channel), self._channel.connect_timeout)
-        return self._channel.failure(error, connected=connected, timeout=self._timeout)
+        told = self._channel.failure(error, connected=connected, timeout=self._timeout)
+        match = _ABOUT_A_FRAME.match(told.message)
+        if match is None or int(match[1]) >= len(self._picture_names):
+            return told
+        return type(told)(f"{self._picture_names[int(match[1])]}: {told.message}", violations=told.violations)
 
     def _wait(self, running: RunningCall) -> None:
         if not self._channel.server.wait():
@@ -100,17 +111,18 @@ class Channel:
         self._closed = True
         self._channel.close()
 
-    def track_method(self, timeout: float | None) -> TrackMethod:
+    def track_method(self, timeout: float | None, picture_names: Sequence[str] = ()) -> TrackMethod:
         """The server's Track method.
 
         Args:
             timeout: Seconds for a whole call; None for no limit.
+            picture_names: The file's name of each picture of a folder.
 
         Raises:
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        return TrackMethod(self, timeout)
+        return TrackMethod(self, timeout, picture_names)
 
     def ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:
         """Call a method and wait for its answer.

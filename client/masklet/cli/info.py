@@ -47,6 +47,20 @@ _LIMITS = {
     "max_frame_pixels": "pixels of a frame",
     "max_frames": "frames of a clip",
     "max_duration_seconds": "seconds of a clip",
+    "max_requests": "SegmentImage requests at once",
+    "max_requests_per_client": "SegmentImage requests at once of one client",
+    "max_side": "pixels of a frame's height or width",
+    "max_decoded_pixels": "pixels of all frames of a clip together",
+    "max_mask_bytes": "bytes of a prompt's encoded mask",
+    "max_stored_frame_bytes": "bytes of an annotation's frames, on disk",
+    "max_history_bytes": "bytes of the memories of annotations and corrections, on disk",
+    "max_latency_seconds": "seconds that a live frame may wait",
+    "idle_timeout_seconds": "seconds without progress before a session ends",
+    "annotation_idle_timeout_seconds": "the same of an annotation",
+    "first_frame_timeout_seconds": "seconds to decode the first frame",
+    "decoder_memory_bytes": "bytes of memory of a decoder",
+    "decoder_cpu_seconds": "processor seconds of a decoder",
+    "source_timeout_seconds": "seconds to fetch a video by its URL",
 }
 
 
@@ -79,9 +93,11 @@ def _models(models: Sequence[ModelInfo]) -> Table:
 
 def _limits(limits: Limits) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("limit")
+    table.add_column("limit (masklet serve)")
     table.add_column("value", justify="right")
     table.add_column("what it counts")
-    for name, value in vars(limits).items():
-        table.add_row(name, f"{value:,.0f}" if value else "no limit", _LIMITS[name])
+    named = {name: value for name, value in vars(limits).items() if name != "others"}
+    for name, value in {**named, **limits.others}.items():
+        flag = "--" + name.replace("_", "-")
+        table.add_row(flag, f"{value:,.10g}" if value else "no limit", _LIMITS.get(name, ""))
     return table

@@ -7,23 +7,34 @@ import datetime
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 import masklet
 from masklet._media.atomic_file import replacing
 from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
+from masklet.drawing import MAX_INDEX
 from masklet.recording import Recording
 
 Sink = Callable[[FrameResult], None]
 
 
-def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
-    """Write the masks of every frame as an indexed PNG, as DAVIS's annotations are: 00000.png and so on.
+class MaskFolder:
+    """Writes the masks of every frame as an indexed PNG, as DAVIS's annotations are: 00000.png and so on.
+
+    A pixel of such a file belongs to one object, and there are 255 of them. Where masks overlap, or an id is larger,
+    the frame's masks are also written one by one: objects/2/00000.png.
+
+    Attributes:
+        folder: The folder.
+        separate_frames: Frames so far whose masks were also written one by one.
 
     Args:
         folder: Made if it does not exist.
@@ -32,12 +43,34 @@ def mask_folder(folder: Path, size: Callable[[], tuple[int, int]]) -> Sink:
     Raises:
         OSError: The folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
 
-    def write(frame: FrameResult) -> None:
-        masklet.save_indexed_masks(folder / f"{frame.frame_index:05d}.png", frame.masks, size=size())
+    def __init__(self, folder: Path, size: Callable[[], tuple[int, int]]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.separate_frames = 0
+        self._size = size
 
-    return write
+    def __call__(self, frame: FrameResult) -> None:
+        """Write the masks of a frame."""
+        masks, name = frame.masks, f"{frame.frame_index:05d}.png"
+        indexed = {object_id: mask for object_id, mask in masks.items() if object_id <= MAX_INDEX}
+        masklet.save_indexed_masks(self.folder / name, indexed, size=self._size())
+        if len(indexed) == len(masks) and not _overlap(masks.values()):
+            return
+        self.separate_frames += 1
+        for object_id, mask in masks.items():
+            folder = self.folder / "objects" / str(object_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            masklet.save_mask(folder / name, mask)
+
+
+def _overlap(masks: Iterable[npt.NDArray[np.bool_]]) -> bool:
+    seen: npt.NDArray[np.bool_] | None = None
+    for mask in masks:
+        if seen is not None and (seen & mask).any():
+            return True
+        seen = mask if seen is None else seen | mask
+    return False
 
 
 class Described(Protocol):

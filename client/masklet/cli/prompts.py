@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from masklet._media.mask_files import read_mask_file
 from masklet.errors import InvalidArgument
 from masklet.prompts import BACKGROUND, FOREGROUND, Prompt
 
@@ -20,6 +21,8 @@ _GRAMMAR = r"(?:(?P<object>\d+):)?{}(?:@(?P<frame>\d+))?"
 _POINT = re.compile(_GRAMMAR.format(rf"{_NUMBER},{_NUMBER}"), re.ASCII)
 _BOX = re.compile(_GRAMMAR.format(",".join([_NUMBER] * 4)), re.ASCII)
 _MASK = re.compile(_GRAMMAR.format("(.+?)"), re.ASCII)
+_FILE_AND_ID = re.compile(r"(.+)#(\d+)", re.ASCII)
+_MASK_FORM = "[OBJ:]FILE[#ID][@FRAME]"
 
 
 def _prompt_option(name: str, form: str, text: str) -> Any:
@@ -43,8 +46,9 @@ MaskOption = Annotated[
     list[str] | None,
     typer.Option(
         "--mask",
-        metavar="[OBJ:]FILE.png[@FRAME]",
-        help="A picture of the object's mask, as large as the video; pixels other than 0 are the object.",
+        metavar=_MASK_FORM,
+        help="A picture of the object's mask, as large as the video: white on black, transparent around the object, or "
+        "with several objects, each in its own colour. FILE alone prompts all of them; OBJ:FILE#ID one.",
         rich_help_panel="Prompts",
     ),
 ]
@@ -82,10 +86,13 @@ class _Drafts:
 
     def add_masks(self, words: Iterable[str]) -> None:
         for word in words:
-            draft, (name,) = self._parse("--mask", _MASK, word, "[OBJ:]FILE.png[@FRAME]", "2:dog.png@15")
-            if draft.mask is not None:
-                _refuse("--mask", f"{word!r} is a second mask for the same object and frame; give it another OBJ")
-            draft.mask = _read_mask(name)
+            match = self._match("--mask", _MASK, word, _MASK_FORM, "2:dog.png@15")
+            object_id = None if match["object"] is None else int(match["object"])
+            for key, mask in _masks_of(match.group(2), object_id).items():
+                draft = self._draft(key, match["frame"])
+                if draft.mask is not None:
+                    _refuse("--mask", f"{word!r} is a second mask for object {key} on this frame; give it another OBJ")
+                draft.mask = mask
 
     def prompts(self) -> list[Prompt]:
         return [self._prompt(*key, draft) for key, draft in sorted(self._drafts.items(), key=lambda item: item[0])]
@@ -93,6 +100,11 @@ class _Drafts:
     def _parse(
         self, option: str, grammar: re.Pattern[str], word: str, form: str, example: str
     ) -> tuple[_Draft, Sequence[str]]:
+        match = self._match(option, grammar, word, form, example)
+        values = [text for text in match.groups()[1:-1] if text is not None]
+        return self._draft(int(match["object"] or 1), match["frame"]), values
+
+    def _match(self, option: str, grammar: re.Pattern[str], word: str, form: str, example: str) -> re.Match[str]:
         match = grammar.fullmatch(word)
         if self._one_picture:
             form, example = form.replace("[@FRAME]", ""), example.partition("@")[0]
@@ -100,11 +112,12 @@ class _Drafts:
             _refuse(option, f"{word!r} is not {form}, such as {example}")
         if self._one_picture and match["frame"]:
             _refuse(option, f"{word!r} names a frame, but this is a single picture; leave out @{match['frame']}")
-        object_id, frame_index = int(match["object"] or 1), int(match["frame"] or 0)
-        if object_id == 0:
+        if int(match["object"] or 1) == 0:
             _refuse(option, f"{word!r}: object 0 does not exist; OBJ starts at 1")
-        values = [text for text in match.groups()[1:-1] if text is not None]
-        return self._drafts.setdefault((frame_index, object_id), _Draft()), values
+        return match
+
+    def _draft(self, object_id: int, frame: str | None) -> _Draft:
+        return self._drafts.setdefault((int(frame or 0), object_id), _Draft())
 
     def _prompt(self, frame_index: int, object_id: int, draft: _Draft) -> Prompt:
         try:
@@ -157,16 +170,34 @@ def read_prompts(
     return prompts
 
 
-def _read_mask(name: str) -> npt.NDArray[np.bool_]:
-    from PIL import Image, UnidentifiedImageError
+def _masks_of(name: str, object_id: int | None) -> dict[int, npt.NDArray[np.bool_]]:
+    """The masks that a word of --mask means, by object.
 
+    Args:
+        name: The file, perhaps with ``#ID``.
+        object_id: The object that the word names, if it names one.
+    """
+    chosen: int | None = None
+    if (match := _FILE_AND_ID.fullmatch(name)) and not Path(name).exists():
+        name, chosen = match.group(1), int(match.group(2))
     try:
-        with Image.open(Path(name)) as image:
-            # An index of a palette and a gray level mean the same here: 0 is background.
-            values = np.asarray(image if image.mode in ("1", "L", "P") else image.convert("L"))
-            return values.astype(np.bool_)
-    except UnidentifiedImageError:
-        _refuse("--mask", f"{name} is not a picture; give a PNG as large as the video")
+        masks = read_mask_file(name)
+    except InvalidArgument as error:
+        _refuse("--mask", error.violations[0].description)
+    listed = ", ".join(map(str, masks))
+    if chosen is not None:
+        if chosen not in masks:
+            _refuse("--mask", f"{name} has no object {chosen}; it has {listed}")
+        return {object_id or chosen: masks[chosen]}
+    if object_id is None:
+        return masks
+    if object_id in masks:
+        return {object_id: masks[object_id]}
+    if len(masks) > 1:
+        _refuse(
+            "--mask", f"{name} has the objects {listed}: say which one is meant, as in {object_id}:{name}#{min(masks)}"
+        )
+    return {object_id: next(iter(masks.values()))}
 
 
 def _refuse(option: str | None, message: str) -> NoReturn:

@@ -37,7 +37,12 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture file: JPEG, PNG, WebP, BMP or TIFF.")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGE", help="A picture file: JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF; HEIC with pillow-heif."
+        ),
+    ],
     point: PicturePointOption = None,
     background: PictureBackgroundOption = None,
     box: PictureBoxOption = None,

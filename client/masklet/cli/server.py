@@ -12,14 +12,14 @@ import typer
 
 import masklet
 from masklet.cli import plugins
-from masklet.cli.console import waiting
+from masklet.cli.console import err, waiting
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from masklet import Client, Edges
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = 30.0
 """Seconds that commands wait for a server that is starting, as after `masklet serve &`."""
 _PANEL = "Server"
 
@@ -135,7 +135,14 @@ class Access:
                 secure=False if self.insecure else None,
                 connect_timeout=CONNECT_SECONDS,
             )
-            yield stack.enter_context(client)
+            stack.enter_context(client)
+            if client.has_to_wait():
+                err().print(
+                    f"waiting for a server at {address}, at most {CONNECT_SECONDS:g} s ...",
+                    soft_wrap=True,
+                    markup=False,
+                )
+            yield client
 
 
 def read_token(path: Path) -> str:

@@ -26,6 +26,7 @@ class Tally:
         skipped: Frames of a live video that came faster than they could be tracked.
         gaps: How often a live video was connected again.
         undecoded: Times in seconds of the frames that the file has and that could not be decoded.
+        separate_frames: Frames whose masks were also written one by one, because they overlap.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Tally:
         self.skipped = 0
         self.gaps = 0
         self.undecoded: tuple[float, ...] = ()
+        self.separate_frames = 0
         self._begun = time.monotonic()
         self._ended = self._begun
         self._visible: dict[int, int] = {}
@@ -84,6 +86,12 @@ class Tally:
             console.print(table)
         for object_id, told in sorted(self._events.items()):
             console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
+        if self.separate_frames:
+            console.print(
+                f"masks overlap in {self.separate_frames} frames, or have ids above 255: of these frames, the folder "
+                "objects has every object's whole mask",
+                soft_wrap=True,
+            )
         if self.undecoded:
             times = ", ".join(f"{time:.3f}" for time in self.undecoded[:MAX_EVENTS_TOLD])
             more = ", ..." if len(self.undecoded) > MAX_EVENTS_TOLD else ""

@@ -29,7 +29,7 @@ from masklet.cli.editing.options import (
 )
 from masklet.cli.editing.plan import PlannedTracking
 from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
-from masklet.cli.outputs import JsonLines, NamedCall, Sink, is_stdout, json_file, json_lines, mask_folder
+from masklet.cli.outputs import JsonLines, MaskFolder, NamedCall, Sink, is_stdout, json_file, json_lines
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -338,8 +338,9 @@ def _check(video: str, overlay: Path | None, live: LiveCommand | None, has_live_
 
 def _check_names(video: str) -> None:
     from masklet._media.uploads import PICTURE_SUFFIXES, video_path
+    from masklet_media.picture_pages import count_pictures
 
-    if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file():
+    if Path(video).suffix.lower() in PICTURE_SUFFIXES and Path(video).is_file() and count_pictures(video) < 2:
         raise typer.BadParameter(f"{video} is a picture: use `masklet segment {video}`", param_hint="VIDEO")
     video_path(video)
 
@@ -349,7 +350,7 @@ def _open_sinks(
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if files.masks is not None:
-        sinks.append(mask_folder(files.masks, lambda: _size(tracking)))
+        sinks.append(MaskFolder(files.masks, lambda: _size(tracking)))
     if files.json is not None:
         sinks.append(stack.enter_context(json_file(files.json, tracking, gap_before)))
     if files.jsonl is not None:
@@ -385,6 +386,8 @@ def _watched(
             tally.undecoded = tracking.undecoded_pts_seconds
             for sink in sinks:
                 sink(frame)
+                if isinstance(sink, MaskFolder):
+                    tally.separate_frames = sink.separate_frames
             advance(tally.frames, tracking.video.frame_count or None)
             yield frame
     except masklet.Cancelled:

@@ -165,7 +165,7 @@ class _PictureFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Picture
     PICTURE_FORMAT_UNSPECIFIED: _PictureFormat.ValueType  # 0
     """Refused."""
     PICTURE_FORMAT_ENCODED: _PictureFormat.ValueType  # 1
-    """JPEG, PNG, WebP, BMP or TIFF. The data say which one. EXIF orientation is applied."""
+    """JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF. The data say which one. EXIF orientation is applied."""
     PICTURE_FORMAT_RGB24: _PictureFormat.ValueType  # 2
     """height x width x 3 bytes: red, green, blue."""
     PICTURE_FORMAT_BGR24: _PictureFormat.ValueType  # 3
@@ -183,7 +183,7 @@ class PictureFormat(_PictureFormat, metaclass=_PictureFormatEnumTypeWrapper):
 PICTURE_FORMAT_UNSPECIFIED: PictureFormat.ValueType  # 0
 """Refused."""
 PICTURE_FORMAT_ENCODED: PictureFormat.ValueType  # 1
-"""JPEG, PNG, WebP, BMP or TIFF. The data say which one. EXIF orientation is applied."""
+"""JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF. The data say which one. EXIF orientation is applied."""
 PICTURE_FORMAT_RGB24: PictureFormat.ValueType  # 2
 """height x width x 3 bytes: red, green, blue."""
 PICTURE_FORMAT_BGR24: PictureFormat.ValueType  # 3
@@ -290,7 +290,7 @@ Global___Point: _TypeAlias = Point  # noqa: Y015
 
 @_typing.final
 class Box(_message.Message):
-    """An axis-parallel box, x0 < x1 and y0 < y1."""
+    """An axis-parallel box, x0 < x1 and y0 < y1. It may reach outside of the picture by less than a pixel, and is cut there."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -171,6 +171,26 @@ class Limits(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OthersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MAX_SESSIONS_FIELD_NUMBER: _builtins.int
     MAX_SESSIONS_PER_CLIENT_FIELD_NUMBER: _builtins.int
     MAX_OBJECTS_FIELD_NUMBER: _builtins.int
@@ -179,6 +199,7 @@ class Limits(_message.Message):
     MAX_FRAME_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     MAX_DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     max_sessions: _builtins.int
     """Track streams at once."""
     max_sessions_per_client: _builtins.int
@@ -195,6 +216,10 @@ class Limits(_message.Message):
     """Frames in one clip."""
     max_duration_seconds: _builtins.float
     """Time stamp of a clip's last frame."""
+    @_builtins.property
+    def others(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """All further limits, by the names of the server's settings, such as "max_side". 0: no limit, or the server's choice."""
+
     def __init__(
         self,
         *,
@@ -206,10 +231,11 @@ class Limits(_message.Message):
         max_frame_pixels: _builtins.int = ...,
         max_frames: _builtins.int = ...,
         max_duration_seconds: _builtins.float = ...,
+        others: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_duration_seconds", b"max_duration_seconds", "max_frame_pixels", b"max_frame_pixels", "max_frames", b"max_frames", "max_message_bytes", b"max_message_bytes", "max_objects", b"max_objects", "max_sessions", b"max_sessions", "max_sessions_per_client", b"max_sessions_per_client", "max_upload_bytes", b"max_upload_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_duration_seconds", b"max_duration_seconds", "max_frame_pixels", b"max_frame_pixels", "max_frames", b"max_frames", "max_message_bytes", b"max_message_bytes", "max_objects", b"max_objects", "max_sessions", b"max_sessions", "max_sessions_per_client", b"max_sessions_per_client", "max_upload_bytes", b"max_upload_bytes", "others", b"others"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from masklet.errors import FieldViolation, Internal, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.limit_names import with_flags
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def to_status(error: MaskletError) -> status_pb2.Status:
     There is always an ErrorInfo; a BadRequest for wrong fields; a QuotaFailure for limits, in which the subject of a
     violation is the limit's name; and a RetryInfo if waiting helps.
     """
-    message = _shortened(error.message, _MAX_MESSAGE_BYTES)
+    text = with_flags(error.message) if isinstance(error, ResourceExhausted) else error.message
+    message = _shortened(text, _MAX_MESSAGE_BYTES)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=_reason(error), domain=ERROR_DOMAIN)]
     violations = _fitting(error.violations)
     if isinstance(error, ResourceExhausted):

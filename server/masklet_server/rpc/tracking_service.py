@@ -10,6 +10,7 @@ from typing import Any
 
 from masklet.errors import DataLoss, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
@@ -156,4 +157,5 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             max_frame_pixels=settings.max_frame_pixels,
             max_frames=settings.max_frames,
             max_duration_seconds=settings.max_duration_seconds,
+            others={name: getattr(settings, name) for name in OTHER_LIMITS},
         )

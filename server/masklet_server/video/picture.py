@@ -21,8 +21,8 @@ class Picture:
     """One encoded or raw picture.
 
     Attributes:
-        format: "encoded" (JPEG, PNG, WebP, BMP or TIFF, recognised from the data; its EXIF orientation is applied), or
-            a raw format of 8 bits a value, row by row. "nv12" is the luma, then the chroma at half the size.
+        format: "encoded" (one of `formats.PICTURE_FORMATS`, recognised from the data; its EXIF orientation is applied),
+            or a raw format of 8 bits a value, row by row. "nv12" is the luma, then the chroma at half the size.
         data: The file's bytes, or the ``height * width * channels`` raw ones.
         height: Rows; raw formats only.
         width: Columns; raw formats only.

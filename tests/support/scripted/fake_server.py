@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -301,6 +302,26 @@ class FakeServer(TrackingServiceServicer):
             context.abort(*self.script.plain_failure)
         if self.script.failure is not None:
             context.abort_with_status(rpc_status.to_status(self.script.failure))
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[str]:
+    """The address of a server that begins to listen in a second."""
+    with FakeServer() as server:
+        address = server.address
+    servers: list[FakeServer] = []
+
+    def start() -> None:
+        time.sleep(1.0)
+        servers.append(FakeServer(address=address).__enter__())
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        yield address
+    finally:
+        thread.join()
+        servers[0].stop()
 
 
 def _stops(session: Session, begun: int) -> bool:

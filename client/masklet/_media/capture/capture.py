@@ -89,7 +89,8 @@ def capture(
     Args:
         source: "-" for stdin, the path of a video device or of a named pipe, or a URL: rtsp, rtmp, http (MJPEG, HLS or
             a video file), udp (also multicast), rtp, tcp; srt where PyAV's FFmpeg has it.
-        reconnect: Connect again where the stream breaks, until `close`. None: yes for rtsp:// and devices.
+        reconnect: Connect again where the stream breaks, until `close`. None: yes for rtsp:// and devices. Videos of a
+            known length, which would begin at their start again, are not connected again.
         silence_seconds: After so many seconds without video, a stream counts as broken; a pipe, which may pause, only
             as silent. None: 10; 30 for http.
         on_event: Called when the source is silent, broken, or connected again.
@@ -247,7 +248,9 @@ class Capture(Iterator[Captured]):
         if self._clock.is_new and self._source.kind == "pipe":
             raise self._cannot_be_opened(end)
         what = end.reason or "ended, and a camera's stream has no end"
-        if not self._how.reconnect:
+        if not end.reason and self._opened.seconds is not None:
+            what = f"ended, and should be {self._opened.seconds:.1f} s long"
+        if not self._how.reconnect or self._opened.seconds is not None:  # which would begin at its start again
             self._fail(what)
         begun = time.monotonic()
         self._tell("broken", f"{self._source} broke off ({what}); connecting again")
@@ -270,7 +273,8 @@ class Capture(Iterator[Captured]):
 
     def _fail(self, what: str) -> NoReturn:
         self.close()
-        hint = "" if self._how.reconnect or self._source.kind == "pipe" else "; reconnect would connect it again"
+        has_end = self._source.kind == "pipe" or self._opened.seconds is not None
+        hint = "" if self._how.reconnect or has_end else "; reconnect would connect it again"
         raise DataLoss(f"{self._source} broke off after {self._clock.video_seconds:.1f} s of video: {what}{hint}")
 
     def _tell(self, kind: Literal["silent", "broken", "waiting", "connected"], message: str) -> None:

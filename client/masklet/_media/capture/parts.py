@@ -23,6 +23,7 @@ _PACKET_CODECS = ("h264", "hevc", "vp8", "vp9", "av1")
 _TO_START_CODES = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _DEVICE_FORMAT = "v4l2"
 _OPEN_SECONDS = 15.0
+_AFTER_SILENCE_SECONDS = 2.0
 # Containers that can ask for a rotation, and how many packets may pass until the first frame tells of it.
 _ROTATING = ("mov", "matroska")
 _MAX_PEEKED = 64
@@ -75,7 +76,7 @@ class HowToOpen:
     """What FFmpeg is told.
 
     Attributes:
-        read_seconds: Seconds without data after which it gives up.
+        read_seconds: Seconds without video after which a source counts as silent.
         reconnect: Whether the stream is connected again where it breaks. Then packets are given that need nothing said
             beforehand, so that those of a later connection can follow.
         options: Further options of FFmpeg's formats and protocols.
@@ -126,7 +127,9 @@ def _arguments(source: LiveSource, how: HowToOpen, stack: ExitStack) -> dict[str
         options = {"rtsp_transport": "tcp", **options}  # over UDP, RTSP loses packets wherever the network does
     if source.scheme.startswith("http"):
         options = {"protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy", **options}
-    return {"file": source.name, "mode": "r", "options": options, "timeout": (_OPEN_SECONDS, how.read_seconds)}
+    # Whoever takes the parts notices silence first, and says so.
+    seconds = how.read_seconds + _AFTER_SILENCE_SECONDS
+    return {"file": source.name, "mode": "r", "options": options, "timeout": (_OPEN_SECONDS, seconds)}
 
 
 class _Pipe:

@@ -161,7 +161,9 @@ class MaskDecoder:
         """A prompt as points ``float32[N, 2]`` in pixels of the model's square, and labels ``int32[N]``; box first."""
         coords, labels = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int32)
         if prompt.box is not None:
-            coords = torch.from_numpy(prompt.box).reshape(2, 2)
+            # Checked to reach outside by less than a pixel.
+            corners = torch.from_numpy(prompt.box).reshape(2, 2)
+            coords = corners.clamp_min(0).minimum(torch.tensor([width, height], dtype=corners.dtype))
             labels = torch.tensor([2, 3], dtype=torch.int32)
         if prompt.point_coords is not None and prompt.point_labels is not None:
             coords = torch.cat([coords, torch.from_numpy(prompt.point_coords)])

@@ -29,10 +29,15 @@ def square_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]
         return mask
     square: npt.NDArray[np.bool_] = (_shrunk(torch.from_numpy(mask).float(), size) >= 0.5).numpy()
     if not square.any():
-        raise InvalidArgument.of(
-            "mask", "is too small: it has no pixel at the model's resolution; send a larger one, or clicks"
-        )
+        raise too_small()
     return square
+
+
+def too_small() -> InvalidArgument:
+    """The error of a mask of which the model sees nothing."""
+    return InvalidArgument.of(
+        "mask", "is too small: none of its pixels is left at the model's resolution; send a larger one, or clicks"
+    )
 
 
 def logits_of_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.float32]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory, PromptedFrame
 from masklet_server.engine.memory.policies import MemoryPolicy
-from masklet_server.engine.network.mask_input import square_mask
+from masklet_server.engine.network.mask_input import square_mask, too_small
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Decoded, Features, Past
 from masklet_server.engine.serving.policy_step import step_by_policy
@@ -72,6 +73,9 @@ def apply_prompt(network: Network, step: Step, prompt: Prompt, *, height: int, w
     if prompt.mask is not None:
         memory.clicks.pop(index, None)
         decoded = network.decoder.decode_mask(Features.stack([step.features]), _model_mask(network, prompt.mask))
+        shown = F.interpolate(decoded.logits, size=(height, width), mode="bilinear", align_corners=False)
+        if not (shown > 0).any():
+            raise too_small()
     else:
         points = network.decoder.model_points(prompt, height=height, width=width)
         if prompt.keep_old_points and (old := memory.clicks.get(index)) is not None:

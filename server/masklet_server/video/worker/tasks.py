@@ -118,7 +118,10 @@ def decode_pictures(server: ServerConnection, *, live: bool) -> None:
     pixels, most = 0, server.limits.max_decoded_pixels
     while (message := _next_picture(server)) is not None:
         start = server.channel.line_read_at
-        picture = _read(server, message, "frame.data")
+        try:
+            picture = _read(server, message, "frame.data")
+        except Refusal as refusal:
+            raise Refusal(refusal.kind, f"frame {message.index}: {refusal.message}", refusal.field) from refusal
         if first is None:
             first = picture.size
             server.channel.send(VideoOpened(VideoInfo(picture.height, picture.width), _NANOSECOND))

@@ -1,0 +1,44 @@
+"""The limits that a server tells its clients, by the names of its settings."""
+
+from __future__ import annotations
+
+import re
+
+# Those that are fields of the contract's `Limits`.
+CONTRACT_LIMITS = (
+    "max_sessions",
+    "max_sessions_per_client",
+    "max_objects",
+    "max_message_bytes",
+    "max_upload_bytes",
+    "max_frame_pixels",
+    "max_frames",
+    "max_duration_seconds",
+)
+# All others, which `Limits.others` has.
+OTHER_LIMITS = (
+    "max_requests",
+    "max_requests_per_client",
+    "max_side",
+    "max_decoded_pixels",
+    "max_mask_bytes",
+    "max_stored_frame_bytes",
+    "max_history_bytes",
+    "max_latency_seconds",
+    "idle_timeout_seconds",
+    "annotation_idle_timeout_seconds",
+    "first_frame_timeout_seconds",
+    "decoder_memory_bytes",
+    "decoder_cpu_seconds",
+    "source_timeout_seconds",
+)
+_NAME = re.compile(rf"\b({'|'.join(sorted(CONTRACT_LIMITS + OTHER_LIMITS, key=len, reverse=True))})\b")
+
+
+def with_flags(message: str) -> str:
+    """An error's message, and behind it the flags by which a server's operator sets the limits that it names."""
+    names = dict.fromkeys(_NAME.findall(message))
+    if not names:
+        return message
+    flags = ", ".join("--" + name.replace("_", "-") for name in names)
+    return f"{message} (set by masklet serve {flags})"
