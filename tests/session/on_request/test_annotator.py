@@ -175,6 +175,22 @@ async def test_frames_encoded_already_are_not_read_a_second_time() -> None:
     assert [len(upcoming(job)) for job in engine.jobs] == [0, 0, 0, 2, 2, 1, 0]
 
 
+async def test_a_frame_encoded_meanwhile_has_the_next_one_encoded_in_its_turn() -> None:
+    engine = FakeEngine()
+    engine.models["fake"] = dataclasses.replace(engine.models["fake"], encode_ahead=2, encodes_meanwhile=True)
+    async with talk(ON_REQUEST, engine=engine) as client:
+        client.say(events.VideoChunk(bytes(range(4))), events.EndOfVideo(), click(1, 0))
+        await answers(client, 1)
+        recent = engine.jobs[0].stream.recent
+        assert recent is not None
+        for index in (0, 3):
+            recent.put(index, EncodedFrame(features(index), 0.0))
+        client.say(Propagate())
+        await propagated(client)
+    # Frame 2 needs nothing, because frame 3 is encoded already.
+    assert [(job.frame.index, upcoming(job)) for job in engine.jobs[1:]] == [(0, [1]), (1, [2]), (2, []), (3, [])]
+
+
 async def test_short_clips_are_known_to_be_short() -> None:
     for frames, length in [(15, 15), (16, None), (30, None)]:
         async with talk(ON_REQUEST) as client:

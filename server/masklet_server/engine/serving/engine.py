@@ -234,6 +234,7 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
         device_name=device_name(network.device),
         parameter_count=network.parameter_count,
         encode_ahead=network.encode_ahead,
+        encodes_meanwhile=network.workers.threads > 1,
         runtime=network.runtime,
         edges=edges,
     )

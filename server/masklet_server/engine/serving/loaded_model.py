@@ -22,6 +22,7 @@ class LoadedModel:
         device_name: The hardware's name.
         parameter_count: Number of weights.
         encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
+        encodes_meanwhile: Next frames are encoded while others are tracked, and not only together with others.
     """
 
     name: str
@@ -32,5 +33,6 @@ class LoadedModel:
     device_name: str
     parameter_count: int
     encode_ahead: int = 1
+    encodes_meanwhile: bool = False
     runtime: str = "torch"
     edges: Edges = Edges.NONE

@@ -224,7 +224,7 @@ class Annotator:
                 if (frame := await self._turn(queued, index)) is None:
                     return
                 try:
-                    upcoming = await self._upcoming(frames[frames.index(index) + 1 :])
+                    upcoming = await self._upcoming(frames[frames.index(index) + 1 :], index)
                     outcome = await self._track(frame, upcoming, reverse=reverse)
                 except BaseException:
                     self._context.credits.give_back()
@@ -245,10 +245,13 @@ class Annotator:
         revision = self._revisions[frame.index] = self._revisions.get(frame.index, -1) + 1
         return FrameOutcome(frame, objects=found, answers=[output], revision=revision)
 
-    async def _upcoming(self, frames: range) -> list[npt.NDArray[np.uint8]]:
+    async def _upcoming(self, frames: range, index: int) -> list[npt.NDArray[np.uint8]]:
         """Pictures of the next frames, as far as they are there, that can be encoded before their turn."""
-        following = frames[: self._context.options.encode_ahead - 1]
-        if not following or self._jobs.has_features(following[0]):
+        options = self._context.options
+        following = frames[: options.encode_ahead - 1]
+        if self._jobs.has_features(index) and not options.model.encodes_meanwhile:
+            return []  # nothing is encoded in this frame's turn
+        if following and self._jobs.has_features(following[0]):
             return []
         known = [i for i in following if i < len(self._frames)]
         return [frame.pixels for i in known if (frame := await self._frames.frame(i)) is not None]
