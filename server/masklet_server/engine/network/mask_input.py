@@ -79,7 +79,8 @@ def shrink(pixels: Tensor, size: int, convert: Callable[[Tensor], Tensor]) -> Te
     rows = max(1, _STRIP_PIXELS // width) if pixels.device.type == "cpu" else height
     if rows >= height:
         return _resized(convert(pixels), (size, size))
-    strips = [_resized(convert(strip), (strip.shape[1], size)) for strip in pixels.split(rows, dim=1)]
+    starts = range(0, height, rows)
+    strips = [_resized(convert(pixels[:, y : y + rows]), (min(rows, height - y), size)) for y in starts]
     return _resized(torch.cat(strips, dim=1), (size, size))
 
 

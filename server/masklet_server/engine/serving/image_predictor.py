@@ -181,7 +181,7 @@ def _ranked(
     ranks = ious.argsort(descending=True)
     maps = logits[ranks][:, None]
     # Logits of a large picture have 140 MB, and freed memory stays with the process: on a CPU one mask at a time.
-    parts = maps.split(1) if maps.device.type == "cpu" else (maps,)
+    parts = [maps[i : i + 1] for i in range(len(maps))] if maps.device.type == "cpu" else [maps]
     runs = [run for part in parts for run in runs_of(_drawn(network, picture, guide, part))]
     ranked = zip(runs, ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
     return [Candidate(*each) for each in ranked]
