@@ -26,7 +26,7 @@ def open_files() -> int:
 async def test_items_come_back_in_order_with_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "_FILE_BYTES", 10)
     before = open_files()
-    waiting: Backlog[int] = Backlog(1000, "frame")
+    waiting: Backlog[int] = Backlog(80, "frame")
     given = [(i, bytes([i]) * (i % 7)) for i in range(30)]
     taken: list[tuple[int, bytes]] = []
     for item, data in given:
@@ -66,3 +66,14 @@ async def test_clearing_frees_the_files() -> None:
     await waiting.append(1, b"data")
     waiting.clear()
     assert (len(waiting), waiting.nbytes, open_files()) == (0, 0, before)
+
+
+async def test_few_files_are_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_FILE_BYTES", 10)
+    before = open_files()
+    waiting: Backlog[int] = Backlog(1000, "frame")
+    for item in range(100):
+        await waiting.append(item, bytes(10))
+    assert 4 < open_files() - before <= 9
+    waiting.clear()
+    assert open_files() == before
