@@ -17,7 +17,7 @@ from tests.support.clips import decode_clip, make_clip, take_all
 def damaged(data: bytes, packets: range) -> bytes:
     """The same Matroska file with some packets that cannot be decoded; it does not say how many frames it has."""
     file = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format="matroska") as target:
+    with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format="matroska") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for index, packet in enumerate(one for one in source.demux(video=0) if one.size):
             packet.stream = stream
