@@ -1,6 +1,13 @@
-"""A client's mask at the size at which the model takes it, which is a fraction of a picture's size."""
+"""Pictures and clients' masks at the size at which the model takes them, which is a fraction of their own.
+
+They are shrunk as SAM 2 does, with antialiasing. The values are floating-point numbers meanwhile, so that a picture of
+35 megapixels would need more than a gigabyte. On a CPU `F.interpolate` shrinks rows first and columns then; so rows can
+be shrunk a strip at a time, with the same result to the bit.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +17,9 @@ from torch.nn import functional as F
 
 from masklet.errors import InvalidArgument
 from masklet_server.engine.network.mask_decoder import MASK_BIAS, MASK_SCALE
+
+# Pixels of a strip: 4 MB of each channel.
+_STRIP_PIXELS = 2**20
 
 
 def square_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
@@ -27,7 +37,7 @@ def square_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]
     """
     if mask.shape == (size, size):
         return mask
-    square: npt.NDArray[np.bool_] = (_shrunk(torch.from_numpy(mask).float(), size) >= 0.5).numpy()
+    square: npt.NDArray[np.bool_] = (_shrunk_mask(mask, size, Tensor.float) >= 0.5).numpy()
     if not square.any():
         raise too_small()
     return square
@@ -50,10 +60,37 @@ def logits_of_mask(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.flo
     Returns:
         ``float32[size, size]``.
     """
-    logits: npt.NDArray[np.float32] = _shrunk(torch.from_numpy(mask).float() * MASK_SCALE + MASK_BIAS, size).numpy()
+    logits: npt.NDArray[np.float32] = _shrunk_mask(mask, size, _as_logits).numpy()
     return logits
 
 
-def _shrunk(values: Tensor, size: int) -> Tensor:
-    shrunk = F.interpolate(values[None, None], size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-    return shrunk[0, 0]
+def shrink(pixels: Tensor, size: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """Resize to a square, as ``F.interpolate(..., mode="bilinear", antialias=True)`` does.
+
+    Args:
+        pixels: ``[C, H, W]`` of any dtype.
+        size: Side of the square.
+        convert: Makes ``float32[C, h, W]`` of some rows of the pixels.
+
+    Returns:
+        ``float32[C, size, size]``.
+    """
+    height, width = pixels.shape[1:]
+    rows = max(1, _STRIP_PIXELS // width) if pixels.device.type == "cpu" else height
+    if rows >= height:
+        return _resized(convert(pixels), (size, size))
+    starts = range(0, height, rows)
+    strips = [_resized(convert(pixels[:, y : y + rows]), (min(rows, height - y), size)) for y in starts]
+    return _resized(torch.cat(strips, dim=1), (size, size))
+
+
+def _shrunk_mask(mask: npt.NDArray[np.bool_], size: int, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    return shrink(torch.from_numpy(mask)[None], size, convert)[0]
+
+
+def _as_logits(mask: Tensor) -> Tensor:
+    return mask.float() * MASK_SCALE + MASK_BIAS
+
+
+def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(values[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from masklet.errors import InvalidArgument, NotFound
-from masklet_server.engine.network.mask_input import logits_of_mask
+from masklet_server.engine.network.mask_input import logits_of_mask, shrink
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.mask_runs import runs_of
@@ -95,10 +94,8 @@ class PictureCache:
 def encode_picture(network: Network, pixels: npt.NDArray[np.uint8]) -> EncodedPicture:
     """Encode a picture ``uint8[H, W, 3]`` RGB, resized as `SAM2Transforms` does: bilinear with antialiasing."""
     height, width = pixels.shape[:2]
-    image = torch.from_numpy(pixels).to(network.device).permute(2, 0, 1)[None].float() / 255
-    square = F.interpolate(
-        image, size=(network.image_size, network.image_size), mode="bilinear", align_corners=False, antialias=True
-    )
+    image = torch.from_numpy(pixels).to(network.device).permute(2, 0, 1)
+    square = shrink(image, network.image_size, lambda rows: rows.float() / 255)[None]
     rounded = (square[0] * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
     return EncodedPicture(network.encode_scaled(square)[0], rounded, height, width)
 
@@ -183,10 +180,17 @@ def _ranked(
 ) -> list[Candidate]:
     ranks = ious.argsort(descending=True)
     maps = logits[ranks][:, None]
+    # Logits of a large picture have 140 MB, and freed memory stays with the process: on a CPU one mask at a time.
+    parts = [maps[i : i + 1] for i in range(len(maps))] if maps.device.type == "cpu" else [maps]
+    runs = [run for part in parts for run in runs_of(_drawn(network, picture, guide, part))]
+    ranked = zip(runs, ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
+    return [Candidate(*each) for each in ranked]
+
+
+def _drawn(network: Network, picture: EncodedPicture, guide: Guide | None, maps: Tensor) -> Tensor:
+    """Masks ``bool[K, H, W]`` of logits ``float32[K, 1, 4h, 4w]``."""
     size = (picture.height, picture.width)
-    masks = network.resize(maps, *size)[:, 0] > 0 if guide is None else guide.draw(maps, *size)
-    ranked = zip(runs_of(masks), ious[ranks].tolist(), logits[ranks].cpu().numpy(), ranks.tolist(), strict=True)
-    return [Candidate(*parts) for parts in ranked]
+    return network.resize(maps, *size)[:, 0] > 0 if guide is None else guide.draw(maps, *size)
 
 
 def _points(
