@@ -112,7 +112,7 @@ def test_masks_of_other_tools_are_prompts(tmp_path: Path) -> None:
         ([{"frame": "first", "points": [[3, 4]]}], r"prompts\[0\]"),
         ([{"time": "soon", "points": [[3, 4]]}], r"prompts\[0\]"),
         ([{"time": float("nan"), "points": [[3, 4]]}], r"prompts\[0\]: .*pts_seconds"),
-        ([{"points": [[3, 4]], "keep_old_points": "no"}], r"prompts\[0\]: .*keep_old_points"),
+        ([{"points": [[3, 4]], "keep_old_points": "no"}], r"prompts\[0\] .*keep_old_points is 'no'"),
         ([{"mask": {"counts": "a"}}], r"prompts\[0\]: the mask has no 'size'"),
         ([{"mask": ["dog.png"]}], r"prompts\[0\] has a value of the wrong kind: mask is"),
         ([{"points": [[3, 4]], "name": 5}], r"prompts\[0\]: name is 5, must be text"),
