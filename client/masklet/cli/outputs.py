@@ -319,7 +319,7 @@ class OutputFiles:
         return is_stdout(self.json) or is_stdout(self.jsonl)
 
     def written(self) -> dict[str, Path | None]:
-        """Those that are there."""
+        """The files that are there; None in place of the others."""
         return {
             name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
         }
