@@ -19,6 +19,7 @@ from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
+from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import SourceFactory
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
@@ -81,11 +82,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
                 self._metrics.frames_sent()
 
         async with contextlib.aclosing(self._events(request_iterator)) as incoming:
-            session = Session(
-                configuration(await anext(incoming, None)),
-                self._resources,
-                send,
-            )
+            # A stream counts as a session from its start, so it must not stay without one for ever.
+            idle = IdleWatch(self._settings.idle_timeout_seconds)
+            first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
+            session = Session(configuration(first), self._resources, send)
             try:
                 await session.run(incoming)
             except DataLoss as error:
