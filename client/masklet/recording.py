@@ -13,6 +13,7 @@ hour of video take about as much memory as they take on disk.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,13 @@ from masklet.notebook import Row, recording_html
 from masklet.prompts import Prompt
 
 __all__ = ["RecordedObject", "Recording"]
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of pairs, and breaks of lines
+
+
+def unprintable(text: str) -> list[str]:
+    """The characters of a text that files cannot hold: control characters, breaks of lines, halves of pairs."""
+    return [character for character in text if unicodedata.category(character) in _UNPRINTABLE]
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,13 @@ class Recording:
             object_id: As in the object's prompts. It need not have been found on any frame.
             name: What people call it; None: as before.
             class_name: What kind of thing it is; None: as before.
+
+        Raises:
+            InvalidArgument: A name has line breaks or other control characters, which many formats cannot hold.
         """
+        for word, value in (("name", name), ("class_name", class_name)):
+            if value is not None and unprintable(value):
+                raise InvalidArgument.of(word, f"is {value!r}, must be a single line without control characters")
         found = self._objects.get(object_id, RecordedObject(object_id))
         if name is not None:
             found = replace(found, name=name)
@@ -307,9 +321,9 @@ class Recording:
         for header, frames in result_files.read(Path(path)):
             if header is not None:
                 found.video = result_files.video_of(header) or found.video
-                found.source = header.get("source") or found.source
+                found.source = result_files.source_of(header) or found.source
                 for entry in result_files.objects_of(header):
-                    found.name(entry["object_id"], entry.get("name", ""), entry.get("class", ""))
+                    found.name(entry["object_id"], entry.get("name"), entry.get("class"))
             for frame in frames:
                 found.add(frame)
         return found

@@ -61,6 +61,16 @@ def test_masks_of_other_tools_are_converted(result: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(read[5].objects[2].mask, mask_of(2, 5))
 
 
+def test_a_video_that_has_gone_is_asked_for(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clip.mp4").rename(tmp_path / "moved.mp4")
+    assert run("export", result, "--to", "matte", "--out", tmp_path / "cutouts") == 1
+    assert "video: is needed for its pictures; the results name" in capsys.readouterr().err
+    assert not (tmp_path / "cutouts").exists()
+    options = ("--video", tmp_path / "moved.mp4")
+    assert run("export", result, "--to", "matte", "--out", tmp_path / "cutouts", *options) == 0
+    assert len(list((tmp_path / "cutouts").iterdir())) == recordings.FRAMES
+
+
 def test_the_list_has_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", "--list") == 0
     out = capsys.readouterr().out
@@ -77,6 +87,7 @@ def test_the_list_has_every_format(capsys: pytest.CaptureFixture[str]) -> None:
         (("RESULT", "--to", "coco", "--out", "x.json", "--shape", "box"), 2, "must be one of mask, polygon"),
         (("RESULT", "--to", "coco", "--out", "x.json", "--name", "rabbit"), 2, "such as 1=rabbit"),
         (("RESULT", "--to", "coco", "--out", "x.json", "--object", "9"), 1, "no object 9"),
+        (("RESULT", "--to", "coco", "--out", "x.json", "--name", "9=Anna"), 2, "there is no object 9"),
         (("missing.json", "--to", "coco", "--out", "x.json"), 1, "missing.json"),
         (("RESULT", "--to", "matte", "--out", "x.mov", "--video", "gone.mp4"), 1, "gone.mp4"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import masklet
+import masklet.importing
 from masklet import InvalidArgument, Recording, Unavailable
 from tests.support.recordings import FRAMES, HEIGHT, LOST, VIDEO, WIDTH, frame_of, mask_of, recording
 from tests.support.scripted.fake_script import Script, square
@@ -213,3 +215,59 @@ async def test_the_asynchronous_client_gives_the_same(tmp_path: Path) -> None:
             awaited = await client.track(tmp_path / "clip.bin", prompt).recording()
         with masklet.Client(server.address) as blocking:
             assert awaited == blocking.track(tmp_path / "clip.bin", prompt).recording()
+
+
+WRONG_HEADERS = [
+    {"source": 5},
+    {"objects": [{"object_id": 1, "name": 5}]},
+    {"objects": [{"object_id": 0}]},
+    {"objects": [{"object_id": True}]},
+    {"objects": 5},
+    {"objects": [{"object_id": 1, "name": "two\nlines"}]},
+    {"video": {**dataclasses.asdict(VIDEO), "height": "90"}},
+    {"video": {**dataclasses.asdict(VIDEO), "width": 0}},
+    {"video": {**dataclasses.asdict(VIDEO), "frame_rate": None}},
+    {"video": {**dataclasses.asdict(VIDEO), "frame_count": -1}},
+]
+WRONG_OBJECTS = [
+    ({"box": [1, 2]}, r"box is \[1, 2\], must be \[x0, y0, x1, y1\]"),
+    ({"box": None}, "box is None"),
+    ({"box": [1, 2, float("nan"), 4]}, "nan is not a number"),
+    ({"box": [0, 0, WIDTH + 1, 4]}, "must lie in the mask, which is 120x90 pixels"),
+    ({"object_id": 0}, "object_id is 0, must be 1 or above"),
+    ({"visible": "false"}, "'false' is neither true nor false"),
+    ({"predicted_iou": None}, "None is not a number"),
+    ({"rle": {"size": [HEIGHT, WIDTH], "counts": [1, 2]}}, "must be COCO's compressed string"),
+]
+
+
+@pytest.mark.parametrize("head", WRONG_HEADERS)
+def test_values_of_the_wrong_kind_in_headers_are_refused(head: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({**recording().header(), **head, "frames": []}))
+    with pytest.raises(InvalidArgument):
+        Recording.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(("values", "told"), WRONG_OBJECTS)
+def test_values_of_the_wrong_kind_in_results_are_refused(values: dict[str, Any], told: str, tmp_path: Path) -> None:
+    recording().save(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    content["frames"][1]["objects"][0].update(values)
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(InvalidArgument, match=rf"frames\[1\] is not a frame's results: .*{told}"):
+        Recording.load(tmp_path / "r.json")
+
+
+def test_names_may_be_null(tmp_path: Path) -> None:
+    head = {**recording().header(), "objects": [{"object_id": 1, "name": None, "class": None}], "frames": []}
+    (tmp_path / "r.json").write_text(json.dumps(head))
+    assert [(found.name, found.class_name) for found in Recording.load(tmp_path / "r.json").objects.values()] == [
+        ("", "")
+    ]
+
+
+def test_files_that_are_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("[" * 100_000)
+    for read in (Recording.load, masklet.importing.read):
+        with pytest.raises(InvalidArgument, match="nested too deeply"):
+            read(tmp_path / "r.json")

@@ -77,6 +77,23 @@ def test_a_range_of_times_that_begins_after_the_prompt(track: Track) -> None:
 
 def test_backward(track: Track) -> None:
     assert_found(track("--point", click(0, 10), "--direction", "backward"), range(11))
+    # Nothing is before the first frame, but its own masks.
+    assert_found(track("--point", click(0, 0), "--direction", "backward"), range(1))
+
+
+def test_exports_that_fail_leave_the_others(
+    clip: Path, nano_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    options = ("--export", f"cvat={tmp_path / 'taken' / 'a.xml'}", "--export", f"coco={tmp_path / 'a.json'}")
+    more = ("--export", f"coco={tmp_path / 'b.json'}", "--json", tmp_path / "r.json")
+    assert run("track", clip, "--point", click(0), "--end", 2, *options, *more, "--server", nano_server) == 1
+    out, err = capsys.readouterr()
+    for name in ("a.json", "b.json", "r.json"):
+        assert (tmp_path / name).exists()
+        assert str(tmp_path / name) in out
+    assert "taken" in err
+    assert len(Recording.load(tmp_path / "r.json")) == 3
 
 
 def test_both_ways_with_a_start(track: Track, tmp_path: Path) -> None:
@@ -142,6 +159,12 @@ def test_masks_of_another_tool_are_gone_on_from(track: Track, tmp_path: Path) ->
         (("--export", "coco"), 2, "is not FORMAT=PATH"),
         (("--export", "coco=a.xml"), 2, "ends in .json"),
         (("--name", "ball"), 2, "such as 1=rabbit"),
+        (("--name", "7=ball"), 2, "object 7 has no prompt; the objects are 1"),
+        (("--export", "matte=a.mp4"), 2, "transparent does not go with .mp4"),
+        (("--export", "coco=a.json", "--export", "youtube-vis=a.json"), 2, "a.json is given twice"),
+        (("--box", "300:1,2,3,4", "--export", "davis=a"), 2, "object 300 is above 255"),
+        (("--overlay", "CLIP"), 2, "is the video itself"),
+        (("--json", "CLIP"), 2, "is the video itself"),
         (("--overlay-style", "neon"), 2, "must be one of both, fill, outline"),
         (("--prompts", "gone.json"), 1, "gone.json"),
         (("--correct", "CORRECTIONS"), 2, "object 3 has no prompt of its own"),
@@ -157,9 +180,12 @@ def test_mistakes_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (clip.parent / "c.json").write_text(json.dumps([{"object": 3, "frame": 2, "points": [[1, 2]]}]))
-    words = [str(clip.parent / "c.json") if word == "CORRECTIONS" else word for word in options]
+    named = {"CORRECTIONS": str(clip.parent / "c.json"), "CLIP": str(clip)}
+    words = [named.get(word, word) for word in options]
+    before = clip.read_bytes()
     assert run("track", clip, "--point", click(0), *words, "--server", nano_server) == status
     assert complaint in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert clip.read_bytes() == before
 
 
 def test_a_range_needs_a_prompt_inside(clip: Path, nano_server: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,3 +196,8 @@ def test_a_range_needs_a_prompt_inside(clip: Path, nano_server: str, capsys: pyt
 def test_a_live_video_has_no_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("track", "rtsp://127.0.0.1:1/x", "--point", "1,2", "--start", "3", "--server", "127.0.0.1:1") == 2
     assert "a live video has no range" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_live_video_has_no_pictures_for_a_matte(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("track", "rtsp://127.0.0.1:1/x", "--point", "1,2", "--export", "matte=a.mov") == 2
+    assert "matte needs the video's pictures" in " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -31,6 +31,9 @@ def read(path: Path, content: Any, **options: Any) -> PromptFile:
 @pytest.fixture(autouse=True)
 def dog(tmp_path: Path) -> None:
     Image.fromarray(mask_of(2, 0)).save(tmp_path / "dog.png")
+    three = np.zeros((8, 8), np.uint8)
+    three[2:6, :3] = [1, 2, 3]
+    Image.fromarray(three).save(tmp_path / "three.png")
 
 
 @pytest.mark.parametrize("form", ["list", "object", "yaml"])
@@ -100,6 +103,22 @@ def test_masks_of_other_tools_are_prompts(tmp_path: Path) -> None:
         ([{"points": [[1, 2]]}, {"pionts": [[1, 2]]}], r"prompts\[1\] has the unknown key 'pionts'"),
         ([{"object": 1}], r"prompts\[0\]: .*empty"),
         ([{"object": 1, "box": "everything"}], r"prompts\[0\]"),
+        ([{"object": 1, "points": [3, 4]}], r"prompts\[0\] has a value of the wrong kind"),
+        ([{"object": 1, "points": [[3]]}], r"prompts\[0\]"),
+        ([{"object": "one", "points": [[3, 4]]}], r"prompts\[0\]"),
+        ([{"object": 1.5, "points": [[3, 4]]}], r"prompts\[0\]"),
+        ([{"frame": -1, "points": [[3, 4]]}], r"prompts\[0\]: .*frame_index"),
+        ([{"frame": 10**30, "points": [[3, 4]]}], r"prompts\[0\]: .*frame_index"),
+        ([{"frame": "first", "points": [[3, 4]]}], r"prompts\[0\]"),
+        ([{"time": "soon", "points": [[3, 4]]}], r"prompts\[0\]"),
+        ([{"time": float("nan"), "points": [[3, 4]]}], r"prompts\[0\]: .*pts_seconds"),
+        ([{"points": [[3, 4]], "keep_old_points": "no"}], r"prompts\[0\] .*keep_old_points is 'no'"),
+        ([{"mask": {"counts": "a"}}], r"prompts\[0\]: the mask has no 'size'"),
+        ([{"mask": ["dog.png"]}], r"prompts\[0\] has a value of the wrong kind: mask is"),
+        ([{"points": [[3, 4]], "name": 5}], r"prompts\[0\]: name is 5, must be text"),
+        ([{"object": 9, "mask": "three.png"}], "three.png has the objects 1, 2, 3, and not 9"),
+        ('[{"bbox": [1, 2, 3, 4], "score": null}]', "not a detector's list of boxes"),
+        ("[" * 100_000, "nested too deeply"),
         ([{"object": 1, "box": [1, 2, 3, 4], "frame": 1, "time": 2}], "excludes frame_index"),
         ([], "holds no prompt"),
         ([{"bbox": [1, 2, 3]}], "not a detector's list of boxes"),
@@ -109,6 +128,18 @@ def test_masks_of_other_tools_are_prompts(tmp_path: Path) -> None:
 def test_wrong_files_are_refused(content: Any, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=complaint):
         read(tmp_path / "prompts.json", content)
+
+
+def test_names_may_be_null(tmp_path: Path) -> None:
+    found = read(tmp_path / "p.json", [{"points": [[3, 4]], "name": None, "class": None}])
+    assert [(entry.name, entry.class_name) for entry in found.objects.values()] == [("", "")]
+
+
+def test_a_picture_with_several_objects_gives_the_one_of_the_entry(tmp_path: Path) -> None:
+    found = read(tmp_path / "p.json", [{"object": 2, "mask": "three.png"}, {"object": 3, "mask": "three.png"}])
+    for prompt, column in zip(found.prompts, (1, 2), strict=True):
+        assert prompt.mask is not None
+        assert np.flatnonzero(prompt.mask.any(axis=0)).tolist() == [column]
 
 
 def test_yaml_without_its_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from pycocotools import mask as coco_masks
 
 import masklet.export
 import masklet.importing
-from masklet import InvalidArgument
-from tests.support.recordings import mask_of, recording
+from masklet import FrameResult, InvalidArgument
+from masklet.cli.outputs import MaskFolder
+from tests.support.recordings import mask_of, recording, result_of
 
 HEIGHT, WIDTH = 20, 30
 
@@ -140,3 +141,26 @@ def test_one_of_several_videos(tmp_path: Path) -> None:
         masklet.export.write(made if name == "two" else made.only([1]), "youtube-vos", tmp_path)
     read = masklet.importing.read(tmp_path, video="two")
     assert list(read.objects) == [1, 2]
+
+
+def test_masks_that_track_wrote_one_by_one_are_read_whole(tmp_path: Path) -> None:
+    folder = MaskFolder(tmp_path / "masks", lambda: (8, 8))
+    truth = {}
+    for index in range(2):
+        masks = {object_id: np.zeros((8, 8), np.bool_) for object_id in (1, 2, 300)}
+        masks[1][2:5, 2:5] = masks[2][4:7, 4 - index : 7] = masks[300][:2] = True
+        truth[index] = masks
+        folder(FrameResult(index, index / 25, 0, 0, {i: result_of(i, mask) for i, mask in masks.items()}))
+    read = masklet.importing.read(tmp_path / "masks")
+    assert list(read.objects) == [1, 2, 300]
+    for index, masks in truth.items():
+        for object_id, mask in masks.items():
+            np.testing.assert_array_equal(read[index].objects[object_id].mask, mask)
+
+
+@pytest.mark.parametrize("text", ["[]", "no", '{"videos": {"clip": {"objects": {"first": {}}}}}'])
+def test_a_wrong_list_of_names_is_refused(text: str, tmp_path: Path) -> None:
+    masklet.export.write(recording(), "youtube-vos", tmp_path)
+    (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(InvalidArgument, match=r"meta\.json is not YouTube-VOS's"):
+        masklet.importing.read(tmp_path)

@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_KEPT_OF_STEM = 40
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The path of a temporary file, which replaces `path` at the end of the block, and is removed after an error.
 
     Args:
-        path: The file that is to be written; its folder must exist.
+        path: The file that is to be written; its folder must exist. A device or a named pipe is never replaced: it is
+            given itself.
 
     Raises:
         OSError: The folder is missing or cannot be written to.
@@ -22,8 +25,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     if final.is_dir():
         raise IsADirectoryError(21, "Is a directory", str(final))
-    # The suffix stays: FFmpeg chooses the container by it.
-    handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".partial{final.suffix}", dir=final.parent)
+    if final.exists() and not final.is_file():
+        yield final
+        return
+    # The suffix stays: FFmpeg chooses the container by it. The stem is cut: names have a longest length.
+    handle, name = tempfile.mkstemp(
+        prefix=f".{final.stem[:_KEPT_OF_STEM]}.", suffix=f".partial{final.suffix}", dir=final.parent
+    )
     os.close(handle)
     partial = Path(name)
     try:

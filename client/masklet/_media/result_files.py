@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
@@ -150,6 +151,8 @@ def read(path: Path) -> Iterator[Batch]:
         raise InvalidArgument.of(
             "path", f"{path} is neither JSON nor JSON Lines (line {error.lineno}: {error.msg})"
         ) from None
+    except RecursionError:
+        raise InvalidArgument.of("path", f"{path} is nested too deeply, so it is not a file of results") from None
     frames = whole.get("frames") if isinstance(whole, dict) else None
     if not isinstance(frames, list):
         raise InvalidArgument.of("path", f"{path} is JSON without a list 'frames', so it is not a file of results")
@@ -184,7 +187,7 @@ def _frame(entry: Any, where: str) -> FrameResult:
         objects = [_object(item) for item in entry["objects"]]
         return FrameResult(
             frame_index=_whole(entry["frame_index"]),
-            pts_seconds=float(entry["pts_seconds"]),
+            pts_seconds=_finite(entry["pts_seconds"]),
             sequence=0,
             revision=_whole(entry.get("revision", 0)),
             objects={result.object_id: result for result in sorted(objects, key=lambda result: result.object_id)},
@@ -198,19 +201,21 @@ def _frame(entry: Any, where: str) -> FrameResult:
 def _object(entry: Any) -> ObjectResult:
     height, width = (_whole(side) for side in entry["rle"]["size"])
     counts = entry["rle"]["counts"]
+    if not isinstance(counts, str):
+        raise ValueError("the counts of a mask must be COCO's compressed string")
     runs = read_counts(counts.encode("ascii", "replace"), height, width)
+    area = int(np.sum(runs[1::2]))
     event = entry.get("event")
     if event not in _EVENTS:
         raise ValueError(f"event is {event!r}, must be one of {_EVENTS}")
-    box = entry["box"]
     return ObjectResult(
-        object_id=_whole(entry["object_id"]),
+        object_id=_object_id(entry["object_id"]),
         rle=Rle(size=[height, width], counts=counts),
-        box=None if box is None else cast("tuple[float, float, float, float]", tuple(float(side) for side in box)),
-        area=int(np.sum(runs[1::2])),
-        predicted_iou=float(entry["predicted_iou"]),
-        object_score=float(entry["object_score"]),
-        visible=bool(entry["visible"]),
+        box=_box(entry["box"], height, width) if area else None,
+        area=area,
+        predicted_iou=_finite(entry["predicted_iou"]),
+        object_score=_finite(entry["object_score"]),
+        visible=_flag(entry["visible"]) and area > 0,
         event=event,
     )
 
@@ -219,6 +224,45 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is not a whole number, 0 or above")
     return value
+
+
+def _object_id(value: Any) -> int:
+    if _whole(value) == 0:
+        raise ValueError("object_id is 0, must be 1 or above")
+    return int(value)
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _box(value: Any, height: int, width: int) -> tuple[float, float, float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise ValueError(f"box is {value!r}, must be [x0, y0, x1, y1]")
+    x0, y0, x1, y1 = map(_finite, value)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(f"box is {value!r}, must lie in the mask, which is {width}x{height} pixels")
+    return x0, y0, x1, y1
+
+
+def source_of(head: Mapping[str, Any]) -> str:
+    """The path of the video in a header; empty where there is none.
+
+    Raises:
+        InvalidArgument: It is no text.
+    """
+    source = head.get("source") or ""
+    if not isinstance(source, str):
+        raise InvalidArgument.of("path", f"the header's 'source' is {source!r}, must be the path of the video")
+    return source
 
 
 def video_of(head: Mapping[str, Any]) -> VideoInfo | None:
@@ -235,18 +279,33 @@ def video_of(head: Mapping[str, Any]) -> VideoInfo | None:
         plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in video.items()
         }
-        return VideoInfo(**{name: value for name, value in plain.items() if name in known})
-    except (TypeError, AttributeError) as error:
+        found = VideoInfo(**{name: value for name, value in plain.items() if name in known})
+        if _whole(found.height) == 0 or _whole(found.width) == 0:
+            raise ValueError("its height or its width is 0")
+        _whole(found.frame_count)
+        _finite(found.frame_rate)
+    except (TypeError, AttributeError, ValueError) as error:
         raise InvalidArgument.of("path", f"the header's 'video' is not a video's description: {error}") from None
+    return found
 
 
 def objects_of(head: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The objects of a header; empty where there are none.
 
     Raises:
-        InvalidArgument: One of them has no id.
+        InvalidArgument: One of them has no id, or a name that is no text.
     """
     entries = head.get("objects") or []
-    if not all(isinstance(entry, dict) and isinstance(entry.get("object_id"), int) for entry in entries):
-        raise InvalidArgument.of("path", "the header's 'objects' must be a list of {object_id, name, class}")
+    if not isinstance(entries, list) or not all(map(_is_named, entries)):
+        raise InvalidArgument.of(
+            "path", "the header's 'objects' must be a list of {object_id, name, class}: ids above 0, and texts"
+        )
     return cast("list[dict[str, Any]]", entries)
+
+
+def _is_named(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    object_id = entry.get("object_id")
+    is_id = isinstance(object_id, int) and not isinstance(object_id, bool) and object_id > 0
+    return is_id and all(isinstance(entry.get(key, ""), (str, type(None))) for key in ("name", "class"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,16 +76,16 @@ def object_label(object_id: int) -> Text:
     return Text("■ ", style=f"rgb({red},{green},{blue})") + Text(str(object_id), style="default")
 
 
-def tell_written(files: Mapping[str, Path | None], *, otherwise: str, console: Console | None = None) -> None:
+def tell_written(files: Iterable[tuple[str, Path | None]], *, otherwise: str, console: Console | None = None) -> None:
     """Print which files were written.
 
     Args:
-        files: The path of each kind of file; None where it was not written.
+        files: Kinds of files, each with its path; None where it was not written.
         otherwise: What to print where no file was written.
         console: Where to print; None: on stdout.
     """
-    written = {name: path for name, path in files.items() if path is not None}
-    for name, path in written.items():
+    written = [(name, path) for name, path in files if path is not None]
+    for name, path in written:
         (console or out()).print(f"{name:<8} {path}", markup=False, soft_wrap=True)
     if not written:
         err().print(otherwise, soft_wrap=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from masklet import Recording
     from masklet.export import ExportOptions, Shape
 
+_OBJECTS, _PICTURES, _SHAPES, _MATTES = "Objects", "Pictures", "Shapes", "Mattes"
+
 
 def export(
     result: Annotated[
@@ -35,32 +37,57 @@ def export(
     ] = None,
     video: Annotated[
         Path | None,
-        typer.Option(metavar="VIDEO", help="The video, for pictures and sound. Default: the one that RESULT names."),
+        typer.Option(
+            metavar="VIDEO",
+            help="The video, for pictures and sound. Default: the one that RESULT names.",
+            rich_help_panel=_PICTURES,
+        ),
     ] = None,
     objects: Annotated[
         list[int] | None,
-        typer.Option("--object", metavar="OBJ", help="Write this object; may be repeated. Default: all."),
+        typer.Option(
+            "--object",
+            metavar="OBJ",
+            help="Write this object; may be repeated. Default: all.",
+            rich_help_panel=_OBJECTS,
+        ),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(metavar="OBJ=NAME[:CLASS]", help="Name an object, and say what kind of thing it is."),
+        typer.Option(
+            metavar="OBJ=NAME[:CLASS]",
+            help="Name an object, and say what kind of thing it is.",
+            rich_help_panel=_OBJECTS,
+        ),
     ] = None,
-    pictures: Annotated[bool, typer.Option("--pictures", help="Write the frames as JPEG, too.")] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Write the frames as JPEG, too.", rich_help_panel=_PICTURES)
+    ] = False,
     shape: Annotated[
         str | None,
-        typer.Option(metavar="mask|polygon", help="For formats that know both. Default: the format's own way."),
+        typer.Option(
+            metavar="mask|polygon",
+            help="For formats that know both. Default: the format's own way.",
+            rich_help_panel=_SHAPES,
+        ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(metavar="PIXELS", help="By how much a polygon may leave the mask's outline.")
+        float,
+        typer.Option(
+            metavar="PIXELS", help="By how much a polygon may leave the mask's outline.", rich_help_panel=_SHAPES
+        ),
     ] = 1.0,
     background: Annotated[
         str,
         typer.Option(
             metavar="transparent|green|black|blur|#RRGGBB",
             help="What is behind the objects in a matte.",
+            rich_help_panel=_MATTES,
         ),
     ] = "transparent",
-    feather: Annotated[float, typer.Option(metavar="PIXELS", help="How soft the edges of a matte are.")] = 0.7,
+    feather: Annotated[
+        float, typer.Option(metavar="PIXELS", help="How soft the edges of a matte are.", rich_help_panel=_MATTES)
+    ] = 0.7,
     list_formats: Annotated[bool, typer.Option("--list", help="List the formats, and exit.")] = False,
 ) -> None:
     """Write results in another format.
@@ -79,7 +106,11 @@ def export(
         missing = next(hint for hint, value in {"RESULT": result, "--to": to, "--out": path}.items() if value is None)
         raise typer.BadParameter("is missing; masklet export --list shows the formats", param_hint=missing)
     recording = importing.read(result)
+    there = set(recording.objects)
     name_objects(recording, name or ())
+    if unknown := recording.objects.keys() - there:
+        known = ", ".join(map(str, sorted(there))) or "none"
+        raise typer.BadParameter(f"there is no object {min(unknown)}; the objects are {known}", param_hint="--name")
     options: ExportOptions = {
         "pictures": pictures,
         "shape": _shape(shape),
@@ -90,7 +121,7 @@ def export(
     if video is not None:
         options["video"] = video
     write(recording, to, path, objects=objects or None, **options)
-    tell_written({to: path}, otherwise="")
+    tell_written([(to, path)], otherwise="")
 
 
 def name_objects(recording: Recording, words: Sequence[str]) -> None:

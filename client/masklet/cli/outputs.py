@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import typer
 
 import masklet
 from masklet._media.atomic_file import replacing
@@ -274,3 +275,51 @@ def _frame(frame: FrameResult, gap_seconds: float = 0.0) -> dict[str, Any]:
         "revision": frame.revision,
         **entry,
     }
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """The files to write; None where one is not asked for."""
+
+    overlay: Path | None
+    masks: Path | None
+    json: Path | None
+    jsonl: Path | None
+
+    @classmethod
+    def of(cls, *, overlay: Path | None, masks: Path | None, json: Path | None, jsonl: Path | None) -> OutputFiles:
+        """The files of the command line.
+
+        Raises:
+            BadParameter: A folder does not exist, or two of them are stdout.
+        """
+        if json is not None and json.suffix.lower() == ".jsonl" and jsonl is None:
+            json, jsonl = None, json
+        for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl)):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
+        if is_stdout(json) and is_stdout(jsonl):
+            raise typer.BadParameter("only one of --json and --jsonl can be -", param_hint="--jsonl")
+        return cls(overlay, masks, json, jsonl)
+
+    def check_none_is(self, video: str, exports: Iterable[Path]) -> None:
+        """Refuse to write over the video.
+
+        Raises:
+            BadParameter: A file to write is the video itself.
+        """
+        paths = [(f"--{name}", path) for name, path in vars(self).items() if path is not None]
+        for option, path in [*paths, *(("--export", path) for path in exports)]:
+            if path.exists() and Path(video).exists() and path.samefile(video):
+                raise typer.BadParameter(f"{path} is the video itself; give another path", param_hint=option)
+
+    @property
+    def use_stdout(self) -> bool:
+        """Whether results go to the standard output."""
+        return is_stdout(self.json) or is_stdout(self.jsonl)
+
+    def written(self) -> dict[str, Path | None]:
+        """The files that are there; None in place of the others."""
+        return {
+            name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
+        }

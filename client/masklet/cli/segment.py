@@ -135,4 +135,4 @@ def _write(
         masklet.cutout(image, functools.reduce(np.logical_or, masks.values())).save(cutout, format="PNG")
     if overlay is not None:
         Image.fromarray(masklet.overlay(image, masks)).save(overlay)
-    tell_written({"mask": mask, "cutout": cutout, "overlay": overlay}, otherwise=_NO_OUTPUT)
+    tell_written([("mask", mask), ("cutout", cutout), ("overlay", overlay)], otherwise=_NO_OUTPUT)

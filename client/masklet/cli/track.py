@@ -12,7 +12,7 @@ import typer
 
 import masklet
 from masklet._media.capture.source import LiveSource, is_live
-from masklet.cli.console import err, frame_progress, out, tell_written
+from masklet.cli.console import err, frame_progress, out, tell_written, warn
 from masklet.cli.editing.corrections import CorrectedTracking
 from masklet.cli.editing.options import (
     CorrectOption,
@@ -29,7 +29,7 @@ from masklet.cli.editing.options import (
 )
 from masklet.cli.editing.plan import PlannedTracking
 from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
-from masklet.cli.outputs import JsonLines, MaskFolder, NamedCall, Sink, is_stdout, json_file, json_lines
+from masklet.cli.outputs import JsonLines, MaskFolder, NamedCall, OutputFiles, Sink, json_file, json_lines
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -177,10 +177,13 @@ def track(
     read = read_prompts(points=point, background=background, boxes=box, masks=mask) if given else []
     everything = sorted([*editing.prompts, *read], key=lambda prompt: prompt.frame_index)
     live = LiveCommand(video, delivery, reconnect, silence, overlay) if is_live(video) else None
-    files = _Files.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
+    files = OutputFiles.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
     style = checked_style(overlay_style)
+    editing.check_names(everything)
     if live is not None:
         editing.check_live()
+    else:
+        files.check_none_is(video, [path for _, path in editing.exports])
     _check(video, overlay, live, delivery is not None or reconnect is not None or silence is not None)
     options: TrackOptions = {
         "model": model or "",
@@ -201,9 +204,14 @@ def track(
                     _track_live(run, str(LiveSource.of(video)), files, outcome)
     except BaseException:
         if tally.frames:  # what was tracked before is kept; the error itself is printed last
-            _print_outcome(outcome, files)
+            for failure in _print_outcome(outcome, files):
+                warn(str(failure))
         raise
-    _print_outcome(outcome, files)
+    failures = _print_outcome(outcome, files)
+    for failure in failures[:-1]:
+        warn(str(failure))
+    if failures:
+        raise failures[-1]
 
 
 @dataclass
@@ -234,7 +242,7 @@ def _start(
 
 def _track_file(
     tracking: Tracking | PlannedTracking | CorrectedTracking,
-    files: _Files,
+    files: OutputFiles,
     outcome: _Outcome,
     style: tuple[float, bool],
 ) -> None:
@@ -252,7 +260,7 @@ def _track_file(
         outcome.recording.video = tracking.video
 
 
-def _track_live(run: LiveRun, name: str, files: _Files, outcome: _Outcome) -> None:
+def _track_live(run: LiveRun, name: str, files: OutputFiles, outcome: _Outcome) -> None:
     tally = outcome.tally
     with contextlib.ExitStack() as stack:
         call = NamedCall(run.live, outcome.editing.names, "")
@@ -269,47 +277,13 @@ def _track_live(run: LiveRun, name: str, files: _Files, outcome: _Outcome) -> No
             tally.gaps = run.gaps
 
 
-def _print_outcome(outcome: _Outcome, files: _Files) -> None:
+def _print_outcome(outcome: _Outcome, files: OutputFiles) -> list[masklet.MaskletError | OSError]:
+    """Print the counts, export the results, and print what was written; why some exports were not."""
     console = err() if files.use_stdout else out()  # what reads results on stdout wants nothing else there
     outcome.tally.print(console)
-    exported = outcome.editing.write(outcome.recording)
-    tell_written({**files.written(), **exported}, otherwise=_NO_OUTPUT, console=console)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files to write; None where one is not asked for."""
-
-    overlay: Path | None
-    masks: Path | None
-    json: Path | None
-    jsonl: Path | None
-
-    @classmethod
-    def of(cls, *, overlay: Path | None, masks: Path | None, json: Path | None, jsonl: Path | None) -> _Files:
-        """The files of the command line.
-
-        Raises:
-            BadParameter: A folder does not exist, or two of them are stdout.
-        """
-        if json is not None and json.suffix.lower() == ".jsonl" and jsonl is None:
-            json, jsonl = None, json
-        for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl)):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
-        if is_stdout(json) and is_stdout(jsonl):
-            raise typer.BadParameter("only one of --json and --jsonl can be -", param_hint="--jsonl")
-        return cls(overlay, masks, json, jsonl)
-
-    @property
-    def use_stdout(self) -> bool:
-        return is_stdout(self.json) or is_stdout(self.jsonl)
-
-    def written(self) -> dict[str, Path | None]:
-        """Those that are there."""
-        return {
-            name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
-        }
+    exported, failures = outcome.editing.write(outcome.recording)
+    tell_written([*files.written().items(), *exported], otherwise=_NO_OUTPUT, console=console)
+    return failures
 
 
 def _memory_policy(name: str) -> MemoryPolicy:
@@ -346,7 +320,7 @@ def _check_names(video: str) -> None:
 
 
 def _open_sinks(
-    stack: contextlib.ExitStack, tracking: NamedCall, files: _Files, gap_before: Callable[[FrameResult], float]
+    stack: contextlib.ExitStack, tracking: NamedCall, files: OutputFiles, gap_before: Callable[[FrameResult], float]
 ) -> list[Sink]:
     sinks: list[Sink] = []
     if files.masks is not None:

@@ -9,6 +9,7 @@ memory together. `masklet.importing` reads some of the formats back.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +42,8 @@ def write(
         **options: See `ExportOptions`.
 
     Raises:
-        InvalidArgument: There is no such format, the path does not go with it, or an option is wrong.
+        InvalidArgument: There is no such format, the path does not go with it, an option is wrong, the path is the
+            video's own, or the results contradict one another.
         NotFound: There is no object of one of the ids in `objects`.
         DataLoss: The video is needed, and cannot be decoded or ends before the results.
         OSError: A file cannot be read or written.
@@ -51,4 +53,31 @@ def write(
     settings = Settings.of(options)
     FORMATS[to].check(Path(path), settings)
     chosen = recording if objects is None else recording.only(objects)
+    _check_path(recording, Path(path), settings)
+    _check_results(chosen)
     FORMATS[to].writer()(chosen, Path(path), settings)
+
+
+def _check_path(recording: Recording, path: Path, settings: Settings) -> None:
+    """Refuse to write over the video that the results belong to."""
+    for video in (settings.video, recording.source):
+        if isinstance(video, (str, os.PathLike)) and path.exists() and Path(video).exists() and path.samefile(video):
+            raise InvalidArgument.of("path", f"{path} is the video itself; give another path")
+
+
+def _check_results(recording: Recording) -> None:
+    """Refuse results that cannot be those of one video, before a file is written."""
+    size = None
+    for frame in recording:
+        if not math.isfinite(frame.pts_seconds):
+            raise InvalidArgument.of("recording", f"frame {frame.frame_index} has the time {frame.pts_seconds}")
+        for object_id, result in frame.objects.items():
+            size = size or recording.size
+            where = f"object {object_id} on frame {frame.frame_index}"
+            height, width = result.rle["size"]
+            if (height, width) != size:
+                raise InvalidArgument.of(
+                    "recording", f"{where} has a mask of {width}x{height} pixels, the video is {size[1]}x{size[0]}"
+                )
+            if result.visible and (result.box is None or result.area == 0):
+                raise InvalidArgument.of("recording", f"{where} is visible, but has no box or an empty mask")

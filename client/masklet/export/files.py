@@ -14,17 +14,24 @@ import numpy.typing as npt
 
 from masklet._media.atomic_file import replacing
 from masklet._protocol.results import Box, FrameResult
+from masklet.errors import DataLoss
 from masklet.export.formats import Settings
-from masklet.recording import Recording
+from masklet.recording import Recording, unprintable
 
 JPEG_QUALITY = 95
+_LONGEST_NAME = 200  # bytes; most file systems allow 255, and a number and a suffix follow
 FRAME_NAME = "{:05d}"
 """How the files of a frame are called, after its number."""
 
 
 def video_name(recording: Recording) -> str:
-    """The name of the video's file without its suffix; "video" where it has none."""
-    return Path(recording.source).stem or "video"
+    """The name of the video's file without its suffix, fit for files and folders; "video" where it has none."""
+    name = Path(recording.source).stem
+    if name in ("", ".."):  # the folder where the program runs, or the one above
+        name = Path(recording.source).resolve().name if recording.source else ""
+    for character in unprintable(name):
+        name = name.replace(character, "_")
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "video"
 
 
 def file_name(frame_index: int) -> str:
@@ -37,12 +44,25 @@ def with_pictures(recording: Recording, settings: Settings) -> Iterator[tuple[Fr
 
     Raises:
         InvalidArgument: Nobody knows which video it is, or it cannot be read here.
-        DataLoss: The video cannot be decoded, or ends before the results do.
+        DataLoss: The video cannot be decoded, ends before the results do, or has another size than they have.
         OSError: The video cannot be read.
     """
     from masklet._media.frames import matched, shown_frames  # brings PyAV
 
-    return matched(recording, shown_frames(settings.video_of(recording)))
+    return _checked(recording.size, matched(recording, shown_frames(settings.video_of(recording))))
+
+
+def _checked(
+    size: tuple[int, int], pairs: Iterable[tuple[FrameResult, npt.NDArray[np.uint8]]]
+) -> Iterator[tuple[FrameResult, npt.NDArray[np.uint8]]]:
+    height, width = size
+    for frame, pixels in pairs:
+        if pixels.shape[:2] != (height, width):
+            raise DataLoss(
+                f"frame {frame.frame_index} of the video is {pixels.shape[1]}x{pixels.shape[0]} pixels, the results "
+                f"are {width}x{height}; is it the one that was tracked?"
+            )
+        yield frame, pixels
 
 
 def write_pictures(recording: Recording, settings: Settings, folder: Path, name: Callable[[int], str]) -> None:

@@ -69,7 +69,7 @@ class Settings:
             value = getattr(settings, name)
             if not isinstance(value, (int, float)) or not 0 <= value <= most:
                 raise InvalidArgument.of(name, f"is {value!r}, must be a number of pixels from 0 to {most:g}")
-        if settings.background not in BACKGROUNDS and not _COLOUR.fullmatch(settings.background):
+        if settings.background not in BACKGROUNDS and not _COLOUR.fullmatch(str(settings.background)):
             raise InvalidArgument.of(
                 "background",
                 f"is {settings.background!r}, must be one of {', '.join(BACKGROUNDS)} or a colour such as #00ff00",
@@ -80,10 +80,15 @@ class Settings:
         """The video whose pictures are wanted.
 
         Raises:
-            InvalidArgument: Nobody knows which one it is.
+            InvalidArgument: Nobody knows which one it is, or it is not where the results say.
         """
         if self.video is not None:
             return self.video
+        if recording.source and not Path(recording.source).exists():
+            raise InvalidArgument.of(
+                "video",
+                f"is needed for its pictures; the results name {recording.source}, which is not here: give its path",
+            )
         if recording.source:
             return recording.source
         raise InvalidArgument.of("video", "is needed for its pictures, and the results do not name it; give its path")
@@ -98,6 +103,8 @@ class ExportFormat:
         description: One line for people.
         suffixes: What the name of its file may end in; empty for formats that are a folder.
         folder: True: the path may be a folder.
+        needs_video: True: it cannot be written without the video's pictures.
+        most_id: The largest id of an object that it can hold; None: any.
         options: The names of the options that matter to it.
     """
 
@@ -106,6 +113,8 @@ class ExportFormat:
     suffixes: tuple[str, ...] = ()
     folder: bool = False
     options: frozenset[str] = frozenset()
+    needs_video: bool = False
+    most_id: int | None = None
 
     def check(self, path: Path, settings: Settings) -> None:
         """Refuse a path that does not go with the format, and options that mean nothing to it.
@@ -124,6 +133,11 @@ class ExportFormat:
         for name in ("pictures", "shape", "background"):
             if name not in self.options and getattr(settings, name) != getattr(default, name):
                 raise InvalidArgument.of(name, f"means nothing to {self.name}; leave it out")
+        if "background" in self.options and settings.background == "transparent" and path.suffix.lower() == ".mp4":
+            raise InvalidArgument.of(
+                "background",
+                "transparent does not go with .mp4: H.264 knows no alpha; write .mov or .webm, or choose green",
+            )
 
     def writer(self) -> Callable[[Recording, Path, Settings], None]:
         """The function that writes it, imported when it is asked for."""
@@ -140,8 +154,10 @@ FORMATS: dict[str, ExportFormat] = {
         ExportFormat("coco", "COCO instances, with a track_id for each object.", (".json",), False, _PICTURES | _SHAPE),
         ExportFormat("youtube-vis", "YouTube-VIS: COCO for video, one annotation for each object.", (".json",)),
         ExportFormat("yolo", "YOLO segmentation: polygons and a data.yaml.", (), True, _PICTURES | {"tolerance"}),
-        ExportFormat("davis", "DAVIS: a PNG for each frame, whose pixels are object ids.", (), True, _PICTURES),
-        ExportFormat("youtube-vos", "YouTube-VOS: such PNGs and a meta.json.", (), True, _PICTURES),
+        ExportFormat(
+            "davis", "DAVIS: a PNG for each frame, whose pixels are object ids.", (), True, _PICTURES, most_id=255
+        ),
+        ExportFormat("youtube-vos", "YouTube-VOS: such PNGs and a meta.json.", (), True, _PICTURES, most_id=255),
         ExportFormat("cvat", "CVAT for video 1.1: a track for each object.", (".xml",), False, _SHAPE),
         ExportFormat("mot", "MOTChallenge boxes: gt.txt with seqinfo.ini, or one .txt.", (".txt",), True, _PICTURES),
         ExportFormat("mots", "MOTSChallenge masks: gt.txt, seqinfo.ini and PNGs.", (".txt",), True, _PICTURES),
@@ -158,6 +174,7 @@ FORMATS: dict[str, ExportFormat] = {
             (".mov", ".webm", ".mp4"),
             True,
             frozenset({"video", "background", "feather"}),
+            needs_video=True,
         ),
     )
 }

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace
 
 from masklet._media.uploads import VideoSource
-from masklet.errors import DataLoss
+from masklet.errors import DataLoss, InvalidArgument
 
 _TIME_BASE = Fraction(1, 90_000)
 _BT709 = 1  # FFmpeg's number for the primaries and the transfer curve
@@ -99,9 +99,13 @@ class Movie:
         self._mux(frame)
 
     def finish(self) -> None:
-        """Write what the encoders still hold, and the sound up to the end of the last picture."""
+        """Write what the encoders still hold, and the sound up to the end of the last picture.
+
+        Raises:
+            InvalidArgument: No picture was written; a movie without pictures could not be opened.
+        """
         if self._stream is None:
-            return
+            raise InvalidArgument.of("recording", "has no frame, so there is no video to write")
         self._mux(None)
         if self._sound is not None:
             self._sound.write_until(self._start_seconds + float((self._pts + self._step) * _TIME_BASE))

@@ -61,6 +61,6 @@ def _format_of(path: Path) -> str:
         )
     try:
         whole = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return "masklet"  # JSON Lines, or damaged; `Recording.load` says what is wrong
     return "coco" if isinstance(whole, dict) and "annotations" in whole else "masklet"

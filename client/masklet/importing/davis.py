@@ -1,5 +1,7 @@
 """Reads folders of PNGs as DAVIS and YouTube-VOS have them: a pixel's value is the id of its object, 0 the background.
 
+`masklet track --masks` writes such a folder, too; its folder `objects` has the whole masks of frames that overlap.
+
 PNGs of black and white alone (DAVIS 2016) are one object, 1. A file's number is its frame's; where names are no
 numbers, their order counts. YouTube-VOS's meta.json, in a folder above, names the objects.
 """
@@ -13,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._media.uploads import picture_files
-from masklet._protocol.results import VideoInfo
+from masklet._protocol.results import ObjectResult, VideoInfo
 from masklet.errors import InvalidArgument
 from masklet.importing.masks import FRAME_RATE, frame_of, result_of
 from masklet.recording import Recording
 
 _WHITE = 255
+_OBJECTS = "objects"
 
 
 def read(path: Path, video: str | None) -> Recording:
@@ -33,6 +36,7 @@ def read(path: Path, video: str | None) -> Recording:
             raise InvalidArgument.of("path", f"{file} has another size than the pictures before it")
         size = pixels.shape
         results = {i: result_of(i, pixels == i) for i in np.unique(pixels).tolist() if i}
+        results.update(_whole_masks(folder, file.name, size))
         found.add(frame_of(int(file.stem) if are_numbers else place, results))
     if not found.objects:
         raise InvalidArgument.of("path", f"the PNGs in {folder} hold no object: all pixels are 0")
@@ -45,6 +49,7 @@ def read(path: Path, video: str | None) -> Recording:
 def _folder_with_masks(path: Path, video: str | None) -> Path:
     """The one folder at or below a path that has PNGs."""
     folders = sorted({file.parent for file in path.rglob("*.png")})
+    folders = [folder for folder in folders if folder.parent.name != _OBJECTS or folder.parent.parent not in folders]
     if video is not None:
         named = [folder for folder in folders if folder.name == video]
         if not named:
@@ -57,6 +62,18 @@ def _folder_with_masks(path: Path, video: str | None) -> Path:
         names = ", ".join(folder.relative_to(path).as_posix() for folder in folders[:5])
         raise InvalidArgument.of("video", f"must name one of the videos in {path}: {names}")
     return folders[0]
+
+
+def _whole_masks(folder: Path, name: str, size: tuple[int, int]) -> dict[int, ObjectResult]:
+    """The masks of a frame that `masklet track --masks` wrote one by one, because they overlap."""
+    found = {}
+    for file in (folder / _OBJECTS).glob(f"*/{name}"):
+        if file.parent.name.isdecimal():
+            mask = _pixels(file) > 0
+            if mask.shape != size:
+                raise InvalidArgument.of("path", f"{file} has another size than the frame's picture")
+            found[int(file.parent.name)] = result_of(int(file.parent.name), mask)
+    return found
 
 
 def _pixels(file: Path) -> npt.NDArray[np.uint8]:
@@ -81,7 +98,10 @@ def _name(found: Recording, folder: Path) -> None:
     """Take the objects' classes from YouTube-VOS's meta.json, if there is one that knows this video."""
     for parent in list(folder.parents)[:2]:
         if (parent / "meta.json").is_file():
-            videos = json.loads((parent / "meta.json").read_bytes()).get("videos", {})
-            for object_id, entry in videos.get(folder.name, {}).get("objects", {}).items():
-                found.name(int(object_id), class_name=str(entry.get("category", "")))
+            try:
+                videos = json.loads((parent / "meta.json").read_bytes()).get("videos", {})
+                for object_id, entry in videos.get(folder.name, {}).get("objects", {}).items():
+                    found.name(int(object_id), class_name=str(entry.get("category", "")))
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise InvalidArgument.of("path", f"{parent / 'meta.json'} is not YouTube-VOS's: {error}") from None
             return

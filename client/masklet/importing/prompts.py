@@ -7,7 +7,8 @@ masklet's own is a list, or an object with the list under "prompts". An entry is
     {"object": 3, "frame": 12, "mask": "dog.png"}
 
 A point's third number is its label: 1 on the object (the default), 0 beside it. A mask is a picture as large as the
-video, its path as seen from the file, or run-lengths as masklet writes them.
+video, its path as seen from the file, or run-lengths as masklet writes them. Of a picture with several objects, the one
+with the entry's own id is meant.
 
 A detector's file is a list of COCO's results, or what Ultralytics' ``to_json`` writes. Every box on the first frame
 that has any is an object of its own.
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet import rle
+from masklet._media.mask_files import read_mask_file
 from masklet.errors import InvalidArgument, Unavailable
 from masklet.importing import read
 from masklet.prompts import Prompt
@@ -88,7 +90,7 @@ def _content(path: Path) -> Any:
             raise InvalidArgument.of("prompts", f"{path} is not YAML: {' '.join(str(error).split())}") from None
     try:
         return json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -96,26 +98,38 @@ def _own(entries: Iterable[dict[str, Any]], path: Path) -> PromptFile:
     found = PromptFile([])
     for number, entry in enumerate(entries):
         where = f"{path}: prompts[{number}]"
-        if unknown := entry.keys() - _KEYS:
+        if unknown := sorted(map(str, entry.keys() - _KEYS)):
             raise InvalidArgument.of(
-                "prompts", f"{where} has the unknown key {min(unknown)!r}; keys are {', '.join(sorted(_KEYS))}"
+                "prompts", f"{where} has the unknown key {unknown[0]!r}; keys are {', '.join(sorted(_KEYS))}"
             )
         try:
             prompt = _prompt(entry, path.parent)
         except InvalidArgument as error:
             raise InvalidArgument.of("prompts", f"{where}: {error}") from None
-        except (ValueError, TypeError) as error:
+        except KeyError as error:
+            raise InvalidArgument.of("prompts", f"{where}: the mask has no {error.args[0]!r}") from None
+        except (ValueError, TypeError, OverflowError) as error:
             raise InvalidArgument.of("prompts", f"{where} has a value of the wrong kind: {error}") from None
         found.prompts.append(prompt)
         earlier = found.objects.get(prompt.object_id, RecordedObject(prompt.object_id))
-        name, class_name = str(entry.get("name", earlier.name)), str(entry.get("class", earlier.class_name))
+        name = _text(entry, "name", where) or earlier.name
+        class_name = _text(entry, "class", where) or earlier.class_name
         found.objects[prompt.object_id] = RecordedObject(prompt.object_id, name, class_name)
     if not found.prompts:
         raise InvalidArgument.of("prompts", f"{path} holds no prompt")
     return found
 
 
+def _text(entry: dict[str, Any], key: str, where: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, (str, type(None))):
+        raise InvalidArgument.of("prompts", f"{where}: {key} is {value!r}, must be text")
+    return value or ""
+
+
 def _prompt(entry: dict[str, Any], folder: Path) -> Prompt:
+    if not isinstance(entry.get("keep_old_points", False), bool):
+        raise ValueError(f"keep_old_points is {entry['keep_old_points']!r}, must be true or false")
     points = entry.get("points")
     coords = labels = None
     if points:
@@ -127,20 +141,22 @@ def _prompt(entry: dict[str, Any], folder: Path) -> Prompt:
         point_coords=coords,
         point_labels=labels,
         box=entry.get("box"),
-        mask=None if entry.get("mask") is None else _mask(entry["mask"], folder),
+        mask=None if entry.get("mask") is None else _mask(entry["mask"], folder, entry.get("object", 1)),
         keep_old_points=entry.get("keep_old_points", False),
         pts_seconds=entry.get("time"),
     )
 
 
-def _mask(value: Any, folder: Path) -> npt.NDArray[np.bool_]:
+def _mask(value: Any, folder: Path, object_id: Any) -> npt.NDArray[np.bool_]:
     if isinstance(value, dict):
         return rle.decode(rle.Rle(size=[int(side) for side in value["size"]], counts=str(value["counts"])))
-    from PIL import Image
-
-    with Image.open(folder / str(value)) as picture:
-        # An index of a palette and a gray level mean the same here: 0 is background.
-        return np.asarray(picture if picture.mode in ("1", "L", "P") else picture.convert("L")).astype(np.bool_)
+    if not isinstance(value, str):
+        raise ValueError(f"mask is {value!r}, must be the path of a picture, or run-lengths")
+    masks = read_mask_file(folder / value)
+    if len(masks) > 1 and object_id not in masks:
+        listed = ", ".join(map(str, masks))
+        raise InvalidArgument.of("mask", f"{value} has the objects {listed}, and not {object_id}")
+    return masks[object_id] if object_id in masks else next(iter(masks.values()))
 
 
 def _of_detector(entries: list[dict[str, Any]], path: Path, min_score: float) -> PromptFile:

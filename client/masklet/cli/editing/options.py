@@ -11,7 +11,7 @@ import typer
 
 from masklet.cli.editing.plan import DIRECTIONS, Mark, Plan
 from masklet.cli.export import name_objects
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet.recording import Recording
 
@@ -145,7 +145,11 @@ class Editing:
             direction=direction,
             corrections=read[1],
         )
-        return cls(read[0], marks, known, [_export(word) for word in exports])
+        asked = [_export(word) for word in exports]
+        for number, (_, path) in enumerate(asked):
+            if path in [other for _, other in asked[:number]]:
+                raise typer.BadParameter(f"{path} is given twice; give each format its own path", param_hint="--export")
+        return cls(read[0], marks, known, asked)
 
     def check_live(self) -> None:
         """Refuse what live videos cannot do.
@@ -158,21 +162,57 @@ class Editing:
                 "a live video has no range, no other direction and no later corrections; record it, and track the file",
                 param_hint="--start, --end, --direction, --correct",
             )
+        for known, _ in self.exports:
+            if known.needs_video:
+                raise typer.BadParameter(
+                    f"{known.name} needs the video's pictures, and a live video has none in the end; record it, and "
+                    "track the file",
+                    param_hint="--export",
+                )
 
-    def write(self, recording: Recording) -> dict[str, Path]:
-        """Write the exports; their paths by the names of the formats.
+    def check_names(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse names of objects that nothing prompts, and formats that cannot hold the objects' ids.
+
+        Args:
+            prompts: All prompts.
 
         Raises:
-            MaskletError: A format cannot hold the results, or the video's pictures cannot be read.
-            OSError: A file cannot be written.
+            BadParameter: There is such a name, or such an id.
+        """
+        ids = {prompt.object_id for prompt in (*prompts, *self.plan.corrections)}
+        for object_id in self.names.objects:
+            if object_id not in ids:
+                known = ", ".join(map(str, sorted(ids)))
+                raise typer.BadParameter(
+                    f"object {object_id} has no prompt; the objects are {known}", param_hint="--name"
+                )
+        for form, _ in self.exports:
+            if form.most_id is not None and max(ids) > form.most_id:
+                raise typer.BadParameter(
+                    f"object {max(ids)} is above {form.most_id}, the last one that {form.name} can hold",
+                    param_hint="--export",
+                )
+
+    def write(self, recording: Recording) -> tuple[list[tuple[str, Path]], list[MaskletError | OSError]]:
+        """Write the exports. One that fails leaves the others as they are.
+
+        Returns:
+            The formats and paths of what was written, and why the others were not.
         """
         from masklet.export import write
 
         for entry in self.names.objects.values():
             recording.name(entry.object_id, entry.name, entry.class_name)
+        written: list[tuple[str, Path]] = []
+        failures: list[MaskletError | OSError] = []
         for known, path in self.exports:
-            write(recording, known.name, path)
-        return {known.name: path for known, path in self.exports}
+            try:
+                write(recording, known.name, path)
+            except (MaskletError, OSError) as error:  # noqa: PERF203 - each format fails alone
+                failures.append(error)
+            else:
+                written.append((known.name, path))
+        return written, failures
 
 
 def _export(word: str) -> tuple[ExportFormat, Path]:

@@ -146,6 +146,8 @@ class PlannedTracking:
             if begin > 0:
                 backward = self._annotation.propagate(begin, begin - self._range[0], "backward")
                 yield from (frame for frame in backward if self._holds(frame))
+            elif self._direction == "backward":  # nothing is before the first frame: its own masks are the results
+                yield from (frame for frame in self._annotation.propagate(0, 0, "forward") if self._holds(frame))
 
     def _forward(self, begin: int) -> Iterator[FrameResult]:
         end = self._range[1]

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from masklet._media.atomic_file import replacing
 from masklet._protocol.results import FrameResult
-from masklet.errors import InvalidArgument
 from masklet.export.files import FRAME_NAME, with_pictures
 from masklet.export.formats import Settings
 from masklet.export.movie import Codec, Movie
@@ -46,18 +45,13 @@ def write(recording: Recording, path: Path, settings: Settings) -> None:
     """Write a movie, or PNGs into a folder.
 
     Raises:
-        InvalidArgument: H.264 was to be transparent, or the video cannot be read here.
+        InvalidArgument: The video cannot be read here.
         DataLoss: The video cannot be decoded, or ends before the results do.
         OSError: A file cannot be read or written.
     """
     suffix = path.suffix.lower()
     is_transparent = settings.background == "transparent"
     codecs = _TRANSPARENT if is_transparent else _OPAQUE
-    if suffix == ".mp4" and is_transparent:
-        raise InvalidArgument.of(
-            "background",
-            "transparent does not go with .mp4: H.264 knows no alpha; write .mov or .webm, or choose green",
-        )
     frames = with_pictures(recording, settings)
     if suffix not in codecs:
         from PIL import Image
