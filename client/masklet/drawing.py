@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet._media.atomic_file import replacing
+from masklet._media.atomic_file import refuse_same_file, replacing
 from masklet._media.mask_files import davis_colours
 from masklet._media.pictures import PictureLike, load_rgb
 from masklet._media.uploads import VideoSource
@@ -168,7 +168,7 @@ def write_overlay_video(
         The number of frames written; there is no file where it is 0.
 
     Raises:
-        InvalidArgument: The name has another suffix, or the results do not belong to this video.
+        InvalidArgument: The name has another suffix or is the video's own, or the results do not belong to this video.
         DataLoss: The video cannot be decoded, or ends before the results do.
         OSError: A file cannot be read or written.
         Exception: What `results` raise.
@@ -179,6 +179,7 @@ def write_overlay_video(
     path = Path(out_path)
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise InvalidArgument.of("out_path", f"{path.name!r} must end in {', '.join(VIDEO_SUFFIXES)}")
+    refuse_same_file(video, path, "out_path")
     pending = iter(results)
     # Before anything is opened: a video that the server refuses is not decoded here either.
     first = next(pending, None)

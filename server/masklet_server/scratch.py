@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+from typing import IO
 
 from masklet.errors import ResourceExhausted
+
+
+def temporary_file(holds: str) -> IO[bytes]:
+    """An open temporary file without a name, and without a buffer.
+
+    Args:
+        holds: What the file will hold, for the error.
+
+    Raises:
+        ResourceExhausted: There is no room for a file, or too many are open.
+    """
+    try:
+        return tempfile.TemporaryFile(buffering=0)
+    except OSError as error:
+        raise _cannot_hold(holds, error) from error
 
 
 class ScratchFile:
@@ -16,12 +32,18 @@ class ScratchFile:
 
     Args:
         holds: What the file holds, for the error if the disk is full.
+
+    Raises:
+        ResourceExhausted: There is no room for a file, or too many are open.
     """
 
     def __init__(self, holds: str) -> None:
         self._holds = holds
-        with tempfile.TemporaryFile(buffering=0) as file:
-            self._descriptor = os.dup(file.fileno())
+        with temporary_file(holds) as file:
+            try:
+                self._descriptor = os.dup(file.fileno())
+            except OSError as error:
+                raise _cannot_hold(holds, error) from error
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -39,7 +61,7 @@ class ScratchFile:
                 written = os.pwrite(self._descriptor, rest, offset)
                 rest, offset = rest[written:], offset + written
         except OSError as error:
-            raise ResourceExhausted(f"the server cannot hold {self._holds}: {error.strerror}") from error
+            raise _cannot_hold(self._holds, error) from error
 
     def read(self, offset: int, size: int) -> bytearray:
         """Read bytes at an offset; all of them must have been written before.
@@ -55,3 +77,7 @@ class ScratchFile:
                 raise EOFError(f"nothing was written at {offset}")
             rest, offset = rest[count:], offset + count
         return data
+
+
+def _cannot_hold(holds: str, error: OSError) -> ResourceExhausted:
+    return ResourceExhausted(f"the server cannot hold {holds}: {error.strerror}; try again later")

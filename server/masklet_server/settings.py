@@ -326,7 +326,8 @@ class Settings(BaseModel):
     @property
     def video_limits(self) -> VideoLimits:
         """The limits for one video."""
-        return VideoLimits(**{f.name: getattr(self, f.name) for f in dataclasses.fields(VideoLimits)})
+        names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox"}
+        return VideoLimits(**{name: getattr(self, name) for name in names}, strict_sandbox=self.sandbox == "strict")
 
     @property
     def fetch_rules(self) -> FetchRules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -366,6 +367,30 @@ def test_segment_writes_mask_cutout_and_overlay(
     assert (drawn[45, 60] == 90).all()
     out = capsys.readouterr().out
     assert ["■", "1", "0.900", "400", "13.0%"] in [line.split() for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("option", ["--mask", "--cutout", "--overlay"])
+def test_segment_does_not_write_over_the_picture(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(picture)
+    before = picture.read_bytes()
+    assert run("segment", picture, "--point", "1,1", option, picture, "--server", "127.0.0.1:1") == 2
+    assert "is the file that is read" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fills_the_lines(width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run("track", "--help") == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    begin = next(i for i, line in enumerate(lines) if line.startswith("OBJ is the number"))
+    paragraph = lines[begin : lines.index("", begin)]
+    assert len(paragraph) > 1
+    for line, following in itertools.pairwise(paragraph):
+        assert len(line) + 1 + len(following.split()[0]) > width - 3, "a line ends although a word would fit"
 
 
 def test_segment_encodes_the_picture_once_for_several_objects(

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +102,22 @@ def test_mistakes_are_named(
 ) -> None:
     assert run("export", *(str(result) if word == "RESULT" else word for word in arguments)) == status
     assert complaint in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_an_export_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    made = recording(clip)
+    os.mkfifo(tmp_path / "video.mp4")  # it never comes, so the export waits for it
+    made.save(tmp_path / "result.json")
+    words = ("export", tmp_path / "result.json", "--to", "matte", "--out", tmp_path / "out" / "a.mov")
+    program = "import sys; from masklet.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, *map(str, words), "--video", str(tmp_path / "video.mp4")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "out").is_dir() or not list((tmp_path / "out").iterdir()):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert list((tmp_path / "out").iterdir()) == []

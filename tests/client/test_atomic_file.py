@@ -7,6 +7,8 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.support.recordings import recording
 
 
@@ -27,3 +29,9 @@ def test_pipes_and_devices_are_written_to_and_stay(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     recording().save(tmp_path / "file.jsonl")
     assert read == [(tmp_path / "file.jsonl").read_text()]
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        recording().save(tmp_path / "gone" / "r.json")
+    assert raised.value.filename == str(tmp_path / "gone" / "r.json")

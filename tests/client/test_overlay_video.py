@@ -209,3 +209,13 @@ def test_frames_are_let_go_without_the_garbage_collector(tmp_path: Path) -> None
         gc.enable()
     assert count == 20
     assert left < 5
+
+
+def test_the_video_is_not_written_over(tmp_path: Path) -> None:
+    write_clip(tmp_path / "in.mp4", grays(3, 32, 48))
+    before = (tmp_path / "in.mp4").read_bytes()
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "in.mp4")
+    for name in ("in.mp4", "link.mp4"):
+        with pytest.raises(masklet.InvalidArgument, match=f"out_path: .*{name} is the file that is read"):
+            masklet.write_overlay_video(tmp_path / "in.mp4", results([0, 1, 2], 32, 48), str(tmp_path / name))
+    assert (tmp_path / "in.mp4").read_bytes() == before

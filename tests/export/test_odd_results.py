@@ -114,7 +114,7 @@ def test_the_video_itself_is_never_written_over(tmp_path: Path) -> None:
     before = clip.read_bytes()
     (tmp_path / "link.mp4").symlink_to(clip)
     for name in ("clip.mp4", "link.mp4"):
-        with pytest.raises(InvalidArgument, match=f"{name} is the video itself"):
+        with pytest.raises(InvalidArgument, match=f"{name} is the file that is read"):
             masklet.export.write(recording(clip), "matte", tmp_path / name, background="green")
     assert clip.read_bytes() == before
 

@@ -14,14 +14,15 @@ import pytest
 from masklet.v1 import image_pb2
 from tests.support.rpc import edge, open_stream, picture_request, segment
 
+HEALTH = "/grpc.health.v1.Health/Check"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
 
 
 @contextlib.asynccontextmanager
-async def silent_call(address: str) -> AsyncIterator[Any]:
-    """A SegmentImage call that sends its headers and no message."""
+async def silent_call(address: str, name: str = SEGMENT_IMAGE) -> AsyncIterator[Any]:
+    """A call that sends its headers and no message."""
     async with grpc.aio.insecure_channel(address) as channel:
-        method = channel.stream_unary(SEGMENT_IMAGE, request_serializer=bytes, response_deserializer=bytes)
+        method = channel.stream_unary(name, request_serializer=bytes, response_deserializer=bytes)
         call = method()
         await call.wait_for_connection()
         yield call
@@ -84,3 +85,24 @@ async def test_bytes_that_are_no_message_are_the_clients_mistake(method: str, ca
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "cannot be parsed" in str(caught.value.details())
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_small_requests_are_small_and_few_at_once(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    async with edge(token_file=tokens, receive_seconds=1.0) as running:
+        address = running.server.address
+        async with grpc.aio.insecure_channel(address) as channel:
+            check: Any = channel.unary_unary(HEALTH)
+            assert await check(b"") == b"\x08\x01"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await check(b"\x7a\x80\x80\x10" + bytes(2**18))  # a field of 256 KiB that nobody knows
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "at most 65536 are allowed" in str(caught.value.details())
+            async with silent_call(address, HEALTH) as first, silent_call(address, HEALTH):
+                await asyncio.sleep(0.1)
+                waiting = asyncio.ensure_future(check(b""))
+                done, _ = await asyncio.wait([waiting], timeout=0.3)
+                assert not done, "the two others of this client have its turns"
+                assert await status_of(first) is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert await waiting == b"\x08\x01"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(ResourceExhausted, match="the server cannot hold the frames of the video: No space left"):
         file.write(0, b"x")
+
+
+@pytest.mark.parametrize(("module", "call"), [(tempfile, "TemporaryFile"), (os, "dup")])
+def test_no_room_for_a_file_is_named(module: object, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, call, refuse)
+        with pytest.raises(ResourceExhausted, match="cannot hold the upload: Too many open files; try again later"):
+            ScratchFile("the upload")
+    assert open_files() == before
 
 
 def test_short_writes_and_reads_are_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,13 @@ def test_defaults_are_those_of_the_limits_they_make() -> None:
     assert settings.address == "127.0.0.1:50051"
     assert settings.models == ("nano",)
     assert settings.video_limits == VideoLimits()
+    assert checked({"sandbox": "strict"}).video_limits == VideoLimits(strict_sandbox=True)
     assert settings.session_limits == SessionLimits()
 
 
 @pytest.mark.parametrize("limits", [VideoLimits, SessionLimits])
 def test_every_limit_can_be_set(limits: type) -> None:
-    names = {field.name for field in dataclasses.fields(limits)}
+    names = {field.name for field in dataclasses.fields(limits)} - {"strict_sandbox"}  # set by `sandbox`
     assert names <= set(Settings.model_fields)
 
 

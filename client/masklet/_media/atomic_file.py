@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from masklet.errors import InvalidArgument
+
 _KEPT_OF_STEM = 40
 
 
@@ -29,9 +31,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield final
         return
     # The suffix stays: FFmpeg chooses the container by it. The stem is cut: names have a longest length.
-    handle, name = tempfile.mkstemp(
-        prefix=f".{final.stem[:_KEPT_OF_STEM]}.", suffix=f".partial{final.suffix}", dir=final.parent
-    )
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{final.stem[:_KEPT_OF_STEM]}.", suffix=f".partial{final.suffix}", dir=final.parent
+        )
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(final)) from error  # nobody knows the other name
     os.close(handle)
     partial = Path(name)
     try:
@@ -40,6 +45,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_same_file(source: object, path: str | os.PathLike[str], field: str) -> None:
+    """Refuse to write a file over the one that it is made of.
+
+    Args:
+        source: What the file is made of; only paths of files can be the same.
+        path: What is to be written.
+        field: What the argument for `path` is called.
+
+    Raises:
+        InvalidArgument: Both are the same file, perhaps by a link.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return
+    one, other = Path(source), Path(path)
+    if one.exists() and other.exists() and one.samefile(other):
+        raise InvalidArgument.of(field, f"{path} is the file that is read; give another path")
 
 
 def _umask() -> int:

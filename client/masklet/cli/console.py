@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,10 @@ Advance = Callable[[int, "int | None"], None]
 
 
 class Command(TyperCommand):
-    """A command whose help shows no type beside flags, which take no value."""
+    """A command whose help shows no type beside flags, which take no value, and fills the lines of the terminal."""
+
+    def __init__(self, *args: Any, help: str | None = None, **settings: Any) -> None:  # noqa: A002 - click's name
+        super().__init__(*args, help=help and _filled(help), **settings)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, of which flags have no placeholder for a value."""
@@ -36,6 +39,11 @@ class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, of which flags have no placeholder for a value."""
         return _without_types_of_flags(super().get_params(ctx))
+
+
+def _filled(text: str) -> str:
+    """The paragraphs of a docstring, each as one line, so that the terminal's width alone breaks them."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
@@ -100,6 +108,14 @@ def waiting(message: str) -> Iterator[None]:
             yield
     else:
         console.print(message, soft_wrap=True, markup=False)
+        yield
+
+
+@contextmanager
+def busy(message: str) -> Iterator[None]:
+    """Show a message while the block runs, on a terminal alone."""
+    console = err()
+    with console.status(Text(message)) if console.is_terminal else nullcontext():
         yield
 
 

@@ -10,7 +10,8 @@ import typer
 from rich import box as boxes
 from rich.table import Table
 
-from masklet.cli.console import out, tell_written
+from masklet.cli.console import busy, out, tell_written
+from masklet.cli.signals import raised_on_sigterm
 
 if TYPE_CHECKING:
     from masklet import Recording
@@ -120,7 +121,8 @@ def export(
     }
     if video is not None:
         options["video"] = video
-    write(recording, to, path, objects=objects or None, **options)
+    with raised_on_sigterm(), busy(f"writing {path}"):
+        write(recording, to, path, objects=objects or None, **options)
     tell_written([(to, path)], otherwise="")
 
 

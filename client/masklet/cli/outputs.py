@@ -17,7 +17,7 @@ import numpy.typing as npt
 import typer
 
 import masklet
-from masklet._media.atomic_file import replacing
+from masklet._media.atomic_file import refuse_same_file, replacing
 from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
@@ -291,13 +291,15 @@ class OutputFiles:
         """The files of the command line.
 
         Raises:
-            BadParameter: A folder does not exist, or two of them are stdout.
+            BadParameter: A folder does not exist or is a file, or two of them are stdout.
         """
         if json is not None and json.suffix.lower() == ".jsonl" and jsonl is None:
             json, jsonl = None, json
         for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl)):
             if file is not None and not file.absolute().parent.is_dir():
                 raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
+        if masks is not None and masks.exists() and not masks.is_dir():
+            raise typer.BadParameter(f"{masks} is a file; give a folder", param_hint="--masks")
         if is_stdout(json) and is_stdout(jsonl):
             raise typer.BadParameter("only one of --json and --jsonl can be -", param_hint="--jsonl")
         return cls(overlay, masks, json, jsonl)
@@ -310,8 +312,7 @@ class OutputFiles:
         """
         paths = [(f"--{name}", path) for name, path in vars(self).items() if path is not None]
         for option, path in [*paths, *(("--export", path) for path in exports)]:
-            if path.exists() and Path(video).exists() and path.samefile(video):
-                raise typer.BadParameter(f"{path} is the video itself; give another path", param_hint=option)
+            check_not_read(video, path, option)
 
     @property
     def use_stdout(self) -> bool:
@@ -323,3 +324,20 @@ class OutputFiles:
         return {
             name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
         }
+
+
+def check_not_read(source: str | Path, path: Path, option: str) -> None:
+    """Refuse to write a file over the one that is read.
+
+    Args:
+        source: The video or the picture.
+        path: The file that is to be written.
+        option: The option that names it.
+
+    Raises:
+        BadParameter: Both are the same file.
+    """
+    try:
+        refuse_same_file(source, path, option)
+    except masklet.InvalidArgument as error:
+        raise typer.BadParameter(error.violations[0].description, param_hint=option) from None

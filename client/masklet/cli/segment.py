@@ -14,6 +14,7 @@ from rich.table import Table
 
 import masklet
 from masklet.cli.console import object_label, out, tell_written
+from masklet.cli.outputs import check_not_read
 from masklet.cli.prompts import PictureBackgroundOption, PictureBoxOption, PicturePointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -83,6 +84,9 @@ def segment(
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
     image.stat()  # a wrong name is reported before a server is started
+    for option, file in (("--mask", mask), ("--cutout", cutout), ("--overlay", overlay)):
+        if file is not None:
+            check_not_read(image, file, option)
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
         answers = _segment_each(client, image, prompts, options)
     masks = {object_id: answer.masks[0] for object_id, answer in answers.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,23 @@ class Terminated(SystemExit):
 
     def __str__(self) -> str:
         return "ended by SIGTERM"
+
+
+@contextlib.contextmanager
+def raised_on_sigterm() -> Iterator[None]:
+    """While entered, SIGTERM raises `Terminated`, as Ctrl-C raises KeyboardInterrupt, so that blocks can clean up."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Signals:

@@ -68,7 +68,7 @@ class Tally:
         """
         seconds = max(self._ended - self._begun, 1e-9)
         console = console or out()
-        console.print(f"{self.frames} frames in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
+        console.print(f"{_counted(self.frames)} in {seconds:.1f} s, {self.frames / seconds:.1f} frames/s")
         if self.skipped:
             share = self.skipped / (self.frames + self.skipped)
             console.print(
@@ -102,3 +102,7 @@ class Tally:
             )
         if self._events_not_kept:
             console.print(f"and {self._events_not_kept} more such events")
+
+
+def _counted(frames: int) -> str:
+    return "1 frame" if frames == 1 else f"{frames} frames"

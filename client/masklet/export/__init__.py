@@ -16,6 +16,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
+from masklet._media.atomic_file import refuse_same_file
 from masklet.errors import InvalidArgument
 from masklet.export.formats import FORMATS, ExportFormat, ExportOptions, Settings, Shape
 from masklet.recording import Recording
@@ -61,8 +62,7 @@ def write(
 def _check_path(recording: Recording, path: Path, settings: Settings) -> None:
     """Refuse to write over the video that the results belong to."""
     for video in (settings.video, recording.source):
-        if isinstance(video, (str, os.PathLike)) and path.exists() and Path(video).exists() and path.samefile(video):
-            raise InvalidArgument.of("path", f"{path} is the video itself; give another path")
+        refuse_same_file(video, path, "path")
 
 
 def _check_results(recording: Recording) -> None:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from masklet.errors import DeadlineExceeded, FieldViolation, InvalidArgument, ResourceExhausted, Unavailable
 from masklet_server.metrics import Metrics
@@ -20,11 +20,27 @@ _RETRY_SECONDS = 5.0
 _MAX_BUCKETS = 4096
 # Time for a handler to clean up once it is cancelled.
 _CLEANUP_SECONDS = 10.0
+# Requests to all methods but Track and SegmentImage have some bytes, and the health service answers without a token.
+# gRPC has one limit on messages for all methods. So few of these requests are received at once, and quickly.
+_SMALL_AT_ONCE = 32
+_SMALL_PER_CLIENT = 2
+_SMALL_SECONDS = 5.0
+_SMALL_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 T = TypeVar("T")
+
+
+class Message(Protocol):
+    """A message of Protobuf, of any version of its types."""
+
+    def ByteSize(self) -> int:  # noqa: N802 - its name in Protobuf
+        """Size of the encoded message in bytes."""
+
+
+SmallMessage = TypeVar("SmallMessage", bound=Message)
 
 
 class TokenBucket:
@@ -111,6 +127,7 @@ class Admission:
         self._settings = settings
         self._metrics = metrics
         self._turns = Turns(settings.max_requests, settings.max_requests_per_client)
+        self._small_turns = Turns(_SMALL_AT_ONCE, _SMALL_PER_CLIENT)
         self._sessions: Counter[str] = Counter()
         self._running: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
@@ -158,7 +175,26 @@ class Admission:
             DeadlineExceeded: It takes longer than `receive_seconds`.
             InvalidArgument: There is none, or more than one.
         """
-        seconds = self._settings.receive_seconds
+        return await self._receive(requests, self._settings.receive_seconds)
+
+    async def receive_small(self, client: str, requests: AsyncIterable[SmallMessage]) -> SmallMessage:
+        """The only message of a request that has some bytes, such as one for the server's health.
+
+        Raises:
+            DeadlineExceeded: It takes longer than a few seconds.
+            InvalidArgument: There is none, or more than one, or it is large.
+            ResourceExhausted: Too many requests of the client wait already.
+        """
+        try:
+            async with self._small_turns.turn(client):
+                message = await self._receive(requests, min(_SMALL_SECONDS, self._settings.receive_seconds))
+        except TooManyWaitingError:
+            raise self._refusal("small_requests", f"{client} has too many requests waiting", 1.0) from None
+        if (size := message.ByteSize()) > _SMALL_BYTES:
+            raise InvalidArgument(f"the request has {size} bytes; at most {_SMALL_BYTES} are allowed for this method")
+        return message
+
+    async def _receive(self, requests: AsyncIterable[T], seconds: float) -> T:
         try:
             messages = await asyncio.wait_for(_at_most_two(requests), seconds)
         except asyncio.TimeoutError:  # not the builtin one before Python 3.11

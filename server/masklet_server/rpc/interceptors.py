@@ -88,7 +88,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             async with self._surround(method, context) as call:
                 if handler.request_streaming:
                     return await _run_to_end(behaviour(_Metered(requests, self._meter, call), context), context)
-                async with self._admission.turn(call.client) if method == SEGMENT_IMAGE else contextlib.nullcontext():
+                if method != SEGMENT_IMAGE:
+                    request = await self._admission.receive_small(call.client, requests)
+                    return await _run_to_end(behaviour(request, context), context)
+                async with self._admission.turn(call.client):
                     request = await self._admission.receive(requests)
                     await self._meter(call, request)
                     return await _run_to_end(behaviour(request, context), context)

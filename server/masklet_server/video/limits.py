@@ -21,6 +21,7 @@ class VideoLimits:
         decoder_memory_bytes: Address space of the decoding process.
         decoder_cpu_seconds: Processor time of the decoding process; 0: no limit.
         first_frame_timeout_seconds: Time from the end of the upload to the first frame.
+        strict_sandbox: Nothing is decoded where a layer of the decoders' sandbox is missing.
     """
 
     max_upload_bytes: int = 2 * 1024**3
@@ -32,6 +33,7 @@ class VideoLimits:
     decoder_memory_bytes: int = 4 * 1024**3
     decoder_cpu_seconds: int = 7200
     first_frame_timeout_seconds: float = 30.0
+    strict_sandbox: bool = False
 
     def of_live_stream(self) -> VideoLimits:
         """The same limits without those that a stream without an end would reach some day."""

@@ -22,6 +22,7 @@ import pytest
 from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodingFailed, MessageError, decode_from_decoder
+from masklet_server.video.sandbox.picture_process import PictureProcess
 from masklet_server.video.sandbox.process_errors import error_of, error_of_death
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 from masklet_server.video.sources.clip import ClipSource
@@ -308,3 +309,19 @@ async def test_a_pipe_that_cannot_be_widened_is_only_slower(number: int, monkeyp
     outcome = await decode_clip(make_clip(frames=2))
     assert outcome.error is None
     assert len(outcome.frames) == 2
+
+
+@pytest.mark.parametrize("call", ["memfd_create", "pipe2"])
+async def test_too_many_open_files_are_named(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        with pytest.raises(ResourceExhausted, match="cannot start a decoding process: Too many open files"):
+            async with ClipSource(32, VideoLimits()):
+                pass
+        with pytest.raises(ResourceExhausted, match="cannot start a decoding process: Too many open files"):
+            PictureProcess(VideoLimits())
+    assert descriptors() == before

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import io
+
+import av
 import pytest
 
-from masklet.errors import DataLoss
+from masklet.errors import DataLoss, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.sources.clip import ClipSource
 from tests.support.cases import case
 from tests.support.clips import decode_clip, make_clip, take_all
+
+
+def damaged(data: bytes, packets: range) -> bytes:
+    """The same Matroska file with some packets that cannot be decoded; it does not say how many frames it has."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format="matroska") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(one for one in source.demux(video=0) if one.size):
+            packet.stream = stream
+            if index in packets:
+                packet.update(bytes(packet.size))
+            target.mux(packet)
+    return file.getvalue()
+
 
 STEPS = [index * 40_000_000 for index in range(32)]
 
@@ -44,6 +61,18 @@ async def test_frames_that_cannot_be_decoded_are_named() -> None:
         [], [40, 80, 120], [200, 240, 280], [360], [440],
     ]  # fmt: skip
     assert [time // 10**6 for time in behind] == [520, 560, 600]
+
+
+async def test_frames_that_cannot_be_decoded_count_as_frames() -> None:
+    data = damaged(make_clip("matroska", "mpeg4", frames=12, gop=1), range(3, 8))
+    whole = await decode_clip(data, limits=VideoLimits(max_frames=12))
+    assert (len(whole.frames), whole.error) == (7, None)
+    assert len(whole.frames[3].undecoded) == 5
+    for most, frames in ((11, 6), (7, 3)):
+        outcome = await decode_clip(data, limits=VideoLimits(max_frames=most))
+        assert isinstance(outcome.error, ResourceExhausted)
+        assert f"max_frames is {most}" in outcome.error.message
+        assert len(outcome.frames) == frames
 
 
 async def test_an_mp4_whose_last_frames_are_missing_breaks_off() -> None:

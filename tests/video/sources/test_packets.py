@@ -296,3 +296,13 @@ async def test_progress_is_reported_after_enough_data() -> None:
             assert await source.next_frame() is not None
             assert not telling.done() or index + 1 >= count
         assert count <= await asyncio.wait_for(telling, 30) <= count + 1
+
+
+def test_a_decoder_that_repeats_itself_makes_no_room() -> None:
+    fed = fed_packets.FedPackets()
+    packet = fed_packets.FedPacket.of(Packet(data=bytes(1000), codec="h264"), 0.0)
+    for _ in range(3):
+        fed.add(packet)
+    for index in (0, 0, 0, 1, 0):
+        fed.on_decoded(index)
+    assert fed.waiting_bytes == packet.cost

@@ -15,7 +15,15 @@ import pytest
 from masklet.errors import DataLoss
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import EndOfFrames, FrameDecoded, FromDecoder, PacketDecoded, VideoOpened, encode
+from masklet_server.video.messages import (
+    EndOfFrames,
+    FrameDecoded,
+    FrameUndecoded,
+    FromDecoder,
+    PacketDecoded,
+    VideoOpened,
+    encode,
+)
 from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sandbox.fork_server import Forked
@@ -79,6 +87,18 @@ async def test_nonsense_ends_in_data_loss(decoder_says: Callable[[bytes], int], 
         for _ in range(2):
             with pytest.raises(DataLoss, match=f"the decoding process sent {words}"):
                 await asyncio.wait_for(source.next_frame(), 10)
+
+
+async def test_frames_that_cannot_be_decoded_are_bounded(decoder_says: Callable[[bytes], int]) -> None:
+    decoder_says(lines(OPENED, *[FrameUndecoded(one) for one in range(9)], FRAME, EndOfFrames()))
+    async with ClipSource(32, VideoLimits(max_frames=9)) as source:
+        frame = await source.next_frame()
+        assert frame is not None
+        assert frame.undecoded == tuple(range(9))
+    decoder_says(lines(OPENED, *[FrameUndecoded(one) for one in range(10)], FRAME, EndOfFrames()))
+    async with ClipSource(32, VideoLimits(max_frames=9)) as source:
+        with pytest.raises(DataLoss, match="FrameUndecoded with wrong values"):
+            await source.next_frame()
 
 
 async def test_frames_before_the_nonsense_are_given(decoder_says: Callable[[bytes], int]) -> None:

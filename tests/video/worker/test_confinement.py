@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -11,15 +12,26 @@ from pathlib import Path
 import pytest
 
 from masklet.errors import FailedPrecondition
+from masklet_server.video.limits import VideoLimits
+from masklet_server.video.messages import (
+    Channel,
+    DecodingFailed,
+    EndOfInput,
+    Setup,
+    decode_from_decoder,
+    decode_to_decoder,
+    encode,
+)
 from masklet_server.video.sandbox import layers
-from masklet_server.video.worker import confinement
+from masklet_server.video.worker import confinement, main
 
 KILLED = -signal.SIGSYS
 PROGRAM = """
-import ctypes, mmap, os, resource, signal, socket, sys, threading
+import ctypes, mmap, os, platform, resource, signal, socket, sys, threading
 from masklet_server.video.worker import main
 from masklet_server.video.worker.confinement import confine
 libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
 other, path = int(sys.argv[1]), sys.argv[2]
 missing = confine(memory_bytes=2**31, cpu_seconds=5)
 try:
@@ -84,6 +96,9 @@ def test_a_decoder_can_not(what: str, tmp_path: Path) -> None:
         "bytearray(300 * 2**20)",
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (0, 0)",
         "libc.prctl(15, b'decoder')",
+        "assert libc.syscall(96 if X86 else 169, None, None) == 0",  # gettimeofday
+        "assert libc.syscall(309 if X86 else 168, None, None, None) == 0",  # getcpu
+        "assert not X86 or libc.syscall(201, None) > 0",  # time
     ],
 )
 def test_a_decoder_can(act: str, tmp_path: Path) -> None:
@@ -115,3 +130,22 @@ def test_a_sandbox_that_cannot_be_tried_is_an_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "executable", "/no/python")
     with pytest.raises(FailedPrecondition, match="cannot be tried"):
         layers.missing_layers.__wrapped__()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_strict_decoder_decodes_nothing_when_a_layer_is_missing(
+    strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = VideoLimits(strict_sandbox=strict)
+    incoming = io.BytesIO(
+        b"".join(b"".join(encode(one)) for one in (Setup("packets", 32, 1, 4096, limits), EndOfInput()))
+    )
+    outgoing = io.BytesIO()
+    monkeypatch.setattr(main, "confine", lambda **_: ["namespaces"])
+    pixels = os.memfd_create("pixels")
+    os.ftruncate(pixels, 4096)
+    main.serve(Channel(incoming, outgoing, decode_to_decoder), pixels, -1)
+    answer = decode_from_decoder(outgoing.getvalue().splitlines(keepends=True)[0])
+    assert isinstance(answer, DecodingFailed)
+    assert answer.kind == ("ResourceExhausted" if strict else "DataLoss")
+    assert ("sandbox is strict, and the decoding process lacks namespaces" in answer.message) is strict

@@ -130,6 +130,8 @@ class Editing:
         from masklet.importing.prompts import read_prompts
 
         start, end, direction = plan
+        if min_score and files[0] is None:
+            raise typer.BadParameter("goes with the boxes of --prompts FILE; add it", param_hint="--min-score")
         known = Recording()
         read: list[list[Prompt]] = [[], []]
         for place, file in enumerate(files):

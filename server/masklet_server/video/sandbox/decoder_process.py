@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from masklet_server.video import messages
 from masklet_server.video.messages import DecodingFailed, FromDecoder, MessageError, Setup, ToDecoder
 from masklet_server.video.sandbox import fork_server
-from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense
+from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense, error_of_shortage
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 
 _PIPE_BYTES = 1024**2
@@ -48,16 +48,22 @@ class DecoderProcess:
 
         Raises:
             Internal: No process could be forked.
+            ResourceExhausted: The server has no memory or no descriptors for one more.
         """
-        pixels = SharedPixels(setup.slots, setup.slot_bytes)
+        try:
+            pixels = SharedPixels(setup.slots, setup.slot_bytes)
+        except OSError as error:
+            raise error_of_shortage(error) from error
         pipes = None
         try:
             pipes = await _Pipes.connect(fork_server.fork(pixels.fd, upload_fd))
             pid = fork_server.process_id(await pipes.status.readline())
-        except BaseException:
+        except BaseException as error:
             if pipes is not None:
                 pipes.close()
             pixels.close()
+            if isinstance(error, OSError):
+                raise error_of_shortage(error) from error
             raise
         pixels.close_fd()
         process = cls(pipes, pid, pixels, setup)

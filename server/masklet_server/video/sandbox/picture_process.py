@@ -25,7 +25,7 @@ from masklet_server.video.messages import (
 )
 from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox import fork_server
-from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense
+from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense, error_of_shortage
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 
 _MAX_PICTURES = 256
@@ -43,17 +43,23 @@ class PictureProcess:
 
     Raises:
         Internal: No process could be forked.
+        ResourceExhausted: The server has no memory or no descriptors for one more.
     """
 
     def __init__(self, limits: VideoLimits) -> None:
         setup = Setup("single pictures", 0, 1, limits.max_frame_pixels * 3, limits)
         self._limits = limits
-        self._pixels = SharedPixels(setup.slots, setup.slot_bytes)
         self._pictures_left = _MAX_PICTURES
         try:
+            self._pixels = SharedPixels(setup.slots, setup.slot_bytes)
+        except OSError as error:
+            raise error_of_shortage(error) from error
+        try:
             self._forked = fork_server.fork(self._pixels.fd)
-        except BaseException:
+        except BaseException as error:
             self._pixels.close()
+            if isinstance(error, OSError):
+                raise error_of_shortage(error) from error
             raise
         self._pixels.close_fd()
         try:

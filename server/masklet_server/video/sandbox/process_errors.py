@@ -23,6 +23,11 @@ def error_of(message: DecodingFailed) -> MaskletError:
     return _CLASSES[message.kind](message.message)
 
 
+def error_of_shortage(error: OSError) -> ResourceExhausted:
+    """The error where the machine has no process, descriptor or memory for one more decoding process."""
+    return ResourceExhausted(f"the server cannot start a decoding process: {error.strerror}; try again later")
+
+
 def error_of_nonsense(what: str) -> MaskletError:
     """The error of a process that sent what no working process sends.
 

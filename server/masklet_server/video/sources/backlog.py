@@ -14,6 +14,8 @@ from masklet_server.scratch import ScratchFile
 MAX_ITEMS = 131_072
 # A file is deleted when all that it holds was taken; so the files together are larger than the backlog by one at most.
 _FILE_BYTES = 64 * 1024**2
+# Each file takes a descriptor of the server, of which there may be a thousand. So files grow with the backlog's limit.
+_MAX_FILES = 8
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ class Backlog(Generic[T]):
     def __init__(self, max_bytes: int, what: str) -> None:
         self.nbytes = 0
         self._max_bytes = max_bytes
+        self._max_file_bytes = max(_FILE_BYTES, max_bytes // _MAX_FILES)
         self._what = what
         self._items: deque[_Waiting[T]] = deque()
         self._file: ScratchFile | None = None
@@ -61,7 +64,7 @@ class Backlog(Generic[T]):
             raise self._full(f"{self.nbytes + len(data)} bytes, more than max_upload_bytes = {self._max_bytes}")
         if len(self) >= MAX_ITEMS:
             raise self._full(f"{len(self) + 1} messages, more than {MAX_ITEMS}")
-        if self._file is None or self._file_bytes >= _FILE_BYTES:
+        if self._file is None or self._file_bytes >= self._max_file_bytes:
             self._file = await asyncio.to_thread(ScratchFile, f"the {self._what} messages that wait")
             self._file_bytes = 0
         waiting = _Waiting(item, self._file, self._file_bytes, len(data))

@@ -74,9 +74,9 @@ class FedPackets:
         return index
 
     def on_decoded(self, index: int) -> None:
-        """The packet of that number was decoded; a number that is not known means nothing."""
+        """The packet of that number was decoded; a number that is not known, or was told before, means nothing."""
         fed = self._known.get(index)
-        if fed is None:
+        if fed is None or index < self._decoded:
             return
         self.waiting_bytes -= fed.cost
         self._known.pop(index - _MAX_DELAY_PACKETS, None)

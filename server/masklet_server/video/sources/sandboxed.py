@@ -128,6 +128,8 @@ class SandboxedSource(abc.ABC):
             message = await self._receive()
             while isinstance(message, FrameUndecoded):
                 self._undecoded.append(message.pts)
+                if 0 < self._limits.max_frames < len(self._undecoded):
+                    raise self._nonsense(message)
                 message = await self._receive()
             if isinstance(message, EndOfFrames):
                 return None

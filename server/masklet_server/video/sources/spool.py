@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from typing import IO
 
 from masklet.errors import ResourceExhausted
+from masklet_server.scratch import temporary_file
 
 
 class Spool:
@@ -18,12 +18,15 @@ class Spool:
 
     Args:
         max_bytes: Size of the file, at most.
+
+    Raises:
+        ResourceExhausted: There is no room for a file, or too many are open.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
         self._max_bytes = max_bytes
-        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+        self._file: IO[bytes] = temporary_file("the upload")
         self._writing: asyncio.Future[None] | None = None
 
     def open_for_reading(self) -> int:
@@ -44,7 +47,7 @@ class Spool:
         try:
             await asyncio.shield(self._writing)
         except OSError as error:
-            raise ResourceExhausted(f"the server cannot store the upload: {error.strerror}; try again later") from error
+            raise ResourceExhausted(f"the server cannot hold the upload: {error.strerror}; try again later") from error
         self.size += len(chunk)
 
     def _write(self, chunk: bytes) -> None:

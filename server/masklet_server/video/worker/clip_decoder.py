@@ -126,10 +126,12 @@ class Clip:
             pts, frame = clip_frame.pts, clip_frame.picture
             if position < skip or (since is not None and pts < since):
                 continue
+            self._limits.check_undecoded(len(clip_frame.undecoded))
             shown = show(pts, frame, self._resizer, undecoded=clip_frame.undecoded)
             coded = (frame.height, frame.width)
             self._limits.check_frame(coded, shown=(shown.height, shown.width), seconds=pts * self.time_base)
             yield shown
+        self._limits.check_undecoded(len(self._reader.undecoded))
         self.undecoded = self._reader.undecoded
         self._limits.check_end(self._reader.check_end(self._file.arrived, self._file.peek))
 

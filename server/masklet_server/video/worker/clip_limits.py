@@ -24,6 +24,7 @@ class ClipLimits:
 
     def __init__(self, limits: VideoLimits) -> None:
         self.count = 0
+        self._undecoded = 0
         self._limits = limits
         self._pixels = 0
         self._size = (0, 0)
@@ -52,7 +53,7 @@ class ClipLimits:
         """
         if self.count == 0:
             self._first_seconds, self._size = seconds, shown
-        self._check_count(self.count + 1)
+        self._check_count(self.count + self._undecoded + 1)
         check_size(*coded, self._limits, what=f"frame {self.count}")
         self._check_same_size(shown)
         if abs(seconds) > _MAX_SECONDS:
@@ -70,6 +71,15 @@ class ClipLimits:
                 f"{self._limits.max_decoded_pixels}. Send it in parts or scale it down first",
             )
         self.count += 1
+
+    def check_undecoded(self, count: int) -> None:
+        """Count frames that could not be decoded: results name each of them.
+
+        Raises:
+            Refusal: The video has too many frames.
+        """
+        self._undecoded += count
+        self._check_count(self.count + self._undecoded)
 
     def check_end(self, damage: str) -> None:
         """The clip has no more frames.

@@ -39,8 +39,14 @@ def serve(channel: ServerChannel, memory_fd: int, upload_fd: int) -> None:
         raise ValueError(f"the first message is a {type(setup).__name__}, it must be a Setup")
     memory = mmap.mmap(memory_fd, setup.slots * setup.slot_bytes)
     os.close(memory_fd)
-    confine(memory_bytes=setup.limits.decoder_memory_bytes, cpu_seconds=setup.limits.decoder_cpu_seconds)
+    missing = confine(memory_bytes=setup.limits.decoder_memory_bytes, cpu_seconds=setup.limits.decoder_cpu_seconds)
     try:
+        if missing and setup.limits.strict_sandbox:
+            # They were there when the server started; the number of namespaces, for example, is limited.
+            raise Refusal(
+                "ResourceExhausted",
+                f"sandbox is strict, and the decoding process lacks {', '.join(missing)}; try again later",
+            )
         _decode(setup, ServerConnection(channel, setup, memory), upload_fd)
         channel.send(EndOfFrames())
     except (EOFError, BrokenPipeError):
