@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from masklet._media.pictures import damage_named
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def read_mask_file(path: str | os.PathLike[str]) -> dict[int, _Mask]:
         path: A PNG, or another file that Pillow can read.
 
     Raises:
-        InvalidArgument: The file is no picture, has nothing but background, or is a photograph.
+        InvalidArgument: The file is no picture, is damaged, has nothing but background, or is a photograph.
         OSError: The file cannot be read.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = os.fspath(path)
     try:
-        with Image.open(Path(path)) as opened:
+        with damage_named("mask", name), Image.open(Path(path)) as opened:
             picture = ImageOps.exif_transpose(opened)
     except UnidentifiedImageError:
         raise InvalidArgument.of("mask", f"{name} is not a picture; give a PNG as large as the video") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet._protocol.pictures import Layout, check_pixels, encoded_to_wire, pixels_to_wire
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, MaskletError
 from masklet.v1 import common_pb2
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def load_rgb(picture: Any, *, field: str = "image") -> npt.NDArray[np.uint8]:
         field: The name of the argument that errors blame.
 
     Raises:
-        InvalidArgument: It is no picture.
+        InvalidArgument: It is no picture, or damaged.
         OSError: The file cannot be read.
     """
     if isinstance(picture, (str, os.PathLike)):
-        return _decoded(Path(picture).read_bytes(), field)
+        return _decoded(Path(picture).read_bytes(), field, os.fspath(picture))
     if isinstance(picture, bytes):
         return _decoded(picture, field)
     pixels = _pixels(picture, field)
@@ -128,14 +129,41 @@ def _scaled(array: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
     return scaled
 
 
-def _decoded(data: bytes, field: str) -> npt.NDArray[np.uint8]:
+@contextlib.contextmanager
+def damage_named(field: str, name: str) -> Iterator[None]:
+    """Say which picture it was, where Pillow cannot decode one. That it is no picture at all is left to the caller.
+
+    Args:
+        field: The name of the argument that errors blame.
+        name: The picture's file, or another word for it.
+
+    Raises:
+        InvalidArgument: The picture is damaged, or so large that Pillow refuses it.
+        UnidentifiedImageError: It is no picture.
+        OSError: The file cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except (MaskletError, UnidentifiedImageError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise InvalidArgument.of(field, f"{name} is too large: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InvalidArgument.of(field, f"{name} is damaged: {error}") from error
+
+
+def _decoded(data: bytes, field: str, name: str = "the picture") -> npt.NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
     from masklet_media.rgb import to_rgb
 
     _learn_heif()
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with damage_named(field, name), Image.open(io.BytesIO(data)) as image:
             return np.asarray(to_rgb(image))
     except UnidentifiedImageError as error:
         raise InvalidArgument.of(

@@ -36,14 +36,6 @@ def export(
         Path | None,
         typer.Option("--out", metavar="PATH", help="The file or the folder to write.", show_default=False),
     ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="VIDEO",
-            help="The video, for pictures and sound. Default: the one that RESULT names.",
-            rich_help_panel=_PICTURES,
-        ),
-    ] = None,
     objects: Annotated[
         list[int] | None,
         typer.Option(
@@ -59,6 +51,14 @@ def export(
             metavar="OBJ=NAME[:CLASS]",
             help="Name an object, and say what kind of thing it is.",
             rich_help_panel=_OBJECTS,
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="VIDEO",
+            help="The video, for pictures and sound. Default: the one that RESULT names.",
+            rich_help_panel=_PICTURES,
         ),
     ] = None,
     pictures: Annotated[

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from masklet._media.pictures import damage_named
 from masklet._media.uploads import picture_files
 from masklet._protocol.results import ObjectResult, VideoInfo
 from masklet.errors import InvalidArgument
@@ -80,7 +81,7 @@ def _pixels(file: Path) -> npt.NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as picture:
+        with damage_named("path", str(file)), Image.open(file) as picture:
             if picture.mode not in ("P", "L", "1"):
                 raise InvalidArgument.of(
                     "path", f"{file} has colours, not the ids of objects; it must be an indexed PNG"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from masklet.errors import Internal
+from masklet.errors import Unavailable
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import FORK
 from masklet_server.video.sandbox import fork_server
@@ -80,7 +80,7 @@ async def test_processor_time_of_what_has_ended_is_known() -> None:
 
 def test_lines_about_processes() -> None:
     assert fork_server.process_id(b"17\n") == 17
-    with pytest.raises(Internal, match="has died"):
+    with pytest.raises(Unavailable, match="has died, or the machine has too many processes; try again"):
         fork_server.process_id(b"")
     assert fork_server.exit_code(b"-9 1000000 0.25\n") == -9
     assert fork_server.exit_code(b"") == -signal.SIGKILL
@@ -118,5 +118,5 @@ def test_a_fork_that_fails_harms_no_other_stream(monkeypatch: pytest.MonkeyPatch
             socket.send_fds(ours, [FORK], sent)
             assert server.answer(selector), "it goes on"
         os.close(writing)
-        with pytest.raises(Internal):
+        with pytest.raises(Unavailable):
             fork_server.process_id(words.readline())

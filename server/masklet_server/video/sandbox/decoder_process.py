@@ -47,7 +47,7 @@ class DecoderProcess:
             upload_fd: A read-only descriptor of the upload, for clips; it remains the caller's.
 
         Raises:
-            Internal: No process could be forked.
+            Unavailable: No process could be forked.
             ResourceExhausted: The server has no memory or no descriptors for one more.
         """
         try:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from masklet.errors import Internal
+from masklet.errors import Unavailable
 from masklet_server.video.messages import FORK
 
 _PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
@@ -63,10 +63,14 @@ def process_id(line: bytes) -> int:
     """The process id, from the first line of the status pipe.
 
     Raises:
-        Internal: There is no such line.
+        Unavailable: There is no such line.
     """
     if not line.endswith(b"\n"):
-        raise Internal("no decoding process could be started: the process that forks them has died; try again")
+        raise Unavailable(
+            "no decoding process could be started: the process that forks them has died, or the machine has too many "
+            "processes; try again",
+            retry_after_seconds=1.0,
+        )
     return int(line)
 
 

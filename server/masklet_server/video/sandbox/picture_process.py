@@ -42,7 +42,7 @@ class PictureProcess:
         limits: What each picture may cost; of the processor time, what all pictures of the process together may.
 
     Raises:
-        Internal: No process could be forked.
+        Unavailable: No process could be forked.
         ResourceExhausted: The server has no memory or no descriptors for one more.
     """
 
