@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from masklet_server.video.limits import VideoLimits
@@ -52,8 +53,8 @@ class FedSource(SandboxedSource, Generic[T]):
         """Whether an item can go to the decoder at once, or is dropped because the decoder has ended."""
         return self._over or (not self._backlog and self._fits(item))
 
-    async def _until_room(self, item: T) -> None:
-        while not self._has_room(item):
+    async def _until(self, has_room: Callable[[], bool]) -> None:
+        while not has_room():
             self._moved.clear()
             await self._moved.wait()
 

@@ -44,7 +44,7 @@ class PacketSource(FedSource[FedPacket]):
 
     async def wait_for_room(self, packet: Packet) -> None:
         """Wait until the packet has room."""
-        await self._until_room(FedPacket.of(packet, 0.0))
+        await self._until(lambda: self.has_room_for(packet))
 
     async def feed(self, packet: Packet) -> None:
         """Take the next packet. Where there is no room for it, it waits on disk.

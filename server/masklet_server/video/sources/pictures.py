@@ -53,9 +53,7 @@ class PictureSource(FedSource[_FedPicture]):
 
     async def wait_for_room(self, picture: Picture) -> None:
         """Wait until the picture has room."""
-        while not self.has_room_for(picture):
-            self._moved.clear()
-            await self._moved.wait()
+        await self._until(lambda: self.has_room_for(picture))
 
     async def feed(self, picture: Picture) -> None:
         """Take the next picture. Where there is no room for it, it waits on disk.
