@@ -54,4 +54,4 @@ def client(nano_server: str) -> Iterator[masklet.Client]:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Have a run that cannot end say where it stands, and fail: a thread that is never done keeps the interpreter."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)

@@ -416,8 +416,8 @@ def test_error_of_the_videos_source_is_raised_and_frees_the_server(run: Callable
 
 
 def test_wrong_picture_in_the_video_is_named(run: Callable[..., Frames]) -> None:
-    pictures = [*gray_frames(2), np.zeros((4, 4), np.float32)]
-    with FakeServer() as server, pytest.raises(masklet.InvalidArgument, match=r"video\[2\].*float32.*uint8"):
+    pictures = [*gray_frames(2), np.zeros((4, 4), np.complex64)]
+    with FakeServer() as server, pytest.raises(masklet.InvalidArgument, match=r"video\[2\].*complex64.*uint8"):
         run(server.address, pictures)
 
 

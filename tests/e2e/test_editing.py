@@ -93,7 +93,9 @@ def test_exports_that_fail_leave_the_others(
         assert (tmp_path / name).exists()
         assert str(tmp_path / name) in out
     assert "taken" in err
+    assert "[Errno" not in err
     assert len(Recording.load(tmp_path / "r.json")) == 3
+    assert json.loads((tmp_path / "r.json").read_text())["objects"] == [{"object_id": 1, "name": "", "class": ""}]
 
 
 def test_both_ways_with_a_start(track: Track, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_masks_of_other_tools_are_prompts(tmp_path: Path) -> None:
         ([{"object": 1, "box": [1, 2, 3, 4], "frame": 1, "time": 2}], "excludes frame_index"),
         ([], "holds no prompt"),
         ([{"bbox": [1, 2, 3]}], "not a detector's list of boxes"),
+        ([{"bbox": [1, 2, -3, 4]}], r"prompts\.json: box 1 of frame 0: .*empty or inverted"),
         ("clicks: 3", "neither JSON nor XML"),
     ],
 )

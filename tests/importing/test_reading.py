@@ -164,3 +164,59 @@ def test_a_wrong_list_of_names_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(text)
     with pytest.raises(InvalidArgument, match=r"meta\.json is not YouTube-VOS's"):
         masklet.importing.read(tmp_path)
+
+
+ANNOTATION: dict[str, Any] = {"id": 1, "image_id": 3, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+IMAGE: dict[str, Any] = {"id": 3, "height": HEIGHT, "width": WIDTH}
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "told"),
+    [
+        ({"frame_id": -3}, {}, "frame -3 is below 0"),
+        ({}, {"track_id": -1}, "object -1 is below 1"),
+        ({}, {"segmentation": [[1, 1, float("nan"), 1, 9, 9]]}, "a polygon must have x and y"),
+        ({}, {"segmentation": [[1, 1, float("inf"), 1, 9, 9]]}, "a polygon must have x and y"),
+        ({}, {"segmentation": [[1, 1, 9]]}, "a polygon must have x and y"),
+        ({"height": 0}, {}, "a size of 30x0 pixels is no video's"),
+        ({"height": 10**7, "width": 10**7}, {}, "a size of 10000000x10000000 pixels is no video's"),
+    ],
+)
+def test_numbers_of_coco_that_cannot_be_are_refused(
+    image: dict[str, Any], annotation: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = coco(tmp_path, [{**ANNOTATION, **annotation}], images=[{**IMAGE, **image}])
+    with pytest.raises(InvalidArgument, match=f"is not COCO: {told}"):
+        masklet.importing.read(path)
+
+
+def test_annotations_of_one_track_on_one_image_are_parts(tmp_path: Path) -> None:
+    parts = [[[1, 1, 9, 1, 9, 9, 1, 9]], [[11, 1, 19, 1, 19, 9, 11, 9]]]
+    entries = [{**ANNOTATION, "id": i, "track_id": 3, "segmentation": part} for i, part in enumerate(parts, start=1)]
+    (found,) = masklet.importing.read(coco(tmp_path, entries, images=[IMAGE]))
+    expected = np.zeros((HEIGHT, WIDTH), np.bool_)
+    expected[1:9, 1:9] = expected[1:9, 11:19] = True
+    np.testing.assert_array_equal(found.objects[3].mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"frame": "-1"}, "frame -1 is below 0"),
+        ({"id": "-5"}, "object -4 is below 1"),
+        ({"points": "1,1;nan,1;9,9"}, "a polygon must have x and y"),
+        ({"points": "1,1;inf,1;9,9"}, "a polygon must have x and y"),
+        ({"width": "9999999", "height": "9999999"}, "a size of 9999999x9999999 pixels is no video's"),
+        ({"width": "-3"}, "a size of -3x20 pixels is no video's"),
+    ],
+)
+def test_numbers_of_cvat_that_cannot_be_are_refused(values: dict[str, str], told: str, tmp_path: Path) -> None:
+    usual = {"frame": "0", "id": "0", "points": "1,1;9,1;9,9", "width": str(WIDTH), "height": str(HEIGHT)}
+    text = (
+        "<annotations><meta><task><original_size><width>{width}</width><height>{height}</height></original_size></task>"
+        '</meta><track id="{id}" label="a"><polygon frame="{frame}" points="{points}" outside="0"/></track>'
+        "</annotations>"
+    )
+    (tmp_path / "a.xml").write_text(text.format(**{**usual, **values}))
+    with pytest.raises(InvalidArgument, match=f"is not CVAT's XML 1.1: {told}"):
+        masklet.importing.read(tmp_path / "a.xml")

@@ -329,38 +329,23 @@ async def test_half_closing_right_after_the_end_still_gives_everything() -> None
         assert kinds(responses).count("frame_result") == 30
 
 
-@pytest.mark.slow
 async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of() -> None:
-    frames = 6000  # the network's buffers grow with the speed of the machine, and have taken 2400
-    async with house() as h:
-        call = h.stub.Track(timeout=10 * PATIENCE)
+    frames = 2000
+    small = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]  # 64 KiB, and no more with time
+    async with house() as h, grpc.aio.insecure_channel(h.address, options=small) as channel:
+        call = tracking_pb2_grpc.TrackingServiceStub(channel).Track(timeout=10 * PATIENCE)
         clicks = [click(object_id) for object_id in range(1, 9)]
         for request in (config(mask_encoding=common_pb2.MASK_ENCODING_PNG), *clicks, chunk(frames), END):
             await call.write(request)
         await call.done_writing()
         await h.until(lambda: h.engine.jobs)
-        await asyncio.sleep(3)
-        assert len(h.engine.jobs) < frames / 2, "as far as the network's own buffers reach"
+        before = -1
+        while before < len(h.engine.jobs):
+            before = len(h.engine.jobs)
+            await asyncio.sleep(1)
+        assert before < frames / 2, "as far as the network's own buffers reach"
         responses = [response async for response in call]
         assert kinds(responses).count("frame_result") == frames
-
-
-async def test_pictures_that_wait_on_disk_are_bounded_and_the_error_comes_at_once() -> None:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(file, "PNG")
-    picture = common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=file.getvalue())
-    pictures = [Request(frame=picture)] * 100
-    async with house(real_video=True, window=2, max_upload_bytes=20 * len(picture.data)) as h:
-        error = await failure(h.stub, config(), click(), *pictures)
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "frame: results wait for the client" in (error.details() or "")
-        assert "max_upload_bytes" in (error.details() or "")
-        assert "(ack)" in (error.details() or "")
-        call = h.stub.Track(timeout=PATIENCE)
-        for request in (config(), click(), *pictures[:20], END):
-            await call.write(request)
-        await call.done_writing()
-        assert kinds([response async for response in call]).count("frame_result") == 20
 
 
 async def test_a_stream_that_never_begins_ends_with_deadline_exceeded() -> None:
@@ -415,7 +400,8 @@ async def test_a_client_that_acknowledges_gets_a_long_video() -> None:
         async for response in call:
             if response.HasField("frame_result"):
                 indices.append(response.frame_result.frame_index)
-                await call.write(ack(response.frame_result.sequence))
+                if len(indices) < 300:  # the call may have ended when the last one would be written
+                    await call.write(ack(response.frame_result.sequence))
             if response.HasField("done"):
                 break
         await writing

@@ -12,7 +12,7 @@ import typer
 import masklet
 from masklet.cli import plugins
 from masklet.cli.bench import bench
-from masklet.cli.console import Command, Group, fail
+from masklet.cli.console import Command, Group, fail, told
 from masklet.cli.export import export
 from masklet.cli.info import info
 from masklet.cli.segment import segment
@@ -69,6 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        fail(told(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -70,6 +70,13 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
+def told(error: Exception) -> str:
+    """An error as people are told of it: of a file its name and what is wrong."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def warn(message: str) -> None:
     """Print a warning in one line on stderr."""
     line = without_secrets(" ".join(message.split()))

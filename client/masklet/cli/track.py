@@ -12,7 +12,7 @@ import typer
 
 import masklet
 from masklet._media.capture.source import LiveSource, is_live
-from masklet.cli.console import err, frame_progress, out, tell_written, warn
+from masklet.cli.console import err, frame_progress, out, tell_written, told, warn
 from masklet.cli.editing.corrections import CorrectedTracking
 from masklet.cli.editing.options import (
     CorrectOption,
@@ -180,6 +180,8 @@ def track(
     files = OutputFiles.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
     style = checked_style(overlay_style)
     editing.check_names(everything)
+    for prompt in everything:
+        editing.names.name(prompt.object_id)  # headers of results list all objects, also those without a name
     if live is not None:
         editing.check_live()
     else:
@@ -205,11 +207,11 @@ def track(
     except BaseException:
         if tally.frames:  # what was tracked before is kept; the error itself is printed last
             for failure in _print_outcome(outcome, files):
-                warn(str(failure))
+                warn(told(failure))
         raise
     failures = _print_outcome(outcome, files)
     for failure in failures[:-1]:
-        warn(str(failure))
+        warn(told(failure))
     if failures:
         raise failures[-1]
 

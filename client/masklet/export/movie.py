@@ -35,6 +35,7 @@ class Codec:
         options: The encoder's options.
         copied: Codecs of sound that go into the file as they are; the first one is what other sound is encoded in.
         even: True: sides must be even; they grow by a pixel.
+        width_step: The width must be a multiple of this; it grows at the right, by transparent or black pixels.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Codec:
     options: dict[str, str] = field(default_factory=dict)
     copied: tuple[str, ...] = ()
     even: bool = True
+    width_step: int = 1
 
 
 class Movie:
@@ -79,7 +81,7 @@ class Movie:
             picture: ``uint8[H, W, 3]`` RGB, ``uint8[H, W, 4]`` RGBA (straight alpha) or ``uint8[H, W]`` gray.
             pts_seconds: From when it is shown, by the clock of the video.
         """
-        picture = _even(picture) if self._codec.even else picture
+        picture = _widened(_even(picture) if self._codec.even else picture, self._codec.width_step)
         if self._stream is None:
             self._start_seconds = pts_seconds
             self._open(*picture.shape[:2])
@@ -217,6 +219,11 @@ def _opened(video: VideoSource) -> Iterator[av.container.InputContainer | None]:
         raise DataLoss(f"the video's sound cannot be read: {error.strerror}") from error
     with container:
         yield container
+
+
+def _widened(picture: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:
+    missing = -picture.shape[1] % step
+    return np.pad(picture, [(0, 0), (0, missing), *[(0, 0)] * (picture.ndim - 2)]) if missing else picture
 
 
 def _even(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

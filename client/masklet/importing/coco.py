@@ -1,7 +1,8 @@
 """Reads COCO instances and YouTube-VIS.
 
 A frame's number is its image's `frame_id` where there is one, else the image's place in the order of ids. An object's
-id is its annotations' `track_id` or `instance_id`; an annotation without one is an object of its own.
+id is its annotations' `track_id` or `instance_id`; an annotation without one is an object of its own. Annotations of
+one track on one image are parts of the object.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from masklet import rle
 from masklet._protocol.results import ObjectResult, VideoInfo
 from masklet.errors import InvalidArgument
 from masklet.export.polygons import fill
-from masklet.importing.masks import FRAME_RATE, frame_of, result_of
+from masklet.importing.masks import FRAME_RATE, frame_of, result_of, ring_of, size_of
 from masklet.recording import Recording
 
 
@@ -43,7 +44,7 @@ def _read_images(content: dict[str, Any], video: str | None) -> Recording:
     images.sort(key=lambda image: (image.get("frame_id", 0), image["id"]))
     if not images:
         raise InvalidArgument.of("path", "has no images, so there are no frames")
-    sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in images}
+    sizes = {image["id"]: size_of(image["height"], image["width"]) for image in images}
     numbers = {image["id"]: int(image.get("frame_id", place)) for place, image in enumerate(images)}
     found = Recording(
         (frame_of(number, {}) for number in numbers.values()), video=_info(sizes, max(numbers.values()) + 1)
@@ -52,15 +53,19 @@ def _read_images(content: dict[str, Any], video: str | None) -> Recording:
     for entry in content["annotations"]:
         if entry["image_id"] in numbers:
             object_id, size = ids.of(entry), sizes[entry["image_id"]]
-            result = _result(object_id, entry["segmentation"], size, float(entry.get("score", 1.0)))
-            found.add(frame_of(numbers[entry["image_id"]], {object_id: result}))
+            mask = _mask(entry["segmentation"], size)
+            frame_index = numbers[entry["image_id"]]
+            if (earlier := found[frame_index].objects.get(object_id)) is not None:
+                mask |= earlier.mask  # another part of the same track
+            result = result_of(object_id, mask, float(entry.get("score", 1.0)))
+            found.add(frame_of(frame_index, {object_id: result}))
             found.name(object_id, class_name=_class_names(content).get(entry["category_id"], ""))
     return found
 
 
 def _read_videos(content: dict[str, Any], video: str | None) -> Recording:
     chosen = _chosen(content["videos"], video)
-    size = int(chosen["height"]), int(chosen["width"])
+    size = size_of(chosen["height"], chosen["width"])
     count = int(chosen.get("length") or len(chosen["file_names"]))
     found = Recording((frame_of(index, {}) for index in range(count)), video=_info({0: size}, count))
     ids = _ObjectIds(content["annotations"])
@@ -131,7 +136,7 @@ def _result(object_id: int, segmentation: Any, size: tuple[int, int], score: flo
 def _mask(segmentation: Any, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The mask that COCO's polygons or run-lengths (compressed or not) describe."""
     if isinstance(segmentation, list):
-        polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
+        polygons = [ring_of(polygon) for polygon in segmentation]
         mask = np.zeros(size, np.bool_)
         for polygon in polygons:
             mask |= fill([polygon], size)  # COCO's polygons are parts: a pixel of any of them belongs to the object

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from masklet._protocol.results import VideoInfo
 from masklet.errors import InvalidArgument
 from masklet.export.polygons import fill
-from masklet.importing.masks import FRAME_RATE, frame_of, result_of
+from masklet.importing.masks import FRAME_RATE, frame_of, result_of, ring_of, size_of
 from masklet.recording import Recording
 
 _SHAPES = ("mask", "polygon")
@@ -59,10 +59,10 @@ class _Reader:
             if element.tag in ("track", "image"):
                 self._parent = {"tag": element.tag, **element.attrib}
                 if element.tag == "image":
-                    self.size = int(element.attrib["height"]), int(element.attrib["width"])
+                    self.size = size_of(element.attrib["height"], element.attrib["width"])
             return
         if element.tag == "original_size":
-            self.size = int(element.findtext("height", "")), int(element.findtext("width", ""))
+            self.size = size_of(element.findtext("height", ""), element.findtext("width", ""))
         elif element.tag == "size" and element.text and self._parent is None:
             self.count = int(element.text)
         elif element.tag in _SHAPES and self._parent is not None:
@@ -96,7 +96,7 @@ class _Reader:
 def _mask(tag: str, attributes: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     if tag == "polygon":
         corners = [[float(number) for number in pair.split(",")] for pair in attributes["points"].split(";")]
-        return fill([np.array(corners)], size)
+        return fill([ring_of(corners)], size)
     left, top, width, height = (int(float(attributes[name])) for name in ("left", "top", "width", "height"))
     runs = np.array([int(run) for run in attributes["rle"].split(",")], np.int64)
     if runs.min() < 0 or runs.sum() != width * height:

@@ -172,7 +172,10 @@ def _of_detector(entries: list[dict[str, Any]], path: Path, min_score: float) ->
     for frame_index, _, box, class_name in boxes:
         if frame_index == first:
             object_id = len(found.prompts) + 1
-            found.prompts.append(Prompt(object_id=object_id, frame_index=frame_index, box=box))
+            try:
+                found.prompts.append(Prompt(object_id=object_id, frame_index=frame_index, box=box))
+            except InvalidArgument as error:
+                raise InvalidArgument.of("prompts", f"{path}: box {object_id} of frame {first}: {error}") from None
             found.objects[object_id] = RecordedObject(object_id, "", class_name)
     return found
 

@@ -183,6 +183,8 @@ class Session:
 
     async def _receive(self, incoming: AsyncIterator[Event]) -> None:
         async for event in incoming:
+            if self.state is State.FAILED:
+                return  # sent before the client could know of the failure, which is on its way
             self._idle.touch()
             self._heard_at = time.monotonic()
             match event:

@@ -29,7 +29,10 @@ _MP4 = ("aac", "mp3", "ac3", "opus", "flac")
 _VP9 = {"crf": "15", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1", "auto-alt-ref": "0"}
 _X264 = {"preset": "veryfast", "crf": "15", "bf": "0"}
 _TRANSPARENT = {
-    ".mov": Codec("prores_ks", "yuva444p10le", {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"}, _MOV),
+    # FFmpeg's encoder takes alpha of a row's last block from memory that nobody has set, where the block is not whole.
+    ".mov": Codec(
+        "prores_ks", "yuva444p10le", {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"}, _MOV, width_step=16
+    ),
     ".webm": Codec("libvpx-vp9", "yuva420p", _VP9, _WEBM),
 }
 _OPAQUE = {
