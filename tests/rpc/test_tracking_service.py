@@ -348,6 +348,24 @@ async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of()
         assert kinds(responses).count("frame_result") == frames
 
 
+async def test_pictures_that_wait_on_disk_are_bounded_and_the_error_comes_at_once() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)).save(file, "PNG")
+    picture = common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=file.getvalue())
+    pictures = [Request(frame=picture)] * 100
+    async with house(real_video=True, window=2, max_upload_bytes=20 * len(picture.data)) as h:
+        error = await failure(h.stub, config(), click(), *pictures)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "frame: results wait for the client" in (error.details() or "")
+        assert "max_upload_bytes" in (error.details() or "")
+        assert "(ack)" in (error.details() or "")
+        call = h.stub.Track(timeout=PATIENCE)
+        for request in (config(), click(), *pictures[:20], END):
+            await call.write(request)
+        await call.done_writing()
+        assert kinds([response async for response in call]).count("frame_result") == 20
+
+
 async def test_a_stream_that_never_begins_ends_with_deadline_exceeded() -> None:
     async with house(idle_timeout_seconds=0.5) as h:
         call = h.stub.Track()
