@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+import masklet
 from tests.support import clips, synthetic
 from tests.support.e2e import HEIGHT, WIDTH, center, lossless
 
@@ -49,7 +53,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory, nano_server: str) -> Path:
         ]
     height, width = frames[0].shape[:2]
     (folder / "bunny.mp4").write_bytes(clips.make_clip("mp4", "libx264", size=(width, height), pictures=frames))
-    for example in EXAMPLES.glob("*.py"):
+    for example in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.ipynb")):
         (folder / example.name).write_text(example.read_text().replace("127.0.0.1:50051", nano_server))
     return folder
 
@@ -61,6 +65,25 @@ def test_every_example_runs_without_arguments(example: str, copies: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert "Traceback" not in done.stderr
+
+
+async def test_the_notebook_runs_in_a_running_loop(
+    copies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(copies)
+    cells = json.loads((copies / "notebook.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            program = compile("".join(cell["source"]), cell["id"], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            running = eval(program, names)
+            if running is not None:
+                await running
+    assert "6 frames; the largest mask has" in capsys.readouterr().out
+    assert names["frames"][0]._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
+    assert "<" in names["recording"]._repr_html_()
+    annotations = json.loads((copies / "rabbit-coco.json").read_text())["annotations"]
+    assert len(annotations) == len(list(masklet.Recording.load(copies / "rabbit.jsonl"))) == 6
 
 
 def test_the_example_of_sam2(nano_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
