@@ -15,8 +15,8 @@ import masklet
 ROOT = Path(__file__).parents[2]
 # What npm says where its registry cannot be reached.
 NO_REGISTRY = re.compile(r"E(AI_AGAIN|NOTFOUND|CONNREFUSED|CONNRESET|TIMEDOUT)|network")
-# Installing and compiling take a minute on a machine that is idle.
-pytestmark = pytest.mark.timeout(1200)
+# Installing and compiling take minutes, and need npm's registry: `scripts/test -m soak` runs them.
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.soak]
 
 
 def run(*command: object, folder: Path) -> str:
