@@ -245,21 +245,23 @@ async def test_what_was_tracked_before_a_fault_is_sent_before_it() -> None:
 
 async def test_messages_that_cross_a_failure_get_no_answers() -> None:
     engine = FakeEngine()
-    loop = asyncio.get_running_loop()
     async with talk(engine=engine) as client:
 
         def refuse(job: object) -> Exception | None:
             del job
-            if len(client.engine.jobs) < 3:
-                return None
-            client.reading.clear()
-            client.say(events.RemoveObject(99))  # its answer is waited for, and meanwhile ...
-            loop.call_later(0.05, client.say, events.Ack(1))
-            loop.call_later(0.1, client.reading.set)
-            return ResourceExhausted("out of memory")
+            return ResourceExhausted("out of memory") if len(client.engine.jobs) > 20 else None
 
         engine.refuse = refuse
         client.say(click(), events.VideoChunk(bytes(20)))
+        await client.frames(20)
+        client.reading.clear()
+        client.say(events.RemoveObject(99))  # its answer waits for the client, and the failure for the answer
+        await client.quiet()
+        client.say(events.VideoChunk(bytes(1)))
+        await client.until(lambda: client.session.state is State.FAILED)
+        client.say(events.Ack(1))
+        await client.quiet()
+        client.reading.set()
         with pytest.raises(ResourceExhausted, match="out of memory"):
             await client.end()
         assert ["99" in problem for problem in client.problems] == [True]

@@ -55,10 +55,12 @@ def accelerate(network: Network, model: SAM2Base, folder: Path | None) -> None:
     candidates = _Candidates(network, Network(model, network.device), folder)
     encoder = candidates.encoder()
     step = candidates.step()
-    if encoder is not None or step is not None:
-        if encoder is not None and step is not None and isinstance(step.attend, MemoryAttention):
-            encoder.start = step.attend.start
-        network.compute_with("openvino", encode_pixels=encoder, step=step, workers=candidates.workers)
+    if encoder is None and step is None:
+        candidates.workers.close()
+        return
+    if encoder is not None and step is not None and isinstance(step.attend, MemoryAttention):
+        encoder.start = step.attend.start
+    network.compute_with("openvino", encode_pixels=encoder, step=step, workers=candidates.workers)
 
 
 class _Candidates:
