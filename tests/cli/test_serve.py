@@ -157,6 +157,7 @@ def test_missing_token_file(tmp_path: Path) -> None:
     assert errors.startswith("masklet serve: token_file:")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_an_idle_server(server: Process) -> None:
     assert re.fullmatch(r"masklet \S+ listening on 127\.0\.0\.1:\d+ \(models: nano; cpu, \S+\)\n", server.banner)
     with grpc.insecure_channel(server.address) as channel:

@@ -132,6 +132,7 @@ def test_what_programs_read_of_the_image_predictor() -> None:
         SAM2ImagePredictor(predictor.model, foo=1)
 
 
+@pytest.mark.slow
 def test_a_model_that_the_server_does_not_have(monkeypatch: pytest.MonkeyPatch, nano_server: str) -> None:
     monkeypatch.setenv("MASKLET_SERVER", nano_server)
     with pytest.raises(masklet.NotFound, match=r"has not loaded the model 'sam2.1-large', but nano; .*--model sam2.1"):
@@ -167,6 +168,7 @@ with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
 """
 
 
+@pytest.mark.slow
 def test_without_a_server_one_is_started_in_the_process(tmp_path: Path) -> None:
     """It is shared, and ends with the process, in which nothing was closed."""
     from PIL import Image
@@ -191,6 +193,7 @@ def test_without_a_server_one_is_started_in_the_process(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_this_machine_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -329,6 +329,7 @@ async def test_half_closing_right_after_the_end_still_gives_everything() -> None
         assert kinds(responses).count("frame_result") == 30
 
 
+@pytest.mark.slow
 async def test_a_client_that_half_closes_and_does_not_read_is_not_run_ahead_of() -> None:
     frames = 2000
     small = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]  # 64 KiB, and no more with time

@@ -27,11 +27,13 @@ def test_serves_while_the_block_runs() -> None:
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.slow
 def test_two_at_once() -> None:
     with EmbeddedServer(device="cpu") as first, EmbeddedServer(device="cpu") as second:
         assert first != second
 
 
+@pytest.mark.slow
 def test_errors_at_the_start_are_raised_in_the_caller() -> None:
     with pytest.raises(NotFound, match="there is no model 'nope'"):
         EmbeddedServer("nope").__enter__()
@@ -51,6 +53,7 @@ def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         assert address
 
 
+@pytest.mark.slow
 def test_cannot_be_started_twice() -> None:
     server = EmbeddedServer(device="cpu")
     with server, pytest.raises(RuntimeError, match="already"):

@@ -86,6 +86,7 @@ def test_a_closed_server_frees_its_port(metrics: Metrics) -> None:
     metrics.serve(f"127.0.0.1:{first.port}").close()
 
 
+@pytest.mark.slow
 def test_connections_that_say_nothing_take_no_threads_and_hold_nobody_for_long(server: MetricsServer) -> None:
     before = threading.active_count()
     silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
@@ -97,6 +98,7 @@ def test_connections_that_say_nothing_take_no_threads_and_hold_nobody_for_long(s
             one.close()
 
 
+@pytest.mark.slow
 def test_a_request_that_trickles_in_is_hung_up_on(server: MetricsServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as slow:
         with pytest.raises(OSError, match=r"reset|Broken pipe|timed out") as caught:  # noqa: PT012 - it needs some bytes

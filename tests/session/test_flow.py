@@ -208,6 +208,7 @@ async def test_a_live_stream_that_goes_on_is_told_too(monkeypatch: pytest.Monkey
         assert len(reminders(client)) == 1
 
 
+@pytest.mark.slow
 async def test_a_client_that_still_sends_its_video_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "REMIND_SECONDS", 1.5)
     async with talk(window=4) as client:

@@ -192,6 +192,7 @@ async def test_a_prompt_beyond_the_end_is_answered_at_the_end() -> None:
         assert isinstance(client.responses[-1], replies.Done)
 
 
+@pytest.mark.slow
 async def test_ten_thousand_objects_are_too_many_and_harm_nothing() -> None:
     async with talk(max_objects=8) as client:
         client.say(*[click(i) for i in range(1, 10_001)], *video(2))

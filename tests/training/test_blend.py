@@ -27,6 +27,7 @@ def test_other_models_are_refused(other: dict[str, torch.Tensor]) -> None:
         blend({"weight": torch.zeros(2)}, other, 0.5)
 
 
+@pytest.mark.slow
 def test_files(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 2.0)):
         save_file({"weight": torch.full((2, 2), value).half()}, tmp_path / f"{name}.safetensors")

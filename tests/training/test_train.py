@@ -58,6 +58,7 @@ def test_the_log_holds_means(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "loss 3.000" in printed
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("cache: nowhere\nout: out\nstages: []\n")

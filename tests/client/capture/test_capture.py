@@ -70,6 +70,7 @@ def test_without_reconnect_a_break_is_an_error() -> None:
     assert list(source) == []
 
 
+@pytest.mark.slow
 def test_silence_is_noticed() -> None:
     events: list[masklet.CaptureEvent] = []
     with RtspServer(PICTURES, Behaviour(frames=40, silent=True), Behaviour()) as camera:
@@ -94,6 +95,7 @@ def test_a_video_of_known_length_ends() -> None:
         list(masklet.capture(camera.url))
 
 
+@pytest.mark.slow
 def test_while_it_is_away_it_is_tried_again_and_again() -> None:
     events: list[masklet.CaptureEvent] = []
     with RtspServer(PICTURES, Behaviour(frames=6)) as camera:
@@ -121,6 +123,7 @@ def test_while_it_is_away_it_is_tried_again_and_again() -> None:
     assert "Connection refused; next try in" in events[1].message
 
 
+@pytest.mark.slow
 def test_close_ends_a_loop_that_waits() -> None:
     with RtspServer(PICTURES, Behaviour(frames=40, silent=True)) as camera:
         source = masklet.capture(camera.url)

@@ -30,6 +30,7 @@ def go_on(bank: MemoryBank, start: int, stop: int) -> list[torch.Tensor]:
     return [torch.from_numpy(output.objects[0].mask) for output in outputs]
 
 
+@pytest.mark.slow
 def test_a_bank_keeps_what_a_later_step_can_read_and_no_more() -> None:
     bank = tracked(25)
     assert list(bank.conditioning) == [0]
@@ -136,6 +137,7 @@ def test_a_prompt_that_waits_for_its_step_is_dumped_too(frame_index: int) -> Non
     assert not bank.prompted
 
 
+@pytest.mark.slow
 def test_prompts_are_kept_for_good_where_that_is_wanted() -> None:
     bank, plain = MemoryBank("nano"), MemoryBank("nano")
     bank.keeps_prompts = True
@@ -181,6 +183,7 @@ def test_corrections_end_where_the_window_ends() -> None:
     assert bank.last_frame == 7
 
 
+@pytest.mark.slow
 def test_what_corrections_cost_is_told_to_the_byte() -> None:
     plain, wide = tracked(30), tracked(30, correction_window=10)
     assert plain.correction_nbytes == 0

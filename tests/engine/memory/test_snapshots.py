@@ -23,6 +23,7 @@ def step(bank: MemoryBank, frame_index: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("policy", list(MemoryPolicy))
+@pytest.mark.slow
 def test_from_each_snapshot_on_the_masks_are_the_same(policy: MemoryPolicy) -> None:
     bank, snapshots = MemoryBank("nano", correction_window=7, memory_policy=policy), BankSnapshots(TensorFile(10**9))
     bank.keeps_prompts = True

@@ -107,6 +107,7 @@ def test_auto_takes_what_was_measured_faster(quicker: torch.dtype) -> None:
     assert network.dtype == quicker
 
 
+@pytest.mark.slow
 def test_auto_is_float32_where_the_processor_has_no_bfloat16() -> None:
     with mock.patch.object(device, "has_fast_bfloat16", return_value=False):
         assert make_network(build_model(Registry.load().get("nano"), image_size=64), CPU).dtype == torch.float32

@@ -84,6 +84,7 @@ async def test_bank_bytes_count_living_banks_only(engine: Engine) -> None:
     assert engine.bank_bytes() == 0
 
 
+@pytest.mark.slow
 def test_bank_bytes_may_be_asked_while_banks_come_and_go() -> None:
     engine = Engine({"nano": small_network()})
     over = threading.Event()

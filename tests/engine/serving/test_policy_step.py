@@ -137,6 +137,7 @@ def test_a_step_attends_to_no_more_memories_than_the_model_was_trained_with(poli
 
 
 @pytest.mark.parametrize("policy", OTHERS)
+@pytest.mark.slow
 def test_objects_do_not_disturb_each_other(policy: MemoryPolicy) -> None:
     banks = [bank_of(policy) for _ in range(2)]
     found = together(banks, 12)
@@ -213,6 +214,7 @@ def test_a_step_that_fails_half_way_leaves_the_bank_as_it_was(
 
 
 @pytest.mark.parametrize("policy", OTHERS)
+@pytest.mark.slow
 def test_rewinding_and_tracking_again_gives_the_same_masks(policy: MemoryPolicy) -> None:
     bank = bank_of(policy, correction_window=6)
     first = tracked_masks(bank, 18)

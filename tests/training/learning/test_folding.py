@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -35,6 +36,7 @@ def test_the_same_weights_under_the_same_names() -> None:
     assert any(isinstance(module, FoldedConvNorm) for module in folded().modules())
 
 
+@pytest.mark.slow
 def test_the_same_function_with_the_same_gradients() -> None:
     plain, quick = trunk().double(), folded().double()
     pictures = torch.randn(2, 3, 64, 64, dtype=torch.float64)

@@ -110,6 +110,7 @@ def test_a_cache_without_pictures_is_good_for_procedural_clips(tmp_path: Path) -
         dataset(bare, mix={SceneKind.pictures: 1.0})
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_with_workers_and_from_the_middle(cache: Cache) -> None:
     alone = list(batches(dataset(cache), 16))
     shared = list(batches(dataset(cache), 16, workers=2))

@@ -208,6 +208,7 @@ async def test_the_death_of_the_process_is_an_error_and_nothing_hangs(number: in
         await source.end()
 
 
+@pytest.mark.slow
 async def test_memory_limit() -> None:
     flat = [np.zeros((4000, 8000, 4), np.uint8)] * 2
     data = make_clip("matroska", "ffv1", pictures=flat, size=(8000, 4000), pixel_format="bgra")

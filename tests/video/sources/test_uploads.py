@@ -88,6 +88,7 @@ async def test_decoding_does_not_run_further_ahead_than_asked() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in STREAMABLE if kind != "transport stream"])
+@pytest.mark.slow
 async def test_cut_off_file_gives_what_it_has_and_then_an_error(kind: str) -> None:
     data = noisy_clip(**STREAMABLE[kind])
     outcome = await decode_clip(data[: len(data) * 6 // 10 + 7])
@@ -185,6 +186,7 @@ async def test_cancelling_next_frame_loses_no_frame() -> None:
     assert indices == list(range(20))
 
 
+@pytest.mark.slow
 async def test_many_small_chunks_are_taken_while_no_frame_is() -> None:
     data = noisy_clip("matroska", frames=200)
     pieces = [data[i : i + 64] for i in range(0, len(data), 64)]

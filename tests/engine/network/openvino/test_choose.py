@@ -134,6 +134,7 @@ def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, p
 
 @pytest.mark.parametrize("threads", [1, 2])
 @torch.inference_mode()
+@pytest.mark.slow
 def test_threads_that_share_an_object_give_what_one_gives(
     threads: int, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

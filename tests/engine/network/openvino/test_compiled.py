@@ -77,6 +77,7 @@ def test_a_wrong_number_of_arguments_is_refused() -> None:
         compiled(torch.ones(2, 3))
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_over_the_network() -> None:
     """OpenVINO would send a word of each import and conversion, where it finds the package openvino_telemetry."""
     program = (
