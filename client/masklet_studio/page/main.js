@@ -1,5 +1,5 @@
 /** Where the page begins. */
-import { effect, html, render } from "./ui.js";
+import { effect, html, render, untracked } from "./ui.js";
 import * as actions from "./state/actions.js";
 import { onKey } from "./state/keys.js";
 import { startPlayer } from "./state/player.js";
@@ -9,17 +9,13 @@ import { setTheme } from "./parts/top.js";
 
 const POLL = 1000; // milliseconds between two questions while a video's number of frames is not known
 
-/** The video that the address names, with the frame it was left at. */
-function openNamed() {
+/** Open the video that the address names, at the frame it was left at; else the only one, as soon as it was read. */
+function openFirst() {
+  if (s.video.value) return;
   const id = location.hash.match(/^#\/video\/([^/]+)/)?.[1];
-  const video = s.videos.value.find((one) => one.id === id && one.ready && !one.error);
-  if (video) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${id}`)) || 0);
-}
-
-/** One video that was named on the command line is opened at once. */
-function openOnly() {
-  const [only, ...others] = s.videos.value;
-  if (!s.video.value && only?.ready && !only.error && !others.length && !location.hash) actions.openVideo(only);
+  const only = s.videos.value.length === 1 && !location.hash ? s.videos.value[0] : null;
+  const video = s.videos.value.find((one) => one.id === id) ?? only;
+  if (video?.ready && !video.error) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
 }
 
 setTheme(s.theme.value);
@@ -45,9 +41,10 @@ effect(() => {
   if (s.told.value) toldAt = s.frame.peek();
 });
 
+effect(() => {
+  if (s.videos.value.length) untracked(openFirst);
+});
 await actions.loadState();
-openNamed();
-openOnly();
 setInterval(async () => {
   const video = s.video.value;
   if (!video || video.frames !== null) return;

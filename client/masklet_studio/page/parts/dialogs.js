@@ -40,6 +40,7 @@ const ExportDialog = observe(() => {
           ${counted(s.objects.value.length, "object")}, ${counted(s.framesTracked.value, "frame")} with masks${marked
             ? `, frames ${first ?? 0} to ${last ?? s.lastFrame.value}` : ""}
         </p>`}
+    ${!formats.length && html`<p class="empty">This studio offers no formats to export to.</p>`}
     <div class="formats" role="radiogroup" aria-label="Format">
       ${formats.map(
         (one) => html`<label class="format" key=${one.format}>

@@ -17,7 +17,8 @@ function toggle(object) {
 }
 
 const Row = observe((/** @type {{one: import("../types.js").TrackedObject, number: number}} */ { one, number }) => {
-  const { object, name, colour } = one;
+  const { object, colour } = one;
+  const name = s.called(one);
   const isSelected = s.selected.value === object;
   const count = s.tracked(object);
   const seen = !s.hidden.value.has(object);
@@ -27,7 +28,7 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
       <input type="color" aria-label=${`Colour of ${name}`} value=${colour}
         onChange=${(/** @type {any} */ event) => actions.changeObject(object, { colour: event.target.value })} />
     </label>
-    <input class="object-name" aria-label=${`Name of object ${number}`} value=${name} spellcheck=${false} onKeyDown=${enterLeaves}
+    <input class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false} onKeyDown=${enterLeaves}
       onFocus=${() => (s.selected.value = object)}
       onChange=${(/** @type {any} */ event) => actions.changeObject(object, { name: event.target.value })} />
     <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count || ""}</span>
@@ -70,8 +71,8 @@ const Selected = observe(() => {
   const others = s.objects.value.filter((other) => other.object !== object);
   const { in: first, out: last } = s.marks.value;
   const classes = [...new Set(s.objects.value.map((other) => other.class).filter(Boolean))];
-  return html`<section class="panel-section" aria-label=${`What to do with ${one.name}`}>
-    <header class="panel-head"><h2 class="chosen">${one.name}</h2></header>
+  return html`<section class="panel-section" aria-label=${`What to do with ${s.called(one)}`}>
+    <header class="panel-head"><h2 class="chosen">${s.called(one)}</h2></header>
     <label class="field">
       <span>Class</span>
       <input list="classes" placeholder="such as person or car" value=${one.class ?? ""} onKeyDown=${enterLeaves}
@@ -91,13 +92,13 @@ const Selected = observe(() => {
       ${others.length > 0 &&
       html`<label class="action">
         <${Icon} name="swap" size=${15} />
-        <select aria-label=${`Exchange ${one.name} with another object from this frame on`} value=""
+        <select aria-label=${`Exchange ${s.called(one)} with another object from this frame on`} value=""
           onChange=${(/** @type {any} */ event) => {
             actions.exchange(object, Number(event.target.value));
             event.target.value = "";
           }}>
           <option value="" disabled>Exchange with … from here on</option>
-          ${others.map((other) => html`<option value=${other.object}>${other.name}</option>`)}
+          ${others.map((other) => html`<option value=${other.object}>${s.called(other)}</option>`)}
         </select>
       </label>`}
     </div>
@@ -134,7 +135,7 @@ const SHOWN = 30;
 const Review = observe(() => {
   if (!s.anythingTracked.value) return null;
   const doubts = s.review.value;
-  const names = new Map(s.objects.value.map(({ object, name }) => [object, name]));
+  const names = new Map(s.objects.value.map((one) => [one.object, s.called(one)]));
   return html`<section class="panel-section grow" aria-label="Frames to check">
     <header class="panel-head">
       <h2>To check ${doubts.length > 0 && html`<span class="badge">${doubts.length}</span>`}</h2>

@@ -7,6 +7,8 @@ import { counted, IconButton, Problem, Progress, size } from "./common.js";
 import { Icon } from "./icons.js";
 import { Brand, ThemeButton } from "./top.js";
 
+const POLL = 400; // milliseconds between two looks at a video that is being read
+
 const over = signal(false);
 
 /** @param {Iterable<File>} files */
@@ -111,8 +113,9 @@ export class Start extends Component {
   componentDidMount() {
     // What is being read is looked after until it is ready.
     this.timer = setInterval(() => {
-      if (!s.server.value || s.problems.value.video || s.videos.value.some(({ ready, error }) => !ready && !error)) actions.loadState();
-    }, 1000);
+      const unread = s.videos.value.some(({ ready, error }) => !ready && !error);
+      if (!s.server.value || s.problems.value.video || unread) actions.loadState();
+    }, POLL);
   }
 
   componentWillUnmount() {

@@ -44,7 +44,7 @@ function hint() {
   if (s.tool.value === "brush") return { text: html`Paint the mask. <kbd>E</kbd> erases, <kbd>[</kbd> <kbd>]</kbd> change the size.` };
   if (s.tool.value === "eraser") return { text: html`Erase from the mask. <kbd>P</kbd> paints again.` };
   if (object === null) return { text: html`<b>Click the object</b> that you want to track` };
-  const name = s.chosen.value?.name ?? "it";
+  const name = s.called(s.chosen.value) || "it";
   const here = s.promptOf(object, at);
   const lane = s.lanes.value.get(object);
   const prompted = [...s.prompts.value.values()].some((prompt) => prompt.object === object);

@@ -49,7 +49,7 @@ export const Top = observe(() => {
     <span class="divider"></span>
     <${ThemeButton} />
     <${IconButton} icon="keys" name="All keys" keys="?" onClick=${() => (s.dialog.value = "keys")} />
-    <button type="button" class=${s.anythingTracked.value && !s.tracking.value.running ? "button primary" : "button"}
+    <button type="button" class=${s.framesTracked.value > 1 && !s.tracking.value.running ? "button primary" : "button"}
       title="Export  (Ctrl E)" onClick=${() => (s.dialog.value = "export")}>
       <${Icon} name="export" size=${16} /> Export
     </button>
@@ -58,7 +58,7 @@ export const Top = observe(() => {
 
 function leave() {
   actions.closeVideo();
-  history.replaceState(null, "", "#");
+  history.replaceState(null, "", "#/");
   actions.loadState();
 }
 

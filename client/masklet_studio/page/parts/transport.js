@@ -80,13 +80,13 @@ const Track = observe(() => {
     html`<select aria-label="What is tracked" title="What is tracked" value=${s.scope.value}
       onChange=${(/** @type {any} */ event) => (s.scope.value = event.target.value)}>
       <option value="all">All objects</option>
-      <option value="selected">Only ${s.chosen.value?.name ?? "the selected one"}</option>
+      <option value="selected">Only ${s.called(s.chosen.value) || "the selected one"}</option>
     </select>`}
     <button type="button" class="button" disabled=${!prompted || at === 0} title="Track backward from this frame  (Shift T)"
       aria-label="Track backward" onClick=${() => actions.track("backward")}><${Icon} name="arrowLeft" size=${16} /></button>
     <button type="button" class="button" disabled=${!prompted} title="Track both ways from this frame  (Y)"
       aria-label="Track both ways" onClick=${() => actions.track("both")}><${Icon} name="both" size=${16} /></button>
-    <button type="button" class=${prompted && !s.anythingTracked.value ? "button primary" : "button"}
+    <button type="button" class=${prompted && s.framesTracked.value <= 1 ? "button primary" : "button"}
       disabled=${!prompted || at >= s.lastFrame.value}
       title=${prompted ? "Track forward from this frame  (T)" : "Click an object in the picture first"}
       onClick=${() => actions.track("forward")}>Track forward <${Icon} name="arrowRight" size=${16} /></button>

@@ -185,6 +185,7 @@ const EVENTS = {
     s.lanes.value = all;
     if (!s.tracking.value.running) reviewSoon();
   },
+  error: (event) => problem("stage", event.error?.message ?? "The studio cannot open this video."),
   invalid: (event) => opened.value?.masks.forget(event.object, event.from, event.to),
   video: (event) => (s.video.value = event.video),
   saved: () => {},
@@ -216,7 +217,8 @@ async function sendPrompt({ object, frame, points, box }) {
   const shown = { object, frame, points, box };
   s.pending.value = new Map(s.pending.value).set(id, shown);
   opened.redraw();
-  await act("stage", "prompt", { object, frame, points, box, mask: null });
+  const reply = await act("stage", "prompt", { object, frame, points, box, mask: null });
+  if (reply?.pending) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
   if (s.pending.value.get(id) !== shown) return; // a later one is on its way
   const left = new Map(s.pending.value);
   left.delete(id);

@@ -2,6 +2,8 @@
 import { readRecords } from "../masks/records.js";
 
 const LOST = "Not connected to the studio. Your work is kept; this goes on as soon as it answers.";
+const REFUSED = new Set([4401, 4403]); // no token, or a page of another origin: to ask again changes nothing
+const NOT_ALLOWED = "This page may not talk to the studio. Open the address that the studio printed, with its token.";
 const SLOWEST = 4; // seconds between two tries
 
 export class Session {
@@ -37,7 +39,11 @@ export class Session {
       if (event.event === "reply") this.reply(event);
       else this.handlers.event(event);
     };
-    socket.onclose = () => this.lost();
+    socket.onclose = ({ code, reason }) => {
+      if (REFUSED.has(code)) this.closed = true;
+      this.lost();
+      if (REFUSED.has(code)) this.handlers.event({ event: "error", error: { message: reason || NOT_ALLOWED } });
+    };
     this.socket = socket;
   }
 

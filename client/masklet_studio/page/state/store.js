@@ -42,6 +42,9 @@ export const theme = signal(kept("theme", "system"));
 export const scheme = signal(0); // counts changes of the system's colours
 export const told = signal(""); // for screen readers, and the line at the stage
 
+/** What an object is called; one without a name has its number. @param {TrackedObject | null | undefined} one */
+export const called = (one) => one?.name || (one ? `Object ${one.object}` : "");
+
 /** @param {string} key @param {string | number} value */
 export function keep(key, value) {
   localStorage.setItem(`masklet:${key}`, String(value));

@@ -97,10 +97,11 @@ export class Timeline extends Component {
   /** @returns {import("./draw.js").Row[]} */
   rows() {
     const prompts = [...new Map([...s.prompts.value, ...s.pending.value]).values()];
-    return s.objects.value.map(({ object, name, colour }) => {
+    return s.objects.value.map((one) => {
+      const { object, colour } = one;
       const lane = s.lanes.value.get(object) ?? null;
       return {
-        object, name, colour, lane,
+        object, name: s.called(one), colour, lane,
         selected: object === s.selected.value,
         hidden: s.hidden.value.has(object),
         ious: lane?.ious ? bytesOf(lane.ious) : new Uint8Array(0),
