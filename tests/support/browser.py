@@ -26,7 +26,9 @@ def find_chromium() -> str | None:
 @contextlib.contextmanager
 def chromium() -> Iterator[Any]:
     """A browser without a window. The test is skipped where Playwright or Chromium is missing."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'masklet[studio-tests]'")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs Playwright: pip install 'masklet[studio-tests]'"
+    )
     path = find_chromium()
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium, or set MASKLET_CHROMIUM to its path")

@@ -64,7 +64,9 @@ def test_no_other_host_is_named() -> None:
 
 
 def test_no_module_is_long_and_no_folder_is_full() -> None:
-    assert {path.name for path in OWN if path.suffix != ".css" and len(path.read_text().splitlines()) > MAX_LINES} == set()
+    assert {
+        path.name for path in OWN if path.suffix != ".css" and len(path.read_text().splitlines()) > MAX_LINES
+    } == set()
     for folder in {path.parent for path in OWN}:
         assert len([path for path in folder.iterdir() if path.is_file()]) <= MAX_FILES_IN_A_FOLDER, folder.name
 
@@ -79,5 +81,7 @@ def test_every_import_exists(path: object) -> None:
 def test_no_module_imports_a_bare_name() -> None:
     """Without an import map, which would be an inline script, a browser finds only paths."""
     for path in [*CODE, *(PAGE / "vendor").glob("*.mjs")]:
-        found = re.findall(r"""^\s*(?:import|export)\b[^;"'`]*?from\s*["']([^."'/][^"']*)["']""", path.read_text(), re.M)
+        found = re.findall(
+            r"""^\s*(?:import|export)\b[^;"'`]*?from\s*["']([^."'/][^"']*)["']""", path.read_text(), re.M
+        )
         assert found == [], path.name

@@ -41,7 +41,9 @@ def compiler() -> list[str]:
 
 def check(root: Path, *files: Path) -> str:
     """What the compiler says of these files and all that they import."""
-    (root / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": [str(file) for file in files]}))
+    (root / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": OPTIONS, "files": [str(file) for file in files]})
+    )
     done = subprocess.run([*compiler(), "-p", str(root)], capture_output=True, text=True, check=False, timeout=120)
     return done.stdout + done.stderr
 
