@@ -150,7 +150,7 @@ class DecoderMemory:
             self._leases.discard(lease)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread that measures processes."""
         with self._lock:
             self._closed.set()
             self._leases.clear()

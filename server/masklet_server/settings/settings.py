@@ -139,7 +139,7 @@ class Settings(
 
     @property
     def budget_limits(self) -> BudgetLimits:
-        """What all clients share."""
+        """How much there is of what all clients share."""
         return BudgetLimits(
             Bounds(self.max_disk_bytes, self.max_disk_bytes_per_client),
             self.min_free_disk_bytes,

@@ -65,7 +65,7 @@ class BlockingPipes:
         return line
 
     def close(self) -> None:
-        """Close both pipes."""
+        """Close both pipes to the process."""
         self._stdin.close()
         self._stdout.close()
 

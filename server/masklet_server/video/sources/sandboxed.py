@@ -256,17 +256,20 @@ class SandboxedSource(abc.ABC):
         self._waiting = True
         try:
             message = await self._decoder.receive()
-        except MaskletError:
+        except MaskletError as error:
             if self._outcome is not None:  # the source was left meanwhile
                 raise self._outcome from None
-            if self._lease is not None and self._lease.error is not None:
-                error = self._lease.error
-            raise self._failed(self._late() if self._timed_out else error) from error.__cause__
+            raise self._failed(self._late() if self._timed_out else self._cause(error)) from error.__cause__
         finally:
             self._waiting = False
         if isinstance(message, EndOfFrames):
             self._finished()
         return message
+
+    def _cause(self, error: MaskletError) -> MaskletError:
+        """Why the process has failed: because it was ended for its memory, or what it has said or done."""
+        killed_for = None if self._lease is None else self._lease.error
+        return killed_for or error
 
     def _late(self) -> MaskletError:
         return ResourceExhausted(
