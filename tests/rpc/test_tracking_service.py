@@ -390,7 +390,7 @@ async def test_a_file_that_comes_by_single_bytes_is_no_progress() -> None:
         call = h.stub.Track()
         await call.write(config())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.gather(_drip(call, mp4(30)), _read_all(call))
+            await asyncio.gather(_drip(call, mp4(10)), _read_all(call))
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "no progress for 1 s" in str(caught.value.details())
 
