@@ -71,7 +71,8 @@ def test_the_browser_reads_and_writes_as_pycocotools_does(modules: Any, mask: Ma
         shape = (patch["height"], patch["width"])
         part = painted[patch["y"] : patch["y"] + shape[0], patch["x"] : patch["x"] + shape[1]]
         part[:] = np.frombuffer(base64.b64decode(patch["pixels"]), np.bool_).reshape(shape)
-        assert part.any(0)[0], "the rectangle is larger than the mask"
+        assert part[:, 0].any(), "the rectangle is larger than the mask"
+        assert part[-1].any(), "the rectangle is larger than the mask"
     assert np.array_equal(painted, mask)
 
 
