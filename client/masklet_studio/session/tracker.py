@@ -135,7 +135,7 @@ class Tracker:
                     async for frame in self._engine.run(Run(objects, at, leg.stop, leg.backward), self._board.wanted()):
                         gone_since = 0.0
                         self._board.tell_connection(None)
-                        self._take(frame, done)
+                        self._take(frame, leg, done)
                         at = status.frame = frame.frame_index
                         done.add(at)
                         times.append(time.monotonic())
@@ -157,8 +157,8 @@ class Tracker:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _take(self, frame: FrameResult, done: set[int]) -> None:
-        """Store the results of a frame, except where a person has said what the mask is."""
+    def _take(self, frame: FrameResult, leg: Run, done: set[int]) -> None:
+        """Store the results of a frame, except masks that tracking goes by: prompts, and that of the first frame."""
         if frame.frame_index in done:  # where a turn before this one ended
             return
         project = self._board.project
@@ -166,12 +166,11 @@ class Tracker:
         for object_id, result in frame.objects.items():
             if object_id not in project.state.objects:
                 continue
-            if (object_id, frame.frame_index) in project.state.prompts:
-                if project.mask(object_id, frame.frame_index) is not None:
-                    continue
-                records.append(record_of(result, frame.frame_index, self._operation, PROMPTED))
-            else:
-                records.append(record_of(result, frame.frame_index, self._operation))
+            known = project.mask(object_id, frame.frame_index)
+            prompted = (object_id, frame.frame_index) in project.state.prompts
+            if known is not None and (prompted or (frame.frame_index == leg.start and known.area)):
+                continue
+            records.append(record_of(result, frame.frame_index, self._operation, PROMPTED if prompted else 0))
         if records:
             project.store(records)
             self._board.tell_masks(records)
