@@ -60,11 +60,12 @@ class Tracker:
         marks = project.state.marks
         first, last = marks.first or 0, self._board.last_frame if marks.last is None else marks.last
         last = min(last, self._board.last_frame)
-        legs = []
+        cuts = sorted({cut for one in chosen for cut in project.state.cuts.get(one, ())})
+        legs: list[Run] = []
         if direction in ("forward", "both") and start <= last:
-            legs.append(Run(chosen, start, last, backward=False))
+            legs += _forward(chosen, start, last, cuts)
         if direction in ("backward", "both") and start > first:
-            legs.append(Run(chosen, start, first, backward=True))
+            legs += _backward(chosen, start, first, cuts)
         if not legs:
             raise FailedPrecondition(
                 f"there is no frame to track {direction} from frame {start}: the marks allow {first} to {last}"
@@ -174,6 +175,20 @@ class Tracker:
         if records:
             project.store(records)
             self._board.tell_masks(records)
+
+
+def _forward(object_ids: tuple[int, ...], start: int, stop: int, cuts: list[int]) -> list[Run]:
+    """Runs to later frames, each of which ends before an object becomes another one."""
+    starts = [start, *(cut for cut in cuts if start < cut <= stop)]
+    ends = [*(following - 1 for following in starts[1:]), stop]
+    return [Run(object_ids, *ends_of, backward=False) for ends_of in zip(starts, ends, strict=True)]
+
+
+def _backward(object_ids: tuple[int, ...], start: int, stop: int, cuts: list[int]) -> list[Run]:
+    """Runs to earlier frames, each of which ends where an object was another one before."""
+    ends = [*(cut for cut in reversed(cuts) if stop < cut <= start), stop]
+    starts = [start, *(end - 1 for end in ends[:-1])]
+    return [Run(object_ids, *ends_of, backward=True) for ends_of in zip(starts, ends, strict=True)]
 
 
 def _pace(times: deque[float]) -> float:
