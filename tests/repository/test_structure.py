@@ -22,11 +22,13 @@ MIN_WORDS_OF_A_DOCSTRING = 5
 # The folders of the server and of the client, and the ones that each may import from; a folder's own folders belong to
 # it. Modules at the top (settings, metrics, assembly; errors, prompts, rle) are in none, and free.
 SERVER_FOLDERS = {
-    "rpc": {"session", "video", "engine", "masks", "models", "fetching"},
-    "session": {"video", "engine", "masks", "models"},
-    "video": {"fetching"},
-    "engine": {"masks", "models"},
-    "masks": set[str](),
+    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets"},
+    "settings": {"session", "video", "fetching", "budgets"},
+    "session": {"video", "engine", "masks", "models", "budgets"},
+    "video": {"fetching", "budgets"},
+    "engine": {"masks", "models", "budgets"},
+    "masks": {"budgets"},
+    "budgets": set[str](),
     "models": {"fetching"},
     "fetching": set[str](),
 }
@@ -42,6 +44,15 @@ CLIENT_FOLDERS = {
     "integrations": {"_protocol"},
     "cli": {"integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
+# The studio's: a client like any other program, which imports what programs may, and of the client's folders these.
+STUDIO = "masklet_studio"
+STUDIO_FOLDERS = {
+    "session": {"project", "frames"},
+    "exporting": {"project", "frames"},
+    "project": set[str](),
+    "frames": set[str](),
+}
+STUDIO_IMPORTS_OF_CLIENT = {"cli", "export", "_aio", "_media", "_protocol"}
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {
     "engine.serving": {"engine.network", "engine.memory"},
@@ -124,7 +135,7 @@ def below(folder: str) -> set[str]:
 def test_the_reader_of_imports_sees_them() -> None:
     """Every other test here would pass if it saw none."""
     assert "masklet_server.settings" in imports()["masklet_server.assembly"]
-    assert "masklet.errors" in imports()["masklet_server.settings"]
+    assert "masklet.errors" in imports()["masklet_server.settings.settings"]
     assert len(list(arrows(SERVER, depth=2))) > 100
     assert len(list(arrows("masklet"))) > 50
 
@@ -142,7 +153,9 @@ def test_the_client_imports_nothing_of_the_server() -> None:
             assert [other for other in imported(name) if other.partition(".")[0] == SERVER] == [], name
 
 
-@pytest.mark.parametrize(("package", "allowed"), [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS)])
+@pytest.mark.parametrize(
+    ("package", "allowed"), [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS), (STUDIO, STUDIO_FOLDERS)]
+)
 def test_imports_between_folders_run_one_way(package: str, allowed: dict[str, set[str]]) -> None:
     wrong = [
         what
@@ -168,7 +181,23 @@ def test_no_folder_escapes_the_rules() -> None:
     assert folders - {"", "cli"} == SERVER_FOLDERS.keys()
     inner = {folder_of(name, 2) for name in modules() if name.startswith(SERVER)}
     assert {folder for folder in inner if "." in folder} == WITHIN.keys()
-    assert {folder_of(name) for name in modules() if not name.startswith(SERVER)} - {""} == CLIENT_FOLDERS.keys()
+    client = [name for name in modules() if not name.startswith((SERVER, STUDIO))]
+    assert {folder_of(name) for name in client} - {""} == CLIENT_FOLDERS.keys()
+    assert {folder_of(name) for name in modules() if name.startswith(STUDIO)} - {""} == STUDIO_FOLDERS.keys()
+
+
+def test_the_studio_is_a_program_that_uses_the_client() -> None:
+    taken = {
+        folder_of(other)
+        for name, others in imports().items()
+        if name.partition(".")[0] == STUDIO
+        for other in others
+        if other.partition(".")[0] == "masklet"
+    }
+    assert taken - {""} <= STUDIO_IMPORTS_OF_CLIENT
+    users = {name for name, others in imports().items() if any(other.startswith(STUDIO) for other in others)}
+    assert users, "the reader of imports sees none"
+    assert {name for name in users if not name.startswith(STUDIO)} == set()
 
 
 def test_the_decoding_process_loads_little_of_the_server() -> None:
