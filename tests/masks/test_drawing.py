@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_a_mask_is_drawn_once_however_many_threads_ask() -> None:
         return Runs.of(SQUARE)
 
     drawing = Drawing(draw)
-    assert not drawing.is_drawn
+    before = drawing.is_drawn
 
     def ask(_: int) -> Runs:
         everybody_asks.wait(10)
@@ -35,13 +36,13 @@ def test_a_mask_is_drawn_once_however_many_threads_ask() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(ask, range(4)))
     assert len(drawn) == 1
-    assert drawing.is_drawn
+    assert (before, drawing.is_drawn) == (False, True)
     assert all(one is found[0] for one in found)
     assert np.array_equal(found[0].mask, SQUARE)
 
 
 def test_a_failure_reaches_whoever_asks_and_may_pass() -> None:
-    answers = iter([MemoryError("no room for a mask"), Runs.of(SQUARE)])
+    answers: Iterator[Runs | MemoryError] = iter([MemoryError("no room for a mask"), Runs.of(SQUARE)])
 
     def draw() -> Runs:
         answer = next(answers)
