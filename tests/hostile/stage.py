@@ -80,7 +80,7 @@ class Stage:
         return code
 
     async def _stream(self, attack: Attack) -> grpc.StatusCode:
-        call = self._channel.stream_stream(TRACK)()
+        call: Any = self._channel.stream_stream(TRACK)()
         reading = asyncio.ensure_future(_read(call))
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
             for message in attack.messages:
@@ -100,7 +100,8 @@ class Stage:
         return code
 
     async def _request(self, message: bytes) -> grpc.StatusCode:
-        call = self._channel.unary_unary(SEGMENT_IMAGE)(message)
+        ask: Any = self._channel.unary_unary(SEGMENT_IMAGE)
+        call = ask(message)
         with contextlib.suppress(grpc.aio.AioRpcError):
             await call
         return await _code_of(call)
