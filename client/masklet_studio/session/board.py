@@ -10,10 +10,10 @@ from typing import Any
 from masklet.errors import MaskletError
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.project.history import GivenPrompt, StudioObject
+from masklet_studio.project.lanes import lane
 from masklet_studio.project.records import MaskRecord
 from masklet_studio.project.video_project import VideoProject
 from masklet_studio.session.engine import Mask, Wanted
-from masklet_studio.session.lanes import lane
 from masklet_studio.session.tab import Tab
 
 LANES_SECONDS = 0.25
@@ -93,7 +93,7 @@ class Board:
 
     def wanted(self) -> Wanted:
         """What the project knows, as far as the server needs it."""
-        return Wanted(self.size, self.project.state.prompts, self.visible_mask)
+        return Wanted(self.size, self.project.state, self.visible_mask)
 
     def visible_mask(self, object_id: int, frame: int) -> Mask | None:
         """The stored mask, ``bool[H, W]``; None where there is none, or an empty one."""
