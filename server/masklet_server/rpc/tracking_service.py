@@ -137,8 +137,8 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
         info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
-        if name in self._registry:
-            spec = self._registry.get(name)
+        spec = self._registry.find(name)
+        if spec is not None:
             info.description, info.image_size = spec.description, spec.image_size
         if name in self._engine.models:
             model = self._engine.models[name]
