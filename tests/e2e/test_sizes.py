@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,21 +89,21 @@ def test_a_server_refuses_sizes_that_cannot_be(models: tuple[str, ...], message:
         pass
 
 
-def test_the_command_line_takes_a_size(sized: str, nano_server: str, tmp_path: object) -> None:
-    listed = run("info", "--server", sized)
-    assert "nano@256" in listed.stdout
-    assert "nano@448" in listed.stdout
-    clip = f"{tmp_path}/clip.mkv"
-    with open(clip, "wb") as file:  # noqa: PTH123 - one line
-        file.write(lossless())
+def test_the_command_line_takes_a_size(
+    sized: str, nano_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("info", "--server", sized) == 0
+    listed = capsys.readouterr().out
+    assert "nano@256" in listed
+    assert "nano@448" in listed
+    (tmp_path / "clip.mkv").write_bytes(lossless())
     click = ",".join(str(round(value)) for value in prompt("point").point_coords[0])  # type: ignore[index]
-    outcome = run(
-        "track", clip, "--point", click, "--model", "nano@448", "--server", sized, "--json", f"{tmp_path}/a.json"
-    )
-    assert outcome.exit_code == 0, outcome.stderr
-    outcome = run("track", clip, "--point", click, "--model", "nano@448", "--server", nano_server)
-    assert outcome.exit_code == 1
-    assert "masklet serve --model nano@448" in outcome.stderr
+    track = ("track", tmp_path / "clip.mkv", "--point", click, "--model", "nano@448", "--json", tmp_path / "clip.json")
+    assert run(*track, "--server", sized) == 0
+    assert len(masklet.Recording.load(tmp_path / "clip.json")) == NUM_FRAMES
+    capsys.readouterr()
+    assert run(*track, "--server", nano_server) == 1
+    assert "masklet serve --model nano@448" in capsys.readouterr().err
 
 
 def test_sams_names_take_a_size(sized: str, monkeypatch: pytest.MonkeyPatch) -> None:
