@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from masklet._media.capture.capture import Capture, Captured, CaptureEvent, OnCaptureEvent, capture
     from masklet._media.pictures import PictureLike
     from masklet._media.uploads import SourceUrl, VideoSource
+    from masklet._progress import progress
     from masklet._protocol.annotation import Direction
     from masklet._protocol.live import VideoPacket
     from masklet._protocol.options import (
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from masklet._sync.tracking import Tracking
     from masklet._transport.endpoint import Pem
     from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
+    from masklet.player import Player, show
     from masklet.recording import RecordedObject, Recording
     from masklet.rle import Rle
     from masklet.rle import decode as decode_rle
@@ -123,6 +125,7 @@ __all__ = [
     "OnPrompt",
     "Pem",
     "PictureLike",
+    "Player",
     "Prompt",
     "PromptResult",
     "RecordedObject",
@@ -152,9 +155,11 @@ __all__ = [
     "export",
     "importing",
     "overlay",
+    "progress",
     "rle",
     "save_indexed_masks",
     "save_mask",
+    "show",
     "write_overlay_video",
 ]
 
@@ -201,6 +206,8 @@ _NAMES_BY_MODULE = {
     "_sync.tracking": ("Tracking",),
     "_transport.endpoint": ("Pem",),
     "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
+    "_progress": ("progress",),
+    "player": ("Player", "show"),
     "recording": ("RecordedObject", "Recording"),
     "rle": ("Rle",),
 }

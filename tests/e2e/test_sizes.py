@@ -50,6 +50,7 @@ def test_pictures_and_annotations_take_a_size(sized: str) -> None:
     with masklet.Client(sized) as client:
         for size in (256, 448):
             found = client.segment(frames()[0], box=list(box), multimask_output=False, model=f"nano@{size}")
+            assert found.logits is not None
             assert found.logits.shape[-2:] == (size // 4, size // 4)
             assert iou(found.masks[0], truth(0)) > 0.6
             with client.annotate(lossless(), model=f"nano@{size}") as annotation:
