@@ -123,3 +123,25 @@ def test_the_same_awaited(nano_server: str) -> None:
             await annotation.remove_object(1)
 
     asyncio.run(run())
+
+
+@pytest.mark.fast
+def test_one_object_is_tracked_anew_and_the_others_stay(client: masklet.Client) -> None:
+    with client.annotate(lossless(6)) as annotation:
+        for blob in (0, 1):
+            annotation.prompt(prompt("box", blob))
+        first = {frame.frame_index: frame for frame in annotation.propagate()}
+        annotation.prompt(prompt("mask", 1, 3))
+        again = list(annotation.propagate(4, object_ids=[2]))
+        assert [(frame.frame_index, set(frame.objects)) for frame in again] == [(4, {2}), (5, {2})]
+        both = next(annotation.propagate(5))
+        assert (both.objects[1].mask == first[5].objects[1].mask).all()
+        with pytest.raises(masklet.NotFound, match="object 7 is not tracked"):
+            next(annotation.propagate(object_ids=[7]))
+        with pytest.raises(masklet.InvalidArgument, match="object_ids: is empty"):
+            annotation.propagate(object_ids=[])
+        annotation.prompt(prompt("point", 2))
+        annotation.clear_prompts(3, 0)  # an object without a prompt is in the way of all objects, not of one
+        assert len(list(annotation.propagate(4, object_ids=[1]))) == 2
+        with pytest.raises(masklet.FailedPrecondition, match="object 3 has no prompt"):
+            next(annotation.propagate())

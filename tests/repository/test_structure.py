@@ -42,6 +42,10 @@ CLIENT_FOLDERS = {
     "integrations": {"_protocol"},
     "cli": {"integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
+# The studio's: a client like any other program, which imports what programs may, and of the client's folders these.
+STUDIO = "masklet_studio"
+STUDIO_FOLDERS = {"session": {"project", "frames"}, "project": set[str](), "frames": set[str]()}
+STUDIO_IMPORTS_OF_CLIENT = {"cli", "export", "_aio", "_media"}
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {
     "engine.serving": {"engine.network", "engine.memory"},
@@ -142,7 +146,9 @@ def test_the_client_imports_nothing_of_the_server() -> None:
             assert [other for other in imported(name) if other.partition(".")[0] == SERVER] == [], name
 
 
-@pytest.mark.parametrize(("package", "allowed"), [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS)])
+@pytest.mark.parametrize(
+    ("package", "allowed"), [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS), (STUDIO, STUDIO_FOLDERS)]
+)
 def test_imports_between_folders_run_one_way(package: str, allowed: dict[str, set[str]]) -> None:
     wrong = [
         what
@@ -168,7 +174,23 @@ def test_no_folder_escapes_the_rules() -> None:
     assert folders - {"", "cli"} == SERVER_FOLDERS.keys()
     inner = {folder_of(name, 2) for name in modules() if name.startswith(SERVER)}
     assert {folder for folder in inner if "." in folder} == WITHIN.keys()
-    assert {folder_of(name) for name in modules() if not name.startswith(SERVER)} - {""} == CLIENT_FOLDERS.keys()
+    client = [name for name in modules() if not name.startswith((SERVER, STUDIO))]
+    assert {folder_of(name) for name in client} - {""} == CLIENT_FOLDERS.keys()
+    assert {folder_of(name) for name in modules() if name.startswith(STUDIO)} - {""} == STUDIO_FOLDERS.keys()
+
+
+def test_the_studio_is_a_program_that_uses_the_client() -> None:
+    taken = {
+        folder_of(other)
+        for name, others in imports().items()
+        if name.partition(".")[0] == STUDIO
+        for other in others
+        if other.partition(".")[0] == "masklet"
+    }
+    assert taken - {""} <= STUDIO_IMPORTS_OF_CLIENT
+    users = {name for name, others in imports().items() if any(other.startswith(STUDIO) for other in others)}
+    assert users, "the reader of imports sees none"
+    assert {name for name in users if not name.startswith(STUDIO)} == set()
 
 
 def test_the_decoding_process_loads_little_of_the_server() -> None:

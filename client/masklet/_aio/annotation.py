@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import TypeVar
 
 from masklet._aio.stream import AsyncStream
@@ -55,9 +55,10 @@ class AsyncAnnotation(AsyncStream):
         start_frame_index: int | None = None,
         max_frames: int | None = None,
         direction: Direction = "forward",
+        object_ids: Iterable[int] | None = None,
     ) -> AsyncIterator[FrameResult]:
         """Track all objects over a range of frames; as `Annotation.propagate`, for `async for`."""
-        return self._frames(self._annotation.propagate(start_frame_index, max_frames, direction))
+        return self._frames(self._annotation.propagate(start_frame_index, max_frames, direction, object_ids))
 
     def stop(self) -> None:
         """End the running propagation, if there is one; as `Annotation.stop`."""

@@ -6,6 +6,7 @@ not mistaken for a late result of a propagation that is being stopped, or for th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -94,19 +95,28 @@ class AnnotationProtocol(TrackProtocol):
 
 
 def propagate_request(
-    start_frame_index: int | None, max_frames: int | None, direction: str
+    start_frame_index: int | None, max_frames: int | None, direction: str, object_ids: Iterable[int] | None = None
 ) -> tracking_pb2.TrackRequest:
     """The request to track a range of frames; `Annotation.propagate` describes the arguments.
 
     Raises:
-        InvalidArgument: An argument is not a frame index, a number of frames, or a `Direction`.
+        InvalidArgument: An argument is not a frame index, a number of frames, a `Direction`, or ids of objects.
     """
     if direction not in _DIRECTIONS:
         raise InvalidArgument.of("direction", f"is {direction!r}, must be one of {', '.join(get_args(Direction))}")
     for field, value in (("start_frame_index", start_frame_index), ("max_frames", max_frames)):
         if value is not None and (isinstance(value, bool) or not 0 <= value <= MAX_ID):
             raise InvalidArgument.of(field, f"is {value!r}, must be a whole number from 0 to {MAX_ID}, or None")
+    chosen = None if object_ids is None else list(object_ids)
+    if chosen is not None and not chosen:
+        raise InvalidArgument.of("object_ids", "is empty; name an object, or leave it out to track all")
+    for object_id in chosen or ():
+        if isinstance(object_id, bool) or not 1 <= object_id <= MAX_ID:
+            raise InvalidArgument.of("object_ids", f"has {object_id!r}, must be whole numbers from 1 to {MAX_ID}")
     propagate = tracking_pb2.Propagate(
-        start_frame_index=start_frame_index, max_frames=max_frames, direction=_DIRECTIONS[direction]
+        start_frame_index=start_frame_index,
+        max_frames=max_frames,
+        direction=_DIRECTIONS[direction],
+        object_ids=chosen,
     )
     return tracking_pb2.TrackRequest(propagate=propagate)

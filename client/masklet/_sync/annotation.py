@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeVar
 
 from masklet._media.uploads import Upload
@@ -147,6 +147,7 @@ class Annotation(Stream):
         start_frame_index: int | None = None,
         max_frames: int | None = None,
         direction: Direction = "forward",
+        object_ids: Iterable[int] | None = None,
     ) -> Generator[FrameResult, None, None]:
         """Track all objects over a range of frames; iterate over the answer to get a `FrameResult` for each.
 
@@ -159,13 +160,14 @@ class Annotation(Stream):
             max_frames: How many frames to track at most after the first one; None: all, to the end of the video or to
                 its start.
             direction: "forward", "backward", or "both": forward, then backward from the same frame.
+            object_ids: The objects to track, for instance the corrected one; the others stay as they are. None: all.
 
         Raises:
             InvalidArgument: An argument is wrong. Raised by the call itself.
             FailedPrecondition: Nothing is prompted, or another request has ended this propagation. Raised in the loop.
             MaskletError: The session has ended. Raised in the loop.
         """
-        return self._frames(propagate_request(start_frame_index, max_frames, direction))
+        return self._frames(propagate_request(start_frame_index, max_frames, direction, object_ids))
 
     def stop(self) -> None:
         """End the running propagation, if there is one; its loop ends after the results that are on their way."""

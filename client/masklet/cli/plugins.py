@@ -1,7 +1,8 @@
 """Commands and servers from other packages: found by their entry points, and imported when they are used.
 
-`masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server. The client never imports it
-by name, so that `masklet track --server` starts quickly, and works where only the client is installed.
+`masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server; `masklet_studio` has
+`studio`. The client never imports them by name, so that `masklet track --server` starts quickly, and works where only
+the client is installed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _HELP = {
     "serve": "Start a server.",
     "models": "List, download and verify models.",
     "doctor": "Check whether a server can run on this machine.",
+    "studio": "Click objects in a browser, track them, correct, and export.",
 }
 
 

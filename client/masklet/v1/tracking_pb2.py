@@ -28,21 +28,21 @@ from masklet.v1 import image_pb2 as masklet_dot_v1_dot_image__pb2
 from masklet.v1 import server_info_pb2 as masklet_dot_v1_dot_server__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19masklet/v1/tracking.proto\x12\nmasklet.v1\x1a\x17google/rpc/status.proto\x1a\x17masklet/v1/common.proto\x1a\x16masklet/v1/image.proto\x1a\x1cmasklet/v1/server_info.proto\"\xc6\x04\n\x0cTrackRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.masklet.v1.TrackConfigH\x00\x12\x15\n\x0bvideo_chunk\x18\x02 \x01(\x0cH\x00\x12$\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x13.masklet.v1.PictureH\x00\x12$\n\x06packet\x18\x04 \x01(\x0b\x32\x12.masklet.v1.PacketH\x00\x12$\n\x06prompt\x18\x05 \x01(\x0b\x32\x12.masklet.v1.PromptH\x00\x12\x31\n\rremove_object\x18\x06 \x01(\x0b\x32\x18.masklet.v1.RemoveObjectH\x00\x12\x1e\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0f.masklet.v1.AckH\x00\x12.\n\x0c\x65nd_of_video\x18\x08 \x01(\x0b\x32\x16.masklet.v1.EndOfVideoH\x00\x12$\n\x06\x63\x61ncel\x18\t \x01(\x0b\x32\x12.masklet.v1.CancelH\x00\x12\x31\n\rclear_prompts\x18\n \x01(\x0b\x32\x18.masklet.v1.ClearPromptsH\x00\x12*\n\tpropagate\x18\x0b \x01(\x0b\x32\x15.masklet.v1.PropagateH\x00\x12\x37\n\x10stop_propagation\x18\x0c \x01(\x0b\x32\x1b.masklet.v1.StopPropagationH\x00\x12\"\n\x05reset\x18\r \x01(\x0b\x32\x11.masklet.v1.ResetH\x00\x12\x12\n\nrequest_id\x18\x0e \x01(\x04\x42\t\n\x07request\"\xb4\x03\n\x0bTrackConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\rmask_encoding\x18\x02 \x01(\x0e\x32\x18.masklet.v1.MaskEncoding\x12\x15\n\rdeterministic\x18\x03 \x01(\x08\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\r\x12&\n\x08\x64\x65livery\x18\x06 \x01(\x0e\x32\x14.masklet.v1.Delivery\x12\x1b\n\x13max_latency_seconds\x18\x07 \x01(\x01\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12,\n\x0bpropagation\x18\t \x01(\x0e\x32\x17.masklet.v1.Propagation\x12\x19\n\x11\x63orrection_window\x18\n \x01(\r\x12/\n\rmemory_policy\x18\x0b \x01(\x0e\x32\x18.masklet.v1.MemoryPolicy\x12\x12\n\nsource_url\x18\x0c \x01(\t\x12\x0f\n\x07timings\x18\r \x01(\x08\x12\x15\n\rreturn_logits\x18\x0e \x01(\x08\x12 \n\x05\x65\x64ges\x18\x0f \x01(\x0e\x32\x11.masklet.v1.Edges\"\x99\x01\n\x06Packet\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x11\n\textradata\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x18\n\x0bpts_seconds\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\x05 \x01(\x03\x12\x13\n\x0bis_fragment\x18\x06 \x01(\x08\x42\x0e\n\x0c_pts_seconds\"6\n\x0c\x43learPrompts\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\"\x93\x01\n\tPropagate\x12\x1e\n\x11start_frame_index\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmax_frames\x18\x02 \x01(\rH\x01\x88\x01\x01\x12(\n\tdirection\x18\x03 \x01(\x0e\x32\x15.masklet.v1.DirectionB\x14\n\x12_start_frame_indexB\r\n\x0b_max_frames\"\x11\n\x0fStopPropagation\"\x07\n\x05Reset\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x0c\n\nEndOfVideo\"\x08\n\x06\x43\x61ncel\"\xc7\x03\n\rTrackResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x17.masklet.v1.SessionInfoH\x00\x12+\n\nvideo_info\x18\x02 \x01(\x0b\x32\x15.masklet.v1.VideoInfoH\x00\x12\x31\n\rprompt_result\x18\x03 \x01(\x0b\x32\x18.masklet.v1.PromptResultH\x00\x12/\n\x0c\x66rame_result\x18\x04 \x01(\x0b\x32\x17.masklet.v1.FrameResultH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12 \n\x04\x64one\x18\x06 \x01(\x0b\x32\x10.masklet.v1.DoneH\x00\x12\x37\n\x10propagation_done\x18\x07 \x01(\x0b\x32\x1b.masklet.v1.PropagationDoneH\x00\x12\x31\n\rpackets_taken\x18\x08 \x01(\x0b\x32\x18.masklet.v1.PacketsTakenH\x00\x12&\n\x07\x61pplied\x18\t \x01(\x0b\x32\x13.masklet.v1.AppliedH\x00\x12\x12\n\nrequest_id\x18\n \x01(\x04\x42\n\n\x08response\"s\n\x0bSessionInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06window\x18\x03 \x01(\r\x12\x13\n\x0bmax_objects\x18\x04 \x01(\r\x12\x1c\n\x14idle_timeout_seconds\x18\x05 \x01(\r\"\xf4\x01\n\tVideoInfo\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x12\n\nframe_rate\x18\x03 \x01(\x01\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x01\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\r\x12\x11\n\tcontainer\x18\x06 \x01(\t\x12\r\n\x05\x63odec\x18\x07 \x01(\t\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\r\x12!\n\x19undecoded_pts_nanoseconds\x18\t \x03(\x03\x12&\n\nbroken_off\x18\n \x01(\x0b\x32\x12.google.rpc.Status\"_\n\x0cPromptResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12(\n\x06object\x18\x03 \x01(\x0b\x32\x18.masklet.v1.ObjectResult\"\xf6\x02\n\x0b\x46rameResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12\x0b\n\x03pts\x18\x03 \x01(\x03\x12\x1b\n\x13time_base_numerator\x18\x04 \x01(\r\x12\x1d\n\x15time_base_denominator\x18\x05 \x01(\r\x12\x17\n\x0fpts_nanoseconds\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\r\x12)\n\x07objects\x18\x08 \x03(\x0b\x32\x18.masklet.v1.ObjectResult\x12\x1d\n\x15skipped_frame_indices\x18\t \x03(\r\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\n \x01(\x03\x12\x17\n\x0flatency_seconds\x18\x0b \x01(\x01\x12$\n\x07timings\x18\x0c \x01(\x0b\x32\x13.masklet.v1.Timings\x12!\n\x19undecoded_pts_nanoseconds\x18\r \x03(\x03\"b\n\x07Timings\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x03 \x01(\x01\x12\x0c\n\x04step\x18\x04 \x01(\x01\x12\x0c\n\x04mask\x18\x05 \x01(\x01\x12\x0c\n\x04send\x18\x06 \x01(\x01\"R\n\x0fPropagationDone\x12\x19\n\x11start_frame_index\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\"\t\n\x07\x41pplied\"\x1d\n\x0cPacketsTaken\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\">\n\x04\x44one\x12\x13\n\x0b\x66rame_count\x18\x01 \x01(\r\x12!\n\x19undecoded_pts_nanoseconds\x18\x02 \x03(\x03*P\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x13\n\x0f\x44\x45LIVERY_LATEST\x10\x02*a\n\x0bPropagation\x12\x1b\n\x17PROPAGATION_UNSPECIFIED\x10\x00\x12\x19\n\x15PROPAGATION_AUTOMATIC\x10\x01\x12\x1a\n\x16PROPAGATION_ON_REQUEST\x10\x02*\x89\x01\n\x0cMemoryPolicy\x12\x1d\n\x19MEMORY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMORY_POLICY_SAM2\x10\x01\x12\"\n\x1eMEMORY_POLICY_DISTRACTOR_AWARE\x10\x02\x12\x1e\n\x1aMEMORY_POLICY_MOTION_AWARE\x10\x03*i\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IRECTION_FORWARD\x10\x01\x12\x16\n\x12\x44IRECTION_BACKWARD\x10\x02\x12\x12\n\x0e\x44IRECTION_BOTH\x10\x03\x32\xfc\x01\n\x0fTrackingService\x12@\n\x05Track\x12\x18.masklet.v1.TrackRequest\x1a\x19.masklet.v1.TrackResponse(\x01\x30\x01\x12Q\n\x0cSegmentImage\x12\x1f.masklet.v1.SegmentImageRequest\x1a .masklet.v1.SegmentImageResponse\x12T\n\rGetServerInfo\x12 .masklet.v1.GetServerInfoRequest\x1a!.masklet.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19masklet/v1/tracking.proto\x12\nmasklet.v1\x1a\x17google/rpc/status.proto\x1a\x17masklet/v1/common.proto\x1a\x16masklet/v1/image.proto\x1a\x1cmasklet/v1/server_info.proto\"\xc6\x04\n\x0cTrackRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.masklet.v1.TrackConfigH\x00\x12\x15\n\x0bvideo_chunk\x18\x02 \x01(\x0cH\x00\x12$\n\x05\x66rame\x18\x03 \x01(\x0b\x32\x13.masklet.v1.PictureH\x00\x12$\n\x06packet\x18\x04 \x01(\x0b\x32\x12.masklet.v1.PacketH\x00\x12$\n\x06prompt\x18\x05 \x01(\x0b\x32\x12.masklet.v1.PromptH\x00\x12\x31\n\rremove_object\x18\x06 \x01(\x0b\x32\x18.masklet.v1.RemoveObjectH\x00\x12\x1e\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0f.masklet.v1.AckH\x00\x12.\n\x0c\x65nd_of_video\x18\x08 \x01(\x0b\x32\x16.masklet.v1.EndOfVideoH\x00\x12$\n\x06\x63\x61ncel\x18\t \x01(\x0b\x32\x12.masklet.v1.CancelH\x00\x12\x31\n\rclear_prompts\x18\n \x01(\x0b\x32\x18.masklet.v1.ClearPromptsH\x00\x12*\n\tpropagate\x18\x0b \x01(\x0b\x32\x15.masklet.v1.PropagateH\x00\x12\x37\n\x10stop_propagation\x18\x0c \x01(\x0b\x32\x1b.masklet.v1.StopPropagationH\x00\x12\"\n\x05reset\x18\r \x01(\x0b\x32\x11.masklet.v1.ResetH\x00\x12\x12\n\nrequest_id\x18\x0e \x01(\x04\x42\t\n\x07request\"\xb4\x03\n\x0bTrackConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\rmask_encoding\x18\x02 \x01(\x0e\x32\x18.masklet.v1.MaskEncoding\x12\x15\n\rdeterministic\x18\x03 \x01(\x08\x12\x0e\n\x06window\x18\x04 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\r\x12&\n\x08\x64\x65livery\x18\x06 \x01(\x0e\x32\x14.masklet.v1.Delivery\x12\x1b\n\x13max_latency_seconds\x18\x07 \x01(\x01\x12\x0c\n\x04live\x18\x08 \x01(\x08\x12,\n\x0bpropagation\x18\t \x01(\x0e\x32\x17.masklet.v1.Propagation\x12\x19\n\x11\x63orrection_window\x18\n \x01(\r\x12/\n\rmemory_policy\x18\x0b \x01(\x0e\x32\x18.masklet.v1.MemoryPolicy\x12\x12\n\nsource_url\x18\x0c \x01(\t\x12\x0f\n\x07timings\x18\r \x01(\x08\x12\x15\n\rreturn_logits\x18\x0e \x01(\x08\x12 \n\x05\x65\x64ges\x18\x0f \x01(\x0e\x32\x11.masklet.v1.Edges\"\x99\x01\n\x06Packet\x12\r\n\x05\x63odec\x18\x01 \x01(\t\x12\x11\n\textradata\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x18\n\x0bpts_seconds\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\x05 \x01(\x03\x12\x13\n\x0bis_fragment\x18\x06 \x01(\x08\x42\x0e\n\x0c_pts_seconds\"6\n\x0c\x43learPrompts\x12\x11\n\tobject_id\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\"\xa7\x01\n\tPropagate\x12\x1e\n\x11start_frame_index\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmax_frames\x18\x02 \x01(\rH\x01\x88\x01\x01\x12(\n\tdirection\x18\x03 \x01(\x0e\x32\x15.masklet.v1.Direction\x12\x12\n\nobject_ids\x18\x04 \x03(\rB\x14\n\x12_start_frame_indexB\r\n\x0b_max_frames\"\x11\n\x0fStopPropagation\"\x07\n\x05Reset\"!\n\x0cRemoveObject\x12\x11\n\tobject_id\x18\x01 \x01(\r\"\x17\n\x03\x41\x63k\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x0c\n\nEndOfVideo\"\x08\n\x06\x43\x61ncel\"\xc7\x03\n\rTrackResponse\x12*\n\x07session\x18\x01 \x01(\x0b\x32\x17.masklet.v1.SessionInfoH\x00\x12+\n\nvideo_info\x18\x02 \x01(\x0b\x32\x15.masklet.v1.VideoInfoH\x00\x12\x31\n\rprompt_result\x18\x03 \x01(\x0b\x32\x18.masklet.v1.PromptResultH\x00\x12/\n\x0c\x66rame_result\x18\x04 \x01(\x0b\x32\x17.masklet.v1.FrameResultH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12 \n\x04\x64one\x18\x06 \x01(\x0b\x32\x10.masklet.v1.DoneH\x00\x12\x37\n\x10propagation_done\x18\x07 \x01(\x0b\x32\x1b.masklet.v1.PropagationDoneH\x00\x12\x31\n\rpackets_taken\x18\x08 \x01(\x0b\x32\x18.masklet.v1.PacketsTakenH\x00\x12&\n\x07\x61pplied\x18\t \x01(\x0b\x32\x13.masklet.v1.AppliedH\x00\x12\x12\n\nrequest_id\x18\n \x01(\x04\x42\n\n\x08response\"s\n\x0bSessionInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06window\x18\x03 \x01(\r\x12\x13\n\x0bmax_objects\x18\x04 \x01(\r\x12\x1c\n\x14idle_timeout_seconds\x18\x05 \x01(\r\"\xf4\x01\n\tVideoInfo\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x12\n\nframe_rate\x18\x03 \x01(\x01\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x01\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\r\x12\x11\n\tcontainer\x18\x06 \x01(\t\x12\r\n\x05\x63odec\x18\x07 \x01(\t\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\r\x12!\n\x19undecoded_pts_nanoseconds\x18\t \x03(\x03\x12&\n\nbroken_off\x18\n \x01(\x0b\x32\x12.google.rpc.Status\"_\n\x0cPromptResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12(\n\x06object\x18\x03 \x01(\x0b\x32\x18.masklet.v1.ObjectResult\"\xf6\x02\n\x0b\x46rameResult\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x02 \x01(\r\x12\x0b\n\x03pts\x18\x03 \x01(\x03\x12\x1b\n\x13time_base_numerator\x18\x04 \x01(\r\x12\x1d\n\x15time_base_denominator\x18\x05 \x01(\r\x12\x17\n\x0fpts_nanoseconds\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\r\x12)\n\x07objects\x18\x08 \x03(\x0b\x32\x18.masklet.v1.ObjectResult\x12\x1d\n\x15skipped_frame_indices\x18\t \x03(\r\x12 \n\x18\x63\x61pture_time_nanoseconds\x18\n \x01(\x03\x12\x17\n\x0flatency_seconds\x18\x0b \x01(\x01\x12$\n\x07timings\x18\x0c \x01(\x0b\x32\x13.masklet.v1.Timings\x12!\n\x19undecoded_pts_nanoseconds\x18\r \x03(\x03\"b\n\x07Timings\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x01\x12\r\n\x05queue\x18\x02 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x03 \x01(\x01\x12\x0c\n\x04step\x18\x04 \x01(\x01\x12\x0c\n\x04mask\x18\x05 \x01(\x01\x12\x0c\n\x04send\x18\x06 \x01(\x01\"R\n\x0fPropagationDone\x12\x19\n\x11start_frame_index\x18\x01 \x01(\r\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12\x0f\n\x07stopped\x18\x03 \x01(\x08\"\t\n\x07\x41pplied\"\x1d\n\x0cPacketsTaken\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\">\n\x04\x44one\x12\x13\n\x0b\x66rame_count\x18\x01 \x01(\r\x12!\n\x19undecoded_pts_nanoseconds\x18\x02 \x03(\x03*P\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x13\n\x0f\x44\x45LIVERY_LATEST\x10\x02*a\n\x0bPropagation\x12\x1b\n\x17PROPAGATION_UNSPECIFIED\x10\x00\x12\x19\n\x15PROPAGATION_AUTOMATIC\x10\x01\x12\x1a\n\x16PROPAGATION_ON_REQUEST\x10\x02*\x89\x01\n\x0cMemoryPolicy\x12\x1d\n\x19MEMORY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMORY_POLICY_SAM2\x10\x01\x12\"\n\x1eMEMORY_POLICY_DISTRACTOR_AWARE\x10\x02\x12\x1e\n\x1aMEMORY_POLICY_MOTION_AWARE\x10\x03*i\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IRECTION_FORWARD\x10\x01\x12\x16\n\x12\x44IRECTION_BACKWARD\x10\x02\x12\x12\n\x0e\x44IRECTION_BOTH\x10\x03\x32\xfc\x01\n\x0fTrackingService\x12@\n\x05Track\x12\x18.masklet.v1.TrackRequest\x1a\x19.masklet.v1.TrackResponse(\x01\x30\x01\x12Q\n\x0cSegmentImage\x12\x1f.masklet.v1.SegmentImageRequest\x1a .masklet.v1.SegmentImageResponse\x12T\n\rGetServerInfo\x12 .masklet.v1.GetServerInfoRequest\x1a!.masklet.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'masklet.v1.tracking_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERY']._serialized_start=3229
-  _globals['_DELIVERY']._serialized_end=3309
-  _globals['_PROPAGATION']._serialized_start=3311
-  _globals['_PROPAGATION']._serialized_end=3408
-  _globals['_MEMORYPOLICY']._serialized_start=3411
-  _globals['_MEMORYPOLICY']._serialized_end=3548
-  _globals['_DIRECTION']._serialized_start=3550
-  _globals['_DIRECTION']._serialized_end=3655
+  _globals['_DELIVERY']._serialized_start=3249
+  _globals['_DELIVERY']._serialized_end=3329
+  _globals['_PROPAGATION']._serialized_start=3331
+  _globals['_PROPAGATION']._serialized_end=3428
+  _globals['_MEMORYPOLICY']._serialized_start=3431
+  _globals['_MEMORYPOLICY']._serialized_end=3568
+  _globals['_DIRECTION']._serialized_start=3570
+  _globals['_DIRECTION']._serialized_end=3675
   _globals['_TRACKREQUEST']._serialized_start=146
   _globals['_TRACKREQUEST']._serialized_end=728
   _globals['_TRACKCONFIG']._serialized_start=731
@@ -52,39 +52,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLEARPROMPTS']._serialized_start=1325
   _globals['_CLEARPROMPTS']._serialized_end=1379
   _globals['_PROPAGATE']._serialized_start=1382
-  _globals['_PROPAGATE']._serialized_end=1529
-  _globals['_STOPPROPAGATION']._serialized_start=1531
-  _globals['_STOPPROPAGATION']._serialized_end=1548
-  _globals['_RESET']._serialized_start=1550
-  _globals['_RESET']._serialized_end=1557
-  _globals['_REMOVEOBJECT']._serialized_start=1559
-  _globals['_REMOVEOBJECT']._serialized_end=1592
-  _globals['_ACK']._serialized_start=1594
-  _globals['_ACK']._serialized_end=1617
-  _globals['_ENDOFVIDEO']._serialized_start=1619
-  _globals['_ENDOFVIDEO']._serialized_end=1631
-  _globals['_CANCEL']._serialized_start=1633
-  _globals['_CANCEL']._serialized_end=1641
-  _globals['_TRACKRESPONSE']._serialized_start=1644
-  _globals['_TRACKRESPONSE']._serialized_end=2099
-  _globals['_SESSIONINFO']._serialized_start=2101
-  _globals['_SESSIONINFO']._serialized_end=2216
-  _globals['_VIDEOINFO']._serialized_start=2219
-  _globals['_VIDEOINFO']._serialized_end=2463
-  _globals['_PROMPTRESULT']._serialized_start=2465
-  _globals['_PROMPTRESULT']._serialized_end=2560
-  _globals['_FRAMERESULT']._serialized_start=2563
-  _globals['_FRAMERESULT']._serialized_end=2937
-  _globals['_TIMINGS']._serialized_start=2939
-  _globals['_TIMINGS']._serialized_end=3037
-  _globals['_PROPAGATIONDONE']._serialized_start=3039
-  _globals['_PROPAGATIONDONE']._serialized_end=3121
-  _globals['_APPLIED']._serialized_start=3123
-  _globals['_APPLIED']._serialized_end=3132
-  _globals['_PACKETSTAKEN']._serialized_start=3134
-  _globals['_PACKETSTAKEN']._serialized_end=3163
-  _globals['_DONE']._serialized_start=3165
-  _globals['_DONE']._serialized_end=3227
-  _globals['_TRACKINGSERVICE']._serialized_start=3658
-  _globals['_TRACKINGSERVICE']._serialized_end=3910
+  _globals['_PROPAGATE']._serialized_end=1549
+  _globals['_STOPPROPAGATION']._serialized_start=1551
+  _globals['_STOPPROPAGATION']._serialized_end=1568
+  _globals['_RESET']._serialized_start=1570
+  _globals['_RESET']._serialized_end=1577
+  _globals['_REMOVEOBJECT']._serialized_start=1579
+  _globals['_REMOVEOBJECT']._serialized_end=1612
+  _globals['_ACK']._serialized_start=1614
+  _globals['_ACK']._serialized_end=1637
+  _globals['_ENDOFVIDEO']._serialized_start=1639
+  _globals['_ENDOFVIDEO']._serialized_end=1651
+  _globals['_CANCEL']._serialized_start=1653
+  _globals['_CANCEL']._serialized_end=1661
+  _globals['_TRACKRESPONSE']._serialized_start=1664
+  _globals['_TRACKRESPONSE']._serialized_end=2119
+  _globals['_SESSIONINFO']._serialized_start=2121
+  _globals['_SESSIONINFO']._serialized_end=2236
+  _globals['_VIDEOINFO']._serialized_start=2239
+  _globals['_VIDEOINFO']._serialized_end=2483
+  _globals['_PROMPTRESULT']._serialized_start=2485
+  _globals['_PROMPTRESULT']._serialized_end=2580
+  _globals['_FRAMERESULT']._serialized_start=2583
+  _globals['_FRAMERESULT']._serialized_end=2957
+  _globals['_TIMINGS']._serialized_start=2959
+  _globals['_TIMINGS']._serialized_end=3057
+  _globals['_PROPAGATIONDONE']._serialized_start=3059
+  _globals['_PROPAGATIONDONE']._serialized_end=3141
+  _globals['_APPLIED']._serialized_start=3143
+  _globals['_APPLIED']._serialized_end=3152
+  _globals['_PACKETSTAKEN']._serialized_start=3154
+  _globals['_PACKETSTAKEN']._serialized_end=3183
+  _globals['_DONE']._serialized_start=3185
+  _globals['_DONE']._serialized_end=3247
+  _globals['_TRACKINGSERVICE']._serialized_start=3678
+  _globals['_TRACKINGSERVICE']._serialized_end=3930
 # @@protoc_insertion_point(module_scope)

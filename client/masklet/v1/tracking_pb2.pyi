@@ -550,22 +550,28 @@ class Propagate(_message.Message):
     START_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     MAX_FRAMES_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
+    OBJECT_IDS_FIELD_NUMBER: _builtins.int
     start_frame_index: _builtins.int
     """Unset: the first frame with a prompt."""
     max_frames: _builtins.int
     """At most so many frames after the first one. Unset: to the end of the video, or to its start."""
     direction: Global___Direction.ValueType
     """Where to go from the first frame."""
+    @_builtins.property
+    def object_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The objects to track; the others stay as they are, and the results do not have them. Empty: all."""
+
     def __init__(
         self,
         *,
         start_frame_index: _builtins.int | None = ...,
         max_frames: _builtins.int | None = ...,
         direction: Global___Direction.ValueType = ...,
+        object_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_start_frame_index", b"_start_frame_index", "max_frames", b"max_frames", "start_frame_index", b"start_frame_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_start_frame_index", b"_start_frame_index", "direction", b"direction", "max_frames", b"max_frames", "start_frame_index", b"start_frame_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames", "_start_frame_index", b"_start_frame_index", "direction", b"direction", "max_frames", b"max_frames", "object_ids", b"object_ids", "start_frame_index", b"start_frame_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_frames: _TypeAlias = _typing.Literal["max_frames"]  # noqa: Y015
     _WhichOneofArgType__max_frames: _TypeAlias = _typing.Literal["_max_frames", b"_max_frames"]  # noqa: Y015

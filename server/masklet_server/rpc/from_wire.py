@@ -267,6 +267,7 @@ def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unr
         start_frame_index=message.start_frame_index if message.HasField("start_frame_index") else None,
         max_frames=message.max_frames if message.HasField("max_frames") else None,
         direction=direction,
+        object_ids=frozenset(message.object_ids),
     )
 
 

@@ -201,11 +201,13 @@ class Propagate(Numbered):
         start_frame_index: The first frame; None: the first frame with a prompt.
         max_frames: Number of frames after the first one, at most; None: all.
         direction: Forward in time, backward, or both.
+        object_ids: The objects to track; empty: all.
     """
 
     start_frame_index: int | None = None
     max_frames: int | None = None
     direction: Direction = Direction.FORWARD
+    object_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ _MENDABLE = (InvalidArgument, FailedPrecondition, NotFound, ResourceExhausted)
 
 @dataclass
 class _Progress:
-    """How far a propagation has come."""
+    """How far a propagation has come, and which objects it tracks."""
 
+    objects: dict[int, History]
     start: int = 0
     sent: int = 0
     stopped: bool = False
@@ -181,10 +182,11 @@ class Annotator:
     # Propagation
 
     async def _propagate(self, queued: QueuedRequest, request: events.Propagate) -> None:
-        progress = _Progress(request.start_frame_index or 0)
+        progress = _Progress({}, request.start_frame_index or 0)
         try:
             if not queued.stopped.is_set():
-                progress.start = await self._start(request)
+                progress.objects = self._chosen(request.object_ids)
+                progress.start = await self._start(request, progress.objects)
                 for reverse in _RUNS[request.direction]:
                     frames = frame_range(progress.start, request.max_frames, reverse=reverse)
                     if not queued.stopped.is_set():
@@ -195,16 +197,27 @@ class Annotator:
             await self._send(replies.Problem(error))
         await self._send(replies.PropagationDone(progress.start, progress.sent, progress.stopped))
 
-    async def _start(self, request: events.Propagate) -> int:
-        """The first frame of a propagation.
+    def _chosen(self, object_ids: frozenset[int]) -> dict[int, History]:
+        """The objects that a propagation tracks.
 
         Raises:
-            FailedPrecondition: There is no object, or one without a prompt.
-            InvalidArgument: The video has no such frame.
+            FailedPrecondition: There is no object.
+            NotFound: One of the objects is not tracked.
         """
         if not self.objects:
             raise FailedPrecondition("there is no object to track; send a prompt first")
-        prompted = {object_id: history.conditioning_frames for object_id, history in self.objects.items()}
+        if unknown := object_ids - self.objects.keys():
+            raise _unknown(min(unknown))
+        return {object_id: self.objects[object_id] for object_id in sorted(object_ids or self.objects)}
+
+    async def _start(self, request: events.Propagate, objects: dict[int, History]) -> int:
+        """The first frame of a propagation.
+
+        Raises:
+            FailedPrecondition: An object has no prompt.
+            InvalidArgument: The video has no such frame.
+        """
+        prompted = {object_id: history.conditioning_frames for object_id, history in objects.items()}
         for object_id, indices in prompted.items():
             if not indices:
                 raise FailedPrecondition(f"object {object_id} has no prompt any more; prompt it again or remove it")
@@ -217,7 +230,7 @@ class Annotator:
     async def _track_range(self, queued: QueuedRequest, frames: range, progress: _Progress, *, reverse: bool) -> None:
         if not frames:
             # SAM 2 encodes the memories of prompts even if it then tracks no frame.
-            await self._jobs.consolidate_prompts(list(self.objects.values()))
+            await self._jobs.consolidate_prompts(list(progress.objects.values()))
             return
         async with BackgroundSender() as background:
             for index in frames:
@@ -225,7 +238,7 @@ class Annotator:
                     return
                 try:
                     upcoming = await self._upcoming(frames[frames.index(index) + 1 :], index)
-                    outcome = await self._track(frame, upcoming, reverse=reverse)
+                    outcome = await self._track(frame, progress.objects, upcoming, reverse=reverse)
                 except BaseException:
                     self._context.credits.give_back()
                     raise
@@ -233,15 +246,19 @@ class Annotator:
                 progress.sent += 1
 
     async def _track(
-        self, frame: TrackedFrame, upcoming: Sequence[npt.NDArray[np.uint8]], *, reverse: bool
+        self,
+        frame: TrackedFrame,
+        objects: dict[int, History],
+        upcoming: Sequence[npt.NDArray[np.uint8]],
+        *,
+        reverse: bool,
     ) -> FrameOutcome:
-        object_ids = sorted(self.objects)
-        histories = [self.objects[object_id] for object_id in object_ids]
+        histories = list(objects.values())
         if reverse:
             output = await self._jobs.track_backward(frame, histories, upcoming)
         else:
             output = await self._jobs.track(frame, [ObjectTask(history) for history in histories], upcoming)
-        found = [FoundObject(*one) for one in zip(object_ids, output.objects, strict=True)]
+        found = [FoundObject(*one) for one in zip(objects, output.objects, strict=True)]
         revision = self._revisions[frame.index] = self._revisions.get(frame.index, -1) + 1
         return FrameOutcome(frame, objects=found, answers=[output], revision=revision)
 

@@ -1,0 +1,135 @@
+"""The studio as a web application: routes of HTTP, and a WebSocket a tab."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from masklet.errors import InvalidArgument, MaskletError, NotFound
+from masklet_studio.answers import error_to_dict, failure, refusal
+from masklet_studio.guard import Access, Guard
+from masklet_studio.studio import THUMBNAIL_WIDTH, WIDTHS, Studio
+
+PAGE = Path(__file__).parent / "page"
+_FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
+_NOT_KEPT = {"cache-control": "no-store"}
+_FAILED = 4500  # a WebSocket's own codes are above 4000
+
+
+def application(studio: Studio, access: Access) -> ASGIApp:
+    """The studio for a server of ASGI.
+
+    Args:
+        studio: The studio.
+        access: Who may talk to it.
+    """
+    handlers = _Handlers(studio, access)
+    return Starlette(
+        routes=handlers.routes(),
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={MaskletError: _failed, HTTPException: _refused, Exception: _broken},
+        lifespan=handlers.lifespan,
+    )
+
+
+class _Handlers:
+    def __init__(self, studio: Studio, access: Access) -> None:
+        self._studio = studio
+        self._access = access
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._studio.count_frames()
+        try:
+            yield
+        finally:
+            await self._studio.close()
+
+    def routes(self) -> list[Any]:
+        return [
+            Route("/", self.page),
+            Route("/api/state", self.state),
+            Route("/api/videos/{video}", self.remove, methods=["DELETE"]),
+            Route("/api/videos/{video}/times", self.times),
+            WebSocketRoute("/api/videos/{video}/session", self.session),
+            Route("/videos/{video}/frames/{frame:int}", self.frame),
+            Route("/videos/{video}/thumbnail", self.thumbnail),
+            Mount("/page", StaticFiles(directory=PAGE, check_dir=False)),
+        ]
+
+    async def page(self, _request: Request) -> Response:
+        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    async def state(self, _request: Request) -> Response:
+        return JSONResponse({**await self._studio.state(), "token_needed": bool(self._access.token)}, headers=_NOT_KEPT)
+
+    async def remove(self, request: Request) -> Response:
+        await self._studio.remove(request.path_params["video"])
+        return JSONResponse({})
+
+    async def times(self, request: Request) -> Response:
+        facts = await self._studio.find(request.path_params["video"]).known()
+        return JSONResponse(list(facts.times), headers=_NOT_KEPT)
+
+    async def frame(self, request: Request) -> Response:
+        return await self._picture(request, request.path_params["frame"], _width(request))
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await self._picture(request, 0, THUMBNAIL_WIDTH)
+
+    async def _picture(self, request: Request, frame: int, width: int) -> Response:
+        picture = await self._studio.frame(request.path_params["video"], frame, width)
+        return Response(picture, media_type="image/jpeg", headers=_FOR_EVER)
+
+    async def session(self, socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            session = await self._studio.session(socket.path_params["video"])
+            await session.serve(socket)
+        except WebSocketDisconnect:
+            return
+        except (MaskletError, OSError) as error:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.send_json({"event": "error", "error": error_to_dict(error)})
+                await socket.close(_FAILED, str(error)[:100])
+        else:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.close(_FAILED, "the tab did not read; open it again")
+
+
+def _width(request: Request) -> int:
+    word = request.query_params.get("width", "full")
+    if word == "full":
+        return 0
+    if not re.fullmatch("[0-9]{1,5}", word) or int(word) not in WIDTHS:
+        raise InvalidArgument.of("width", f"is {word!r:.20}, must be one of {', '.join(map(str, WIDTHS))}, full")
+    return int(word)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, MaskletError)
+    return failure(error)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return failure(NotFound(f"there is nothing at {request.url.path!r:.100}"))
+    return refusal(error.status_code, error.detail)
+
+
+async def _broken(_request: Request, error: Exception) -> Response:
+    return refusal(500, f"the studio failed: {type(error).__name__}: {error}")

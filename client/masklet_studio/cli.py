@@ -1,0 +1,134 @@
+"""`masklet studio`: the page to click, watch, correct and export, and what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import webbrowser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import masklet
+from masklet.cli import plugins
+from masklet.cli.console import err, waiting
+from masklet.cli.server import (
+    Access,
+    CaOption,
+    CertOption,
+    InsecureOption,
+    KeyOption,
+    ModelOption,
+    ServerOption,
+    TokenFileOption,
+    read_token,
+)
+from masklet.errors import Unavailable
+
+CONNECT_SECONDS = 5.0
+_PANEL = "Page"
+
+
+def studio(
+    videos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[VIDEO|FOLDER]...", help="Videos, folders of videos, or folders of pictures."),
+    ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of the project. Default: one of your own, always the same."),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the page is served.", rich_help_panel=_PANEL)
+    ] = "127.0.0.1:8080",
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the page's address, and open nothing.", rich_help_panel=_PANEL)
+    ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="What a browser must know. Default: none on this machine, a new one where other machines can reach "
+            "the page.",
+            envvar="MASKLET_STUDIO_TOKEN",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    max_upload_gib: Annotated[
+        float,
+        typer.Option(metavar="GIB", help="The largest video that may be uploaded; 0: none.", rich_help_panel=_PANEL),
+    ] = 16.0,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    cert: CertOption = None,
+    key: KeyOption = None,
+    insecure: InsecureOption = False,
+) -> None:
+    """Click objects in a browser, track them, correct, and export.
+
+    masklet studio clip.mp4
+
+    masklet studio videos/ --project work --server gpu-machine:50051
+    """
+    try:
+        from masklet_studio import app, guard, serving
+        from masklet_studio import studio as studios
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            f"masklet studio needs packages that are not installed ({error.name}): pip install 'masklet[studio]'"
+        ) from error
+    from masklet_studio.project.project import videos_in
+
+    found = [one for path in videos or () for one in videos_in(path)]
+    with contextlib.closing(serving.listen(address)) as listening:
+        host = address.rpartition(":")[0].strip("[]")
+        secret = token or ("" if guard.is_loopback(host) else secrets.token_urlsafe(24))
+        with _client(Access(server, token_file, ca, cert, key, insecure), model) as (client, where):
+            settings = studios.Settings(model or "", round(max_upload_gib * 2**30), server=where)
+            opened = studios.studio_of(project or default_project(), found, client, settings)
+            url = serving.url_of(listening, secret)
+            serving.serve(app.application(opened, guard.Access(host, secret)), listening, _opener(url, no_browser))
+
+
+def default_project() -> Path:
+    """The project of those who name none."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "masklet" / "studio"
+
+
+def _opener(url: str, no_browser: bool) -> Callable[[], None]:
+    def started() -> None:
+        typer.echo(f"masklet studio: {url}  (Ctrl-C ends it)")
+        if not no_browser:
+            webbrowser.open(url)
+
+    return started
+
+
+@contextlib.contextmanager
+def _client(access: Access, model: str | None) -> Iterator[tuple[Any, str]]:
+    """A client of the server, which is started first if no address was given."""
+    with contextlib.ExitStack() as stack:
+        address = access.server
+        if address is None:
+            with waiting(f"starting a server in this process{f' with {model}' if model else ''} ..."):
+                address = stack.enter_context(plugins.embedded_server()(model))
+        else:
+            err().print(f"tracking on {address}", soft_wrap=True, markup=False)
+        yield (
+            masklet.AsyncClient(
+                address,
+                token=None if access.token_file is None else read_token(access.token_file),
+                root_certificates=access.ca,
+                client_certificate=access.cert,
+                client_key=access.key,
+                secure=False if access.insecure else None,
+                connect_timeout=CONNECT_SECONDS,
+            ),
+            address,
+        )

@@ -1,0 +1,175 @@
+"""One video of the studio from the first tab that looks at it to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from masklet import AsyncClient
+from masklet.errors import InvalidArgument, MaskletError
+from masklet_studio.answers import error_to_dict
+from masklet_studio.frames.facts import VideoFacts
+from masklet_studio.project.video_project import VideoProject
+from masklet_studio.session.board import Board
+from masklet_studio.session.engine import Engine
+from masklet_studio.session.tab import Socket, Tab
+from masklet_studio.session.tracker import Tracker
+from masklet_studio.session.verbs import Verbs
+
+RECONNECT_SECONDS = 2.0
+"""How long to wait before a server is tried again that was not there."""
+KEEP_SECONDS = 120.0
+"""How long the server keeps a video that nobody looks at and that is not tracked."""
+
+
+MAX_UNANSWERED = 64
+"""Requests of one tab that are worked on; further ones are read when some are answered."""
+
+logger = logging.getLogger("masklet.studio")
+
+
+class PageSocket(Socket, Protocol):
+    """A WebSocket with the page at its other end."""
+
+    async def receive_text(self) -> str:
+        """Wait for the tab's next message."""
+        ...
+
+
+class VideoSession:
+    """Everything that belongs to one video that is worked on.
+
+    Attributes:
+        board: The video's state.
+
+    Args:
+        board: The video's state.
+        client: Of the server.
+        path: The video's file, or its folder of pictures.
+        model: The model; empty: the server's default.
+    """
+
+    def __init__(self, board: Board, client: AsyncClient, path: Path, model: str) -> None:
+        self.board = board
+        self._engine = Engine(client, path, model)
+        self._tracker = Tracker(board, self._engine)
+        self._verbs = Verbs(board, self._engine, self._tracker)
+        self._wake = asyncio.Event()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def serve(self, socket: PageSocket) -> None:
+        """Serve a tab until it is closed.
+
+        Raises:
+            Exception: Whatever says that the tab is gone.
+        """
+        tab = Tab(socket)
+        tab.event(self.board.state())
+        self.board.tabs.add(tab)
+        self._wake.set()
+        reading = asyncio.create_task(self._read(socket, tab))
+        writing = asyncio.create_task(tab.write())
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.board.tabs.discard(tab)
+            for task in (reading, writing):
+                task.cancel()
+            results = await asyncio.gather(reading, writing, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _read(self, socket: PageSocket, tab: Tab) -> None:
+        answering: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                request = _parse(await socket.receive_text())
+                # Answers do not wait for one another: a tab can stop a run, and ping, while a prompt is worked on.
+                task = asyncio.create_task(self._answer(request, tab))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+                if len(answering) >= MAX_UNANSWERED:
+                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # What was asked for is done even if the tab is closed meanwhile.
+            await asyncio.gather(*answering, return_exceptions=True)
+
+    async def _answer(self, request: dict[str, Any], tab: Tab) -> None:
+        reply: dict[str, Any] = {"event": "reply", "id": request.get("id")}
+        try:
+            done = await self._verbs.do(request, tab)
+        except MaskletError as error:
+            tab.event({**reply, "ok": False, "error": error_to_dict(error)})
+        except Exception as error:
+            if not isinstance(error, OSError):
+                logger.exception("the request %r failed", request.get("do"))
+            tab.event({**reply, "ok": False, "error": error_to_dict(error)})
+        else:
+            tab.event({**reply, "ok": True, **done})
+
+    # The session on the server
+
+    async def _keep(self) -> None:
+        """Open the session as soon as somebody looks at the video, so that the first click need not wait."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self._connect()
+            while self.board.tabs or self._tracker.is_running:
+                await asyncio.sleep(RECONNECT_SECONDS)
+                if not self.board.connected:
+                    await self._connect()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), KEEP_SECONDS)
+                continue
+            if not self._tracker.is_running:
+                await self._engine.close()
+
+    async def _connect(self) -> None:
+        try:
+            if not self._tracker.is_running:
+                await self._engine.open()
+            await self._verbs.show_pending()
+        except InvalidArgument:
+            self.board.tell_connection(None)  # it is the prompt that is wrong, which the page shows without a mask
+        except MaskletError as error:
+            self.board.tell_connection(error)
+        else:
+            self.board.tell_connection(None)
+
+    async def close(self) -> None:
+        """End everything; what was done is in the project."""
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._tracker.close()
+        await self._engine.close()
+        await self.board.close()
+
+
+def open_board(folder: Path, facts: VideoFacts, video: dict[str, Any]) -> Board:
+    """The board of a video.
+
+    Args:
+        folder: Has what the project keeps of the video.
+        facts: What is known of its frames.
+        video: The video, as the page has it.
+
+    Raises:
+        DataLoss: The project's files are damaged.
+        OSError: They cannot be opened.
+    """
+    return Board(VideoProject(folder), facts, video)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        request = json.loads(text)
+    except ValueError:
+        request = None
+    # What is no request gets the answer that its verb is unknown.
+    return request if isinstance(request, dict) else {}

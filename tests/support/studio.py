@@ -1,0 +1,247 @@
+"""A studio in a process of its own, and what a page does with it over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from masklet_studio.project.records import HEAD, MaskRecord
+
+START_SECONDS = 90.0
+ANSWER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of HTTP."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RunningStudio:
+    """A studio's process."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: IO[bytes]) -> None:
+        self.process = process
+        self.url = url.partition("?")[0].rstrip("/")
+        self.token = url.partition("?token=")[2]
+        self._log = log
+
+    @property
+    def host(self) -> str:
+        return self.url.partition("//")[2]
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode()
+
+    def ask(
+        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers or {})
+        opener = urllib.request.build_opener(_NoRedirect)
+        try:
+            with opener.open(request, timeout=ANSWER_SECONDS) as answer:
+                return Answer(answer.status, dict(answer.headers), answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read())
+
+    def post(self, path: str, method: str = "POST", **fields: Any) -> Answer:
+        return self.ask(path, method, json.dumps(fields).encode(), {"content-type": "application/json"})
+
+    def videos(self) -> list[dict[str, Any]]:
+        """The videos, once all of them are counted."""
+
+        def counted() -> list[dict[str, Any]] | None:
+            found: list[dict[str, Any]] = self.ask("/api/state").json["videos"]
+            return found if all(video["ready"] or video["error"] for video in found) else None
+
+        found: list[dict[str, Any]] = wait_for(counted)
+        return found
+
+    @contextlib.contextmanager
+    def tab(self, video: str, **headers: str) -> Iterator[Page]:
+        address = f"ws://{self.host}/api/videos/{video}/session"
+        with connect(address, max_size=None, additional_headers=headers, compression=None) as socket:
+            page = Page(socket)
+            yield page
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def memory(self) -> int:
+        """Resident bytes of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class Page:
+    """What a tab has heard: events, masks, replies."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._number = 0
+        self.events: list[dict[str, Any]] = []
+        self.masks: dict[tuple[int, int], MaskRecord] = {}
+        self.records: list[MaskRecord] = []
+        self.closed: ConnectionClosed | None = None
+        self._heard: queue.Queue[str | bytes | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.state = self.wait("state")
+
+    def _read(self) -> None:
+        try:
+            for message in self._socket:
+                self._heard.put(message)
+        except ConnectionClosed:
+            pass
+        self._heard.put(None)
+
+    def hear(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
+        """Take in the next message; returns it if it is an event."""
+        message = self._heard.get(timeout=seconds)
+        if message is None:
+            raise ConnectionError("the studio has closed the tab")
+        if isinstance(message, bytes):
+            for record in records(message):
+                self.records.append(record)
+                held = self.masks.get((record.object_id, record.frame))
+                if held is None or record.revision >= held.revision:
+                    self.masks[record.object_id, record.frame] = record
+            return None
+        event: dict[str, Any] = json.loads(message)
+        self.events.append(event)
+        if event["event"] == "state":
+            self.state = event
+            self.masks.clear()
+        elif event["event"] == "invalid":
+            for key in list(self.masks):
+                if key[0] == event["object"] and event["from"] <= key[1] <= event["to"]:
+                    del self.masks[key]
+        return event
+
+    def wait(
+        self, event: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, seconds: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
+        """Take in messages until an event comes."""
+        end = time.monotonic() + seconds
+        while True:
+            heard = self.hear(max(0.01, end - time.monotonic()))
+            if heard is not None and heard["event"] == event and where(heard):
+                return heard
+
+    def send(self, do: str, **fields: Any) -> int:
+        self._number += 1
+        self._socket.send(json.dumps({"id": self._number, "do": do, **fields}))
+        return self._number
+
+    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        """Send a verb, and return its reply."""
+        number = self.send(do, **fields)
+        return self.wait("reply", lambda reply: bool(reply["id"] == number))
+
+    def do(self, verb: str, **fields: Any) -> dict[str, Any]:
+        """Send a verb that must succeed."""
+        reply = self.ask(verb, **fields)
+        assert reply["ok"], reply
+        return reply
+
+    def click(self, object_id: int, frame: int, *points: tuple[float, float, int]) -> MaskRecord:
+        """Prompt an object, and return the mask that comes."""
+        reply = self.do("prompt", object=object_id, frame=frame, points=[list(p) for p in points], box=None, mask=None)
+        assert not reply["pending"], reply
+        return self.masks[object_id, frame]
+
+    def track(self, start: int, direction: str = "forward", objects: list[int] | None = None) -> None:
+        """Track to the end."""
+        self.do("track", direction=direction, objects=objects, **{"from": start})
+        ended = self.wait("tracking", lambda event: not event["running"], 120)
+        assert ended["error"] is None, ended
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def records(message: bytes) -> Iterator[MaskRecord]:
+    """The masks in a binary message."""
+    at = 0
+    while at < len(message):
+        length = HEAD.size + HEAD.unpack_from(message, at)[-1]
+        yield MaskRecord.unpack(message[at : at + length])
+        at += length
+
+
+def wait_for(look: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> Any:
+    """What a function returns, once that is true."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "it did not come in time"
+        time.sleep(0.1)
+    return found
+
+
+@contextlib.contextmanager
+def running_studio(
+    project: Path, *videos: Path, server: str, options: tuple[str, ...] = (), address: str = "127.0.0.1:0"
+) -> Iterator[RunningStudio]:
+    """A studio in a process of its own, which is ended with the block."""
+    command = [
+        sys.executable, "-m", "masklet_studio", *map(str, videos), "--project", str(project), "--server", server,
+        "--address", address, "--no-browser", *options,
+    ]  # fmt: skip
+    log_path = project.parent / f"{project.name}.log"
+    with log_path.open("ab+") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+        try:
+            yield RunningStudio(process, _url(process, log_path), log)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _url(process: subprocess.Popen[str], log: Path) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := re.search(r"http://\S+", line):
+            return found[0]
+    raise AssertionError(f"the studio did not start: {log.read_text()}")
