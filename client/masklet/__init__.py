@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from masklet._media.capture.capture import Capture, Captured, CaptureEvent, OnCaptureEvent, capture
     from masklet._media.pictures import PictureLike
     from masklet._media.uploads import SourceUrl, VideoSource
-    from masklet._progress import progress
     from masklet._protocol.annotation import Direction
     from masklet._protocol.live import VideoPacket
     from masklet._protocol.options import (
@@ -74,6 +73,7 @@ if TYPE_CHECKING:
     from masklet._sync.annotation import Annotation
     from masklet._sync.client import Client
     from masklet._sync.live import Live
+    from masklet._sync.progress import progress
     from masklet._sync.tracking import Tracking
     from masklet._transport.endpoint import Pem
     from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
@@ -206,7 +206,7 @@ _NAMES_BY_MODULE = {
     "_sync.tracking": ("Tracking",),
     "_transport.endpoint": ("Pem",),
     "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
-    "_progress": ("progress",),
+    "_sync.progress": ("progress",),
     "player": ("Player", "show"),
     "recording": ("RecordedObject", "Recording"),
     "rle": ("Rle",),
