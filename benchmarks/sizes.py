@@ -116,7 +116,8 @@ def main(
     names = [model, *(f"{model}@{side}" for side in size)]
     where = str(pick_device(device))
     costs = measure(names, device=where, dtype=dtype, objects=objects, frames=frames, rounds=rounds)
-    Console().print(table_of(costs))
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table_of(costs))
     print(
         f"{device_name(torch.device(where))}, {os.cpu_count()} cores, torch {torch.__version__}, objects: {objects}, "
         f"{date.today().isoformat()}"

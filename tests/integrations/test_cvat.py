@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,10 @@ class Transport:
                 answer = {"ar_assignment": {"ar_id": number, "ar_params": parameters}}
         elif path.endswith("/complete"):
             result = {key: value for key, value in call["body"].items() if key != "agent_id"}
-            self.results[call["path_params"]["request_id"]] = json.loads(json.dumps(result))
+            from cvat_sdk.api_client import ApiClient
+
+            sent = json.dumps(ApiClient.sanitize_for_serialization(result))
+            self.results[call["path_params"]["request_id"]] = json.loads(sent)
         elif path.endswith("/fail"):
             self.results[call["path_params"]["request_id"]] = call["body"]["exc_info"]
         else:
@@ -71,7 +73,7 @@ class Frames:
 
 
 @pytest.fixture
-def run_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nano_server: str) -> Iterator[Any]:
+def run_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nano_server: str) -> Any:
     agent = pytest.importorskip("cvat_cli._internal.agent", reason=_REASON)
     common = pytest.importorskip("cvat_cli._internal.common", reason=_REASON)
     import cvat_sdk.datasets
@@ -146,7 +148,7 @@ def test_the_agent_makes_masks_from_clicks_and_boxes(run_agent: Any, client: mas
     results = run_agent("interactor", function, requests)
     wanted = [
         client.segment(frames()[0], point_coords=[[x, y]]),
-        client.segment(frames()[0], point_coords=[[x, y], [2, 2]], point_labels=[1, 0], multimask_output=False),
+        client.segment(frames()[0], point_coords=[[x, y], [2.0, 2.0]], point_labels=[1, 0], multimask_output=False),
         client.segment(frames()[0], box=box, multimask_output=False),
     ]
     for number, expected in enumerate(wanted):

@@ -80,7 +80,7 @@ class Tracker:
     @property
     def spec(self) -> cvataa.TrackingFunctionSpec:
         """What CVAT asks of a function: the shapes that it tracks."""
-        return self._spec  # type: ignore[no-any-return]
+        return self._spec
 
     def preprocess_image(self, context: object, image: PIL.Image.Image) -> Picture:
         """Take a picture; CVAT's worker calls this once for each request."""
@@ -115,9 +115,9 @@ class Tracker:
             return None
         if context.original_shape_type == "rectangle":  # type: ignore[attr-defined]
             points: list[float] = [float(side) for side in found.box]
-            return self._sdk.TrackableShape(type="rectangle", points=points)  # type: ignore[no-any-return]
+            return self._sdk.TrackableShape(type="rectangle", points=points)
         points = library("cvat_sdk.masks", "cvat-sdk", "cvat").encode_mask(found.mask)
-        return self._sdk.TrackableShape(type="mask", points=points)  # type: ignore[no-any-return]
+        return self._sdk.TrackableShape(type="mask", points=points)
 
     def close(self) -> None:
         """End all sessions on the server; the next request of a state begins another one."""
@@ -153,7 +153,7 @@ class Interactor:
     @property
     def spec(self) -> cvataa.InteractionFunctionSpec:
         """What CVAT asks of a function: clicks of both kinds, and a box, none of which is required."""
-        return self._spec  # type: ignore[no-any-return]
+        return self._spec
 
     def preprocess_image(self, context: object, image: PIL.Image.Image) -> Picture:
         """Take a picture; CVAT's worker keeps it for later clicks."""
