@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument
+from masklet_server.budgets.machine import give_back_free_memory
 from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
@@ -19,6 +20,9 @@ from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import Settings
 from masklet_server.video.sandbox.layers import check_sandbox
 
+# How often free memory is given back, at most; it takes tenths of a second.
+_GIVE_BACK_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class RunningServer:
@@ -27,10 +31,12 @@ class RunningServer:
     Attributes:
         server: The gRPC server.
         models: The loaded models by name, the default model first.
+        broken: Set when the engine has failed. The server says NOT_SERVING then, and must be started again.
     """
 
     server: Server
     models: Mapping[str, LoadedModel]
+    broken: asyncio.Event
 
     @property
     def address(self) -> str:
@@ -85,9 +91,11 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         server = Server(service, settings, metrics)
         stack.push_async_callback(server.stop)
         await server.start()
-        watch = asyncio.create_task(_watch(engine, server))
-        stack.callback(watch.cancel)
-        yield RunningServer(server, engine.models)
+        broken = asyncio.Event()
+        watches = [asyncio.create_task(_watch(engine, server, broken)), asyncio.create_task(_give_back_memory(server))]
+        for watch in watches:
+            stack.callback(watch.cancel)
+        yield RunningServer(server, engine.models, broken)
 
 
 def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
@@ -98,7 +106,16 @@ def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
     return specs
 
 
-async def _watch(engine: Engine, server: Server) -> None:
+async def _watch(engine: Engine, server: Server, broken: asyncio.Event) -> None:
     """Report in the health service when the engine breaks down, so that the server can be restarted."""
     await asyncio.wrap_future(engine.broken)
     await server.not_serving()
+    broken.set()
+
+
+async def _give_back_memory(server: Server) -> None:
+    """Whenever the last work has ended, give the memory that is free back to the system."""
+    while True:
+        await server.became_idle()
+        await asyncio.to_thread(give_back_free_memory)
+        await asyncio.sleep(_GIVE_BACK_SECONDS)

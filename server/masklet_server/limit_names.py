@@ -19,6 +19,20 @@ CONTRACT_LIMITS = (
 OTHER_LIMITS = (
     "max_requests",
     "max_requests_per_client",
+    "receive_seconds",
+    "requests_per_second",
+    "upload_bytes_per_second",
+    "min_upload_bytes_per_second",
+    "max_session_seconds",
+    "max_disk_bytes",
+    "max_disk_bytes_per_client",
+    "min_free_disk_bytes",
+    "max_decoder_memory_bytes",
+    "max_decoder_memory_bytes_per_client",
+    "picture_cache_bytes",
+    "window",
+    "correction_window",
+    "correction_bytes",
     "max_side",
     "max_decoded_pixels",
     "max_mask_bytes",
@@ -30,6 +44,7 @@ OTHER_LIMITS = (
     "first_frame_timeout_seconds",
     "decoder_memory_bytes",
     "decoder_cpu_seconds",
+    "picture_cpu_seconds",
     "source_timeout_seconds",
 )
 _NAME = re.compile(rf"\b({'|'.join(sorted(CONTRACT_LIMITS + OTHER_LIMITS, key=len, reverse=True))})\b")

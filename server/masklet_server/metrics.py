@@ -7,6 +7,7 @@ engine reports its work through the `on_...` methods, which may be called from a
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import threading
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 
 from masklet.errors import Unavailable
 from masklet_server.addresses import split_address
+from masklet_server.budgets.budget import Budget
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Metrics:
         self._step_seconds = make.histogram("step_seconds", "Time of a tracking step.", _STEP_SECONDS, "batch_size")
         self._encode_seconds = make.histogram("encode_seconds", "Time of an image encoder pass.", _STEP_SECONDS)
         self._encoded = make.counter("encoded_pictures", "Pictures that the image encoder has encoded.")
+        self._budget_used = make.gauge("budget_used", "Bytes that all clients have of a shared budget.", "budget")
+        self._budget_limit = make.gauge("budget_limit", "Bytes of a shared budget; 0: no limit.", "budget")
         self._bank_bytes = make.gauge("bank_bytes", "Bytes held by the memory banks of all objects.")
 
     def session_started(self) -> None:
@@ -104,6 +108,12 @@ class Metrics:
     def watch_bank_bytes(self, read: Callable[[], int]) -> None:
         """Set the function that returns the bytes of all memory banks; it is called whenever metrics are collected."""
         self._bank_bytes.set_function(lambda: float(read()))
+
+    def watch_budgets(self, *budgets: Budget) -> None:
+        """Report what clients have of shared budgets; they are looked at whenever metrics are collected."""
+        for budget in budgets:
+            self._budget_used.labels(budget.name).set_function(functools.partial(_used, budget))
+            self._budget_limit.labels(budget.name).set(budget.bounds.total)
 
     def serve(self, address: str) -> MetricsServer:
         """Serve the metrics over HTTP until the returned server is closed.
@@ -182,14 +192,18 @@ def _one_thread(host: str) -> type[WSGIServer]:
     return Server
 
 
+def _used(budget: Budget) -> float:
+    return float(budget.used)
+
+
 class _Maker:
     """Makes the metrics of one registry; all their names begin with `masklet_`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
-    def gauge(self, name: str, help_text: str) -> Gauge:
-        return Gauge(f"masklet_{name}", help_text, registry=self._registry)
+    def gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"masklet_{name}", help_text, labels, registry=self._registry)
 
     def counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(f"masklet_{name}", help_text, labels, registry=self._registry)

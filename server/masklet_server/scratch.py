@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from typing import IO
 
-from masklet.errors import ResourceExhausted
+from masklet.errors import ResourceExhausted, Unavailable
+from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.shares import UNBOUNDED
+
+logger = logging.getLogger(__name__)
 
 
 def temporary_file(holds: str) -> IO[bytes]:
@@ -17,9 +22,21 @@ def temporary_file(holds: str) -> IO[bytes]:
 
     Raises:
         ResourceExhausted: There is no room for a file, or too many are open.
+        Unavailable: The folder for temporary files is gone, or nothing may be written there.
     """
     try:
         return tempfile.TemporaryFile(buffering=0)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        logger.error(
+            "no temporary file can be made in %s: %s; make the folder again, or start the server with another TMPDIR",
+            tempfile.gettempdir(),
+            error.strerror,
+        )
+        raise Unavailable(
+            f"the server cannot hold {holds}, because its folder for temporary files is missing; its operator must "
+            "make it again",
+            retry_after_seconds=30.0,
+        ) from error
     except OSError as error:
         raise _cannot_hold(holds, error) from error
 
@@ -32,13 +49,17 @@ class ScratchFile:
 
     Args:
         holds: What the file holds, for the error if the disk is full.
+        disk: Where its room is counted.
 
     Raises:
         ResourceExhausted: There is no room for a file, or too many are open.
+        Unavailable: The folder for temporary files is gone.
     """
 
-    def __init__(self, holds: str) -> None:
+    def __init__(self, holds: str, disk: DiskShare = UNBOUNDED.disk) -> None:
         self._holds = holds
+        self._disk = disk
+        self._size = 0
         with temporary_file(holds) as file:
             try:
                 self._descriptor = os.dup(file.fileno())
@@ -48,14 +69,19 @@ class ScratchFile:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+            self._disk.give_back(self._size)
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of the data at an offset, in bytes from the start of the file.
 
         Raises:
-            ResourceExhausted: The disk is full.
+            ResourceExhausted: The disk is full, or the client has as much on it as it may have.
         """
         rest = memoryview(data)
+        more = offset + len(rest) - self._size
+        if more > 0:
+            self._disk.take(more)
+            self._size += more
         try:
             while rest:
                 written = os.pwrite(self._descriptor, rest, offset)

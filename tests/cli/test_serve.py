@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
+import masklet
 from masklet.v1 import server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.settings import Settings, flag_of
 from tests.support.clips import make_clip
@@ -221,6 +223,33 @@ def test_second_signal_ends_the_grace_for_a_running_stream(server: Process) -> N
             next(call)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "Traceback" not in errors
+
+
+BROKEN = """
+from masklet_server.metrics import Metrics
+def fail(self, seconds):
+    raise RuntimeError("no job's fault")
+Metrics.on_queue = fail
+from masklet.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_server_whose_engine_has_failed_ends_with_an_error() -> None:
+    arguments = ["serve", "--address", "127.0.0.1:0", "--device", "cpu"]
+    with subprocess.Popen(
+        [sys.executable, "-c", BROKEN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = re.search(r"listening on (\S+)", process.stdout.readline())
+        assert address is not None
+        with masklet.Client(address[1]) as client, pytest.raises(masklet.Unavailable, match="must be started again"):
+            client.segment(np.zeros((64, 64, 3), np.uint8), point_coords=[[32, 32]], point_labels=[1])
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "the engine has failed" in log
+        assert "no job's fault" in log
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from masklet.errors import InvalidArgument
 from masklet.v1 import server_info_pb2
 from masklet_server.rpc.auth import TokenFile, address_of, bearer_token, certificate_subject
-from tests.support.rpc import Metadata, details_of, edge, open_stream, segment
+from tests.support.rpc import Metadata, config_request, details_of, edge, open_stream, segment
 
 
 def bearer(token: str) -> Metadata:
@@ -135,6 +136,21 @@ async def test_a_changed_token_is_valid_without_a_restart(token_file: Path) -> N
         await segment(stub, metadata=bearer("s3cret-9"))
         with pytest.raises(grpc.aio.AioRpcError):
             await segment(stub, metadata=bearer("s3cret-1"))
+
+
+async def test_a_revoked_token_ends_what_runs_with_it(token_file: Path) -> None:
+    async with edge(token_file=token_file) as running, running.stub() as stub:
+        kept = await open_stream(stub, metadata=bearer("s3cret-2"))
+        revoked = await open_stream(stub, metadata=bearer("s3cret-1"))
+        rewrite(token_file, "\n\n\ns3cret-2\n")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(revoked.read(), 20)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "revoked" in str(caught.value.details())
+        assert running.sample("sessions_ended_total", code="UNAUTHENTICATED") == 1
+        await kept.write(config_request())
+        assert await kept.read()
+        kept.cancel()
 
 
 async def test_health_needs_no_token_but_reflection_does(token_file: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import av
@@ -384,6 +385,30 @@ async def test_an_idle_stream_ends_with_deadline_exceeded() -> None:
         assert "an ack, because the window of 4 frame results is full" in (error.details() or "")
 
 
+async def test_a_file_that_comes_by_single_bytes_is_no_progress() -> None:
+    async with house(real_video=True, idle_timeout_seconds=1) as h:
+        call = h.stub.Track()
+        await call.write(config())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.gather(_drip(call, mp4(10)), _read_all(call))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "no progress for 1 s" in str(caught.value.details())
+
+
+async def _drip(call: Any, data: bytes) -> None:
+    """Send ten bytes a second for ten seconds."""
+    for position in range(100):
+        if call.done():
+            return
+        await call.write(Request(video_chunk=data[position : position + 1]))
+        await asyncio.sleep(0.1)
+
+
+async def _read_all(call: Any) -> None:
+    async for _ in call:
+        pass
+
+
 async def test_a_client_that_never_acknowledges_gets_exactly_the_window() -> None:
     async with house(window=5) as h:
         call = h.stub.Track(timeout=PATIENCE)
@@ -556,6 +581,49 @@ async def test_a_picture_is_segmented_again_by_its_id() -> None:
         again = await h.stub.SegmentImage(picture_request(at(9, 9), image_id=first.image_id))
         assert again.image_id == first.image_id
         assert h.engine.pictures[-1].picture == first.image_id
+
+
+async def test_a_pictures_id_is_known_to_its_client_alone(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("alice one\nbob two\n")
+    alice, bob = ((("authorization", f"Bearer {token}"),) for token in ("one", "two"))
+    async with house(token_file=tokens) as h:
+        picture = await h.stub.SegmentImage(picture_request(at()), metadata=alice)
+        again = picture_request(at(9, 9), image_id=picture.image_id)
+        await h.stub.SegmentImage(again, metadata=alice)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await h.stub.SegmentImage(again, metadata=bob)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        await h.stub.SegmentImage(picture_request(at()), metadata=bob)
+        await h.stub.SegmentImage(again, metadata=bob)
+
+
+async def test_one_client_cannot_fill_the_disk(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("alice one\nbob two\n")
+    alice, bob = ((("authorization", f"Bearer {token}"),) for token in ("one", "two"))
+    part = Request(video_chunk=bytes(300_000))
+    async with house(real_video=True, token_file=tokens, max_disk_bytes_per_client=1_000_000) as h:
+        calls = [h.stub.Track(metadata=alice) for _ in range(3)]
+        for call in calls:
+            await call.write(config())
+            await call.write(part)
+        await h.until(lambda: h.sample("budget_used", budget="max_disk_bytes") == 900_000)
+        other = h.stub.Track(metadata=bob)
+        await other.write(config())
+        await other.write(part)
+        await h.until(lambda: h.sample("budget_used", budget="max_disk_bytes") == 1_200_000)
+        await calls[0].write(part)
+        assert (await calls[0].read()).WhichOneof("response") == "session"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls[0].read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "of alice would take more than the 1000000 bytes" in str(caught.value.details())
+        assert h.sample("refusals_total", limit="max_disk_bytes_per_client") == 1
+        for call in (*calls[1:], other):
+            call.cancel()
+        await h.until(lambda: h.sample("budget_used", budget="max_disk_bytes") == 0)
+        await h.until(lambda: h.sample("budget_used", budget="max_decoder_memory_bytes") == 0)
 
 
 async def test_a_mask_prompt_reaches_the_engine_as_small_logits() -> None:

@@ -10,7 +10,7 @@ from masklet.errors import InvalidArgument
 from masklet_server.addresses import is_loopback, split_address
 from masklet_server.session.limits import SessionLimits
 from masklet_server.settings import Settings, checked
-from masklet_server.settings_sources import load_settings
+from masklet_server.settings.sources import load_settings
 from masklet_server.video.limits import VideoLimits
 
 

@@ -69,3 +69,16 @@ async def test_the_timeout_may_be_extended() -> None:
     assert not task.done()
     with pytest.raises(DeadlineExceeded, match=r"no progress for 0\.5 s"):
         await asyncio.wait_for(task, 10)
+
+
+async def test_a_longest_time_ends_even_what_makes_progress() -> None:
+    now = 0.0
+    watch = IdleWatch(1000.0, longest_seconds=0.2, clock=lambda: now)
+    task = asyncio.create_task(watch.expire())
+    now = 0.19
+    watch.touch()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    now = 0.3
+    with watch.busy(), pytest.raises(DeadlineExceeded, match="lasted for max_session_seconds"):
+        await asyncio.wait_for(task, 10)

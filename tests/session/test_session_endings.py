@@ -116,6 +116,14 @@ async def test_a_stream_that_stands_still_ends_and_says_what_it_waited_for(
         assert_all_freed(client)
 
 
+async def test_a_session_has_a_longest_time() -> None:
+    async with talk(max_session_seconds=0.3, window=4) as client:
+        client.say(*video(9))
+        with pytest.raises(DeadlineExceeded, match="max_session_seconds"):
+            await client.end()
+        assert_all_freed(client)
+
+
 async def test_a_client_that_never_reads_is_not_waited_for_for_ever() -> None:
     async with talk(idle_timeout_seconds=0.5) as client:
         client.reading.clear()

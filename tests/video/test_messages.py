@@ -55,6 +55,7 @@ limits = st.builds(
     st.integers(0, 2**62),
     st.integers(MIN_MEMORY_BYTES, 2**62),
     st.integers(0, 2**31),
+    st.integers(0, 2**31),
     st.floats(0, 1e9),
 )
 seek = st.builds(Seek, integer64, integer64)

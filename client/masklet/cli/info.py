@@ -38,7 +38,7 @@ def info(
 
 
 # What each limit counts, for people who do not know the server's settings.
-_LIMITS = {
+LIMITS = {
     "max_sessions": "Track streams at once",
     "max_sessions_per_client": "Track streams at once of one client",
     "max_objects": "objects in a session",
@@ -49,6 +49,20 @@ _LIMITS = {
     "max_duration_seconds": "seconds of a clip",
     "max_requests": "SegmentImage requests at once",
     "max_requests_per_client": "SegmentImage requests at once of one client",
+    "receive_seconds": "seconds until a picture's message is there",
+    "requests_per_second": "requests per second of one client",
+    "upload_bytes_per_second": "bytes per second of one client",
+    "min_upload_bytes_per_second": "bytes per second that count as progress of an upload",
+    "max_session_seconds": "seconds of a Track stream",
+    "max_disk_bytes": "bytes of temporary files of all clients",
+    "max_disk_bytes_per_client": "bytes of temporary files of one client",
+    "min_free_disk_bytes": "bytes that stay free on the disk",
+    "max_decoder_memory_bytes": "bytes of memory of all decoders",
+    "max_decoder_memory_bytes_per_client": "bytes of memory of one client's decoders",
+    "picture_cache_bytes": "bytes of memory for pictures that may be asked about again",
+    "window": "frame results that are not acknowledged",
+    "correction_window": "frames that can be corrected",
+    "correction_bytes": "bytes of memory for corrections of a session",
     "max_side": "pixels of a frame's height or width",
     "max_decoded_pixels": "pixels of all frames of a clip together",
     "max_mask_bytes": "bytes of a prompt's encoded mask",
@@ -60,6 +74,7 @@ _LIMITS = {
     "first_frame_timeout_seconds": "seconds to decode the first frame",
     "decoder_memory_bytes": "bytes of memory of a decoder",
     "decoder_cpu_seconds": "processor seconds of a decoder",
+    "picture_cpu_seconds": "processor seconds of a picture",
     "source_timeout_seconds": "seconds to fetch a video by its URL",
 }
 
@@ -99,5 +114,5 @@ def _limits(limits: Limits) -> Table:
     named = {name: value for name, value in vars(limits).items() if name != "others"}
     for name, value in {**named, **limits.others}.items():
         flag = "--" + name.replace("_", "-")
-        table.add_row(flag, f"{value:,.10g}" if value else "no limit", _LIMITS.get(name, ""))
+        table.add_row(flag, f"{value:,.10g}" if value else "no limit", LIMITS.get(name, ""))
     return table

@@ -16,15 +16,16 @@ import typer
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet_server import logs
 from masklet_server.settings import Settings, flag_of
-from masklet_server.settings_sources import LoadedSettings, load_settings
+from masklet_server.settings.sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
     from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
 
 _DESCRIPTORS = 8192
+_NOT_SERVING_SECONDS = 2.0
 
 
 def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
@@ -72,9 +73,23 @@ async def _serve(settings: Settings) -> None:
     async with running_server(settings) as running:
         with _Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
-            await stop.wait()
+            if await _is_broken(stop, running.broken):
+                await asyncio.sleep(_NOT_SERVING_SECONDS)  # whoever watches the server's health sees why
+                await running.server.stop(0.0)
+                raise Unavailable("the engine has failed; the log says why. Start the server again")
             typer.echo(f"stopping; running requests have {settings.grace_seconds:g} s to end", err=True)
             await running.server.stop()
+
+
+async def _is_broken(stop: asyncio.Event, broken: asyncio.Event) -> bool:
+    """Wait until the server is to stop, or its engine has failed; returns whether that is so."""
+    waits = [asyncio.create_task(event.wait()) for event in (stop, broken)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return broken.is_set() and not stop.is_set()
 
 
 def _allow_many_descriptors() -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from masklet_server.budgets.turns import Turns
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Box, Runs
 
@@ -35,16 +36,28 @@ class MeasuredMask:
 class MaskPool:
     """Encodes, measures and decodes masks in its own threads; all sessions share one pool.
 
+    Clients are served in rotation.
+
     Args:
         threads: Number of threads. OpenCV and NumPy release the interpreter lock for most of the work.
     """
 
     def __init__(self, threads: int = 2) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="masks")
+        self._turns = Turns(threads, threads)
+
+    def of(self, client: str) -> MaskPool:
+        """The same threads for the work of one client."""
+        return _PoolOfClient(self, client)
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Call `work` in one of the threads and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        """Call `work` in one of the threads, when it is the client's turn, and return its result."""
+        return await self.run_for("", work)
+
+    async def run_for(self, client: str, work: Callable[[], T]) -> T:
+        """As `run`, for one of the clients."""
+        async with self._turns.turn(client):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def prepare(self, runs: Runs, encoding: MaskEncoding) -> MeasuredMask:
         """Encode and measure a mask: in the calling thread if that is quick, else in another one."""
@@ -55,6 +68,25 @@ class MaskPool:
     def close(self) -> None:
         """End the threads; work that has not begun is dropped."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _PoolOfClient(MaskPool):
+    """The threads of a pool as one client sees them."""
+
+    def __init__(self, pool: MaskPool, client: str) -> None:
+        self._pool = pool
+        self._client = client
+
+    def of(self, client: str) -> MaskPool:
+        """The same threads for another client."""
+        return self._pool.of(client)
+
+    async def run_for(self, client: str, work: Callable[[], T]) -> T:
+        """Call `work` when it is the turn of the client whose view of the pool this is."""
+        return await self._pool.run_for(client or self._client, work)
+
+    def close(self) -> None:
+        """Do nothing: the threads belong to all clients."""
 
 
 def _measured(runs: Runs, encoding: MaskEncoding) -> MeasuredMask:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Protocol, TypeVar
 
-from masklet.errors import DeadlineExceeded, FieldViolation, InvalidArgument, ResourceExhausted, Unavailable
+from masklet.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
+from masklet_server.budgets.budget import exhausted
+from masklet_server.budgets.turns import TooManyWaitingError, Turns
 from masklet_server.metrics import Metrics
-from masklet_server.rpc.turns import TooManyWaitingError, Turns
 from masklet_server.settings import Settings
 
 # When a session ends is not known. This spreads repeated calls without a long wait.
@@ -26,6 +27,9 @@ _SMALL_AT_ONCE = 32
 _SMALL_PER_CLIENT = 2
 _SMALL_SECONDS = 5.0
 _SMALL_BYTES = 64 * 1024
+
+# So many requests of a client may wait for each that may run. One that waits costs kilobytes: its message is not read.
+WAITING_PER_TURN = 32
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +130,14 @@ class Admission:
         self._requests = RateLimiter(settings.requests_per_second)
         self._settings = settings
         self._metrics = metrics
-        self._turns = Turns(settings.max_requests, settings.max_requests_per_client)
-        self._small_turns = Turns(_SMALL_AT_ONCE, _SMALL_PER_CLIENT)
+        per_client = min(settings.max_requests, settings.max_requests_per_client)
+        self._turns = Turns(settings.max_requests, per_client, max_waiting=WAITING_PER_TURN * per_client)
+        self._small_turns = Turns(_SMALL_AT_ONCE, _SMALL_PER_CLIENT, max_waiting=WAITING_PER_TURN * _SMALL_PER_CLIENT)
         self._sessions: Counter[str] = Counter()
         self._running: set[asyncio.Task[object]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._became_idle = asyncio.Event()
         self._draining = False
         self._cancelling = False
 
@@ -257,6 +263,12 @@ class Admission:
             self._running.discard(task)
             if not self._running:
                 self._idle.set()
+                self._became_idle.set()
+
+    async def became_idle(self) -> None:
+        """Wait until a block of `work` has ended after which none runs; one task may wait."""
+        self._became_idle.clear()
+        await self._became_idle.wait()
 
     async def drain(self, grace: float) -> None:
         """Admit nothing more; return when everything has ended. What still runs after `grace` seconds is cancelled."""
@@ -286,11 +298,7 @@ class Admission:
 
     def _refusal(self, limit: str, description: str, seconds: float = _RETRY_SECONDS) -> ResourceExhausted:
         self._metrics.refused(limit)
-        return ResourceExhausted(
-            f"{description} ({limit}); try again in {seconds:.3g} s",
-            violations=(FieldViolation(limit, description),),
-            retry_after_seconds=seconds,
-        )
+        return exhausted(limit, description, seconds)
 
 
 async def _at_most_two(requests: AsyncIterable[T]) -> list[T]:

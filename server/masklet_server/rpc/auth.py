@@ -7,12 +7,17 @@ import hmac
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from masklet.errors import InvalidArgument, Unauthenticated
 
 logger = logging.getLogger(__name__)
+
+current_client: ContextVar[str] = ContextVar("current_client", default="")
+"""Who has made the RPC that runs: the name of its token, the subject of its certificate, or its address."""
 
 _BEARER = re.compile(r"bearer\s+(\S+)\s*", re.IGNORECASE)
 
@@ -43,6 +48,11 @@ class TokenFile:
             if hmac.compare_digest(known, digest):
                 found = name
         return found
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the token with this digest is valid still."""
+        self._refresh()
+        return digest in self._names
 
     def _refresh(self) -> None:
         stamp = self._current_stamp()
@@ -89,8 +99,21 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     return None
 
 
-def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """The name of the request's token.
+@dataclass(frozen=True)
+class Bearer:
+    """Who has sent a valid token.
+
+    Attributes:
+        name: The token's name.
+        digest: Of the token; `TokenFile.has` knows it.
+    """
+
+    name: str
+    digest: bytes
+
+
+def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]) -> Bearer:
+    """Who has sent the request's token.
 
     Raises:
         Unauthenticated: The request has no token, or one that is not valid.
@@ -104,7 +127,7 @@ def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]
     name = tokens.identify(token)
     if name is None:
         raise Unauthenticated("the token is not valid on this server; ask its operator for another one")
-    return name
+    return Bearer(name, _digest(token))
 
 
 def certificate_subject(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:

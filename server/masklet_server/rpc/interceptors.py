@@ -18,9 +18,11 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
+from masklet.errors import Unauthenticated
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
+from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 TRACK = "/masklet.v1.TrackingService/Track"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
 _HEALTH = "/grpc.health.v1.Health/"
+# How often the tokens of running calls are looked at.
+_TOKEN_SECONDS = 2.0
 _STREAM_UNARY = grpc.stream_unary_rpc_method_handler
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,6 +49,8 @@ class Call:
         client: Token name, certificate subject or address.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
+        token: Digest of its token; None if it needs none.
+        is_revoked: Its token became invalid while it ran.
     """
 
     method: str
@@ -52,6 +58,8 @@ class Call:
     client: str
     code: str = "OK"
     is_session: bool = False
+    token: bytes | None = None
+    is_revoked: bool = False
 
 
 class EdgeInterceptor(grpc.aio.ServerInterceptor):
@@ -67,6 +75,16 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         self._tokens = tokens
         self._admission = admission
         self._metrics = metrics
+        self._running: dict[asyncio.Task[Any], Call] = {}
+
+    async def watch_tokens(self) -> None:
+        """End the calls whose tokens are no longer valid; for ever, as a task of its own."""
+        while self._tokens is not None:
+            await asyncio.sleep(_TOKEN_SECONDS)
+            for task, call in self._running.items():
+                if call.token is not None and not call.is_revoked and not self._tokens.has(call.token):
+                    call.is_revoked = True
+                    task.cancel()
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -103,12 +121,18 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     async def _surround(self, method: str, context: Context) -> AsyncIterator[Call]:
         call = Call(method, context, client=_caller(context))
         started = time.perf_counter()
+        task = asyncio.current_task()
+        assert task is not None
+        self._running[task] = call
         try:
             with contextlib.ExitStack() as stack:
                 self._admit(call, stack)
+                current_client.set(call.client)
                 yield call
             call.code = code_name(context.code())
         except asyncio.CancelledError:
+            if call.is_revoked:
+                await self._abort(call, Unauthenticated("the token was revoked while the call ran; use another token"))
             # gRPC cancels the task both when the client goes away and when its deadline passes.
             remaining = context.time_remaining()
             call.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
@@ -119,6 +143,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         except Exception as error:  # noqa: BLE001 - every error becomes a status here
             await self._abort(call, error)
         finally:
+            del self._running[task]
             self._record(call, time.perf_counter() - started)
 
     def _admit(self, call: Call, stack: contextlib.ExitStack) -> None:
@@ -126,10 +151,11 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             return
         if self._tokens is not None:
             try:
-                call.client = auth.require_token(self._tokens, call.context.invocation_metadata() or ())
+                bearer = auth.require_token(self._tokens, call.context.invocation_metadata() or ())
             except Exception:
                 self._metrics.refused("token")
                 raise
+            call.client, call.token = bearer.name, bearer.digest
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
             stack.enter_context(self._admission.work())

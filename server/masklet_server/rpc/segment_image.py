@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ MAX_KNOWN_SIZES = 4096
 # bound the two factors, and this bounds their product.
 MAX_MASK_PIXELS = 2**30
 
-DecodePicture = Callable[[Picture], Awaitable[npt.NDArray[np.uint8]]]
+DecodePicture = Callable[[Picture, str], Awaitable[npt.NDArray[np.uint8]]]
 
 
 class SegmentingEngine(TrackingEngine, Protocol):
@@ -37,6 +38,15 @@ class SegmentingEngine(TrackingEngine, Protocol):
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Find the masks of one picture's prompts."""
+
+
+@dataclass(frozen=True)
+class _GivenMask:
+    """A prompt's mask, None if it has none; the size of the model's logits; and who decodes it."""
+
+    mask: EncodedMask | None
+    logits_size: int
+    pool: MaskPool
 
 
 class SegmentImageHandler:
@@ -47,7 +57,7 @@ class SegmentImageHandler:
         pool: Encodes and decodes masks.
         parser: Reads masks within the limits.
         max_prompts: Prompts in one request, at most.
-        decode_picture: Makes ``uint8[H, W, 3]`` RGB of a picture, in a sandbox.
+        decode_picture: Makes ``uint8[H, W, 3]`` RGB of a client's picture, in a sandbox.
     """
 
     def __init__(
@@ -64,14 +74,14 @@ class SegmentImageHandler:
         self._parser = parser
         self._max_prompts = max_prompts
         self._decode_picture = decode_picture
-        self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._sizes: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
 
-    async def segment(self, request: image_pb2.SegmentImageRequest, stream: str) -> image_pb2.SegmentImageResponse:
+    async def segment(self, request: image_pb2.SegmentImageRequest, client: str) -> image_pb2.SegmentImageResponse:
         """Answer one request.
 
         Args:
             request: From the client.
-            stream: Whose request it is; the engine takes turns between streams.
+            client: Whose request it is. Clients take turns, and a picture's id is known to the client that sent it.
 
         Raises:
             InvalidArgument: A field is wrong.
@@ -87,13 +97,14 @@ class SegmentImageHandler:
         for i, prompt in enumerate(request.prompts):
             if masks[i] is None:  # a prompt without a mask can be checked before the picture is decoded
                 _prompt(prompt, i, None)
-        pixels, (height, width) = await self._picture(request)
-        _check_masks(len(masks) * (3 if request.multimask_output else 1), height, width)
+        pixels, size = await self._picture(request, client)
+        _check_masks(len(masks) * (3 if request.multimask_output else 1), *size)
+        pool = self._pool.of(client)
         job = PictureJob(
             model=model.name,
-            stream=stream,
+            stream=f"pictures of {client}",
             prompts=[
-                await self._complete(prompt, i, mask, (height, width), model.logits_size)
+                await self._complete(prompt, i, _GivenMask(mask, model.logits_size, pool), size)
                 for i, (prompt, mask) in enumerate(zip(request.prompts, masks, strict=True))
             ],
             picture=request.image_id if pixels is None else pixels,
@@ -101,12 +112,12 @@ class SegmentImageHandler:
             edges=edges,
         )
         output = await self._engine.segment(job)
-        self._remember(output)
+        self._remember(output, client)
         return image_pb2.SegmentImageResponse(
             image_id=output.image_id,
             height=output.height,
             width=output.width,
-            results=[await self._result(found, encoding, request.return_logits) for found in output.results],
+            results=[await _result(pool, found, encoding, request.return_logits) for found in output.results],
             model=model.name,
         )
 
@@ -127,39 +138,38 @@ class SegmentImageHandler:
             raise error.within(f"prompts[{index}]") from None
 
     async def _picture(
-        self, request: image_pb2.SegmentImageRequest
+        self, request: image_pb2.SegmentImageRequest, client: str
     ) -> tuple[npt.NDArray[np.uint8] | None, tuple[int, int]]:
         """The picture's pixels (None if the engine has the picture already), and its height and width."""
         source = request.WhichOneof("source")
         if source == "picture":
             picture = from_wire.picture(request.picture, "picture")
             try:
-                pixels = await self._decode_picture(picture)
+                pixels = await self._decode_picture(picture, client)
             except InvalidArgument as error:
                 raise error.within("picture") from None
             return pixels, (pixels.shape[0], pixels.shape[1])
         if not request.image_id:
             raise InvalidArgument.of("source", "is not set; send a picture, or the image_id of an earlier response")
-        if request.image_id not in self._sizes:
+        if (client, request.image_id) not in self._sizes:
             raise NotFound(
                 f"the server has no picture {request.image_id!r}, or not any longer; send the picture itself"
             )
-        return None, self._sizes[request.image_id]
+        return None, self._sizes[client, request.image_id]
 
     async def _complete(
         self,
         message: image_pb2.SegmentPrompt,
         index: int,
-        mask: EncodedMask | None,
+        given: _GivenMask,
         picture_size: tuple[int, int],
-        logits_size: int,
     ) -> PicturePrompt:
         """The prompt with its mask as logits of the model's size.
 
         A mask of a few bytes may stand for 35 MB of pixels, so that no more of them are decoded at a time than the pool
         has threads, and none is kept.
         """
-        logits = None
+        logits, mask = None, given.mask
         if mask is not None:
             field = f"prompts[{index}].mask"
             if (mask.height, mask.width) != picture_size:
@@ -169,7 +179,7 @@ class SegmentImageHandler:
                     f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; send one of the same size",
                 )
             try:
-                logits = await self._pool.run(lambda: _logits(mask, logits_size))
+                logits = await given.pool.run(lambda: _logits(mask, given.logits_size))
             except InvalidArgument as error:
                 raise error.within(field) from None
             if logits is None:
@@ -181,29 +191,11 @@ class SegmentImageHandler:
             raise error.within(f"prompts[{index}]") from None
         return complete
 
-    def _remember(self, output: PictureOutput) -> None:
-        self._sizes[output.image_id] = (output.height, output.width)
-        self._sizes.move_to_end(output.image_id)
+    def _remember(self, output: PictureOutput, client: str) -> None:
+        self._sizes[client, output.image_id] = (output.height, output.width)
+        self._sizes.move_to_end((client, output.image_id))
         if len(self._sizes) > MAX_KNOWN_SIZES:
             self._sizes.popitem(last=False)
-
-    async def _result(
-        self, candidates: Sequence[Candidate], encoding: MaskEncoding, with_logits: bool
-    ) -> image_pb2.SegmentResult:
-        prepared = await asyncio.gather(*(self._pool.prepare(one.runs, encoding) for one in candidates))
-        return image_pb2.SegmentResult(
-            candidates=[
-                image_pb2.MaskCandidate(
-                    mask=to_wire.mask(mask.encoded),
-                    predicted_iou=candidate.predicted_iou,
-                    box=to_wire.box(mask.box),
-                    area=mask.area,
-                    logits=to_wire.logits(candidate.logits) if with_logits else None,
-                    output_index=candidate.output_index,
-                )
-                for candidate, mask in zip(candidates, prepared, strict=True)
-            ]
-        )
 
 
 def _check_masks(count: int, height: int, width: int) -> None:
@@ -225,3 +217,22 @@ def _prompt(message: image_pb2.SegmentPrompt, index: int, mask_logits: npt.NDArr
         return from_wire.segment_prompt(message, mask_logits)
     except InvalidArgument as error:
         raise error.within(f"prompts[{index}]") from None
+
+
+async def _result(
+    pool: MaskPool, candidates: Sequence[Candidate], encoding: MaskEncoding, with_logits: bool
+) -> image_pb2.SegmentResult:
+    prepared = await asyncio.gather(*(pool.prepare(one.runs, encoding) for one in candidates))
+    return image_pb2.SegmentResult(
+        candidates=[
+            image_pb2.MaskCandidate(
+                mask=to_wire.mask(mask.encoded),
+                predicted_iou=candidate.predicted_iou,
+                box=to_wire.box(mask.box),
+                area=mask.area,
+                logits=to_wire.logits(candidate.logits) if with_logits else None,
+                output_index=candidate.output_index,
+            )
+            for candidate, mask in zip(candidates, prepared, strict=True)
+        ]
+    )

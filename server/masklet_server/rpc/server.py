@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 
@@ -57,9 +58,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        self._server = grpc.aio.server(
-            interceptors=[EdgeInterceptor(tokens, self._admission, metrics)], options=_options(settings)
-        )
+        self._edge = EdgeInterceptor(tokens, self._admission, metrics)
+        self._watching: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
         tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
@@ -81,6 +82,7 @@ class Server:
         fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
+        self._watching = asyncio.create_task(self._edge.watch_tokens())
         parts = split_address(self._settings.address)
         if parts is not None:
             host = f"[{parts[0]}]" if ":" in parts[0] else parts[0]
@@ -103,8 +105,15 @@ class Server:
         await self.not_serving()
         await self._admission.drain(self._settings.grace_seconds if grace is None else grace)
         await self._server.stop(_CLOSE_SECONDS)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._health_server is not None:
             await self._health_server.stop(0)
+
+    async def became_idle(self) -> None:
+        """Wait until a request has been answered after which none runs."""
+        await self._admission.became_idle()
 
     async def not_serving(self) -> None:
         """Report NOT_SERVING to clients that ask for the server's health."""

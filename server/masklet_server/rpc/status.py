@@ -50,11 +50,11 @@ def to_status(error: MaskletError) -> status_pb2.Status:
 
 
 def as_masklet_error(error: Exception) -> MaskletError:
-    """The error itself if it is a MaskletError; otherwise an Internal error with an id, by which the log names it.
+    """The error itself if it is a MaskletError. A bug becomes an Internal error with an id, by which the log names it.
 
     A message that cannot be parsed is the client's mistake: InvalidArgument.
     """
-    if isinstance(error, MaskletError):
+    if isinstance(error, MaskletError) and not isinstance(error, Internal):
         return error
     if isinstance(error, DecodeError):
         return InvalidArgument(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import DataLoss, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
+from masklet_server.budgets.shares import Budgets
 from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
+from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
 from masklet_server.session import events, replies
@@ -24,6 +28,7 @@ from masklet_server.session.ports import SourceFactory
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
+from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox.picture_pool import decode_picture
 from masklet_server.video.sources.factory import SandboxedSourceFactory
 
@@ -37,23 +42,20 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     Args:
         engine: Tracks and segments; the caller starts and closes it.
         settings: The server's limits.
-        metrics: Counts frames and decoding errors.
+        metrics: Counts frames, decoding errors, and what clients share.
         sources: Makes sources of frames; None: sources that decode in sandboxed processes.
     """
 
     def __init__(
         self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
+        self._budgets = Budgets(settings.budget_limits, metrics.refused)
+        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget)
+        self._sources = sources
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
         self._pool = MaskPool()
-        self._resources = SessionResources(
-            engine,
-            sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules),
-            self._pool,
-            settings.session_limits,
-        )
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
@@ -61,12 +63,21 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             self._pool,
             self._parser,
             max_prompts=settings.max_objects,
-            decode_picture=functools.partial(decode_picture, limits=settings.video_limits),
+            decode_picture=self._decode_picture,
         )
 
     def close(self) -> None:
-        """End the threads for masks; call it when no request runs any longer."""
+        """End the threads for masks and for decoders' memory; call it when no request runs any longer."""
         self._pool.close()
+        self._budgets.close()
+
+    def _resources_of(self, client: str) -> SessionResources:
+        settings, share = self._settings, self._budgets.of(client)
+        sources = self._sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules, share)
+        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share.disk)
+
+    async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
+        return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
 
     # A coroutine that writes to the context, not a generator of responses: gRPC does not finish a generator if the call
     # ends while a response is sent, and a session must be closed at once.
@@ -85,7 +96,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             # A stream counts as a session from its start, so it must not stay without one for ever.
             idle = IdleWatch(self._settings.idle_timeout_seconds)
             first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
-            session = Session(configuration(first), self._resources, send)
+            session = Session(configuration(first), self._resources_of(current_client.get()), send)
             try:
                 await session.run(incoming)
             except DataLoss as error:
@@ -101,7 +112,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     ) -> image_pb2.SegmentImageResponse:
         """Segment one picture; see the contract."""
         try:
-            response = await self._segmenter.segment(request, stream=f"pictures of {context.peer()}")
+            response = await self._segmenter.segment(request, current_client.get())
         except DataLoss as error:
             self._metrics.decode_error(type(error).__name__)
             raise
@@ -147,7 +158,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings = self._settings
+        settings, shared = self._settings, self._settings.budget_limits.decoder_memory
+        others = {name: getattr(settings, name) for name in OTHER_LIMITS}
+        others["max_decoder_memory_bytes"] = shared.total
+        others["max_decoder_memory_bytes_per_client"] = shared.per_client
         return server_info_pb2.Limits(
             max_sessions=settings.max_sessions,
             max_sessions_per_client=settings.max_sessions_per_client,
@@ -157,5 +171,5 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             max_frame_pixels=settings.max_frame_pixels,
             max_frames=settings.max_frames,
             max_duration_seconds=settings.max_duration_seconds,
-            others={name: getattr(settings, name) for name in OTHER_LIMITS},
+            others=others,
         )

@@ -18,14 +18,18 @@ class IdleWatch:
 
     Args:
         timeout_seconds: Time without progress after which `expire` raises an error.
+        longest_seconds: Time after which it raises one in any case; 0: never.
         clock: Gives seconds that never go back.
     """
 
-    def __init__(self, timeout_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, timeout_seconds: float, *, longest_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._waits: list[str] = []
         self._timeout = timeout_seconds
         self._clock = clock
-        self._last = clock()
+        self._last = self._began = clock()
+        self._longest = longest_seconds
         self._busy = 0
 
     def extend(self, timeout_seconds: float) -> None:
@@ -84,15 +88,22 @@ class IdleWatch:
             del task  # its exception refers to this frame
 
     async def expire(self) -> NoReturn:
-        """Wait until there was no progress for too long.
+        """Wait until there was no progress for too long, or until the session has lasted too long.
 
         Raises:
-            DeadlineExceeded: There was none.
+            DeadlineExceeded: This is so.
         """
         while True:
             rest = self._timeout if self._busy else self._last + self._timeout - self._clock()
             if rest <= 0:
                 raise self._expired(" and for ".join(dict.fromkeys(self._waits)) or "the client's messages")
+            if self._longest:
+                left = self._began + self._longest - self._clock()
+                if left <= 0:
+                    raise DeadlineExceeded(
+                        f"the session has lasted for max_session_seconds = {self._longest:g}; begin another one"
+                    )
+                rest = min(rest, left)
             await asyncio.sleep(rest)
 
     def _expired(self, waits: str) -> DeadlineExceeded:

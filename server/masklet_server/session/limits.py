@@ -18,6 +18,8 @@ class SessionLimits:
             result.
         annotation_idle_timeout_seconds: The same for propagation on request, once all of the video is there. It is
             longer, because people think before they ask.
+        max_session_seconds: The session ends after this time, whatever happens in it; 0: no limit.
+        min_upload_bytes_per_second: Bytes of a file that come slower are no progress; 0: any byte is.
         max_latency_seconds: How long a frame may wait before it is tracked, if the client wants only the latest frames
             and does not say how long.
         correction_window: Number of the last tracked frames that can be corrected; 0: none. It is also the number of
@@ -36,6 +38,8 @@ class SessionLimits:
     window: int = 64
     idle_timeout_seconds: float = 60.0
     annotation_idle_timeout_seconds: float = 900.0
+    max_session_seconds: float = 0.0
+    min_upload_bytes_per_second: int = 1024
     max_latency_seconds: float = 0.02
     correction_window: int = 64
     correction_bytes: int = 256 * 1024**2

@@ -29,6 +29,8 @@ from masklet_server.session.sending import AckReminder, ProblemReporter, Respons
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.video.info import VideoInfo
 
+_FREEING: set[asyncio.Task[None]] = set()
+
 _STEPS: dict[type, Step] = {
     events.PromptObject: Step.PROMPT,
     events.RemoveObject: Step.REMOVE_OBJECT,
@@ -102,11 +104,12 @@ class Session:
         self._engine = resources.engine
         self._machine = StateMachine()
         self._credits = Credits(options.window)
-        self._idle = IdleWatch(options.limits.idle_timeout_seconds)
+        self._idle = IdleWatch(options.limits.idle_timeout_seconds, longest_seconds=options.limits.max_session_seconds)
         self._tasks = SessionTasks(options.session_id)
         self._send = ResponseWriter(send, self._idle, self._credits.results_wait, latest=options.latest).send
         self._reporter = ProblemReporter(self._send)
         self._heard_at = time.monotonic()
+        self._chunk_bytes = 0
         context = SessionContext(
             options=options,
             engine=resources.engine,
@@ -115,6 +118,7 @@ class Session:
             idle=self._idle,
             tasks=self._tasks,
             send=self._send,
+            disk=resources.disk,
         )
         self.mode = _new_mode(context)
         on_complete = functools.partial(self._idle.extend, self.mode.idle_timeout_seconds)
@@ -152,7 +156,10 @@ class Session:
             raise
         finally:
             # Shielded: a second cancellation must not leave a decoder behind.
-            await asyncio.shield(asyncio.create_task(self._free()))
+            freeing = asyncio.create_task(self._free())
+            _FREEING.add(freeing)  # an event loop forgets a task to which nothing refers
+            freeing.add_done_callback(_FREEING.discard)
+            await asyncio.shield(freeing)
 
     def _opened(self) -> replies.Opened:
         return replies.Opened(
@@ -185,7 +192,8 @@ class Session:
         async for event in incoming:
             if self.state is State.FAILED:
                 return  # sent before the client could know of the failure, which is on its way
-            self._idle.touch()
+            if not isinstance(event, events.VideoChunk) or self._is_progress(event):
+                self._idle.touch()
             self._heard_at = time.monotonic()
             match event:
                 case events.VideoChunk():
@@ -205,6 +213,15 @@ class Session:
         if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._video.is_fetching:
             raise Cancelled("the client went away before end_of_video")
         self.mode.finish()
+
+    def _is_progress(self, chunk: events.VideoChunk) -> bool:
+        """Whether a file comes fast enough; a few bytes a minute would keep a session for ever."""
+        limits = self._options.limits
+        self._chunk_bytes += len(chunk.data)
+        if self._chunk_bytes < limits.min_upload_bytes_per_second * self._idle.quiet_seconds:
+            return False
+        self._chunk_bytes = 0
+        return True
 
     async def _on_mendable(self, event: events.Ack | events.ModeEvent) -> None:
         """Take a message whose faults harm nothing else: they are answered, and the stream goes on."""

@@ -10,6 +10,8 @@ from fractions import Fraction
 import numpy as np
 
 from masklet.errors import ResourceExhausted
+from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import ScratchFile
 from masklet_server.video.frame import Frame
 
@@ -21,9 +23,11 @@ class FrameStore:
 
     Args:
         max_bytes: Size of the file, at most.
+        disk: Where its room is counted.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, disk: DiskShare = UNBOUNDED.disk) -> None:
+        self._disk = disk
         self._max_bytes = max_bytes
         self._file: ScratchFile | None = None
         self._first: Frame | None = None  # has what is the same for all frames
@@ -49,7 +53,7 @@ class FrameStore:
                 f"{size} bytes a frame; send fewer, such as every other one, or choose a model with a smaller input"
             )
         if self._file is None:
-            self._file = await asyncio.to_thread(ScratchFile, "the frames of the video")
+            self._file = await asyncio.to_thread(ScratchFile, "the frames of the video", self._disk)
         await asyncio.to_thread(self._file.write, index * size, frame.pixels.reshape(-1).data)
         self._first = self._first or frame
         self._pts.append(frame.pts)

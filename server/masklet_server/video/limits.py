@@ -20,6 +20,7 @@ class VideoLimits:
         max_decoded_pixels: Pixels of all frames of one clip together; 0: no limit.
         decoder_memory_bytes: Address space of the decoding process.
         decoder_cpu_seconds: Processor time of the decoding process; 0: no limit.
+        picture_cpu_seconds: Processor time of a single picture; 0: no limit.
         first_frame_timeout_seconds: Time from the end of the upload to the first frame.
         strict_sandbox: Nothing is decoded where a layer of the decoders' sandbox is missing.
     """
@@ -32,6 +33,7 @@ class VideoLimits:
     max_decoded_pixels: int = 400_000_000_000
     decoder_memory_bytes: int = 4 * 1024**3
     decoder_cpu_seconds: int = 7200
+    picture_cpu_seconds: int = 15
     first_frame_timeout_seconds: float = 30.0
     strict_sandbox: bool = False
 

@@ -293,7 +293,7 @@ def test_errors_from_the_process() -> None:
     refused = error_of(DecodingFailed("InvalidArgument", "is bad", "frame.data"))
     assert isinstance(refused, InvalidArgument)
     assert refused.violations[0].field == "frame.data"
-    assert isinstance(error_of_death(1, VideoLimits()), Internal)
+    assert isinstance(error_of_death(1, VideoLimits()), DataLoss)
     assert "signal 40" in error_of_death(-40, VideoLimits()).message
 
 

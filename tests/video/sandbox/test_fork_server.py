@@ -18,6 +18,7 @@ from masklet.errors import Unavailable
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import FORK
 from masklet_server.video.sandbox import fork_server
+from masklet_server.video.sandbox.picture_process import PictureProcess
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.worker.fork_server_main import ForkServer
 from tests.support.clips import decode_clip, make_clip
@@ -43,6 +44,73 @@ async def dies(pid: int) -> None:
             break
         await asyncio.sleep(0.01)
     assert not lives(pid)
+
+
+def oom_score_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_a_frozen_fork_server_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
+    frozen = fork_server.start()
+    os.kill(frozen, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="does not answer"):
+        async with ClipSource(32, VideoLimits()):
+            pass
+    assert time.monotonic() - began < 25
+    await dies(frozen)
+    outcome = await decode_clip(make_clip(frames=3))
+    assert (outcome.error, len(outcome.frames)) == (None, 3)
+
+
+async def test_a_frozen_fork_server_does_not_keep_an_ended_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
+    frozen = fork_server.start()
+    began = time.monotonic()
+    async with ClipSource(32, VideoLimits()) as source:
+        pid = source.pid
+        os.kill(frozen, signal.SIGSTOP)
+    assert time.monotonic() - began < 25
+    await dies(pid)
+
+
+def test_a_frozen_fork_server_is_noticed_by_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
+    os.kill(fork_server.start(), signal.SIGSTOP)
+    with pytest.raises(Unavailable):
+        PictureProcess(VideoLimits())
+    process = PictureProcess(VideoLimits())
+    assert process.is_usable
+    process.close()
+
+
+async def test_very_many_requests_do_not_wait_for_a_frozen_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
+    os.kill(fork_server.start(), signal.SIGSTOP)
+    began = time.monotonic()
+
+    async def one() -> bool:
+        try:
+            async with ClipSource(32, VideoLimits()):
+                return True
+        except Unavailable:
+            return False
+
+    # More than its socket takes.
+    await asyncio.gather(*(one() for _ in range(40)))
+    assert time.monotonic() - began < 60
+    assert await one()
+
+
+async def test_the_kernel_ends_decoders_before_the_server() -> None:
+    async with ClipSource(32, VideoLimits()) as source:
+        for _ in range(1000):  # it says so before it reads its first message
+            if oom_score_of(source.pid) == 1000:
+                break
+            await asyncio.sleep(0.01)
+        assert oom_score_of(source.pid) == 1000
+    assert oom_score_of(os.getpid()) < 1000
 
 
 async def test_one_process_forks_all_and_is_started_again_when_it_has_died() -> None:

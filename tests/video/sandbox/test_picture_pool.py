@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
+from masklet_server.budgets.budget import Bounds
+from masklet_server.budgets.shares import BudgetLimits, Budgets
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox.picture_pool import decode_picture, pool_for
@@ -191,3 +193,59 @@ def test_processes_serve_several_event_loops() -> None:
     data = encoded(photo())
     for _ in range(2):
         assert asyncio.run(decode_picture(Picture("encoded", data), LIMITS)).shape == (60, 90, 3)
+
+
+def scan_bomb(scans: int, side: int = 1024) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: each takes long, and has few bytes."""
+    data = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * scans + data[-2:]
+
+
+async def test_a_picture_with_very_many_scans_is_refused_at_once() -> None:
+    assert (await one(scan_bomb(20))).shape == (1024, 1024, 3)
+    with pytest.raises(ResourceExhausted, match="more than 100 scans"):
+        await one(scan_bomb(5000))
+
+
+async def test_a_picture_has_a_bound_of_processor_time() -> None:
+    limits = VideoLimits(max_side=9997, picture_cpu_seconds=1)
+    with pytest.raises(ResourceExhausted, match="more processor time than picture_cpu_seconds = 1"):
+        await one(scan_bomb(80, side=5800), limits)
+    assert (await one(encoded(photo()), limits)).shape == (60, 90, 3)
+
+
+async def test_a_client_with_many_slow_pictures_leaves_a_process_to_others() -> None:
+    limits = VideoLimits(max_side=9996, picture_cpu_seconds=0)
+    budgets = Budgets(BudgetLimits())
+    slow = Picture("encoded", scan_bomb(60, side=4000))
+    flood = [asyncio.create_task(decode_picture(slow, limits, budgets.of("a"))) for _ in range(12)]
+    await asyncio.sleep(0.5)  # all processes that it may have are at work
+    began = time.monotonic()
+    await decode_picture(Picture("encoded", encoded(photo())), limits, budgets.of("b"))
+    alone = time.monotonic() - began
+    done = sum(task.done() for task in flood)
+    await asyncio.gather(*flood)
+    all_of_them = time.monotonic() - began
+    assert done < 6, "it did not wait for those that came before it"
+    assert alone < all_of_them / 3
+    assert budgets.decoders.budget.used == 0
+
+
+async def test_a_picture_that_takes_more_memory_than_there_is_ends_alone() -> None:
+    limits = VideoLimits(max_side=9995)
+    budgets = Budgets(BudgetLimits(decoder_memory=Bounds(10**9, 64 * 1024**2)))
+    large = Picture("encoded", scan_bomb(60, side=5000))
+    with pytest.raises(ResourceExhausted, match="max_decoder_memory_bytes_per_client"):
+        await decode_picture(large, limits, budgets.of("a"))
+    assert (await decode_picture(Picture("encoded", encoded(photo())), limits, budgets.of("a"))).shape == (60, 90, 3)
+    budgets.close()
+
+
+async def test_a_frozen_process_is_noticed_even_while_a_large_picture_is_sent() -> None:
+    limits = VideoLimits(max_side=9994, first_frame_timeout_seconds=1.0)
+    await one(encoded(photo()), limits)
+    os.kill(pool_for(limits).idle_pids[0], signal.SIGSTOP)
+    raw = Picture("rgb24", bytes(3000 * 3000 * 3), 3000, 3000)
+    with pytest.raises(ResourceExhausted, match="first_frame_timeout_seconds"):
+        await asyncio.wait_for(decode_picture(raw, limits), 20)

@@ -32,6 +32,7 @@ from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.sources.packets import PacketSource
 
 OPENED = VideoOpened(VideoInfo(48, 64), Fraction(1, 25))
+VIDEO_OF_GIGABYTES = VideoOpened(VideoInfo(30_000, 30_000), Fraction(1, 25))
 FRAME = FrameDecoded(0, 7, 48, 64)
 
 
@@ -74,6 +75,10 @@ def decoder_says(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], 
         (lines(EndOfFrames()), "EndOfFrames with wrong values or at the wrong time"),
         (lines(OPENED).replace(b'"height":48', b'"height":-48'), "something that is no message"),
         (lines(OPENED, OPENED), "VideoOpened with wrong values or at the wrong time"),
+        (lines(VIDEO_OF_GIGABYTES), "VideoOpened with wrong values or at the wrong time"),
+        (lines(OPENED, FrameDecoded(0, 7, 30_000, 30_000)), "FrameDecoded with wrong values or at the wrong time"),
+        (lines(OPENED, FrameDecoded(0, 7, 64, 48)), "FrameDecoded with wrong values or at the wrong time"),
+        (lines(OPENED, FrameDecoded(1, 7, 48, 64)), "FrameDecoded with wrong values or at the wrong time"),
         (lines(OPENED, PacketDecoded(1)), "PacketDecoded with wrong values or at the wrong time"),
         (lines(OPENED, FrameDecoded(4, 7, 48, 64)), "FrameDecoded with wrong values or at the wrong time"),
         (lines(OPENED, FRAME).replace(b'"pts":7', b'"pts":7e99'), "something that is no message"),
@@ -102,7 +107,7 @@ async def test_frames_that_cannot_be_decoded_are_bounded(decoder_says: Callable[
 
 
 async def test_frames_before_the_nonsense_are_given(decoder_says: Callable[[bytes], int]) -> None:
-    decoder_says(lines(OPENED, FRAME, FRAME) + b"nonsense\n")
+    decoder_says(lines(OPENED, FRAME, FrameDecoded(1, 7, 48, 64)) + b"nonsense\n")
     async with ClipSource(16, VideoLimits()) as source:
         assert (await source.info()).width == 64
         frames = [await source.next_frame(), await source.next_frame()]
@@ -128,9 +133,10 @@ async def test_a_packet_that_was_never_fed_changes_nothing(decoder_says: Callabl
     ("said", "words"),
     [
         (b"nonsense\n", "something that is no message"),
-        (lines(OPENED), "VideoOpened where it should have sent a picture"),
-        (lines(FrameDecoded(1, 0, 4, 4)), "a picture that does not fit its memory"),
-        (lines(FrameDecoded(0, 0, 20_000, 20_000)), "a picture that does not fit its memory"),
+        (lines(OPENED), "VideoOpened with wrong values or at the wrong time"),
+        (lines(EndOfFrames()), "EndOfFrames where it should have sent a picture"),
+        (lines(FrameDecoded(1, 0, 4, 4)), "FrameDecoded with wrong values or at the wrong time"),
+        (lines(FrameDecoded(0, 0, 20_000, 20_000)), "FrameDecoded with wrong values or at the wrong time"),
     ],
 )
 def test_nonsense_about_a_single_picture(decoder_says: Callable[[bytes], int], said: bytes, words: str) -> None:

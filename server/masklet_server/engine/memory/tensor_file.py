@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from masklet.errors import ResourceExhausted
+from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import ScratchFile
 
 
@@ -21,9 +23,11 @@ class TensorFile:
 
     Args:
         max_bytes: Largest size of the file.
+        disk: Where its room is counted.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, disk: DiskShare = UNBOUNDED.disk) -> None:
+        self._disk = disk
         self.max_bytes = max_bytes
         self._file: ScratchFile | None = None
         self._end = 0
@@ -43,10 +47,11 @@ class TensorFile:
         """Write bytes into free space of the file, and return their offset.
 
         Raises:
-            ResourceExhausted: The file would be larger than `max_bytes`, or the disk is full.
+            ResourceExhausted: The file would be larger than `max_bytes`, the disk is full, or the client has as much on
+                it as it may have.
         """
         if self._file is None:
-            self._file = ScratchFile("the results of earlier frames")
+            self._file = ScratchFile("the results of earlier frames", self._disk)
         offset = self._allocate(len(data))
         try:
             self._file.write(offset, data)

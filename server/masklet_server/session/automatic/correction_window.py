@@ -77,6 +77,21 @@ class CorrectionWindow:
             for bank in banks:
                 bank.keep(len(self))
 
+    def narrow(self, size: int, banks: Collection[MemoryBank]) -> None:
+        """Keep fewer frames from now on, in the banks too.
+
+        Args:
+            size: At most so many.
+            banks: The memories of all objects.
+        """
+        if self.size <= size:
+            return
+        self.size = size
+        while len(self) > size:
+            self._drop()
+        for bank in banks:
+            bank.keep(len(self))
+
     def _drop(self) -> None:
         frame = self._frames.popleft()
         self.nbytes -= frame.frame.pixels.nbytes

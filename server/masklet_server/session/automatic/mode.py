@@ -67,6 +67,7 @@ class AutomaticMode:
     def finish(self) -> None:
         """The client will say nothing more, and acknowledge nothing more."""
         self._context.credits.lift()
+        self.tracker.client_is_done()
 
     async def _prompt(self, event: events.PromptObject) -> None:
         given = event.prompt

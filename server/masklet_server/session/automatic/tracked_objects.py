@@ -63,7 +63,7 @@ class TrackedObjects:
         self.window = CorrectionWindow(options.correction_window, context.limits.correction_bytes)
         self._context = context
         self._objects: dict[int, TrackedObject] = {}
-        self._snapshot_file = TensorFile(context.limits.max_history_bytes)
+        self._snapshot_file = TensorFile(context.limits.max_history_bytes, context.disk)
 
     def __len__(self) -> int:
         return len(self._objects)

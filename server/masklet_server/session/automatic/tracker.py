@@ -43,7 +43,13 @@ class Tracker:
         self._results = ResultSender(context)
         self._frame_tracker = FrameTracker(context, objects, self._jobs)
         self.corrections = Corrections(context, objects, prompts, self._jobs)
+        self._objects = objects
         self._size: tuple[int, int] | None = None
+        self._client_is_done = False
+
+    def client_is_done(self) -> None:
+        """The client will send no prompt any more, so no frame will be corrected except by those that wait."""
+        self._client_is_done = True
 
     def clear(self) -> None:
         """Let all memories and frames go."""
@@ -106,6 +112,8 @@ class Tracker:
 
     async def _track_next(self, frames: FrameReader) -> FrameOutcome:
         frame = frames.take()
+        if self._client_is_done and not self._prompts.waits_for_times:
+            self._objects.window.narrow(1, self._objects.banks)
         # Asked on the first frame even if no object is tracked yet. Later, a client that sends pictures only as far
         # ahead as its window reaches would wait for results, and never send the pictures that tell the length.
         with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):

@@ -16,10 +16,19 @@ from dataclasses import dataclass
 from masklet_server.video import messages
 from masklet_server.video.messages import DecodingFailed, FromDecoder, MessageError, Setup, ToDecoder
 from masklet_server.video.sandbox import fork_server
-from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense, error_of_shortage
+from masklet_server.video.sandbox.answers import AnswerParser
+from masklet_server.video.sandbox.process_errors import (
+    error_of,
+    error_of_answer,
+    error_of_death,
+    error_of_nonsense,
+    error_of_shortage,
+)
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 
 _PIPE_BYTES = 1024**2
+
+_REAPERS: set[asyncio.Task[int]] = set()
 
 
 class DecoderProcess:
@@ -36,6 +45,7 @@ class DecoderProcess:
         self._pipes = pipes
         self._handle = fork_server.open_handle(process_id)
         self._setup = setup
+        self._parser = AnswerParser(setup)
         self._reaper: asyncio.Task[int] | None = None
 
     @classmethod
@@ -57,7 +67,7 @@ class DecoderProcess:
         pipes = None
         try:
             pipes = await _Pipes.connect(fork_server.fork(pixels.fd, upload_fd))
-            pid = fork_server.process_id(await pipes.status.readline())
+            pid = fork_server.process_id(await _first_line(pipes))
         except BaseException as error:
             if pipes is not None:
                 pipes.close()
@@ -112,18 +122,22 @@ class DecoderProcess:
         if not line.endswith(b"\n"):
             raise error_of_death(await self.reaped(), self._setup.limits)
         try:
-            message = messages.decode_from_decoder(line)
+            message = self._parser.parse(line)
         except MessageError as error:
-            raise error_of_nonsense("something that is no message") from error
+            raise error_of_answer(error) from error
         if isinstance(message, DecodingFailed):
             raise error_of(message)
         return message
 
+    def kill_process(self) -> None:
+        """End the process alone; any thread may do so."""
+        if self._reaper is None or not self._reaper.done():
+            fork_server.kill(self.pid, self._handle)
+
     def kill(self) -> None:
         """End the process and free what it shares, at once and without waiting; may be called twice."""
         self._pipes.stdin.close()
-        if self._reaper is None or not self._reaper.done():
-            fork_server.kill(self.pid, self._handle)
+        self.kill_process()
         self.pixels.close()
 
     async def reaped(self) -> int:
@@ -134,21 +148,34 @@ class DecoderProcess:
         """
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().create_task(self._reap())
+            _REAPERS.add(self._reaper)  # an event loop forgets a task to which nothing refers
+            self._reaper.add_done_callback(_REAPERS.discard)
         return await asyncio.shield(self._reaper)
 
     async def _reap(self) -> int:
         try:
-            return fork_server.exit_code(await self._pipes.status.readline())
+            return fork_server.exit_code(await self._last_line())
         finally:
             self._pipes.close()
             if self._handle >= 0:
                 os.close(self._handle)
 
+    async def _last_line(self) -> bytes:
+        """How the process ended. One that does not end is killed; a fork server that does not tell is replaced."""
+        reading = asyncio.ensure_future(self._pipes.status.readline())
+        for give_up in (self.kill_process, lambda: fork_server.replace(self._pipes.server_id)):
+            done, _ = await asyncio.wait({reading}, timeout=fork_server.ANSWER_SECONDS)
+            if done:
+                break
+            give_up()
+        return await reading
+
 
 @dataclass(frozen=True, eq=False)
 class _Pipes:
-    """The pipes to a process, for an event loop."""
+    """The pipes to a process, for an event loop, and the process id of the fork server."""
 
+    server_id: int
     stdin: asyncio.StreamWriter
     stdout: asyncio.StreamReader
     status: asyncio.StreamReader
@@ -172,8 +199,17 @@ class _Pipes:
             forked.close()
             raise
         stdin = asyncio.StreamWriter(writing, flow_control, None, loop)
-        return cls(stdin, stdout, status, (*transports, writing))
+        return cls(forked.server_id, stdin, stdout, status, (*transports, writing))
 
     def close(self) -> None:
         for transport in self.transports:
             transport.close()
+
+
+async def _first_line(pipes: _Pipes) -> bytes:
+    """The first line of the fork server, which is ended if it does not answer."""
+    try:
+        return await asyncio.wait_for(pipes.status.readline(), fork_server.ANSWER_SECONDS)
+    except asyncio.TimeoutError:  # not the builtin one before Python 3.11
+        fork_server.replace(pipes.server_id)
+        raise fork_server.silent() from None

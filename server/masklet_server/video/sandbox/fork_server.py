@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import io
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,12 @@ from masklet.errors import Unavailable
 from masklet_server.video.messages import FORK
 
 _PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
+
+# A fork takes milliseconds; starting the fork server takes a second, on a busy machine some. One that does not answer
+# for so long hangs.
+ANSWER_SECONDS = 20.0
+# Sending waits only when many requests wait already, which is so when the fork server hangs.
+_SEND_SECONDS = 5.0
 
 
 def command(socket_fd: int) -> list[str]:
@@ -36,6 +43,8 @@ def environment() -> dict[str, str]:
     }
 
 
+logger = logging.getLogger(__name__)
+
 _used: dict[int, float] = {}  # processor seconds, by the fork server's process id
 
 
@@ -46,9 +55,11 @@ class Forked:
         stdin: To write messages to.
         stdout: To read messages from.
         status: To read two lines from: the process's id (see `process_id`), and how it ended (see `exit_code`).
+        server_id: The fork server's process id.
     """
 
-    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, status: io.FileIO) -> None:
+    def __init__(self, stdin: io.FileIO, stdout: io.FileIO, status: io.FileIO, *, server_id: int = 0) -> None:
+        self.server_id = server_id
         self.stdin = stdin
         self.stdout = stdout
         self.status = status
@@ -125,17 +136,22 @@ class _Server:
             assert self._process is not None
             return self._process.pid
 
-    def send(self, descriptors: Sequence[int]) -> None:
+    def send(self, descriptors: Sequence[int]) -> int:
+        """Ask for a process; returns the fork server's process id."""
         with self._lock:
             try:
                 socket.send_fds(self._ensure(), [FORK], descriptors)
-            except ConnectionError:
+            except (ConnectionError, TimeoutError):
                 self._close()
                 socket.send_fds(self._ensure(), [FORK], descriptors)
+            assert self._process is not None
+            return self._process.pid
 
-    def close(self) -> None:
+    def close(self, process_id: int = 0) -> None:
+        """End the fork server; if an id is given, only the one that has it."""
         with self._lock:
-            self._close()
+            if not process_id or (self._process is not None and self._process.pid == process_id):
+                self._close()
 
     def _ensure(self) -> socket.socket:
         if self._socket is not None and self._process is not None and self._process.poll() is None:
@@ -157,6 +173,7 @@ class _Server:
             except BaseException:
                 server_end.close()
                 raise
+        server_end.settimeout(_SEND_SECONDS)
         self._socket = server_end
         return server_end
 
@@ -177,6 +194,21 @@ def start() -> int:
     return _server.start()
 
 
+def replace(server_id: int) -> None:
+    """End a fork server that does not answer, and all processes that it forked; the next `fork` starts another one."""
+    logger.error("the fork server of decoding processes (process %d) does not answer; it is ended", server_id)
+    _server.close(server_id)
+
+
+def silent() -> Unavailable:
+    """The error of a fork server that does not answer."""
+    return Unavailable(
+        "no decoding process could be started: the process that forks them does not answer; it is started anew, try "
+        "again",
+        retry_after_seconds=1.0,
+    )
+
+
 def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
     """Ask for a decoding process.
 
@@ -191,7 +223,7 @@ def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
             reading, writing = os.pipe2(os.O_CLOEXEC)
             process_ends.append(reading if writes else writing)
             server_ends.append(io.FileIO(writing, "wb") if writes else io.FileIO(reading, "rb"))
-        _server.send([*process_ends, memory_fd, *(() if upload_fd is None else (upload_fd,))])
+        server_id = _server.send([*process_ends, memory_fd, *(() if upload_fd is None else (upload_fd,))])
     except BaseException:
         for pipe in server_ends:
             pipe.close()
@@ -199,4 +231,4 @@ def fork(memory_fd: int, upload_fd: int | None = None) -> Forked:
     finally:
         for descriptor in process_ends:
             os.close(descriptor)
-    return Forked(*server_ends)
+    return Forked(*server_ends, server_id=server_id)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import select
-from typing import IO
+import time
 
 import numpy as np
 import numpy.typing as npt
 
 from masklet.errors import MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import (
-    Channel,
-    DecodePicture,
-    DecodingFailed,
-    FrameDecoded,
-    FromDecoder,
-    MessageError,
-    Setup,
-    decode_from_decoder,
-)
+from masklet_server.video.messages import DecodePicture, DecodingFailed, FrameDecoded, MessageError, Setup
 from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox import fork_server
-from masklet_server.video.sandbox.process_errors import error_of, error_of_death, error_of_nonsense, error_of_shortage
+from masklet_server.video.sandbox.answers import AnswerParser
+from masklet_server.video.sandbox.blocking_pipes import BlockingPipes, is_ready
+from masklet_server.video.sandbox.process_errors import (
+    error_of,
+    error_of_answer,
+    error_of_death,
+    error_of_nonsense,
+    error_of_shortage,
+)
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 
 _MAX_PICTURES = 256
 _KEPT_BYTES = 16 * 1024**2
+_END_SECONDS = 5.0
 
 
 class PictureProcess:
@@ -63,21 +61,27 @@ class PictureProcess:
             raise
         self._pixels.close_fd()
         try:
-            self.pid = fork_server.process_id(self._forked.status.readline())
+            self.pid = fork_server.process_id(self._status_line())
         except MaskletError:
             self._forked.close()
             self._pixels.close()
             raise
         self._handle = fork_server.open_handle(self.pid)
         self._exit_code: int | None = None
-        self._stdin, self._stdout = io.BufferedWriter(self._forked.stdin), io.BufferedReader(self._forked.stdout)
-        self._channel: Channel[FromDecoder] = Channel(self._stdout, self._stdin, decode_from_decoder)
-        self._channel.send(setup)
+        self._parser = AnswerParser(setup)
+        self._pipes = BlockingPipes(self._forked.stdin, self._forked.stdout)
+        self._pipes.send(setup, lambda: None)  # an empty pipe has room for it
 
     @property
     def is_usable(self) -> bool:
         """Whether the process lives and may decode further pictures."""
-        return self._pictures_left > 0 and self._exit_code is None and not _is_readable(self._forked.status, 0)
+        has_ended = self._exit_code is not None or is_ready(self._forked.status, select.POLLIN, 0)
+        return self._pictures_left > 0 and not has_ended
+
+    def kill(self) -> None:
+        """End the process, so that `decode` fails; any thread may call it while another one decodes."""
+        if self._exit_code is None:
+            fork_server.kill(self.pid, self._handle)
 
     def decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
         """Decode one picture, as shown; blocks.
@@ -90,7 +94,7 @@ class PictureProcess:
         """
         self._pictures_left -= 1
         try:
-            pixels = self._decode(picture)
+            pixels = self._decode(picture, _Patience(self.pid, self._limits))
         except MaskletError:
             raise
         except (BrokenPipeError, EOFError) as error:
@@ -102,55 +106,81 @@ class PictureProcess:
             self._pixels.release_pages()
         return pixels
 
-    def _decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
-        self._channel.send(DecodePicture(picture.format, picture.height, picture.width, picture.data))
-        self._wait_for_answer()
+    def _decode(self, picture: Picture, patience: _Patience) -> npt.NDArray[np.uint8]:
         try:
-            answer = self._channel.receive()
+            message = DecodePicture(picture.format, picture.height, picture.width, picture.data)
+            self._pipes.send(message, patience.check)
+            answer = self._parser.parse(self._pipes.receive_line(patience.check))
         except MessageError as error:
             self.close()
-            raise error_of_nonsense("something that is no message") from error
+            raise error_of_answer(error) from error
+        except ResourceExhausted:
+            self.close()
+            raise
         if isinstance(answer, DecodingFailed):
             raise error_of(answer)
         if not isinstance(answer, FrameDecoded):
             self.close()
             raise error_of_nonsense(f"{type(answer).__name__} where it should have sent a picture")
-        try:
-            return self._pixels.copy(answer.slot, answer.height, answer.width)
-        except ValueError as error:
-            self.close()
-            raise error_of_nonsense("a picture that does not fit its memory") from error
-
-    def _wait_for_answer(self) -> None:
-        timeout = self._limits.first_frame_timeout_seconds
-        if not _is_readable(self._stdout, timeout):
-            self.close()
-            raise ResourceExhausted(
-                f"the picture was not decoded within first_frame_timeout_seconds = {timeout:g}; send a smaller picture"
-            )
+        return self._pixels.copy(answer.slot, answer.height, answer.width)
 
     def close(self) -> None:
         """Kill the process and wait for its end; may be called twice."""
         if self._exit_code is None:
-            fork_server.kill(self.pid, self._handle)
+            self.kill()
             self._wait_for_end()
-        self._stdout.close()
-        with contextlib.suppress(BrokenPipeError):  # bytes that it no longer wanted
-            self._stdin.close()
+        self._pipes.close()
         self._pixels.close()
 
     def _wait_for_end(self) -> int:
-        """Wait until the process has ended; returns its exit code."""
+        """Wait until the process has ended; returns its exit code. One that has closed its pipe and lives is killed."""
         if self._exit_code is None:
-            self._exit_code = fork_server.exit_code(self._forked.status.readline())
+            if not is_ready(self._forked.status, select.POLLIN, _END_SECONDS):
+                self.kill()
+            self._exit_code = fork_server.exit_code(self._status_line())
             self._forked.status.close()
             if self._handle >= 0:
                 os.close(self._handle)
         return self._exit_code
 
+    def _status_line(self) -> bytes:
+        """What the fork server says of the process. If it says nothing, it is ended, and so the line is empty."""
+        if not is_ready(self._forked.status, select.POLLIN, fork_server.ANSWER_SECONDS):
+            fork_server.replace(self._forked.server_id)
+        return self._forked.status.readline()
 
-def _is_readable(pipe: IO[bytes], seconds: float) -> bool:
-    """Whether the pipe has something to read, or has ended, within that time."""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+
+class _Patience:
+    """How long one picture may take, by the clock and by the processor's time.
+
+    Args:
+        process_id: The process that decodes it.
+        limits: Its `first_frame_timeout_seconds` and `picture_cpu_seconds` apply.
+    """
+
+    def __init__(self, process_id: int, limits: VideoLimits) -> None:
+        # Linux makes the id of a process's clock of the process's id (include/linux/posix-timers.h).
+        self._processor_clock = (~process_id << 3) | 2
+        self._limits = limits
+        self._began = time.monotonic()
+        self._used_before = self._processor_seconds()
+
+    def check(self) -> None:
+        """Raise ResourceExhausted if the picture takes too long."""
+        limits = self._limits
+        if time.monotonic() - self._began > limits.first_frame_timeout_seconds:
+            raise ResourceExhausted(
+                "the picture was not decoded within first_frame_timeout_seconds = "
+                f"{limits.first_frame_timeout_seconds:g}; send a smaller picture"
+            )
+        if 0 < limits.picture_cpu_seconds < self._processor_seconds() - self._used_before:
+            raise ResourceExhausted(
+                f"decoding the picture took more processor time than picture_cpu_seconds = {limits.picture_cpu_seconds}"
+                " allows; send a smaller picture, or one with fewer scans"
+            )
+
+    def _processor_seconds(self) -> float:
+        try:
+            return time.clock_gettime(self._processor_clock)
+        except OSError:  # it has ended, which its pipe will tell
+            return 0.0

@@ -6,7 +6,8 @@ import signal
 
 from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import DecodingFailed, ErrorKind
+from masklet_server.video.messages import DecodingFailed, ErrorKind, MessageError
+from masklet_server.video.sandbox.answers import UnexpectedAnswer
 
 _CLASSES: dict[ErrorKind, type[MaskletError]] = {
     "InvalidArgument": InvalidArgument,
@@ -28,6 +29,13 @@ def error_of_shortage(error: OSError) -> ResourceExhausted:
     return ResourceExhausted(f"the server cannot start a decoding process: {error.strerror}; try again later")
 
 
+def error_of_answer(error: MessageError) -> MaskletError:
+    """The error of a process whose answer was refused."""
+    if isinstance(error, UnexpectedAnswer):
+        return error_of_nonsense(f"{error.kind} with wrong values or at the wrong time")
+    return error_of_nonsense("something that is no message")
+
+
 def error_of_nonsense(what: str) -> MaskletError:
     """The error of a process that sent what no working process sends.
 
@@ -45,7 +53,10 @@ def error_of_death(returncode: int, limits: VideoLimits) -> MaskletError:
         limits: What the process was allowed.
     """
     if returncode >= 0:
-        return Internal(f"the decoding process ended with status {returncode}")
+        return DataLoss(
+            f"the decoding process ended with status {returncode}, and did not say why: the input is damaged "
+            "or malicious"
+        )
     number = -returncode
     if number == signal.SIGXCPU:
         return ResourceExhausted(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from masklet.errors import ResourceExhausted
+from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import ScratchFile
 
 # What is known of each item stays in memory, some hundred bytes.
@@ -39,9 +41,11 @@ class Backlog(Generic[T]):
     Args:
         max_bytes: Size of the data, at most.
         what: What the items are, for errors: "frame" or "packet".
+        disk: Where the room of the files is counted.
     """
 
-    def __init__(self, max_bytes: int, what: str) -> None:
+    def __init__(self, max_bytes: int, what: str, disk: DiskShare = UNBOUNDED.disk) -> None:
+        self._disk = disk
         self.nbytes = 0
         self._max_bytes = max_bytes
         self._max_file_bytes = max(_FILE_BYTES, max_bytes // _MAX_FILES)
@@ -58,14 +62,14 @@ class Backlog(Generic[T]):
         """Add an item at the end.
 
         Raises:
-            ResourceExhausted: Too much waits already, or the disk is full.
+            ResourceExhausted: Too much waits already, the disk is full, or the client has as much on it as it may have.
         """
         if self.nbytes + len(data) > self._max_bytes:
             raise self._full(f"{self.nbytes + len(data)} bytes, more than max_upload_bytes = {self._max_bytes}")
         if len(self) >= MAX_ITEMS:
             raise self._full(f"{len(self) + 1} messages, more than {MAX_ITEMS}")
         if self._file is None or self._file_bytes >= self._max_file_bytes:
-            self._file = await asyncio.to_thread(ScratchFile, f"the {self._what} messages that wait")
+            self._file = await asyncio.to_thread(ScratchFile, f"the {self._what} messages that wait", self._disk)
             self._file_bytes = 0
         waiting = _Waiting(item, self._file, self._file_bytes, len(data))
         self._file_bytes += len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from masklet.errors import FailedPrecondition
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.frame import Frame
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import FrameDecoded, Setup, SlotFree, UploadArrived
@@ -21,13 +22,15 @@ class ClipSource(SandboxedSource):
     end gives them when it is complete. `worker.clip_decoder` says which frames come out, and `formats` what is allowed.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
-        super().__init__(image_size, limits, frames_ahead=frames_ahead)
+    def __init__(
+        self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, share: ClientShare = UNBOUNDED
+    ) -> None:
+        super().__init__(image_size, limits, frames_ahead=frames_ahead, share=share)
         self._spool: Spool | None = None
         self._records = FrameRecords()
 
     async def _start(self) -> DecoderProcess:
-        self._spool = Spool(self._limits.max_upload_bytes)
+        self._spool = Spool(self._limits.max_upload_bytes, self._share.disk)
         upload_fd = -1
         try:
             upload_fd = self._spool.open_for_reading()
@@ -63,7 +66,7 @@ class ClipSource(SandboxedSource):
         The redecoder must be entered before this source is left.
         """
         assert self._spool is not None
-        clip = SpooledClip(self._spool, self._records, self._image_size, self._limits)
+        clip = SpooledClip(self._spool, self._records, self._image_size, self._limits, self._share)
         return ClipRedecoder(clip, frame_index)
 
     def _frame_of(self, message: FrameDecoded) -> Frame:

@@ -14,6 +14,7 @@ from array import array
 from dataclasses import dataclass
 
 from masklet.errors import DataLoss, MaskletError
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.frame import Frame
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import Redecode, Seek, Setup, SlotFree
@@ -60,12 +61,14 @@ class SpooledClip:
         records: What the frames were when they were decoded first.
         image_size: Side S of the frames.
         limits: What decoding may cost.
+        share: What the client may have of decoders' memory.
     """
 
     spool: Spool
     records: FrameRecords
     image_size: int
     limits: VideoLimits
+    share: ClientShare = UNBOUNDED
 
 
 class ClipRedecoder:
@@ -153,7 +156,7 @@ class _RedecodingSource(SandboxedSource):
     """Gives the frames of one attempt, from a key frame or from the start."""
 
     def __init__(self, clip: SpooledClip, frame_index: int, redecode: Redecode) -> None:
-        super().__init__(clip.image_size, clip.limits)
+        super().__init__(clip.image_size, clip.limits, share=clip.share)
         self._spool = clip.spool
         self._redecode = redecode
         self._taken = frame_index

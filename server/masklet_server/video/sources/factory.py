@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.fetching.download import VideoDownload
 from masklet_server.fetching.rules import FetchRules
 from masklet_server.video.limits import VideoLimits
@@ -17,27 +18,31 @@ class SandboxedSourceFactory:
     Args:
         limits: What decoding one video may cost.
         fetch_rules: From where the server may fetch videos; None: from nowhere.
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, limits: VideoLimits, fetch_rules: FetchRules | None = None) -> None:
+    def __init__(
+        self, limits: VideoLimits, fetch_rules: FetchRules | None = None, share: ClientShare = UNBOUNDED
+    ) -> None:
         self._limits = limits
+        self._share = share
         self._fetch_rules = fetch_rules or FetchRules()
 
     def clip(self, image_size: int) -> ClipSource:
         """Make a source for a video file that arrives in chunks."""
-        return ClipSource(image_size, self._limits)
+        return ClipSource(image_size, self._limits, share=self._share)
 
     def pictures(self, image_size: int, *, live: bool) -> PictureSource:
         """Make a source for a series of pictures. Live ones may differ in size and are not limited in number."""
-        return PictureSource(image_size, self._limits, live=live)
+        return PictureSource(image_size, self._limits, live=live, share=self._share)
 
     def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
         """Make a source for a live series of pictures that drops those which wait longer than that."""
-        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds)
+        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds, share=self._share)
 
     def packets(self, image_size: int) -> PacketSource:
         """Make a source for a codec's packets."""
-        return PacketSource(image_size, self._limits)
+        return PacketSource(image_size, self._limits, share=self._share)
 
     def download(self, url: str) -> VideoDownload:
         """Make a download of a video file.

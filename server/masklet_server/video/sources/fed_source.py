@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from masklet_server.budgets.shares import ClientShare
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import EndOfInput, FromDecoder
 from masklet_server.video.sources.backlog import Backlog
@@ -25,11 +26,14 @@ class FedSource(SandboxedSource, Generic[T]):
         limits: What the stream may cost.
         frames_ahead: Frames that are decoded before they are asked for.
         what: What is fed, for errors: "frame" or "packet".
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int, what: str) -> None:
-        super().__init__(image_size, limits, frames_ahead=frames_ahead)
-        self._backlog: Backlog[T] = Backlog(limits.max_upload_bytes, what)
+    def __init__(
+        self, image_size: int, limits: VideoLimits, *, frames_ahead: int, what: str, share: ClientShare
+    ) -> None:
+        super().__init__(image_size, limits, frames_ahead=frames_ahead, share=share)
+        self._backlog: Backlog[T] = Backlog(limits.max_upload_bytes, what, share.disk)
         self._forwarding = asyncio.Lock()
         self._end_sent = False
         self._moved = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import EndOfInput
 from masklet_server.video.picture import Picture
@@ -21,10 +22,13 @@ class LatestPictureSource(PictureSource):
         image_size: Side S of the frames that come out.
         limits: What each picture may cost.
         max_latency_seconds: How long a picture may wait before it is dropped for a newer one.
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, max_latency_seconds: float) -> None:
-        super().__init__(image_size, limits, frames_ahead=1, live=True)
+    def __init__(
+        self, image_size: int, limits: VideoLimits, *, max_latency_seconds: float, share: ClientShare = UNBOUNDED
+    ) -> None:
+        super().__init__(image_size, limits, frames_ahead=1, live=True, share=share)
         self._queue: LatestQueue[tuple[Picture, Arrival]] = LatestQueue(max_latency_seconds)
         self._decoding: Arrival | None = None
         self._changed = asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from masklet.errors import FailedPrecondition, InvalidArgument
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.formats import PACKET_DECODERS
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodePacket, FromDecoder, OpenCodec, PacketDecoded, Setup, SlotFree
@@ -26,10 +27,13 @@ class PacketSource(FedSource[FedPacket]):
         image_size: Side S of the frames that come out.
         limits: What each frame may cost; limits on whole clips do not apply.
         frames_ahead: Frames that are decoded before they are asked for.
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
-        super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead, what="packet")
+    def __init__(
+        self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, share: ClientShare = UNBOUNDED
+    ) -> None:
+        super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead, what="packet", share=share)
         self.fed = FedPackets()
         self._codec = ""
         self._is_fragment = False

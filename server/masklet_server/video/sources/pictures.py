@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from masklet.errors import FailedPrecondition, ResourceExhausted
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodePicture, Mode, Setup
 from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS, Picture
@@ -33,11 +34,20 @@ class PictureSource(FedSource[_FedPicture]):
         limits: What the stream may cost. For a live one, only what each picture may cost.
         frames_ahead: Frames that are decoded before they are asked for.
         live: Pictures may differ in size, and their number has no limit.
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, live: bool = False) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        limits: VideoLimits,
+        *,
+        frames_ahead: int = 4,
+        live: bool = False,
+        share: ClientShare = UNBOUNDED,
+    ) -> None:
         limits = limits.of_live_stream() if live else limits
-        super().__init__(image_size, limits, frames_ahead=frames_ahead, what="frame")
+        super().__init__(image_size, limits, frames_ahead=frames_ahead, what="frame", share=share)
         self._live = live
         self._arrivals: deque[Arrival] = deque()  # of pictures at the decoder whose frames were not taken yet
         self._fed = 0

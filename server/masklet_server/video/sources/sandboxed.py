@@ -10,6 +10,8 @@ from fractions import Fraction
 from typing import TypeVar
 
 from masklet.errors import Cancelled, MaskletError, ResourceExhausted
+from masklet_server.budgets.decoder_memory import DecoderLease, needed_for
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.frame import Frame, in_nanoseconds
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
@@ -51,14 +53,19 @@ class SandboxedSource(abc.ABC):
         image_size: Side S of the frames that come out.
         limits: What the stream may cost.
         frames_ahead: Frames that are decoded before they are asked for.
+        share: What the client may have of disk and of decoders' memory.
     """
 
-    def __init__(self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4) -> None:
+    def __init__(
+        self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, share: ClientShare = UNBOUNDED
+    ) -> None:
         if frames_ahead < 1:
             raise ValueError(f"frames_ahead is {frames_ahead}, must be at least 1")
         self._image_size = image_size
         self._limits = limits
         self._frames_ahead = frames_ahead
+        self._share = share
+        self._lease: DecoderLease | None = None
         self._process: DecoderProcess | None = None
         self._taking = asyncio.Lock()
         self._waiting = False
@@ -77,8 +84,19 @@ class SandboxedSource(abc.ABC):
         """Start the decoding process, ready to be fed."""
 
     async def __aenter__(self: Source) -> Source:
-        """Start the decoding process; returns the source itself."""
-        self._process = await self._start()
+        """Start the decoding process; returns the source itself.
+
+        Raises:
+            ResourceExhausted: Decoders have no memory for one more.
+            Unavailable: No process could be forked.
+        """
+        self._lease = self._share.admit_decoder()
+        try:
+            self._process = await self._start()
+        except BaseException:
+            self._lease.close()
+            raise
+        self._lease.started(self._process.pid, self._process.kill_process)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -90,7 +108,14 @@ class SandboxedSource(abc.ABC):
         self._free()
         if self._process is not None:
             self._process.kill()
-            await self._process.reaped()
+            try:
+                await self._process.reaped()
+            finally:
+                self._close_lease()
+
+    def _close_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.close()
 
     def _free(self) -> None:  # noqa: B027 - most sources have nothing to free
         """Free what a subclass holds. Called when the source is left; must not wait."""
@@ -174,10 +199,22 @@ class SandboxedSource(abc.ABC):
             message = await self._receive()
             if not isinstance(message, VideoOpened):
                 raise self._nonsense(message)
+            self._expect(message.info.height, message.info.width)
             self._info, self._time_base = message.info, message.time_base
         return self._info
 
+    def _expect(self, height: int, width: int) -> None:
+        """Count the memory that decoding frames of this size takes."""
+        if self._lease is None:
+            return
+        try:
+            self._lease.expect(needed_for(height, width))
+        except MaskletError as error:
+            self._decoder.kill_process()
+            raise self._failed(error) from None
+
     def _frame_of(self, message: FrameDecoded) -> Frame:
+        self._expect(message.height, message.width)
         try:
             pixels = self._decoder.pixels.copy(message.slot, self._image_size, self._image_size)
         except ValueError as error:
@@ -222,12 +259,17 @@ class SandboxedSource(abc.ABC):
         except MaskletError as error:
             if self._outcome is not None:  # the source was left meanwhile
                 raise self._outcome from None
-            raise self._failed(self._late() if self._timed_out else error) from error.__cause__
+            raise self._failed(self._late() if self._timed_out else self._cause(error)) from error.__cause__
         finally:
             self._waiting = False
         if isinstance(message, EndOfFrames):
             self._finished()
         return message
+
+    def _cause(self, error: MaskletError) -> MaskletError:
+        """Why the process has failed: because it was ended for its memory, or what it has said or done."""
+        killed_for = None if self._lease is None else self._lease.error
+        return killed_for or error
 
     def _late(self) -> MaskletError:
         return ResourceExhausted(

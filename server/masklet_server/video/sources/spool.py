@@ -7,6 +7,8 @@ import os
 from typing import IO
 
 from masklet.errors import ResourceExhausted
+from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import temporary_file
 
 
@@ -18,12 +20,16 @@ class Spool:
 
     Args:
         max_bytes: Size of the file, at most.
+        disk: Where its room is counted.
 
     Raises:
         ResourceExhausted: There is no room for a file, or too many are open.
+        Unavailable: The folder for temporary files is gone.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, disk: DiskShare = UNBOUNDED.disk) -> None:
+        self._disk = disk
+        self._taken = 0
         self.size = 0
         self._max_bytes = max_bytes
         self._file: IO[bytes] = temporary_file("the upload")
@@ -37,12 +43,15 @@ class Spool:
         """Write at the end of the file, on another thread.
 
         Raises:
-            ResourceExhausted: The file would become too large, or the disk is full.
+            ResourceExhausted: The file would become too large, the disk is full, or the client has as much on it as
+                it may have.
         """
         if self.size + len(chunk) > self._max_bytes:
             raise ResourceExhausted(
                 f"the upload has more than max_upload_bytes = {self._max_bytes} bytes; cut or compress the video first"
             )
+        self._disk.take(len(chunk))
+        self._taken += len(chunk)
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, chunk)
         try:
             await asyncio.shield(self._writing)
@@ -58,6 +67,11 @@ class Spool:
     def close(self) -> None:
         """Free the file: at once, or when a write has ended that still runs on a thread."""
         if self._writing is None or self._writing.done():
-            self._file.close()
+            self._free()
         else:
-            self._writing.add_done_callback(lambda _: self._file.close())
+            self._writing.add_done_callback(lambda _: self._free())
+
+    def _free(self) -> None:
+        self._file.close()
+        taken, self._taken = self._taken, 0
+        self._disk.give_back(taken)

@@ -22,6 +22,7 @@ import selectors
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from masklet_server.video.messages import FORK
@@ -84,6 +85,7 @@ class ForkServer:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _offer_to_oom_killer()
             os.setsid()  # a Ctrl-C goes to the server alone, which may want to finish its streams
             for standard, descriptor in ((0, incoming), (1, outgoing)):
                 os.dup2(descriptor, standard)
@@ -106,6 +108,12 @@ class ForkServer:
             status = self._running.pop(process_id)
             _say(status, f"{os.waitstatus_to_exitcode(wait_status)} {os.getpid()} {_processor_seconds():.6f}\n")
             os.close(status)
+
+
+def _offer_to_oom_killer() -> None:
+    """Where the machine has no memory left, the kernel ends a decoding process, and not the server."""
+    with contextlib.suppress(OSError):  # some containers have no /proc to write to
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _say(status: int, line: str) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # The server's own limits on pixels are checked before pixels are read. Pillow's limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# Programs write ten or so. Within a scan the bytes of its marker cannot occur; a preview in the header has a few more.
+MAX_SCANS = 100
 Image.preinit()
 
 _Transpose = Image.Transpose
@@ -135,6 +137,18 @@ def from_nv12(data: bytes, height: int, width: int) -> Image.Image:
     return Image.merge("YCbCr", (luma.point(_LUMA), blue, red)).convert("RGB")
 
 
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG with very many scans: each takes the time of decoding a picture, and has some bytes.
+
+    Raises:
+        Refusal: There are more than `MAX_SCANS`.
+    """
+    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise Refusal(
+            "ResourceExhausted", f"the picture has more than {MAX_SCANS} scans; send a JPEG that is not progressive"
+        )
+
+
 def read_picture(message: DecodePicture, limits: VideoLimits, *, field: str) -> Image.Image:
     """The RGB picture, as shown, of an encoded picture or of raw pixels.
 
@@ -151,6 +165,7 @@ def read_picture(message: DecodePicture, limits: VideoLimits, *, field: str) -> 
     try:
         with Image.open(io.BytesIO(message.data), formats=PICTURE_FORMATS) as picture:
             check_size(picture.height, picture.width, limits, what="the picture")
+            check_scans(message.data)
             picture.load()
             return to_rgb(picture)
     except UnidentifiedImageError:

@@ -48,6 +48,20 @@ async def test_beyond_the_window_the_error_says_which_frames_can_be_corrected() 
         assert lines(client)[10:] == [(7, 1, [1]), (8, 1, [1]), (9, 1, [1])]
 
 
+async def test_no_frames_are_kept_for_a_client_that_says_nothing_more() -> None:
+    async with talk(LIVE) as client:
+        client.say(click(1), *[PICTURE] * 6)
+        await client.frames(6)
+        window = client.automatic.objects.window
+        assert len(window) == 6
+        client.say(PICTURE, PICTURE, events.EndOfVideo())
+        client.half_close()
+        await client.frames(7)
+        assert len(window) <= 1
+        await client.end()
+        assert lines(client) == [(index, 0, [1]) for index in range(8)]
+
+
 async def test_the_server_bounds_the_window() -> None:
     async with talk(events.Configure(live=True, correction_window=50), correction_window=2) as client:
         client.say(click(1), *[PICTURE] * 6, events.EndOfVideo())

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import ByteSize, Field
 
+MIB = 1024**2
+
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

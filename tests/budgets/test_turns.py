@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from masklet_server.rpc.turns import WAITING_PER_TURN, TooManyWaitingError, Turns
+from masklet_server.budgets.turns import TooManyWaitingError, Turns
 
 
 class Crowd:
@@ -40,8 +40,8 @@ async def settle() -> None:
 
 
 @contextlib.asynccontextmanager
-async def crowd(at_once: int, per_client: int) -> AsyncIterator[Crowd]:
-    one = Crowd(Turns(at_once, per_client))
+async def crowd(at_once: int, per_client: int, max_waiting: int | None = None) -> AsyncIterator[Crowd]:
+    one = Crowd(Turns(at_once, per_client, max_waiting=max_waiting))
     yield one
     for task in one.tasks:
         task.cancel()
@@ -88,11 +88,11 @@ async def test_a_turn_that_comes_with_the_cancellation_is_not_lost() -> None:
 
 
 async def test_a_queue_has_an_end() -> None:
-    async with crowd(1, 1) as people:
-        for _ in range(1 + WAITING_PER_TURN):
+    async with crowd(1, 1, max_waiting=32) as people:
+        for _ in range(1 + 32):
             await people.come("a")
         task = await people.come("a")
         with pytest.raises(TooManyWaitingError):
             await task
         await people.come("b")
-        assert people.turns.waiting == WAITING_PER_TURN + 1
+        assert people.turns.waiting == 32 + 1

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, TomlConfigSetting
 from pydantic_settings import SettingsError as SourceError
 
 from masklet.errors import InvalidArgument
-from masklet_server.settings import ENV_PREFIX, Settings, checked, flag_of, nearest, refuse_unknown
+from masklet_server.settings.settings import ENV_PREFIX, Settings, checked, flag_of, nearest, refuse_unknown
 
 CONFIG_VARIABLE = "MASKLET_CONFIG"
 

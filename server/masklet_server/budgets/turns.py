@@ -7,9 +7,6 @@ import contextlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 
-# So many requests of a client may wait for each that may run. One that waits costs kilobytes: its message is not read.
-WAITING_PER_TURN = 32
-
 
 class TooManyWaitingError(Exception):
     """A client has as many requests waiting as it may have."""
@@ -24,9 +21,11 @@ class Turns:
     Args:
         at_once: Turns that are held at once, at most.
         per_client: The same of one client.
+        max_waiting: How many of one client may wait; None: any number.
     """
 
-    def __init__(self, at_once: int, per_client: int) -> None:
+    def __init__(self, at_once: int, per_client: int, *, max_waiting: int | None = None) -> None:
+        self._max_waiting = max_waiting
         self._at_once = at_once
         self._per_client = min(per_client, at_once)
         self._held: Counter[str] = Counter()
@@ -60,7 +59,7 @@ class Turns:
         if queue is None and self._is_free_for(client):
             self._held[client] += 1
             return
-        if queue is not None and len(queue) >= WAITING_PER_TURN * self._per_client:
+        if queue is not None and self._max_waiting is not None and len(queue) >= self._max_waiting:
             raise TooManyWaitingError
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(waiter)

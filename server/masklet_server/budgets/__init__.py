@@ -1,0 +1,1 @@
+"""What clients share, and how it is shared: turns, disk, and the memory of decoders."""

@@ -1,0 +1,86 @@
+"""All that clients share of one server, and what one client may have of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from masklet_server.budgets.budget import Bounds, Budget
+from masklet_server.budgets.decoder_memory import DecoderLease, DecoderMemory
+from masklet_server.budgets.disk import DiskBudget, DiskShare
+from masklet_server.budgets.machine import memory_bytes
+
+_NO_BOUNDS = Bounds()
+
+
+@dataclass(frozen=True)
+class BudgetLimits:
+    """How much there is; sizes in bytes.
+
+    Attributes:
+        disk: Temporary files.
+        min_free_disk_bytes: What stays free on their disk.
+        decoder_memory: Memory of decoding processes; where a bound is 0, half of what there is.
+    """
+
+    disk: Bounds = _NO_BOUNDS
+    min_free_disk_bytes: int = 0
+    decoder_memory: Bounds = _NO_BOUNDS
+
+    def resolved(self) -> BudgetLimits:
+        """The same with the bounds of decoders' memory as numbers: half of the machine's, and half of that."""
+        total = self.decoder_memory.total or memory_bytes() // 2
+        bounds = Bounds(total, min(total, self.decoder_memory.per_client or total // 2))
+        return BudgetLimits(self.disk, self.min_free_disk_bytes, bounds)
+
+
+class Budgets:
+    """Everything that clients of one server share.
+
+    Attributes:
+        disk: Room for temporary files.
+        decoders: Memory of decoding processes.
+
+    Args:
+        limits: How much there is.
+        on_refused: Called with the name of the setting that has refused something.
+    """
+
+    def __init__(self, limits: BudgetLimits, on_refused: Callable[[str], None] = lambda limit: None) -> None:
+        self.disk = DiskBudget(limits.disk, limits.min_free_disk_bytes, on_refused)
+        self.decoders = DecoderMemory(Budget("max_decoder_memory_bytes", "decoders", limits.decoder_memory, on_refused))
+
+    def of(self, client: str) -> ClientShare:
+        """What one client may have."""
+        return ClientShare(client, DiskShare(self.disk, client), self.decoders)
+
+    def close(self) -> None:
+        """End the thread that measures decoders."""
+        self.decoders.close()
+
+
+@dataclass(frozen=True, eq=False)
+class ClientShare:
+    """What one client may have of everything.
+
+    Attributes:
+        client: Its name.
+        disk: Room for its temporary files.
+        decoders: Memory of all decoding processes; `admit` counts for this client.
+    """
+
+    client: str
+    disk: DiskShare
+    decoders: DecoderMemory
+
+    def admit_decoder(self) -> DecoderLease:
+        """Let the client have one more decoding process.
+
+        Raises:
+            ResourceExhausted: There is too little memory for it.
+        """
+        return self.decoders.admit(self.client)
+
+
+UNBOUNDED = Budgets(BudgetLimits()).of("")
+"""A share without bounds, for a program that has one client."""
