@@ -126,6 +126,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(128)  # requests wait from now on, until the application is there
     except OSError as error:
         listening.close()
         raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror or error}; give another --port") from error

@@ -129,14 +129,20 @@ class Track:
             self._keys[number] = {"rotation": 0, "time": frame.pts_seconds, **self._drawn[number], "enabled": True}
             self._last = number
         elif result.visible and result.box is not None:
-            if number in self._keys:  # Label Studio shows fewer frames a second than the video has
-                return
-            self._keys[number] = _key(number, frame.pts_seconds, result.box, size)
+            key = _key(number, frame.pts_seconds, result.box, size)
+            # Where Label Studio shows fewer frames a second than the video has, the nearest one counts.
+            if number not in self._keys or self._distance(key) < self._distance(self._keys[number]):
+                self._keys[number] = key
             self._last = number
             self._scores.append(result.predicted_iou)
         elif self._last is not None:
             self._keys[self._last]["enabled"] = False  # from here on it is not to be seen
             self._last = None
+
+    def _distance(self, key: Mapping[str, Any]) -> float:
+        """How far the time of a box is from the time of its frame in Label Studio, in seconds."""
+        time = self._region.time_of(key["frame"])
+        return 0.0 if time is None else abs(float(key["time"]) - time)
 
     @property
     def score(self) -> float:
@@ -150,6 +156,9 @@ class Track:
             last_frame: The last frame of Label Studio that was tracked; the object ends there, unless the video does.
         """
         value = dict(self._region.raw["value"])
+        for number, drawn in self._drawn.items():  # where Label Studio shows more frames a second than the video has
+            if number <= last_frame:
+                self._keys.setdefault(number, {"rotation": 0, **drawn, "enabled": True})
         keys = [self._keys[number] for number in sorted(self._keys)]
         earlier = [key for key in self._region.keys if not keys or key["frame"] < keys[0]["frame"]]
         if keys and self._last is not None and last_frame < (value.get("framesCount") or 0):
