@@ -44,7 +44,11 @@ def failure(error: MaskletError, status: int | None = None, **fields: Any) -> JS
         status: Of HTTP; None: the one that goes with the error.
         **fields: What else the page should know.
     """
-    return JSONResponse({"error": error_to_dict(error), **fields}, status or _STATUS.get(type(error), 500))
+    return JSONResponse({"error": error_to_dict(error), **fields}, status or _status(error))
+
+
+def _status(error: MaskletError) -> int:
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 def refusal(status: int, message: str, field: str | None = None) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,21 +12,24 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from masklet.errors import InvalidArgument, MaskletError, NotFound
+from masklet.errors import InvalidArgument, MaskletError, NotFound, ResourceExhausted
 from masklet_studio.answers import error_to_dict, failure, refusal
 from masklet_studio.guard import Access, Guard
 from masklet_studio.studio import THUMBNAIL_WIDTH, WIDTHS, Studio
+from masklet_studio.uploads import WrongOffset, buffered
 
 PAGE = Path(__file__).parent / "page"
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}
+_MAX_BODY = 1 << 16
+_MAX_DRAINED = 64 << 20
 _FAILED = 4500  # a WebSocket's own codes are above 4000
 
 
@@ -52,7 +56,7 @@ class _Handlers:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        self._studio.count_frames()
+        self._studio.begin()
         try:
             yield
         finally:
@@ -64,6 +68,14 @@ class _Handlers:
             Route("/api/state", self.state),
             Route("/api/videos/{video}", self.remove, methods=["DELETE"]),
             Route("/api/videos/{video}/times", self.times),
+            Route("/api/videos/{video}/exports", self.export, methods=["POST"]),
+            Route("/api/exports/{export}", self.export_state),
+            Route("/api/exports/{export}", self.remove_export, methods=["DELETE"]),
+            Route("/api/exports/{export}/file", self.export_file),
+            Route("/api/uploads", self.begin_upload, methods=["POST"]),
+            Route("/api/uploads/{upload}", self.upload_state),
+            Route("/api/uploads/{upload}", self.upload, methods=["PATCH"]),
+            Route("/api/uploads/{upload}", self.remove_upload, methods=["DELETE"]),
             WebSocketRoute("/api/videos/{video}/session", self.session),
             Route("/videos/{video}/frames/{frame:int}", self.frame),
             Route("/videos/{video}/thumbnail", self.thumbnail),
@@ -79,6 +91,61 @@ class _Handlers:
     async def remove(self, request: Request) -> Response:
         await self._studio.remove(request.path_params["video"])
         return JSONResponse({})
+
+    # Uploads
+
+    async def begin_upload(self, request: Request) -> Response:
+        told = await _json(request)
+        upload = self._studio.uploads.begin(told.get("name"), told.get("size"))
+        return JSONResponse({"id": upload.upload_id, "offset": upload.offset, "size": upload.size})
+
+    async def upload_state(self, request: Request) -> Response:
+        upload = self._studio.uploads.find(request.path_params["upload"])
+        return JSONResponse({"offset": upload.offset, "size": upload.size, "name": upload.name}, headers=_NOT_KEPT)
+
+    async def upload(self, request: Request) -> Response:
+        upload = self._studio.uploads.find(request.path_params["upload"])
+        word = request.query_params.get("offset", "")
+        if not word.isdecimal() or not word.isascii():
+            raise InvalidArgument.of("offset", f"is {word!r:.20}, must be the number of the part's first byte")
+        body = request.stream()
+        try:
+            entry = await self._studio.uploads.add(upload, int(word), buffered(body))
+        except (WrongOffset, ResourceExhausted) as error:
+            await _drain(body)
+            return failure(error, offset=upload.offset)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except OSError as error:
+            return refusal(507, f"the upload cannot be written: {error.strerror or error}")
+        if entry is None:
+            return JSONResponse({"offset": upload.offset})
+        video = self._studio.take(entry)
+        self._studio.count_frames()
+        return JSONResponse({"offset": upload.size, "video": video.told()})
+
+    async def remove_upload(self, request: Request) -> Response:
+        self._studio.uploads.remove(request.path_params["upload"])
+        return JSONResponse({})
+
+    # Exports
+
+    async def export(self, request: Request) -> Response:
+        export = await self._studio.export(request.path_params["video"], await _json(request))
+        return JSONResponse({"id": export.export_id})
+
+    async def export_state(self, request: Request) -> Response:
+        return JSONResponse(self._studio.exports.find(request.path_params["export"]).told(), headers=_NOT_KEPT)
+
+    async def export_file(self, request: Request) -> Response:
+        path = self._studio.exports.file(request.path_params["export"])
+        return FileResponse(path, filename=path.name, headers=_NOT_KEPT)
+
+    async def remove_export(self, request: Request) -> Response:
+        await self._studio.exports.remove(request.path_params["export"])
+        return JSONResponse({})
+
+    # Frames
 
     async def times(self, request: Request) -> Response:
         facts = await self._studio.find(request.path_params["video"]).known()
@@ -108,6 +175,32 @@ class _Handlers:
         else:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close(_FAILED, "the tab did not read; open it again")
+
+
+async def _drain(body: AsyncIterator[bytes]) -> None:
+    """Read what is left of a part: a browser that is cut off while it sends does not read the answer."""
+    left = _MAX_DRAINED
+    with contextlib.suppress(ClientDisconnect):
+        async for data in body:
+            left -= len(data)
+            if left < 0:
+                return
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    """The body of a request, which is a small JSON object."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MAX_BODY:
+            raise ResourceExhausted(f"the request is larger than {_MAX_BODY} bytes")
+    try:
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise InvalidArgument("the body of the request must be a JSON object")
+    return told
 
 
 def _width(request: Request) -> int:

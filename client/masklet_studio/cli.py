@@ -6,15 +6,14 @@ import contextlib
 import os
 import secrets
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import masklet
 from masklet.cli import plugins
-from masklet.cli.console import err, waiting
 from masklet.cli.server import (
     Access,
     CaOption,
@@ -27,6 +26,7 @@ from masklet.cli.server import (
     read_token,
 )
 from masklet.errors import Unavailable
+from masklet_studio.server_link import ServerLink
 
 CONNECT_SECONDS = 5.0
 _PANEL = "Page"
@@ -88,11 +88,11 @@ def studio(
     with contextlib.closing(serving.listen(address)) as listening:
         host = address.rpartition(":")[0].strip("[]")
         secret = token or ("" if guard.is_loopback(host) else secrets.token_urlsafe(24))
-        with _client(Access(server, token_file, ca, cert, key, insecure), model) as (client, where):
-            settings = studios.Settings(model or "", round(max_upload_gib * 2**30), server=where)
-            opened = studios.studio_of(project or default_project(), found, client, settings)
-            url = serving.url_of(listening, secret)
-            serving.serve(app.application(opened, guard.Access(host, secret)), listening, _opener(url, no_browser))
+        link, where = _server(Access(server, token_file, ca, cert, key, insecure), model)
+        settings = studios.Settings(model or "", round(max_upload_gib * 2**30), server=where)
+        opened = studios.studio_of(project or default_project(), found, link, settings)
+        url = serving.url_of(listening, secret)
+        serving.serve(app.application(opened, guard.Access(host, secret)), listening, _opener(url, no_browser))
 
 
 def default_project() -> Path:
@@ -110,25 +110,22 @@ def _opener(url: str, no_browser: bool) -> Callable[[], None]:
     return started
 
 
-@contextlib.contextmanager
-def _client(access: Access, model: str | None) -> Iterator[tuple[Any, str]]:
-    """A client of the server, which is started first if no address was given."""
-    with contextlib.ExitStack() as stack:
-        address = access.server
-        if address is None:
-            with waiting(f"starting a server in this process{f' with {model}' if model else ''} ..."):
-                address = stack.enter_context(plugins.embedded_server()(model))
-        else:
-            err().print(f"tracking on {address}", soft_wrap=True, markup=False)
-        yield (
-            masklet.AsyncClient(
-                address,
-                token=None if access.token_file is None else read_token(access.token_file),
-                root_certificates=access.ca,
-                client_certificate=access.cert,
-                client_key=access.key,
-                secure=False if access.insecure else None,
-                connect_timeout=CONNECT_SECONDS,
-            ),
-            address,
+def _server(access: Access, model: str | None) -> tuple[ServerLink, str]:
+    """The server to use, which is started in this process if no address was given; and what it is, for people."""
+    token = None if access.token_file is None else read_token(access.token_file)
+    stack = contextlib.ExitStack()
+    # What cannot work is told before the page is there.
+    embedded = plugins.embedded_server()(model) if access.server is None else contextlib.nullcontext(access.server)
+
+    def start() -> masklet.AsyncClient:
+        return masklet.AsyncClient(
+            stack.enter_context(embedded),
+            token=token,
+            root_certificates=access.ca,
+            client_certificate=access.cert,
+            client_key=access.key,
+            secure=False if access.insecure else None,
+            connect_timeout=CONNECT_SECONDS,
         )
+
+    return ServerLink(start, stack.close), access.server or "a server in this process"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import masklet
-from masklet import AsyncClient
-from masklet.errors import DataLoss, FailedPrecondition, MaskletError, NotFound
-from masklet_studio.frames.decoder import Decoder
-from masklet_studio.frames.facts import VideoFacts
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound
+from masklet_studio.exporting.exports import Exports, RunningExport
+from masklet_studio.exporting.formats import export_of, known_formats
+from masklet_studio.exporting.results import ResultWriter
 from masklet_studio.frames.frame_cache import FrameCache
 from masklet_studio.project.project import Project, VideoEntry
+from masklet_studio.server_link import ServerLink
 from masklet_studio.session.video_session import VideoSession, open_board
+from masklet_studio.studio_video import StudioVideo
+from masklet_studio.uploads import Uploads
 
 WIDTHS = (320, 640, 1280, 1920)
 """Widths in which frames are given; 0 stands for the video's own."""
@@ -38,87 +43,37 @@ class Settings:
     server: str = ""
 
 
-class StudioVideo:
-    """A video of the project, as far as it is in use.
-
-    Attributes:
-        entry: What the project knows of it.
-        error: Why it cannot be used; None where it can, or where that is not known yet.
-
-    Args:
-        entry: What the project knows of it.
-    """
-
-    def __init__(self, entry: VideoEntry) -> None:
-        self.entry = entry
-        self.error: str | None = entry.check() or None
-        self.facts: VideoFacts | None = None
-        self.decoder = Decoder(entry.path)
-        self.session: VideoSession | None = None
-        self.opening = asyncio.Lock()
-
-    async def known(self) -> VideoFacts:
-        """What is known of its frames; waits until they are counted.
-
-        Raises:
-            DataLoss: It cannot be decoded, or is not there.
-        """
-        if self.error is not None:
-            raise DataLoss(self.error)
-        try:
-            self.facts = await self.decoder.facts()
-        except MaskletError as error:
-            self.error = error.message
-            raise
-        return self.facts
-
-    def told(self) -> dict[str, Any]:
-        """As the page has it."""
-        facts, video_id = self.facts, self.entry.video_id
-        return {
-            "id": video_id,
-            "name": self.entry.name,
-            "width": facts.width if facts else 0,
-            "height": facts.height if facts else 0,
-            "frames": facts.frame_count if facts else None,
-            "fps": facts.frame_rate if facts else 0.0,
-            "duration": facts.duration if facts else 0.0,
-            "ready": facts is not None and self.error is None,
-            "error": self.error or (facts.damage if facts and facts.damage else None),
-            "times": f"/api/videos/{video_id}/times" if facts else None,
-        }
-
-    async def close(self) -> None:
-        """End its session and its decoding process."""
-        if self.session is not None:
-            await self.session.close()
-        await self.decoder.close()
-
-
 class Studio:
     """A project that is open, with a server that tracks.
 
     Attributes:
         project: The project.
         settings: What the studio may do.
-        client: Of the server.
+        uploads: Videos that are on their way.
 
     Args:
         project: The project.
-        client: Of the server.
+        server: The server.
         settings: What the studio may do.
     """
 
-    def __init__(self, project: Project, client: AsyncClient, settings: Settings) -> None:
+    def __init__(self, project: Project, server: ServerLink, settings: Settings) -> None:
         self.project = project
         self.settings = settings
-        self.client = client
+        self.uploads = Uploads(project, settings.max_upload_bytes)
+        self._exports = Exports(project.folder / "exports")
+        self._server = server
         self._cache = FrameCache(settings.cache_bytes)
         self._videos: dict[str, StudioVideo] = {}
         self._counting: set[asyncio.Task[None]] = set()
         self._models: tuple[str, list[str]] | None = None
         for entry in project.videos:
             self.take(entry)
+
+    def begin(self) -> None:
+        """Start the server, and count the frames of all videos, in the background."""
+        self._server.begin()
+        self.count_frames()
 
     def take(self, entry: VideoEntry) -> StudioVideo:
         """Begin to use a video that was added to the project; its frames are counted meanwhile."""
@@ -157,6 +112,7 @@ class Studio:
             "version": masklet.__version__,
             "model": model,
             "models": models,
+            "exports": known_formats(),
             "project": {"name": self.project.name, "path": str(self.project.folder)},
             "videos": [video.told() for video in self._videos.values()],
             "may_upload": self.settings.max_upload_bytes > 0,
@@ -165,8 +121,11 @@ class Studio:
 
     async def _known_models(self) -> tuple[str, list[str]]:
         if self._models is None:
+            if not self._server.is_there:
+                return self.settings.model, []
             try:
-                info = await asyncio.wait_for(self.client.info(), 3.0)
+                client = await self._server.client()
+                info = await asyncio.wait_for(client.info(), 3.0)
             except (MaskletError, asyncio.TimeoutError):
                 return self.settings.model, []
             names = [model.name for model in info.models if model.loaded]
@@ -207,8 +166,38 @@ class Studio:
                 facts = await video.known()
                 folder = self.project.folder_of(video_id)
                 board = await asyncio.to_thread(open_board, folder, facts, video.told())
-                video.session = VideoSession(board, self.client, video.entry.path, self.settings.model)
+                video.session = VideoSession(board, self._server, video.entry.path, self.settings.model)
         return video.session
+
+    async def export(self, video_id: str, request: Mapping[str, Any]) -> RunningExport:
+        """Begin to export the masks of a video.
+
+        Args:
+            video_id: The video.
+            request: What the page asks for.
+
+        Raises:
+            NotFound: There is no such video.
+            InvalidArgument: The request is wrong.
+            FailedPrecondition: There is nothing to export.
+            ResourceExhausted: Too many exports are running.
+        """
+        export = export_of(request)
+        video, session = self.find(video_id), await self.session(video_id)
+        board = session.board
+        objects = export.objects or tuple(board.project.state.objects)
+        if unknown := set(objects) - board.project.state.objects.keys():
+            raise InvalidArgument.of("options.objects", f"has {min(unknown)}, which is no object")
+        if not any(board.project.masks(one) for one in objects):
+            raise FailedPrecondition("there is no mask to export; click an object first")
+        results = ResultWriter(board.project, board.facts, video.entry.path, objects)
+        name = re.sub(r"[^\w.-]+", "_", Path(video.entry.name).stem)[:80] or "video"
+        return self._exports.start(export, video_id, name, results, lambda told: board.tell("export", **told))
+
+    @property
+    def exports(self) -> Exports:
+        """The exports that there are."""
+        return self._exports
 
     async def remove(self, video_id: str) -> None:
         """Take a video out of the project.
@@ -229,19 +218,20 @@ class Studio:
         for task in self._counting:
             task.cancel()
         await asyncio.gather(*self._counting, return_exceptions=True)
+        await self._exports.close()
         for video in self._videos.values():
             await video.close()
-        await self.client.close()
+        await self._server.close()
         self.project.close()
 
 
-def studio_of(folder: Path, videos: list[Path], client: AsyncClient, settings: Settings) -> Studio:
+def studio_of(folder: Path, videos: list[Path], server: ServerLink, settings: Settings) -> Studio:
     """Open a project, and add videos to it.
 
     Args:
         folder: The project's.
         videos: What to add, if it is not there yet.
-        client: Of the server.
+        server: The server.
         settings: What the studio may do.
 
     Raises:
@@ -255,4 +245,4 @@ def studio_of(folder: Path, videos: list[Path], client: AsyncClient, settings: S
     except BaseException:
         project.close()
         raise
-    return Studio(project, client, settings)
+    return Studio(project, server, settings)

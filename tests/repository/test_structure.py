@@ -46,8 +46,13 @@ CLIENT_FOLDERS = {
 }
 # The studio's: a client like any other program, which imports what programs may, and of the client's folders these.
 STUDIO = "masklet_studio"
-STUDIO_FOLDERS = {"session": {"project", "frames"}, "project": set[str](), "frames": set[str]()}
-STUDIO_IMPORTS_OF_CLIENT = {"cli", "export", "_aio", "_media"}
+STUDIO_FOLDERS = {
+    "session": {"project", "frames"},
+    "exporting": {"project", "frames"},
+    "project": set[str](),
+    "frames": set[str](),
+}
+STUDIO_IMPORTS_OF_CLIENT = {"cli", "export", "_aio", "_media", "_protocol"}
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {
     "engine.serving": {"engine.network", "engine.memory"},

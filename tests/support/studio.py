@@ -203,9 +203,9 @@ def records(message: bytes) -> Iterator[MaskRecord]:
 
 
 def wait_for(look: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> Any:
-    """What a function returns, once that is true."""
+    """What a function returns, once that is neither None nor False nor 0."""
     end = time.monotonic() + seconds
-    while not (found := look()):
+    while (found := look()) is None or found is False or found == 0:
         assert time.monotonic() < end, "it did not come in time"
         time.sleep(0.1)
     return found

@@ -140,8 +140,11 @@ class Project:
         video_id = secrets.token_hex(6)
         (self.folder / "videos" / video_id).mkdir()
         path = self.folder / "videos" / video_id / f"video{suffix[:10].lower()}"
-        part.rename(path)
-        return self._add(name, path, size, uploaded=True, video_id=video_id)
+        # At every moment one of the two names leads to the file, however this process ends.
+        path.hardlink_to(part)
+        entry = self._add(name, path, size, uploaded=True, video_id=video_id)
+        part.unlink()
+        return entry
 
     def _add(self, name: str, path: Path, size: int, *, uploaded: bool, video_id: str = "") -> VideoEntry:
         entry = VideoEntry(video_id or secrets.token_hex(6), name, path, size, uploaded)

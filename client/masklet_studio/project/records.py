@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet import ObjectResult
-from masklet.rle import Rle, decode, write_counts
+from masklet.rle import Rle, decode, read_counts, write_counts
 
 VERSION = 1
 HEAD = struct.Struct("<BBHIIffIII")
@@ -81,6 +81,19 @@ class MaskRecord:
         width, height = self.size
         counts = self.counts or write_counts(np.array([height * width]))
         return Rle(size=[height, width], counts=counts.decode())
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """The smallest box around the mask: x0, y0 (inclusive), x1, y1 (exclusive); None where the mask is empty."""
+        if not self.area:
+            return None
+        width, height = self.size
+        ends = np.cumsum(read_counts(self.counts, height, width))
+        starts, lasts = ends[:-1:2], ends[1::2] - 1  # of the runs of foreground, down the columns
+        x0, x1 = int(starts[0]) // height, int(lasts[-1]) // height + 1
+        if (starts // height != lasts // height).any():  # over the end of a column
+            return float(x0), 0.0, float(x1), float(height)
+        return float(x0), float((starts % height).min()), float(x1), float((lasts % height).max() + 1)
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:

@@ -10,10 +10,10 @@ from typing import Any
 from masklet.errors import MaskletError
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.project.history import GivenPrompt, StudioObject
+from masklet_studio.project.lanes import lane
 from masklet_studio.project.records import MaskRecord
 from masklet_studio.project.video_project import VideoProject
 from masklet_studio.session.engine import Mask, Wanted
-from masklet_studio.session.lanes import lane
 from masklet_studio.session.tab import Tab
 
 LANES_SECONDS = 0.25

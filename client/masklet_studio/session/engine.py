@@ -24,11 +24,12 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from masklet import AsyncClient, FrameResult, ObjectResult, Prompt, rle
+from masklet import FrameResult, ObjectResult, Prompt, rle
 from masklet._aio.annotation import AsyncAnnotation
 from masklet.errors import InvalidArgument, MaskletError, NotFound
 from masklet.rle import Rle
 from masklet_studio.project.history import GivenPrompt
+from masklet_studio.server_link import ServerLink
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
@@ -121,13 +122,13 @@ class Engine:
     """One video's session on the server. Requests take turns; see `turn`.
 
     Args:
-        client: Of the server.
+        server: The server.
         video: The file, or the folder of pictures.
         model: The model; empty: the server's default.
     """
 
-    def __init__(self, client: AsyncClient, video: Path, model: str = "") -> None:
-        self._client = client
+    def __init__(self, server: ServerLink, video: Path, model: str = "") -> None:
+        self._server = server
         self._video = video
         self._model = model
         self._session: _Session | None = None
@@ -185,7 +186,8 @@ class Engine:
     async def _opened(self) -> _Session:
         if self._session is None:
             options = {"model": self._model} if self._model else {}
-            annotation = self._client.annotate(str(self._video), window=_WINDOW, **options)  # type: ignore[arg-type]
+            client = await self._server.client()
+            annotation = client.annotate(str(self._video), window=_WINDOW, **options)  # type: ignore[arg-type]
             self._session = _Session(annotation)
             try:
                 await annotation.video()

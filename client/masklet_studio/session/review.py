@@ -8,17 +8,21 @@ doubtful frames in a row, the worst one stands for all.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from masklet.rle import read_counts
+from masklet_studio.project import lanes
 from masklet_studio.project.mask_log import Stored
 from masklet_studio.project.records import MaskRecord
-from masklet_studio.session import lanes
 
 LOW_IOU = 0.75
+"""The predicted IoU below which a mask may be doubtful."""
+BELOW_USUAL = 0.15
+"""How far it is below the object's usual predicted IoU then: small models doubt everything a little."""
 AREA_RATIO = 1.6
 """How many times larger or smaller a mask is than the one before, to be doubtful."""
 JUMP = 0.6
@@ -62,6 +66,8 @@ def doubts(
 
     for frame, what in lanes.events(masks):
         add(frame, "the object is lost here" if what == "lost" else "the object is found again here", 0.8)
+    usual = statistics.median([stored.iou for stored in masks.values() if stored.area] or [1.0])
+    low = min(LOW_IOU, usual - BELOW_USUAL)
     before: Stored | None = None
     place: tuple[float, float] | None = None
     last = -2
@@ -69,7 +75,7 @@ def doubts(
         if not stored.area:
             before = place = None
             continue
-        if stored.iou < LOW_IOU:
+        if stored.iou < low:
             add(frame, f"the model doubts this mask (predicted IoU {stored.iou:.2f})", 1 - stored.iou)
         now = centre(read(stored))
         if before is not None and place is not None and frame == last + 1:

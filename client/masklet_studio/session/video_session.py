@@ -9,11 +9,11 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
-from masklet import AsyncClient
 from masklet.errors import InvalidArgument, MaskletError
 from masklet_studio.answers import error_to_dict
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.project.video_project import VideoProject
+from masklet_studio.server_link import ServerLink
 from masklet_studio.session.board import Board
 from masklet_studio.session.engine import Engine
 from masklet_studio.session.tab import Socket, Tab
@@ -48,14 +48,14 @@ class VideoSession:
 
     Args:
         board: The video's state.
-        client: Of the server.
+        server: The server.
         path: The video's file, or its folder of pictures.
         model: The model; empty: the server's default.
     """
 
-    def __init__(self, board: Board, client: AsyncClient, path: Path, model: str) -> None:
+    def __init__(self, board: Board, server: ServerLink, path: Path, model: str) -> None:
         self.board = board
-        self._engine = Engine(client, path, model)
+        self._engine = Engine(server, path, model)
         self._tracker = Tracker(board, self._engine)
         self._verbs = Verbs(board, self._engine, self._tracker)
         self._wake = asyncio.Event()

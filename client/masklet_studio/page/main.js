@@ -1,0 +1,54 @@
+/** Where the page begins. */
+import { effect, html, render, untracked } from "./ui.js";
+import * as actions from "./state/actions.js";
+import { onKey } from "./state/keys.js";
+import { startPlayer } from "./state/player.js";
+import * as s from "./state/store.js";
+import { App } from "./parts/app.js";
+import { setTheme } from "./parts/top.js";
+
+const POLL = 1000; // milliseconds between two questions while a video's number of frames is not known
+
+/** Open the video that the address names, at the frame it was left at; else the only one, as soon as it was read. */
+function openFirst() {
+  if (s.video.value) return;
+  const id = location.hash.match(/^#\/video\/([^/]+)/)?.[1];
+  const only = s.videos.value.length === 1 && !location.hash ? s.videos.value[0] : null;
+  const video = s.videos.value.find((one) => one.id === id) ?? only;
+  if (video?.ready && !video.error) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
+}
+
+setTheme(s.theme.value);
+render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
+startPlayer();
+addEventListener("keydown", onKey);
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => event.preventDefault());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => s.scheme.value++);
+
+effect(() => {
+  const video = s.video.value;
+  document.title = video ? `${video.name} · masklet studio` : "masklet studio";
+  if (video) sessionStorage.setItem(`frame:${video.id}`, String(s.frame.value));
+});
+effect(() => {
+  // What was told about one frame says nothing about the next one.
+  const { value } = s.frame;
+  if (s.told.peek() && value !== toldAt) s.told.value = "";
+});
+let toldAt = -1;
+effect(() => {
+  if (s.told.value) toldAt = s.frame.peek();
+});
+
+effect(() => {
+  if (s.videos.value.length) untracked(openFirst);
+});
+await actions.loadState();
+setInterval(async () => {
+  const video = s.video.value;
+  if (!video || video.frames !== null) return;
+  await actions.loadState();
+  const now = s.videos.value.find(({ id }) => id === video.id);
+  if (now && now.frames !== null && s.video.value?.id === now.id) s.video.value = now;
+}, POLL);

@@ -1,0 +1,53 @@
+/** Plays at the video's speed. A frame is shown when its picture is here; where pictures come late, playing waits. */
+import { effect, untracked } from "../ui.js";
+import { opened } from "./actions.js";
+import * as s from "./store.js";
+
+const MOST_SKIPPED = 8; // frames: at more than this a slow screen shows fewer pictures, and the time is kept
+
+/** Plays while `playing` is true. @returns {() => void} Ends it. */
+export function startPlayer() {
+  let request = 0;
+  let begun = 0; // when the frame that is shown was due
+
+  /** @param {number} now */
+  const tick = (now) => {
+    request = requestAnimationFrame(tick);
+    const each = 1000 / s.fps.value / s.speed.value;
+    const due = Math.min(MOST_SKIPPED, Math.floor((now - begun) / each));
+    if (due < 1) return;
+    const [first, end] = range();
+    const at = s.frame.value;
+    if (at >= end) {
+      if (s.tracking.value.running) return;
+      s.playing.value = false;
+      return;
+    }
+    const here = opened.value?.frames.ahead(at) ?? 0;
+    const step = Math.min(due, here, end - at);
+    if (step < 1) {
+      begun = now - each;
+      opened.redraw();
+      return;
+    }
+    begun = step < due ? now : begun + step * each;
+    s.frame.value = Math.max(first, at + step);
+  };
+
+  return effect(() => {
+    cancelAnimationFrame(request);
+    if (!s.playing.value) return;
+    untracked(() => {
+      const [first, end] = range();
+      if (s.frame.value >= end || s.frame.value < first) s.frame.value = first;
+      begun = performance.now();
+      request = requestAnimationFrame(tick);
+    });
+  });
+}
+
+/** What is played: between the marks, where there are some. @returns {[number, number]} */
+function range() {
+  const { in: first, out: last } = s.marks.value;
+  return [first ?? 0, last ?? s.lastFrame.value];
+}

@@ -1,0 +1,81 @@
+/** The WebSocket of one video: verbs with their replies, events, masks. A lost connection is opened again by itself. */
+import { readRecords } from "../masks/records.js";
+
+const LOST = "Not connected to the studio. Your work is kept; this goes on as soon as it answers.";
+const REFUSED = new Set([4401, 4403]); // no token, or a page of another origin: to ask again changes nothing
+const NOT_ALLOWED = "This page may not talk to the studio. Open the address that the studio printed, with its token.";
+const SLOWEST = 4; // seconds between two tries
+
+export class Session {
+  /**
+   * @param {string} video
+   * @param {{event: (event: any) => void, masks: (records: import("../types.js").MaskRecord[]) => void,
+   *   connected: (connected: boolean) => void}} handlers
+   */
+  constructor(video, handlers) {
+    this.video = video;
+    this.handlers = handlers;
+    /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ this.waiting = new Map();
+    this.count = 0;
+    this.tries = 0;
+    this.closed = false;
+    /** @type {WebSocket | null} */ this.socket = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */ this.timer = undefined;
+    this.open();
+  }
+
+  open() {
+    const address = new URL(`/api/videos/${this.video}/session`, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = new WebSocket(address);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.tries = 0;
+      this.handlers.connected(true);
+    };
+    socket.onmessage = ({ data }) => {
+      if (typeof data !== "string") return this.handlers.masks(readRecords(data));
+      const event = JSON.parse(data);
+      if (event.event === "reply") this.reply(event);
+      else this.handlers.event(event);
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (REFUSED.has(code)) this.closed = true;
+      this.lost();
+      if (REFUSED.has(code)) this.handlers.event({ event: "error", error: { message: reason || NOT_ALLOWED } });
+    };
+    this.socket = socket;
+  }
+
+  lost() {
+    this.waiting.forEach(({ reject }) => reject(new Error(LOST)));
+    this.waiting.clear();
+    if (this.closed) return;
+    this.handlers.connected(false);
+    this.timer = setTimeout(() => this.open(), 1000 * Math.min(SLOWEST, 0.25 * 2 ** this.tries++));
+  }
+
+  /** @param {any} reply */
+  reply(reply) {
+    const waiting = this.waiting.get(reply.id);
+    this.waiting.delete(reply.id);
+    if (reply.ok) waiting?.resolve(reply);
+    else waiting?.reject(new Error(reply.error?.message ?? "The studio refused that."));
+  }
+
+  /** @param {string} verb @param {any} [fields] @returns {Promise<any>} */
+  do(verb, fields = {}) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return Promise.reject(new Error(LOST));
+    const id = ++this.count;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.socket?.send(JSON.stringify({ id, do: verb, ...fields }));
+    });
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.socket?.close();
+  }
+}
