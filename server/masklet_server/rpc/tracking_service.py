@@ -73,7 +73,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _resources_of(self, client: str) -> SessionResources:
         settings, share = self._settings, self._budgets.of(client)
-        sources = self._sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules, share)
+        sources = self._sources or SandboxedSourceFactory(
+            settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
+        )
         return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share.disk)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:

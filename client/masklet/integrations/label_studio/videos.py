@@ -58,7 +58,7 @@ class Videos:
                 "video", f"{address} is on Label Studio's own host; give its address with --label-studio"
             )
         url = urljoin(self.label_studio.rstrip("/") + "/", address) if not parts.scheme else address
-        self._check(url)
+        self.check(url)
         suffix = Path(unquote(urlsplit(url).path)).suffix
         with tempfile.NamedTemporaryFile(prefix="masklet-", suffix=suffix) as file:
             self._fetch(url, file)
@@ -78,7 +78,12 @@ class Videos:
         host = urlsplit(address).netloc
         return bool(host) and host != urlsplit(self.label_studio).netloc
 
-    def _check(self, url: str) -> None:
+    def check(self, url: str) -> None:
+        """Refuse what is not on an allowed host.
+
+        Raises:
+            InvalidArgument: It is not.
+        """
         parts = urlsplit(url)
         allowed = {urlsplit(self.label_studio).netloc, *self.hosts} - {""}
         if parts.scheme not in ("http", "https") or not ({parts.netloc, parts.hostname} & allowed):
@@ -102,6 +107,7 @@ class Videos:
                         raise InvalidArgument.of("video", f"has more than {self.max_bytes} bytes")
                     file.write(block)
         except urllib.error.HTTPError as error:
+            error.close()
             kind = NotFound if error.code == 404 else Unavailable
             raise kind(f"the video cannot be fetched from {urlsplit(url).netloc}: HTTP status {error.code}") from None
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
@@ -124,5 +130,9 @@ class _SameRules(urllib.request.HTTPRedirectHandler):
         headers: object,
         newurl: str,
     ) -> urllib.request.Request | None:
-        self._videos._check(newurl)  # noqa: SLF001 - of the same module
+        try:
+            self._videos.check(newurl)
+        except InvalidArgument:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
