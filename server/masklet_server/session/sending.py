@@ -225,7 +225,7 @@ class ResultSender:
 
     async def _object_result(self, found: FoundObject) -> ObjectResult:
         output = found.output
-        prepared = await self._pool.prepare(output.runs, self._config.mask_encoding)
+        prepared = await self._pool.prepare(output.shape, self._config.mask_encoding)
         return ObjectResult(
             object_id=found.object_id,
             mask=prepared.encoded,
