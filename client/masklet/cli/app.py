@@ -15,8 +15,8 @@ from masklet.cli.bench import bench
 from masklet.cli.console import Command, Group, fail, told
 from masklet.cli.export import export
 from masklet.cli.info import info
-from masklet.cli.label_studio import label_studio
 from masklet.cli.segment import segment
+from masklet.cli.serving.label_studio import label_studio
 from masklet.cli.track import track
 
 INTERRUPTED = 130
