@@ -80,8 +80,8 @@ class Timings:
         queue: To wait for the device.
         encode: The image encoder.
         step: Prompts, memory attention, mask decoder and memory encoder.
-        mask: To draw the masks at the size of the video on a CPU (a GPU does it within the step), and to find run-lengths,
-            boxes and areas.
+        mask: To draw the masks at the size of the video on a CPU (a GPU does it within the step), and to find their
+            run-lengths, boxes and areas.
         send: To hand the result before this one to the network.
     """
 
