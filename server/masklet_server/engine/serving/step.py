@@ -151,8 +151,7 @@ def _past(network: Network, steps: Sequence[Step]) -> Past:
     farthest = [_max_pointers(network, step) - 1 for step in steps]
     distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
     return Past(
-        # In one copy, because memories of many objects are megabytes.
-        memories=torch.stack([features for row in memories for _, features in row]).unflatten(0, (len(steps), -1)),
+        memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
         ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
         pointers=torch.stack([_stack_pointers(network, [pointer for _, pointer in row]) for row in pointers]),
         distances=torch.tensor(distances, dtype=torch.float32, device=network.device),
