@@ -24,9 +24,9 @@ def test_points_boxes_and_their_undoing(work: Workplace) -> None:
     work.click(x, y)
     first = work.area()
     assert 0.6 * size(0) < first < 1.5 * size(0)
-    work.click(x + 3, y, button="right")
+    work.click(x + 8, y, button="right")
     assert work.store("[...s.prompts.value.values()][0].points.map((point) => point[2])") == [1, 0]
-    work.click(x + 3, y)  # a click on a point takes it away
+    work.click(x + 8, y)  # a click on a point takes it away
     assert work.store("[...s.prompts.value.values()][0].points.length") == 1
     work.press("x")
     work.settle()
