@@ -76,6 +76,14 @@ class ClipFrames:
             frame = self._reach(index)
         return Image.fromarray(shown_pixels(frame))
 
+    def close(self) -> None:
+        """Close the file. May be called twice."""
+        self._frames = iter(())
+        if self._container is not None:
+            self._container.close()
+        self._container = None
+        self._file.close()
+
     # Counting
 
     def _read_packets(self) -> bool:

@@ -6,6 +6,7 @@ What is undone stays in the file.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,11 +64,26 @@ class Marks:
 
 @dataclass
 class StudioState:
-    """What all operations that count have made."""
+    """What all operations that count have made.
+
+    Attributes:
+        objects: By id.
+        prompts: By object and frame.
+        marks: What is worked on.
+        cuts: By object, the frames at which it was exchanged with another one. What was said of it before such a frame
+            says nothing of it afterwards.
+    """
 
     objects: dict[int, StudioObject] = field(default_factory=dict)
     prompts: dict[tuple[int, int], GivenPrompt] = field(default_factory=dict)
     marks: Marks = field(default_factory=Marks)
+    cuts: dict[int, frozenset[int]] = field(default_factory=dict)
+
+    def segment(self, object_id: int, frame: int) -> range:
+        """The frames round a frame on which an object is the same thing: it was exchanged at their ends, if at all."""
+        cuts = self.cuts.get(object_id, frozenset())
+        first = max((cut for cut in cuts if cut <= frame), default=0)
+        return range(first, min((cut for cut in cuts if cut > frame), default=sys.maxsize))
 
     def apply(self, operation: Operation) -> None:
         """Do what an operation says. One of a kind that is not known changes nothing here."""
@@ -129,6 +145,12 @@ class StudioState:
                 else GivenPrompt(taken, frame, op["n"], prompt.points, prompt.box, prompt.mask, prompt.corrects)
             )
         self.prompts = exchanged
+        before = {one: self.cuts.get(one, frozenset()) for one in other}
+        for one, another in other.items():
+            kept = {cut for cut in before[one] if cut < op["from"]} | {
+                cut for cut in before[another] if cut > op["from"]
+            }
+            self.cuts[one] = frozenset(kept | {op["from"]})
         for key, mask in (("a", op["mask_a"]), ("b", op["mask_b"])):
             if mask is not None:  # what the object is from here on, for tracking
                 self.prompts[op[key], op["from"]] = GivenPrompt(op[key], op["from"], op["n"], mask=mask)

@@ -93,7 +93,7 @@ class Board:
 
     def wanted(self) -> Wanted:
         """What the project knows, as far as the server needs it."""
-        return Wanted(self.size, self.project.state.prompts, self.visible_mask)
+        return Wanted(self.size, self.project.state, self.visible_mask)
 
     def visible_mask(self, object_id: int, frame: int) -> Mask | None:
         """The stored mask, ``bool[H, W]``; None where there is none, or an empty one."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
@@ -28,12 +28,11 @@ from masklet import FrameResult, ObjectResult, Prompt, rle
 from masklet._aio.annotation import AsyncAnnotation
 from masklet.errors import InvalidArgument, MaskletError, NotFound
 from masklet.rle import Rle
-from masklet_studio.project.history import GivenPrompt
+from masklet_studio.project.history import GivenPrompt, StudioState
 from masklet_studio.server_link import ServerLink
 
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
-Prompts = Mapping[tuple[int, int], GivenPrompt]
 _Told = tuple[object, ...]
 _WINDOW = 8  # results on their way: few, because those of a run that is broken off are tracked again
 
@@ -44,18 +43,22 @@ class Wanted:
 
     Attributes:
         size: Height and width of the video.
-        prompts: All prompts, by object and frame.
+        state: Objects and prompts.
         mask: Gives the mask that is stored for an object on a frame, ``bool[H, W]``; None where there is none, or an
             empty one.
     """
 
     size: tuple[int, int]
-    prompts: Prompts
+    state: StudioState
     mask: Callable[[int, int], Mask | None]
 
-    def of(self, object_id: int) -> dict[int, GivenPrompt]:
-        """The prompts of one object, by frame."""
-        return {frame: prompt for (owner, frame), prompt in self.prompts.items() if owner == object_id}
+    def of(self, object_id: int, segment: range) -> dict[int, GivenPrompt]:
+        """The prompts of one object within some frames, by frame."""
+        return {
+            frame: prompt
+            for (owner, frame), prompt in self.state.prompts.items()
+            if owner == object_id and frame in segment
+        }
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,26 @@ class _Session:
         told: By object and frame, what the session was told.
         loose: Corrections that the session would lose if it tracked their frame again.
         tracked: By object, the frames that were tracked since their prompt was told.
+        segments: By object, the frames of which the session knows something.
     """
 
     annotation: AsyncAnnotation
     told: dict[tuple[int, int], _Told] = field(default_factory=dict)
     loose: set[tuple[int, int]] = field(default_factory=set)
     tracked: dict[int, set[int]] = field(default_factory=dict)
+    segments: dict[int, range] = field(default_factory=dict)
 
     def was_tracked(self, key: tuple[int, int]) -> bool:
         return key[1] in self.tracked.get(key[0], ())
 
     def knows(self, object_id: int) -> bool:
         return object_id in self.tracked
+
+    async def enter(self, object_id: int, segment: range) -> None:
+        """Have the session know of an object only what is true within some frames."""
+        if self.segments.get(object_id, segment) != segment:
+            await self.remove(object_id)
+        self.segments[object_id] = segment
 
     async def prompt(self, prompt: Prompt, told: _Told) -> ObjectResult:
         key = (prompt.object_id, prompt.frame_index)
@@ -225,6 +236,7 @@ class Engine:
 
         async def work(session: _Session) -> ObjectResult:
             await self._freshen(session)
+            await session.enter(prompt.object_id, wanted.state.segment(prompt.object_id, prompt.frame))
             return await _show(session, prompt, wanted)
 
         return await self._ask(work)
@@ -246,7 +258,9 @@ class Engine:
         async def work(session: _Session) -> _Session:
             await self._freshen(session)
             for object_id in run.object_ids:
-                await _tell(session, object_id, wanted)
+                segment = wanted.state.segment(object_id, run.start)
+                await session.enter(object_id, segment)
+                await _tell(session, object_id, wanted.of(object_id, segment), wanted)
                 await _continue_from(session, object_id, run.start, wanted)
             return session
 
@@ -282,9 +296,8 @@ async def _show(session: _Session, prompt: GivenPrompt, wanted: Wanted) -> Objec
     return await session.prompt(wire_prompt(prompt, wanted.size), _said(prompt))
 
 
-async def _tell(session: _Session, object_id: int, wanted: Wanted) -> None:
+async def _tell(session: _Session, object_id: int, prompts: dict[int, GivenPrompt], wanted: Wanted) -> None:
     """Tell the session an object's prompts in the form that tracking keeps."""
-    prompts = wanted.of(object_id)
     for key in [key for key in session.told if key[0] == object_id]:
         if key[1] not in prompts and session.told[key][0] != "continued":
             await session.clear(key)

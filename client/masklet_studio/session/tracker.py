@@ -60,11 +60,12 @@ class Tracker:
         marks = project.state.marks
         first, last = marks.first or 0, self._board.last_frame if marks.last is None else marks.last
         last = min(last, self._board.last_frame)
-        legs = []
+        cuts = sorted({cut for one in chosen for cut in project.state.cuts.get(one, ())})
+        legs: list[Run] = []
         if direction in ("forward", "both") and start <= last:
-            legs.append(Run(chosen, start, last, backward=False))
+            legs += _forward(chosen, start, last, cuts)
         if direction in ("backward", "both") and start > first:
-            legs.append(Run(chosen, start, first, backward=True))
+            legs += _backward(chosen, start, first, cuts)
         if not legs:
             raise FailedPrecondition(
                 f"there is no frame to track {direction} from frame {start}: the marks allow {first} to {last}"
@@ -135,7 +136,7 @@ class Tracker:
                     async for frame in self._engine.run(Run(objects, at, leg.stop, leg.backward), self._board.wanted()):
                         gone_since = 0.0
                         self._board.tell_connection(None)
-                        self._take(frame, done)
+                        self._take(frame, leg, done)
                         at = status.frame = frame.frame_index
                         done.add(at)
                         times.append(time.monotonic())
@@ -157,8 +158,8 @@ class Tracker:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _take(self, frame: FrameResult, done: set[int]) -> None:
-        """Store the results of a frame, except where a person has said what the mask is."""
+    def _take(self, frame: FrameResult, leg: Run, done: set[int]) -> None:
+        """Store the results of a frame, except masks that tracking goes by: prompts, and that of the first frame."""
         if frame.frame_index in done:  # where a turn before this one ended
             return
         project = self._board.project
@@ -166,15 +167,28 @@ class Tracker:
         for object_id, result in frame.objects.items():
             if object_id not in project.state.objects:
                 continue
-            if (object_id, frame.frame_index) in project.state.prompts:
-                if project.mask(object_id, frame.frame_index) is not None:
-                    continue
-                records.append(record_of(result, frame.frame_index, self._operation, PROMPTED))
-            else:
-                records.append(record_of(result, frame.frame_index, self._operation))
+            known = project.mask(object_id, frame.frame_index)
+            prompted = (object_id, frame.frame_index) in project.state.prompts
+            if known is not None and (prompted or (frame.frame_index == leg.start and known.area)):
+                continue
+            records.append(record_of(result, frame.frame_index, self._operation, PROMPTED if prompted else 0))
         if records:
             project.store(records)
             self._board.tell_masks(records)
+
+
+def _forward(object_ids: tuple[int, ...], start: int, stop: int, cuts: list[int]) -> list[Run]:
+    """Runs to later frames, each of which ends before an object becomes another one."""
+    starts = [start, *(cut for cut in cuts if start < cut <= stop)]
+    ends = [*(following - 1 for following in starts[1:]), stop]
+    return [Run(object_ids, *ends_of, backward=False) for ends_of in zip(starts, ends, strict=True)]
+
+
+def _backward(object_ids: tuple[int, ...], start: int, stop: int, cuts: list[int]) -> list[Run]:
+    """Runs to earlier frames, each of which ends where an object was another one before."""
+    ends = [*(cut for cut in reversed(cuts) if stop < cut <= start), stop]
+    starts = [start, *(end - 1 for end in ends[:-1])]
+    return [Run(object_ids, *ends_of, backward=True) for ends_of in zip(starts, ends, strict=True)]
 
 
 def _pace(times: deque[float]) -> float:

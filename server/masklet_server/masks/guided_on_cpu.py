@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +16,25 @@ from torch import Tensor
 
 from masklet_server.masks.guided_on_device import EPSILON, RADIUS
 
-_Floats = npt.NDArray[np.float64]
-_Plane = npt.NDArray[np.float32]
+_Plane = npt.NDArray[Any]  # float32 everywhere, but OpenCV's annotations do not say so
+_Maps = npt.NDArray[Any]
 
 # A point of the grid whose logit is smaller has a share of less than a hundredth. Where all points of a window have, no
 # linear function of the colours comes near a half.
 _NO_SHARE = -4.6
 # Functions of colours are means over windows of fits in windows: so far does a point reach.
 _REACH = 2 * RADIUS + 1
-_SUM = np.ones((1, 4), np.float32)
 _WINDOW = (2 * RADIUS + 1, 2 * RADIUS + 1)
+# From red, green and blue to grey and two differences, which are at right angles to each other. A guided filter gives
+# the same for both. In a nearly grey picture, red, green and blue vary together, and the inverse of their covariance is
+# made of differences of nearly equal numbers, for which float32 has too few digits. Grey and differences vary apart.
+_TURN = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], np.float64)
+_TURN = (_TURN / np.linalg.norm(_TURN, axis=1, keepdims=True)).astype(np.float32)
+# Back from functions of these to functions of red, green and blue, up to 255.
+_BACK = np.eye(4, dtype=np.float32)
+_BACK[:3, :3] = _TURN.T / 255
+# Grey values lie around this, so that their mean's square is small.
+_MIDDLE = np.float32(127.5)
 
 
 @dataclass(frozen=True)
@@ -60,12 +71,12 @@ class CpuGuide:
     """
 
     def __init__(self, pixels: npt.NDArray[np.uint8], grid: int) -> None:
-        self._pixels, self._grid = pixels, grid
+        self._grid = grid
         self._side = len(pixels)
         self._step = self._side // grid
-        means = cv2.resize(pixels.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
-        # In float64, because the covariance of nearly gray colours cancels to nothing in float32.
-        self._colours = means.reshape(grid, grid, 3).astype(np.float64) / 255
+        picture = pixels.astype(np.float32) - _MIDDLE
+        self._picture = cv2.split(picture)
+        self._colours = _Colours(cv2.resize(picture, (grid, grid), interpolation=cv2.INTER_AREA))
 
     def draw(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Masks ``bool[B, H, W]`` with finer edges."""
@@ -101,60 +112,70 @@ class CpuGuide:
     def _refined(self, logits: _Plane, box: _Box) -> _Plane:
         """Shares above a half at the model's own size, in a box of the grid."""
         around = box.grown(_REACH, self._grid)
-        share = 1 / (1 + np.exp(-logits[around.part].astype(np.float64)))
-        functions = _functions(self._colours[around.part], share)
-        height, width = share.shape
-        # The picture's numbers go up to 255, and so does a fourth one, which the offset belongs to.
-        functions[..., 3] -= 0.5
-        functions /= 255
-        enlarged = cv2.resize(
-            functions.astype(np.float32), (width * self._step, height * self._step), interpolation=cv2.INTER_LINEAR
-        )[box.within(around).scaled(self._step).part]
-        picture = cv2.cvtColor(self._pixels[box.scaled(self._step).part], cv2.COLOR_RGB2RGBA)
-        weighted = cv2.multiply(picture, enlarged, dtype=cv2.CV_32F)
-        return cv2.transform(weighted, _SUM).astype(np.float32, copy=False)
+        functions = self._colours.functions(1 / (1 + np.exp(-logits[around.part])), around)
+        height, width = functions.shape[:2]
+        enlarged = cv2.resize(functions, (width * self._step, height * self._step), interpolation=cv2.INTER_LINEAR)
+        inner = enlarged[box.within(around).scaled(self._step).part]
+        *slopes, refined = cv2.split(inner)
+        for slope, plane in zip(slopes, self._picture, strict=True):
+            cv2.accumulateProduct(slope, plane[box.scaled(self._step).part], refined)
+        return refined
 
 
-def _functions(colours: _Floats, share: _Floats) -> _Floats:
-    """The share as a linear function of the colours around each point: slopes and offset, ``[h, w, 4]``.
+class _Colours:
+    """What a guided filter takes of the colours alone: the same for all masks of a frame.
 
     Args:
-        colours: ``[h, w, 3]``, between 0 and 1.
-        share: ``[h, w]``, likewise.
+        colours: ``float32[h, w, 3]`` RGB, -127.5 to 127.5.
     """
-    red, green, blue = cv2.split(colours)
-    products = (red * red, red * green, red * blue, green * green, green * blue, blue * blue)
-    pixels = cv2.merge([red, green, blue, share, *products, share * red, share * green, share * blue])
-    r, g, b, p, rr, rg, rb, gg, gb, bb, rp, gp, bp = cv2.split(_box_mean(pixels))
-    rr, gg, bb = rr - r * r + EPSILON, gg - g * g + EPSILON, bb - b * b + EPSILON
-    rg, rb, gb = rg - r * g, rb - r * b, gb - g * b
-    rp, gp, bp = rp - r * p, gp - g * p, bp - b * p
-    # The inverse of the covariance matrix by its cofactors.
-    a, d, f = gg * bb - gb * gb, rr * bb - rb * rb, rr * gg - rg * rg
-    b_, c, e = rb * gb - rg * bb, rg * gb - rb * gg, rg * rb - rr * gb
-    scale = 1 / (rr * a + rg * b_ + rb * c)
-    slopes = [
-        (a * rp + b_ * gp + c * bp) * scale,
-        (b_ * rp + d * gp + e * bp) * scale,
-        (c * rp + e * gp + f * bp) * scale,
-    ]
-    offset = p - slopes[0] * r - slopes[1] * g - slopes[2] * b
-    return _box_mean(cv2.merge([*slopes, offset]))
+
+    def __init__(self, colours: _Maps) -> None:
+        a, b, c = self._turned = cv2.split(cv2.transform(colours, _TURN / 255))
+        x, y, z, aa, ab, ac, bb, bc, cc = _box_means([a, b, c, a * a, a * b, a * c, b * b, b * c, c * c])
+        self._mean = (x, y, z)
+        aa, bb, cc = aa - x * x + EPSILON, bb - y * y + EPSILON, cc - z * z + EPSILON
+        ab, ac, bc = ab - x * y, ac - x * z, bc - y * z
+        # The inverse of the covariance matrix by its cofactors.
+        i, j, k = bb * cc - bc * bc, ac * bc - ab * cc, ab * bc - ac * bb
+        scale = 1 / (aa * i + ab * j + ac * k)
+        cofactors = (i, j, k, aa * cc - ac * ac, ab * ac - aa * bc, aa * bb - ab * ab)
+        self._inverse = [cofactor * scale for cofactor in cofactors]
+
+    def functions(self, share: _Plane, box: _Box) -> _Maps:
+        """The share above a half as a linear function of the picture around each point of a box.
+
+        Args:
+            share: ``float32[h, w]``, between 0 and 1.
+            box: Which part of the grid that is.
+
+        Returns:
+            Slopes for red, green and blue, and the offset, ``float32[h, w, 4]``.
+        """
+        turned, mean, inverse = (
+            [plane[box.part] for plane in some] for some in (self._turned, self._mean, self._inverse)
+        )
+        *products, mean_share = _box_means([*(plane * share for plane in turned), share])
+        u, v, w = (product - one * mean_share for product, one in zip(products, mean, strict=True))
+        i, j, k, l, m, n = inverse  # noqa: E741
+        slopes = (i * u + j * v + k * w, j * u + l * v + m * w, k * u + m * v + n * w)
+        offset = mean_share - slopes[0] * mean[0] - slopes[1] * mean[1] - slopes[2] * mean[2] - 0.5
+        return cv2.transform(cv2.merge(_box_means([*slopes, offset])), _BACK)
 
 
-def _box_mean(maps: npt.NDArray[Any]) -> _Floats:
-    """Mean over a window around each point, or what of it lies within the maps; ``[h, w, C]`` to as many."""
-    sums = cv2.boxFilter(maps, -1, _WINDOW, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    rows, columns = (_window_sizes(side) for side in maps.shape[:2])
-    means: _Floats = sums / (rows[:, None] * columns)[..., None]
-    return means
+def _box_means(planes: Sequence[_Plane]) -> list[_Plane]:
+    """For each plane, the mean over a window around each point, or over what of it lies within the plane."""
+    height, width = planes[0].shape
+    sums = cv2.boxFilter(cv2.merge(planes), -1, _WINDOW, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    weights = _window_weights(height)[:, None] * _window_weights(width)
+    return [plane * weights for plane in cv2.split(sums)]
 
 
-def _window_sizes(side: int) -> _Floats:
-    """How many points of the window around each of so many points lie within the map."""
+@functools.lru_cache(maxsize=512)
+def _window_weights(side: int) -> _Plane:
+    """One divided by how many points of the window around each of so many points lie within the map."""
     places = np.arange(side)
-    sizes: _Floats = (np.minimum(places + RADIUS, side - 1) - np.maximum(places - RADIUS, 0) + 1).astype(np.float64)
-    return sizes
+    sizes = np.minimum(places + RADIUS, side - 1) - np.maximum(places - RADIUS, 0) + 1
+    return (1 / sizes).astype(np.float32)
 
 
 def _aligned(start: int, stop: int, side: int, shown: int) -> tuple[slice, slice]:

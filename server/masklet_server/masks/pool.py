@@ -1,4 +1,4 @@
-"""A few threads that encode, measure and decode masks, so that the event loop does not have to."""
+"""A few threads that draw, encode, measure and decode masks, so that the event loop does not have to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from masklet_server.budgets.turns import Turns
+from masklet_server.masks.drawing import Drawing
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Box, Runs
 
@@ -34,7 +35,7 @@ class MeasuredMask:
 
 
 class MaskPool:
-    """Encodes, measures and decodes masks in its own threads; all sessions share one pool.
+    """Draws, encodes, measures and decodes masks in its own threads; all sessions share one pool.
 
     Clients are served in rotation.
 
@@ -59,8 +60,11 @@ class MaskPool:
         async with self._turns.turn(client):
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def prepare(self, runs: Runs, encoding: MaskEncoding) -> MeasuredMask:
-        """Encode and measure a mask: in the calling thread if that is quick, else in another one."""
+    async def prepare(self, mask: Runs | Drawing, encoding: MaskEncoding) -> MeasuredMask:
+        """Draw, encode and measure a mask: in the calling thread if that is quick, else in another one."""
+        if isinstance(mask, Drawing) and not mask.is_drawn:
+            return await self.run(lambda: _measured(mask.runs, encoding))
+        runs = mask.runs if isinstance(mask, Drawing) else mask
         if encoding is not MaskEncoding.PNG and len(runs.lengths) <= _FEW_RUNS:
             return _measured(runs, encoding)
         return await self.run(lambda: _measured(runs, encoding))

@@ -88,8 +88,10 @@ class ProblemReporter:
     async def flush_before_failure(self) -> None:
         """Wait until all answers are sent, but not for a client that does not read."""
         flushing = asyncio.create_task(self._waiting.join())
-        await asyncio.wait({flushing}, timeout=UNREAD_SECONDS)
-        flushing.cancel()
+        try:
+            await asyncio.wait({flushing}, timeout=UNREAD_SECONDS)
+        finally:  # also when the client goes away meanwhile
+            flushing.cancel()
 
     async def run(self) -> None:
         """Send the answers; a task of its own."""
@@ -225,7 +227,7 @@ class ResultSender:
 
     async def _object_result(self, found: FoundObject) -> ObjectResult:
         output = found.output
-        prepared = await self._pool.prepare(output.runs, self._config.mask_encoding)
+        prepared = await self._pool.prepare(output.shape, self._config.mask_encoding)
         return ObjectResult(
             object_id=found.object_id,
             mask=prepared.encoded,

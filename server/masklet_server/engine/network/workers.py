@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -90,17 +91,9 @@ class Workers:
         self._give(self._later, [task])
         return task
 
-    @contextlib.contextmanager
-    def single_threaded(self) -> Iterator[None]:
+    def single_threaded(self) -> AbstractContextManager[None]:
         """Torch's functions use the calling thread alone inside the block, if there are other threads here."""
-        threads = torch.get_num_threads()
-        if self.threads > 1:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if self.threads > 1:
-                torch.set_num_threads(threads)
+        return one_thread() if self.threads > 1 else contextlib.nullcontext()
 
     def close(self) -> None:
         """End the threads once they are done with what they have begun. What waits is computed when it is asked for."""
@@ -142,6 +135,17 @@ class Workers:
             if self._closed:
                 return None
             return self._now.popleft() if self._now else self._later.popleft()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's functions use the calling thread alone inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _failure(task: Task[Any]) -> BaseException | None:

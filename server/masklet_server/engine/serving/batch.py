@@ -18,6 +18,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.object_memory import FrameMemory, ObjectMemory
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
+from masklet_server.engine.network.workers import one_thread
 from masklet_server.engine.serving.image_predictor import PictureCache, encode_picture, find_picture, segment
 from masklet_server.engine.serving.jobs import (
     ApplyPrompt,
@@ -34,7 +35,9 @@ from masklet_server.engine.serving.mask_runs import runs_of
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
+from masklet_server.masks.drawing import Drawing, Once
 from masklet_server.masks.edges import Edges, guide_of
+from masklet_server.masks.guided_on_cpu import CpuGuide
 from masklet_server.masks.runs import Runs
 
 # Frames that are encoded, and objects that are stepped, in one pass. More of them take several passes, so that the
@@ -106,7 +109,7 @@ def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence
             encode_seconds=encoded[number].seconds,
         )
 
-    return network.workers.each(output, range(len(jobs)))
+    return [output(number) for number in range(len(jobs))]
 
 
 def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
@@ -274,7 +277,7 @@ def _given_masks(job: FrameJob) -> list[bool]:
 def _show(
     network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], *, job: FrameJob
 ) -> list[ObjectOutput]:
-    """Masks at the video's size, made for a few objects at a time: full-size logits of many would take gigabytes.
+    """Masks at the video's size, and their scores.
 
     Args:
         network: The model.
@@ -284,27 +287,51 @@ def _show(
     """
     if not memories:
         return []
+    draw = _draw_later if network.device.type == "cpu" else _draw_on_device
+    shapes = draw(network, memories, given, job)
+    # One transfer for all objects, because each transfer waits for the device.
+    scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
+    low = [_logits(memory)[0].float().cpu().numpy() if job.stream.return_logits else None for memory in memories]
+    return [ObjectOutput(*parts) for parts in zip(shapes, *zip(*scores, strict=True), low, strict=True)]
+
+
+def _draw_later(
+    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], job: FrameJob
+) -> Sequence[Drawing]:
+    """What draws each mask: other threads do, while the engine's thread goes on with the next frame."""
+    frame = job.frame
+    guide = None
+    if job.stream.edges is Edges.GUIDED:
+        guide = Once(lambda: CpuGuide(frame.pixels, network.logits_size))
+
+    def draw(logits: Tensor, is_own: bool) -> Runs:
+        with torch.inference_mode(), one_thread():
+            if guide is None or is_own:
+                return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
+            return runs_of(guide.get().draw(logits[None], frame.height, frame.width))[0]
+
+    return [Drawing(functools.partial(draw, _logits(m), own)) for m, own in zip(memories, given, strict=True)]
+
+
+def _draw_on_device(
+    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], job: FrameJob
+) -> Sequence[Runs]:
+    """Masks made for a few objects at a time: full-size logits of many would take gigabytes."""
     logits = torch.stack([_logits(memory) for memory in memories])
     height, width = job.frame.height, job.frame.width
-    at_once = 1 if network.workers.threads > 1 else max(1, MAX_SHOWN_PIXELS // (height * width))
     guide = None
     if job.stream.edges is Edges.GUIDED:
         pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
         guide = guide_of(pixels.to(network.device), network.logits_size)
     own = torch.tensor(given, device=logits.device)
-
-    def drawn(some: tuple[Tensor, Tensor]) -> list[Runs]:
-        maps, are_own = some
+    runs = []
+    at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
+    for maps, are_own in zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True):
         if guide is None or are_own.all():
-            return runs_of(network.resize(maps, height, width)[:, 0] > 0)
-        masks = guide.draw(maps, height, width)
-        if are_own.any():
-            masks[are_own] = network.resize(maps[are_own], height, width)[:, 0] > 0
-        return runs_of(masks)
-
-    parts = list(zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True))
-    runs = [one for some in network.workers.each(drawn, parts) for one in some]
-    # One transfer for all objects, because each transfer waits for the device.
-    scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
-    low = logits[:, 0].float().cpu().numpy() if job.stream.return_logits else [None] * len(memories)
-    return [ObjectOutput(*parts) for parts in zip(runs, *zip(*scores, strict=True), low, strict=True)]
+            masks = network.resize(maps, height, width)[:, 0] > 0
+        else:
+            masks = guide.draw(maps, height, width)
+            if are_own.any():
+                masks[are_own] = network.resize(maps[are_own], height, width)[:, 0] > 0
+        runs += runs_of(masks)
+    return runs

@@ -22,6 +22,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
 from masklet_server.engine.serving.recent_features import RecentFeatures
+from masklet_server.masks.drawing import Drawing
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.runs import Runs
 
@@ -205,17 +206,22 @@ class ObjectOutput:
     """One object's mask on one frame.
 
     Attributes:
-        runs: The mask as run-lengths.
+        shape: The mask, or what draws it.
         predicted_iou: The model's own estimate of the mask's quality, 0 to 1.
         object_score: Logit. Above 0 the model sees the object in the picture.
         logits: ``float32[h, w]``, from which the mask was made (SAM 2's `pred_masks`), h and w being the model's
             `logits_size`; None unless the stream asks for them.
     """
 
-    runs: Runs
+    shape: Runs | Drawing
     predicted_iou: float
     object_score: float
     logits: npt.NDArray[np.float32] | None = None
+
+    @property
+    def runs(self) -> Runs:
+        """The mask as run-lengths; drawn by this thread if that was not done yet."""
+        return self.shape.runs if isinstance(self.shape, Drawing) else self.shape
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -224,6 +230,8 @@ class ObjectOutput:
 
     def __repr__(self) -> str:
         scores = f"predicted_iou={self.predicted_iou:.3f}, object_score={self.object_score:.2f}"
+        if isinstance(self.shape, Drawing) and not self.shape.is_drawn:
+            return f"ObjectOutput(not drawn yet, {scores})"
         return f"ObjectOutput(mask=bool[{self.runs.height}, {self.runs.width}], {scores})"
 
 
@@ -238,7 +246,8 @@ class FrameOutput:
         queue_seconds: Time from the job's arrival to the start of its batch.
         encode_seconds: Time of the image encoder for all streams of the batch. If it encoded several frames of one
             stream, each frame has its share.
-        step_seconds: Time of everything else up to the masks at the video's size, for all objects of the batch.
+        step_seconds: Time of everything else, for all objects of the batch. On a GPU it goes up to the masks at the
+            video's size, on a CPU up to those at the model's.
     """
 
     objects: Sequence[ObjectOutput]

@@ -1,0 +1,131 @@
+"""Files that are only appended to, and what a machine that stops leaves of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument
+from masklet_studio.project.journal import Journal
+from masklet_studio.project.mask_log import MaskLog
+from masklet_studio.project.project import Project, videos_in
+from masklet_studio.project.records import ABSENT, PROMPTED, VISIBLE, MaskRecord
+from masklet_studio.project.video_project import VideoProject
+
+
+def _always(_number: int) -> bool:
+    return True
+
+
+def record(frame: int, revision: int, flags: int = VISIBLE, object_id: int = 1, counts: bytes = b"03") -> MaskRecord:
+    """A mask of 3 pixels in a picture of 1x3 pixels."""
+    return MaskRecord(object_id, frame, revision, flags, 0.5, 2.0, 3, (1, 3), counts)
+
+
+def test_a_line_that_was_cut_off_is_gone_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append({"n": 1, "do": "a"})
+    journal.append({"n": 2, "do": "b"})
+    journal.close()
+    whole = path.read_bytes()
+    for cut in range(1, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        journal = Journal(path)
+        assert [one["n"] for one in journal.take()] == [1]
+        journal.append({"n": 2, "do": "b"})
+        journal.close()
+        assert path.read_bytes() == whole
+
+
+def test_a_line_that_is_damaged_is_not_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'{"n":1}\n{"n":#}\n{"n":3}\n')
+    with pytest.raises(DataLoss, match="is damaged at byte 8"):
+        Journal(path)
+
+
+def test_a_mask_that_was_cut_off_is_gone_and_the_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "masks.bin"
+    log = MaskLog(path)
+    log.append([record(0, 1), record(1, 1)])
+    log.close()
+    whole = path.read_bytes()
+    for cut in range(1, len(whole) // 2):
+        path.write_bytes(whole[:-cut])
+        log = MaskLog(path)
+        assert [frame for frame, _ in log.current(1, _always)] == [0]
+        log.append([record(1, 1)])
+        log.close()
+        assert path.read_bytes() == whole
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert MaskLog(path).find(1, 1, _always) is None
+
+
+def test_an_operation_that_is_undone_gives_the_masks_before_it_back(tmp_path: Path) -> None:
+    project = VideoProject(tmp_path)
+    add = {"object": 1, "name": "", "class": "", "colour": "#000000"}
+    assert project.do("add_object", add) == 1
+    project.do("track", {}, [record(5, 2), record(6, 2)])
+    said = {"object": 1, "frame": 5, "points": [[0, 0, 1]], "box": None, "mask": None, "corrects": True}
+    project.do("prompt", said, [record(5, 3, VISIBLE | PROMPTED)])
+    project.do("delete_masks", {"object": 1, "from": 5, "to": 6}, [record(5, 4, ABSENT), record(6, 4, ABSENT)])
+    assert project.masks(1) == {}
+    assert project.state.prompts == {}
+    for _ in range(2):  # the second time as another studio finds it
+        assert project.undo() is not None
+        assert {frame: stored.revision for frame, stored in project.masks(1).items()} == {5: 3, 6: 2}
+        assert project.tracked_record(1, 5) == record(5, 2)
+        assert project.undo() is not None
+        assert {frame: stored.revision for frame, stored in project.masks(1).items()} == {5: 2, 6: 2}
+        assert project.made_by(2) == {1: (5, 6)}
+        project.redo()
+        project.redo()
+        assert (project.masks(1), project.can_redo) == ({}, False)
+        project.close()
+        project = VideoProject(tmp_path)
+    project.undo()
+    project.do("marks", {"in": 3, "out": None})
+    assert not project.can_redo
+    assert project.redo() is None
+    assert project.record(1, 6) == record(6, 2)
+    project.close()
+
+
+def test_masks_of_an_operation_that_was_never_written_do_not_count(tmp_path: Path) -> None:
+    """As the machine may leave them that stops before the journal is on the disk."""
+    project = VideoProject(tmp_path)
+    project.do("track", {}, [record(0, 1)])
+    project.close()
+    (tmp_path / "journal.jsonl").write_bytes(b"")
+    assert VideoProject(tmp_path).masks(1) == {}
+
+
+def test_a_project_knows_its_videos(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"1234")
+    project = Project(tmp_path / "work")
+    first = project.add(clip)
+    assert project.add(clip) == first
+    with pytest.raises(FailedPrecondition, match="another studio has the project"):
+        Project(tmp_path / "work")
+    part = tmp_path / "work" / "uploads" / "x.part"
+    part.write_bytes(b"56789")
+    second = project.adopt(part, "ü/../x.MP4")
+    assert not part.exists()
+    assert second.path == tmp_path / "work" / "videos" / second.video_id / "video.mp4"
+    project.close()
+    (tmp_path / "work").rename(tmp_path / "moved")
+    project = Project(tmp_path / "moved")
+    assert [one.name for one in project.videos] == ["clip.mp4", "ü/../x.MP4"]
+    assert project.videos[1].path.read_bytes() == b"56789"
+    clip.write_bytes(b"other")
+    assert "another size" in project.videos[0].check()
+    project.remove(second.video_id)
+    assert not project.videos[0].path.samefile(tmp_path)
+    assert [one.name for one in project.videos] == ["clip.mp4"]
+    project.close()
+    with pytest.raises(InvalidArgument, match="is no project: it holds clip"):
+        Project(tmp_path)
+    assert list(videos_in(tmp_path)) == [clip]
