@@ -27,8 +27,12 @@ class Workplace:
         self.complaints: list[str] = []
         self.asked: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("console", self._hear)
         page.on("request", lambda request: self.asked.append(request.url))
+
+    def _hear(self, message: Any) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
 
     def open(self, url: str) -> None:
         """Open the studio, and wait until its only video, or the one that is named, can be clicked."""
