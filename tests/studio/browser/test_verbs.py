@@ -45,6 +45,16 @@ def test_points_boxes_and_their_undoing(work: Workplace) -> None:
     assert 0.6 * size(1) < work.area(2) < 1.5 * size(1)
 
 
+def test_a_click_right_after_adding_belongs_to_the_new_object(work: Workplace) -> None:
+    work.click(*center(0))
+    work.press("a")
+    work.page.mouse.click(*work.place(*center(1)))
+    work.until("s.objects.value.length === 2")
+    work.settle()
+    assert work.store("s.promptOf(s.objects.value[0].object, 0).points.length") == 1
+    assert work.store("s.promptOf(s.objects.value[1].object, 0).points.length") == 1
+
+
 def test_brush_and_eraser_change_the_mask_itself(work: Workplace) -> None:
     work.press("p")
     work.store("(s.brush.value = 10)")

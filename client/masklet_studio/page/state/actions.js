@@ -202,10 +202,16 @@ function onEvent(event) {
 
 // ---- objects and prompts
 
-export async function addObject() {
-  const reply = await act("objects", "add_object", {});
-  if (reply) s.selected.value = reply.object;
-  return /** @type {number | null} */ (reply?.object ?? null);
+/** An object that is being added: clicks and strokes wait for it, and are its own. @type {Promise<number | null> | null} */
+let adding = null;
+
+export function addObject() {
+  adding ??= act("objects", "add_object", {}).then((reply) => {
+    adding = null;
+    if (reply) s.selected.value = reply.object;
+    return /** @type {number | null} */ (reply?.object ?? null);
+  });
+  return adding;
 }
 
 /** @param {number} object @param {Partial<import("../types.js").TrackedObject>} change */
@@ -236,21 +242,13 @@ function settled(id) {
   opened.redraw();
 }
 
-/** The object that a click belongs to: the selected one, or a new one where there is none. */
-const selectedOrNew = async () => s.selected.value ?? (await addObject());
-
-/** @type {Promise<number | null> | null} */ let adding = null;
-
-async function target() {
-  if (s.selected.value !== null) return s.selected.value;
-  adding ??= selectedOrNew().finally(() => (adding = null));
-  return adding;
-}
+/** The object that a click belongs to: the one being added, the selected one, or a new one where there is none. */
+const target = () => adding ?? (s.selected.value === null ? addObject() : Promise.resolve(s.selected.value));
 
 /** Add a point; one that is there already is taken away. @param {number} x @param {number} y @param {0 | 1} label @param {number} near */
 export async function clickAt(x, y, label, near) {
   const at = s.frame.value;
-  if (s.selected.value === null) {
+  if (s.selected.value === null || adding) {
     s.pending.value = new Map(s.pending.value).set("new", { object: 0, frame: at, points: [[x, y, label]], box: null });
     opened.redraw();
   }
