@@ -74,7 +74,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _resources_of(self, client: str) -> SessionResources:
         settings, share = self._settings, self._budgets.of(client)
-        sources = self._sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules, share)
+        sources = self._sources or SandboxedSourceFactory(
+            settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
+        )
         return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
@@ -151,8 +153,8 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
         info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
-        if name in self._registry:
-            spec = self._registry.get(name)
+        spec = self._registry.find(name)
+        if spec is not None:
             info.description, info.image_size = spec.description, spec.image_size
         if name in self._engine.models:
             model = self._engine.models[name]

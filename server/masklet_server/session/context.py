@@ -8,9 +8,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from masklet.errors import NotFound
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
-from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
@@ -65,10 +64,7 @@ class SessionOptions:
             InvalidArgument: The logits that the client asks for do not fit into a message.
         """
         engine, limits = resources.engine, resources.limits
-        name = config.model or engine.default_model
-        if name not in engine.models:
-            raise NotFound(f"the model {name!r} is not loaded; this server has {', '.join(engine.models)}")
-        model = engine.models[name]
+        model = find_loaded(engine.models, config.model)
         if config.return_logits:
             limits = limits.with_logits(4 * model.logits_size**2)
         return cls(uuid.uuid4().hex, config, limits, model)
