@@ -34,7 +34,7 @@ def bounds() -> set[str]:
     found = set()
     for name, field in Settings.model_fields.items():
         extra: Any = field.json_schema_extra
-        if extra["panel"].startswith("Limits"):
+        if extra["panel"].startswith("Limits") and not isinstance(field.default, str):
             found.add(name)
     return found | {"max_message_bytes"}
 
