@@ -51,7 +51,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
         self._budgets = Budgets(settings.budget_limits, metrics.refused)
-        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget)
+        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget, self._budgets.corrections)
         self._sources = sources
         self._engine = engine
         self._settings = settings
@@ -77,7 +77,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         sources = self._sources or SandboxedSourceFactory(
             settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
         )
-        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share.disk)
+        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
@@ -163,8 +163,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings, shared = self._settings, self._settings.budget_limits.decoder_memory
+        settings, limits = self._settings, self._settings.budget_limits
+        shared = limits.decoder_memory
         others = {name: getattr(settings, name) for name in OTHER_LIMITS}
+        others["max_correction_memory_bytes"] = limits.correction_memory.total
         others["max_decoder_memory_bytes"] = shared.total
         others["max_decoder_memory_bytes_per_client"] = shared.per_client
         return server_info_pb2.Limits(

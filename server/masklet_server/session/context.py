@@ -8,8 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from masklet_server.budgets.disk import DiskShare
-from masklet_server.budgets.shares import UNBOUNDED
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
@@ -30,14 +29,14 @@ class SessionResources:
         sources: Makes the source that decodes a session's video, or downloads it.
         pool: Threads that encode and decode masks.
         limits: What one session may hold.
-        disk: Where the room of its temporary files is counted.
+        share: What the client may have of disk and memory.
     """
 
     engine: TrackingEngine
     sources: SourceFactory
     pool: MaskPool
     limits: SessionLimits
-    disk: DiskShare = UNBOUNDED.disk
+    share: ClientShare = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ class SessionContext:
         idle: Ends a session that makes no progress.
         tasks: The session's tasks; a mode may begin further ones.
         send: Sends a response to the client.
-        disk: Where the room of the session's temporary files is counted.
+        share: What the client may have of disk and memory.
     """
 
     options: SessionOptions
@@ -192,7 +191,7 @@ class SessionContext:
     idle: IdleWatch
     tasks: SessionTasks
     send: Send
-    disk: DiskShare = UNBOUNDED.disk
+    share: ClientShare = UNBOUNDED
 
     @property
     def limits(self) -> SessionLimits:
