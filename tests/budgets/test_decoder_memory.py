@@ -138,6 +138,16 @@ def test_a_client_with_too_much_loses_its_largest_process(decoders: Decoders) ->
     assert not other.killed.is_set()
 
 
+def test_a_process_that_has_just_begun_does_not_cost_one_whose_video_is_known(decoders: Decoders) -> None:
+    at_work = decoders.begin("a")
+    at_work.lease.expect(200 * MIB)
+    at_work.eat(150)
+    new = decoders.begin("a")
+    new.eat(90)
+    assert new.killed.wait(10)
+    assert not at_work.killed.is_set()
+
+
 def test_when_all_have_too_much_the_client_with_the_most_pays(decoders: Decoders) -> None:
     small, large = decoders.begin("b"), decoders.begin("a")
     large.eat(220)

@@ -1,7 +1,8 @@
 """Memory of decoding processes, shared by all clients.
 
 A process is admitted with a little. When the size of its video is known, it is admitted once more with what such a
-video needs. A thread measures what the processes really have. Whoever outgrows the bounds loses its largest process.
+video needs. A thread measures what the processes really have. Whoever outgrows the bounds loses the process that has
+the most beyond what its video needs: so a process that has just begun does not cost one that has been at work for long.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class DecoderLease:
         self.client = client
         self.error: ResourceExhausted | None = None
         self._memory = memory
-        self._nbytes = nbytes
+        self._nbytes = self._needed = self._measured = nbytes
         self._process_id = 0
         self._inherited = 0
         self._is_closed = False
@@ -64,6 +65,11 @@ class DecoderLease:
     def nbytes(self) -> int:
         """Bytes that it may have, and those that it has beyond them."""
         return self._nbytes
+
+    @property
+    def excess(self) -> int:
+        """Bytes that it has, or would have, beyond those that its video needs."""
+        return max(self._nbytes, self._measured) - self._needed
 
     def started(self, process_id: int, kill: Callable[[], None]) -> None:
         """Measure the process from now on.
@@ -82,6 +88,10 @@ class DecoderLease:
         Raises:
             ResourceExhausted: So much is not there.
         """
+        self._take(nbytes)
+        self._needed = max(self._needed, nbytes)
+
+    def _take(self, nbytes: int) -> None:
         with self._lock:
             if nbytes > self._nbytes and not self._is_closed:
                 self._memory.budget.take(self.client, nbytes - self._nbytes)
@@ -93,7 +103,8 @@ class DecoderLease:
         Raises:
             ResourceExhausted: So much is not there.
         """
-        self.expect(max(0, memory_of(self._process_id) - self._inherited))
+        self._measured = memory_of(self._process_id) - self._inherited
+        self._take(self._measured)
 
     def kill_for(self, error: ResourceExhausted) -> None:
         """End the process because memory is short."""
@@ -185,4 +196,4 @@ class DecoderMemory:
             is_own = any(v.field.endswith("_per_client") for v in error.violations)
             payer = lease.client if is_own else next(iter(self.budget.clients), lease.client)
             candidates = [one for one in leases if one.client == payer and one.error is None]
-            max(candidates, key=lambda one: one.nbytes, default=lease).kill_for(error)
+            max(candidates, key=lambda one: (one.excess, one.nbytes), default=lease).kill_for(error)
