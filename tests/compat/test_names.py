@@ -67,6 +67,8 @@ def test_a_configuration_of_another_size(config: str, tmp_path: Path) -> None:
     own.touch()
     assert of_files(config, own) == ModelChoice("cells@512", f"cells@512={own}:sam2.1-tiny")
     assert of_files(config, own).embedded_name == "cells@512"
+    assert of_files(config, "elsewhere/sam2.1_hiera_t_512.pt").name == "sam2.1-tiny@512"
+    assert of_files("sam2.1_hiera_t.yaml", "elsewhere/sam2.1_hiera_t_512.pt").name == "sam2.1-tiny@512"
     with pytest.raises(ValueError, match=r"is sam2\.1-large, but config_file .* is sam2\.1-tiny@512"):
         of_files(config, "sam2.1_hiera_large.pt")
 

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from masklet.errors import Unavailable
+from masklet.errors import ResourceExhausted, Unavailable
 from masklet.v1 import server_info_pb2, tracking_pb2
 from masklet_server.metrics import Metrics
 from masklet_server.rpc.server import SERVICE_NAME, Server
@@ -181,6 +184,26 @@ async def test_every_rpc_has_one_line_and_one_count(running: Edge, caplog: pytes
     assert line["seconds"] >= 0
     assert running.sample("rpcs_total", method=line["method"], code="OK") == 1
     assert running.sample("rpcs_total", method="grpc.health.v1.Health/Check", code="OK") == 1
+
+
+async def test_the_last_call_keeps_nothing_when_it_has_failed(running: Edge) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def fail() -> None:
+        memory = np.zeros(10)
+        held.append(weakref.ref(memory))
+        try:
+            raise OSError(f"{len(memory)} numbers")
+        except OSError as error:
+            raise ResourceExhausted("too much") from error
+
+    running.service.on_segment = fail
+    async with running.stub() as stub:
+        with pytest.raises(grpc.aio.AioRpcError, match="too much"):
+            await segment(stub)
+        await asyncio.sleep(0.2)
+        gc.collect()
+        assert held[0]() is None
 
 
 async def test_a_running_stream_may_end_within_the_grace() -> None:

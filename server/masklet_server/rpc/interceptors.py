@@ -112,7 +112,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         async def run(requests: Any, context: Context) -> Any:
-            async with self._surround(method, context) as call:
+            async def answer(call: Call) -> Any:
                 if handler.request_streaming:
                     return await _run_to_end(behaviour(_Metered(requests, self._meter, call), context), context)
                 if method != SEGMENT_IMAGE:
@@ -123,12 +123,13 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                     await self._meter(call, request)
                     return await _run_to_end(behaviour(request, context), context)
 
+            return await self._surround(Call(method, context, client=_caller(context)), answer)
+
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
         return make(run, handler.request_deserializer, handler.response_serializer)
 
-    @contextlib.asynccontextmanager
-    async def _surround(self, method: str, context: Context) -> AsyncIterator[Call]:
-        call = Call(method, context, client=_caller(context))
+    async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
+        context = call.context
         started = time.perf_counter()
         task = asyncio.current_task()
         assert task is not None
@@ -138,23 +139,32 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             with self._span(call), contextlib.ExitStack() as stack:
                 self._admit(call, stack)
                 current_client.set(call.client)
-                yield call
+                result = await answer(call)
             call.code = code_name(context.code())
+            return result
         except asyncio.CancelledError:
-            if call.is_revoked:
-                await self._abort(call, Unauthenticated("the token was revoked while the call ran; use another token"))
-            # gRPC cancels the task both when the client goes away and when its deadline passes.
-            remaining = context.time_remaining()
-            call.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
-            raise
+            if not call.is_revoked:
+                # gRPC cancels the task both when the client goes away and when its deadline passes.
+                remaining = context.time_remaining()
+                call.code = "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+                raise
+            failure = _status_of(Unauthenticated("the token was revoked while the call ran; use another token"))
+            call.code = failure.code.name
         except grpc.aio.AbortError:
             call.code = code_name(context.code())
             raise
-        except Exception as error:  # noqa: BLE001 - every error becomes a status here
-            await self._abort(call, error)
+        except Exception as error:
+            if isinstance(error, grpc.aio.BaseError) and context.cancelled():
+                call.code = "CANCELLED"  # the client went away during a write
+                raise
+            failure = _status_of(error)
+            call.code = failure.code.name
         finally:
             del self._running[task]
             self._record(call, time.perf_counter() - started)
+        # Not while the error is handled: gRPC keeps what `abort` raises until the next call comes. It would refer to
+        # the error, the error to the frames of the session, and these to all of its memory and temporary files.
+        return await context.abort(failure.code, failure.details, failure.trailing_metadata)
 
     def _admit(self, call: Call, stack: contextlib.ExitStack) -> None:
         if call.method.startswith(_HEALTH):
@@ -205,15 +215,6 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.uploaded(size)
             await self._admission.uploads.take(call.client, size)
 
-    async def _abort(self, call: Call, error: Exception) -> None:
-        if isinstance(error, grpc.aio.BaseError) and call.context.cancelled():
-            call.code = "CANCELLED"  # the client went away during a write
-            raise error
-        known = as_masklet_error(error)
-        status = rpc_status.to_status(to_status(known))
-        call.code = status.code.name
-        await call.context.abort(status.code, status.details, status.trailing_metadata)
-
     def _record(self, call: Call, seconds: float) -> None:
         method = call.method.lstrip("/")
         self._metrics.rpc_ended(method, call.code, seconds)
@@ -251,6 +252,11 @@ async def _run_to_end(result: Any, context: Context) -> Any:
         async for response in responses:
             await context.write(response)
     return None
+
+
+def _status_of(error: Exception) -> Any:
+    """The code, details and trailing metadata with which a call ends because of the error."""
+    return rpc_status.to_status(to_status(as_masklet_error(error)))
 
 
 def _caller(context: Context) -> str:

@@ -102,10 +102,12 @@ def of_files(config_file: str | os.PathLike[str], ckpt_path: str | os.PathLike[s
             raise ValueError(f"config_file: {config} is no configuration of sam2 itself; give its checkpoint, too")
         return ModelChoice(configured, configured)
     checkpoint = Path(ckpt_path).expanduser()
-    official = _official(checkpoint.name)
+    official, _, own_size = (_official(checkpoint.name) or "").partition("@")
     plain, at, size = (configured or "").partition("@")
     if official and configured and official != plain:
         raise ValueError(f"ckpt_path: {checkpoint} is {official}, but config_file {config} is {configured}")
+    if own_size and not size:
+        at, size = "@", own_size
     own_name = re.sub(r"[^A-Za-z0-9._-]", "-", checkpoint.stem).lstrip("._-") or "checkpoint"
     name = (official or own_name) + at + size
     if checkpoint.is_file():
