@@ -211,6 +211,17 @@ def wait_for(look: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> Any:
     return found
 
 
+def children(studio: RunningStudio, word: str) -> list[int]:
+    """The processes that a studio has started and whose command line has this word."""
+    found = []
+    for task in Path(f"/proc/{studio.process.pid}/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            with contextlib.suppress(OSError):
+                if word in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+    return found
+
+
 @contextlib.contextmanager
 def running_studio(
     project: Path, *videos: Path, server: str | None, options: tuple[str, ...] = (), address: str = "127.0.0.1:0"
