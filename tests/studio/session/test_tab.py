@@ -159,7 +159,7 @@ async def test_answers_that_wait_for_room_take_it_one_after_the_other() -> None:
             await asyncio.sleep(0)
             let_in.append(sum(one.done() for one in asking))
 
-        socket.send_bytes = sending  # type: ignore[method-assign]
+        socket.send_bytes = sending  # type: ignore[assignment, method-assign]
         socket.reads.set()
         await asyncio.gather(*asking)
         await _until(lambda: len(let_in) >= 20)
