@@ -44,8 +44,9 @@ class Answer:
 class RunningStudio:
     """A studio's process."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, log: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, project: Path, log: IO[bytes]) -> None:
         self.process = process
+        self.project = project
         self.url = url.partition("?")[0].rstrip("/")
         self.token = url.partition("?token=")[2]
         self._log = log
@@ -82,6 +83,17 @@ class RunningStudio:
 
         found: list[dict[str, Any]] = wait_for(counted)
         return found
+
+    def upload(self, name: str, data: bytes) -> str:
+        """Upload a video, and wait until its frames are counted; returns its id."""
+        begun = self.post("/api/uploads", name=name, size=len(data)).json["id"]
+        video: str = self.ask(f"/api/uploads/{begun}?offset=0", "PATCH", data).json["video"]["id"]
+        self.videos()
+        return video
+
+    def remove(self, video: str) -> None:
+        """Remove a video; waits until the studio has seen that its tabs are closed."""
+        wait_for(lambda: self.ask(f"/api/videos/{video}", "DELETE").status == 200)
 
     @contextlib.contextmanager
     def tab(self, video: str, **headers: str) -> Iterator[Page]:
@@ -235,7 +247,7 @@ def running_studio(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )
         try:
-            yield RunningStudio(process, _url(process, log_path), log)
+            yield RunningStudio(process, _url(process, log_path), project, log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
