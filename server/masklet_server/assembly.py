@@ -16,6 +16,7 @@ from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import Settings
+from masklet_server.tracing import open_tracer
 from masklet_server.video.sandbox.layers import check_sandbox
 
 # How often free memory is given back, at most; it takes tenths of a second.
@@ -57,7 +58,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     Raises:
         Unavailable: The server cannot listen on an address.
         NotFound: There is no such model.
-        FailedPrecondition: A checkpoint, the device, or a layer of a strict sandbox is missing.
+        FailedPrecondition: A checkpoint, the device, a layer of a strict sandbox, or OpenTelemetry is missing.
         DataLoss: A checkpoint is corrupt.
         InvalidArgument: A key, certificate or token file cannot be used.
         ResourceExhausted: The models do not fit into the device's memory.
@@ -67,7 +68,9 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     registry = Registry.load()
     specs = [registry.resolve(name) for name in settings.models]
     metrics = Metrics()
+    tracer = open_tracer(settings.otlp_endpoint)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(tracer.close)
         if settings.metrics_address:
             stack.callback(metrics.serve(settings.metrics_address).close)
         engine = Engine.load(
@@ -86,7 +89,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         metrics.watch_bank_bytes(engine.bank_bytes)
         service = TrackingService(engine, settings, metrics)
         stack.callback(service.close)
-        server = Server(service, settings, metrics)
+        server = Server(service, settings, metrics, tracer)
         stack.push_async_callback(server.stop)
         await server.start()
         broken = asyncio.Event()

@@ -16,7 +16,7 @@ from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossles
 from tests.support.studio import Page, RunningStudio, running_studio
 
 pytestmark = pytest.mark.slow
-LONG = 6
+LONG = 4
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -72,6 +73,16 @@ def page(studio: RunningStudio) -> Iterator[Page]:
         while page.state["can_undo"]:
             page.do("undo")
         yield page
+
+
+def test_answers_do_not_wait_for_one_another(page: Page) -> None:
+    """As they do without TCP_NODELAY, 40 ms each."""
+    seconds = []
+    for _ in range(40):
+        begun = time.perf_counter()
+        page.do("add_object")
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.02
 
 
 def test_backward_both_and_marks(page: Page) -> None:

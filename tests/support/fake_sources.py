@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from masklet.errors import DataLoss, ResourceExhausted
+from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
@@ -228,7 +228,10 @@ class FakeDownload:
     """A download of as many frames as the path of its URL says."""
 
     def __init__(self, url: str) -> None:
-        self._frames = int(url.rpartition("/")[2])
+        number = url.rpartition("/")[2]
+        if not number.isdecimal():
+            raise InvalidArgument.of("config.source_url", "is not fetched here; end it with a number of frames")
+        self._frames = int(number)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         for _ in range(self._frames):

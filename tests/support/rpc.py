@@ -85,11 +85,11 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def edge(**settings: Any) -> AsyncIterator[Edge]:
+async def edge(*, tracer: Any = None, **settings: Any) -> AsyncIterator[Edge]:
     """A real server on a free port of this machine."""
     chosen: Settings = checked({"address": "127.0.0.1:0", "grace_seconds": 0.1, **settings})
     service, metrics = FakeService(), Metrics()
-    server = Server(service, chosen, metrics)
+    server = Server(service, chosen, metrics, tracer)
     await server.start()
     try:
         yield Edge(server, service, metrics)

@@ -213,13 +213,11 @@ def wait_for(look: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> Any:
 
 @contextlib.contextmanager
 def running_studio(
-    project: Path, *videos: Path, server: str, options: tuple[str, ...] = (), address: str = "127.0.0.1:0"
+    project: Path, *videos: Path, server: str | None, options: tuple[str, ...] = (), address: str = "127.0.0.1:0"
 ) -> Iterator[RunningStudio]:
     """A studio in a process of its own, which is ended with the block."""
-    command = [
-        sys.executable, "-m", "masklet_studio", *map(str, videos), "--project", str(project), "--server", server,
-        "--address", address, "--no-browser", *options,
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "masklet_studio", *map(str, videos), "--project", str(project)]
+    command += ["--address", address, "--no-browser", *options, *(() if server is None else ("--server", server))]
     log_path = project.parent / f"{project.name}.log"
     with log_path.open("ab+") as log:
         process = subprocess.Popen(

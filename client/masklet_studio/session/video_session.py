@@ -88,7 +88,10 @@ class VideoSession:
         answering: set[asyncio.Task[None]] = set()
         try:
             while True:
-                request = _parse(await socket.receive_text())
+                try:
+                    request = _parse(await socket.receive_text())
+                except KeyError:  # Starlette's way to say that the message was no text
+                    request = {}
                 # Answers do not wait for one another: a tab can stop a run, and ping, while a prompt is worked on.
                 task = asyncio.create_task(self._answer(request, tab))
                 answering.add(task)

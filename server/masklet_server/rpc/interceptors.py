@@ -11,19 +11,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc
 from grpc_status import rpc_status
 
-from masklet.errors import Unauthenticated
+from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
+from masklet_server.rpc.usage import Usage, current_usage
+from masklet_server.tracing import NoTracer, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
 _HEALTH = "/grpc.health.v1.Health/"
 # How often the tokens of running calls are looked at.
 _TOKEN_SECONDS = 2.0
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _STREAM_UNARY = grpc.stream_unary_rpc_method_handler
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,6 +54,7 @@ class Call:
         is_session: Whether it was admitted as a Track stream.
         token: Digest of its token; None if it needs none.
         is_revoked: Its token became invalid while it ran.
+        usage: What it has used.
     """
 
     method: str
@@ -59,6 +63,7 @@ class Call:
     code: str = "OK"
     is_session: bool = False
     token: bytes | None = None
+    usage: Usage = field(default_factory=Usage)
     is_revoked: bool = False
 
 
@@ -69,9 +74,13 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         tokens: The valid bearer tokens; None: everybody may call. The health service needs no token.
         admission: Applies limits, and refuses calls while the server stops.
         metrics: Counts RPCs and sessions.
+        tracer: Makes a span of each call of Track and SegmentImage.
     """
 
-    def __init__(self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics, tracer: Tracer | None = None
+    ) -> None:
+        self._tracer = tracer or NoTracer()
         self._tokens = tokens
         self._admission = admission
         self._metrics = metrics
@@ -124,8 +133,9 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         task = asyncio.current_task()
         assert task is not None
         self._running[task] = call
+        current_usage.set(call.usage)
         try:
-            with contextlib.ExitStack() as stack:
+            with self._span(call), contextlib.ExitStack() as stack:
                 self._admit(call, stack)
                 current_client.set(call.client)
                 yield call
@@ -164,9 +174,34 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.session_started()
             call.is_session = True
 
+    @contextlib.contextmanager
+    def _span(self, call: Call) -> Iterator[None]:
+        """A span around a call that computes; errors are the rare events in it."""
+        if call.method not in (TRACK, SEGMENT_IMAGE):
+            yield
+            return
+        with self._tracer.span(call.method.lstrip("/"), call.context.invocation_metadata() or ()) as span:
+            code = "OK"
+            try:
+                yield
+            except MaskletError as error:
+                code = _NAMES[type(error).code]
+                limits = {f"limit.{i}": one.field for i, one in enumerate(error.violations)}
+                span.event("refused" if isinstance(error, ResourceExhausted) else "failed", {"code": code, **limits})
+                raise
+            except asyncio.CancelledError:
+                code = "UNAUTHENTICATED" if call.is_revoked else "CANCELLED"
+                raise
+            except BaseException:
+                code = "INTERNAL"
+                raise
+            finally:
+                span.ended(code, {"client": call.client, **call.usage.fields()})
+
     async def _meter(self, call: Call, request: Any) -> None:
         if call.method in (TRACK, SEGMENT_IMAGE):
             size = request.ByteSize()
+            call.usage.received(request, size)
             self._metrics.uploaded(size)
             await self._admission.uploads.take(call.client, size)
 
@@ -186,6 +221,8 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.session_ended(call.code)
         level = logging.DEBUG if call.method.startswith(_HEALTH) else logging.INFO
         fields = {"method": method, "client": call.client, "code": call.code, "seconds": round(seconds, 4)}
+        if call.method in (TRACK, SEGMENT_IMAGE):
+            fields.update(call.usage.fields())
         logger.log(level, "rpc", extra=fields)
 
 

@@ -21,6 +21,7 @@ from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.reflection import add_reflection
 from masklet_server.settings import Settings
+from masklet_server.tracing import Tracer
 from masklet_server.video.sandbox import fork_server
 
 logger = logging.getLogger(__name__)
@@ -43,13 +44,18 @@ class Server:
         service: Answers the calls. The caller made it, and closes it and its engine after `stop`.
         settings: Address, security, limits.
         metrics: Counts sessions and RPCs.
+        tracer: Makes spans of calls; None: there are none.
 
     Raises:
         InvalidArgument: A key, certificate or token file cannot be used.
     """
 
     def __init__(
-        self, service: tracking_pb2_grpc.TrackingServiceServicer, settings: Settings, metrics: Metrics
+        self,
+        service: tracking_pb2_grpc.TrackingServiceServicer,
+        settings: Settings,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -58,7 +64,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        self._edge = EdgeInterceptor(tokens, self._admission, metrics)
+        self._edge = EdgeInterceptor(tokens, self._admission, metrics, tracer)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
         tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)

@@ -21,6 +21,7 @@ from masklet_server.rpc import to_wire
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
+from masklet_server.rpc.usage import count_results
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.idle import IdleWatch
@@ -91,6 +92,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             await context.write(message)
             if message.HasField("frame_result"):
                 self._metrics.frames_sent()
+                count_results(frames=1, masks=len(message.frame_result.objects))
 
         async with contextlib.aclosing(self._events(request_iterator)) as incoming:
             # A stream counts as a session from its start, so it must not stay without one for ever.
@@ -113,6 +115,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         """Segment one picture; see the contract."""
         try:
             response = await self._segmenter.segment(request, current_client.get())
+            count_results(masks=sum(len(result.candidates) for result in response.results))
         except DataLoss as error:
             self._metrics.decode_error(type(error).__name__)
             raise

@@ -88,8 +88,10 @@ class ProblemReporter:
     async def flush_before_failure(self) -> None:
         """Wait until all answers are sent, but not for a client that does not read."""
         flushing = asyncio.create_task(self._waiting.join())
-        await asyncio.wait({flushing}, timeout=UNREAD_SECONDS)
-        flushing.cancel()
+        try:
+            await asyncio.wait({flushing}, timeout=UNREAD_SECONDS)
+        finally:  # also when the client goes away meanwhile
+            flushing.cancel()
 
     async def run(self) -> None:
         """Send the answers; a task of its own."""

@@ -97,4 +97,10 @@ class LoggingSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "Logging", "The least important messages that are logged."
     )
+    otlp_endpoint: str = setting(
+        "",
+        "Logging",
+        "http://HOST:PORT (https for TLS) where spans of calls are sent by OTLP over gRPC. Empty: none are. Needs the "
+        "extra otel.",
+    )
     log_json: bool = setting(False, "Logging", "Write the log as JSON, one object on each line.")

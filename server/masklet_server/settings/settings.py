@@ -73,6 +73,13 @@ class Settings(
             raise ValueError("must not be empty; 127.0.0.1:50051 is the default")
         return value
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/\s]+/?", value):
+            raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+        return value
+
     @field_validator("metrics_address")
     @classmethod
     def _check_metrics_address(cls, value: str) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,15 @@ _ASSUMED: dict[str, object] = {
 }
 
 
-StepFunction = Callable[[FeatureBatch, Past], tuple[Tensor, ...]]
+class StepFunction(Protocol):
+    """A step by another library than torch."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that it keeps of living memories, to be used on later frames. Any thread may ask."""
+
+    def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
+        """As `Network.step`, its tensors one after the other."""
 
 
 class Network:
@@ -176,6 +185,11 @@ class Network:
             self._step_elsewhere = step
         if workers is not None:
             self.workers, self.encode_ahead = workers, 2 if workers.threads > 1 else 1
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept of living memories beside the memories themselves. Any thread may ask."""
+        return 0 if self._step_elsewhere is None else self._step_elsewhere.kept_bytes
 
     def encode_pixels(self, pixels: Tensor) -> list[Features]:
         """Encode B frames ``uint8[B, S, S, 3]`` RGB on any device; normalised as in `sam2.utils.misc`."""

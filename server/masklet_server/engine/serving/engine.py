@@ -185,8 +185,9 @@ class Engine:
         return history
 
     def bank_bytes(self) -> int:
-        """Bytes of all memories that are in use; any thread may ask."""
-        return sum(memory.nbytes for reference in list(self._memories) if (memory := reference()) is not None)
+        """Bytes of all memories that are in use, and of what networks keep of them; any thread may ask."""
+        memories = sum(memory.nbytes for reference in list(self._memories) if (memory := reference()) is not None)
+        return memories + sum(network.kept_bytes for network in self._networks.values())
 
     def _count(self, memory: ObjectMemory) -> None:
         """Let `bank_bytes` count the memory for as long as somebody refers to it."""

@@ -171,8 +171,15 @@ def test_keys_of_a_memory_are_made_once_and_of_the_right_memory(cache: Path) -> 
     first = step([0, 1, 2, 3, 4, 5, 6])
     assert not torch.equal(first, step([0, 6, 5, 4, 3, 2, 1]))  # other ages
     assert torch.equal(first, step([0, 1, 2, 3, 4, 5, 6]))
+    kept = helped.kept_bytes
+    layers, channels, (width, side, _) = 2, 128, memories[0].shape
+    assert kept == 7 * (layers * channels + width) * side**2 * 4
     memories[3] = torch.randn(memories[3].shape, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16)
     assert not torch.equal(first, step([0, 1, 2, 3, 4, 5, 6]))
+    assert helped.kept_bytes == kept, "what was kept of the memory that ended is no longer kept"
+    memories.clear()
+    assert helped.kept_bytes == 0
+    assert by_torch.kept_bytes == 0
 
 
 @pytest.mark.slow

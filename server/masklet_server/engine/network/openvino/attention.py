@@ -195,6 +195,11 @@ class MemoryAttention:
         self._parts, self._inputs, self._workers = parts, inputs, workers
         self._kept = _KeptKeys(parts.keys)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the kept keys. Any thread may ask."""
+        return self._kept.nbytes
+
     def start(self, top: Tensor) -> Tensor:
         """`Features.started` of one frame, ``[1, T, C]``, from ``[1, C, h, w]``."""
         return self._parts.start(top)[0]
@@ -267,7 +272,15 @@ class _KeptKeys:
     def __init__(self, compiled: CompiledModel) -> None:
         self._compiled = compiled
         self._kept: OrderedDict[int, tuple[weakref.ref[Tensor], tuple[Tensor, Tensor]]] = OrderedDict()
-        self._lock = threading.Lock()
+        # Reentrant, because a memory may end at any moment, on any thread.
+        self._lock = threading.RLock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept. Any thread may ask."""
+        with self._lock:
+            kept = [both for _, both in self._kept.values()]
+        return sum(part.nbytes for both in kept for part in both)
 
     def of(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys ``[L, C, T]`` and tokens ``[T, M]`` of a memory ``bfloat16[M, h, w]``, which never changes."""
@@ -277,10 +290,17 @@ class _KeptKeys:
                 self._kept.move_to_end(id(memory))
                 return found[1]
         keys, tokens = self._compiled(memory[None])
+        number = id(memory)
+
+        def forget(ended: weakref.ref[Tensor]) -> None:
+            with self._lock:
+                if (kept := self._kept.get(number)) is not None and kept[0] is ended:
+                    del self._kept[number]
+
         with self._lock:
-            self._kept[id(memory)] = weakref.ref(memory), (keys, tokens)
-            self._kept.move_to_end(id(memory))
-            while len(self._kept) > KEPT_MEMORIES or next(iter(self._kept.values()))[0]() is None:
+            self._kept[number] = weakref.ref(memory, forget), (keys, tokens)
+            self._kept.move_to_end(number)
+            while len(self._kept) > KEPT_MEMORIES:
                 self._kept.popitem(last=False)
         return keys, tokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from masklet_server.engine.network.openvino.attention import (
 )
 from masklet_server.engine.network.openvino.cache import converted, fingerprint
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
-from masklet_server.engine.network.openvino.parts import Attention, Encoder, Part, Step
+from masklet_server.engine.network.openvino.parts import Encoder, Part, Step
 from masklet_server.engine.network.placement import Placement
 from masklet_server.engine.network.tensors import FeatureBatch, Past
 from masklet_server.engine.network.workers import Workers
@@ -155,7 +155,7 @@ class _Candidates:
         if not any(by_openvino):
             return None
         return Step(
-            attention or _attend_by(network),
+            attention or _AttentionByTorch(network),
             decode if by_openvino[1] else decode_by_torch,
             remember if by_openvino[2] else remember_by_torch,
             self.workers,
@@ -288,12 +288,16 @@ def _converter(module: nn.Module, example: Sequence[Tensor], dtypes: Sequence[to
     return lambda: Model.convert(module, [part.clone() for part in example], dtypes)
 
 
-def _attend_by(network: Network) -> Attention:
-    def attend(frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
-        del objects
-        return network.with_memory(frame.top, past)
+@dataclass(frozen=True, eq=False)
+class _AttentionByTorch:
+    """Torch's, which keeps nothing."""
 
-    return attend
+    network: Network
+    kept_bytes: int = 0
+
+    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+        del objects
+        return self.network.with_memory(frame.top, past)
 
 
 def _decode_by(network: Network) -> Part:

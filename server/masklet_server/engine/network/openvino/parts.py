@@ -19,6 +19,10 @@ Part = Callable[..., tuple[Tensor, ...]]
 class Attention(Protocol):
     """Attends to the memory of one object; see `attention.MemoryAttention`."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept of living memories."""
+
     def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
         """Features ``[1, C, h, w]`` of one object that have attended to its past."""
 
@@ -63,6 +67,11 @@ class Step:
     decode: Part
     remember: Part
     workers: Workers
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept of living memories, to be used on later frames."""
+        return self.attend.kept_bytes
 
     def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""

@@ -1,0 +1,54 @@
+"""What one call has used, for the log and for traces; nothing of its content."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Usage:
+    """What a call has used so far.
+
+    Attributes:
+        model: The model that the client has asked for; empty for the default model.
+        received_bytes: Bytes of its messages.
+        frames: Results of frames that were sent.
+        masks: Masks that were sent.
+    """
+
+    model: str = ""
+    received_bytes: int = 0
+    frames: int = 0
+    masks: int = 0
+
+    def received(self, request: Any, size: int) -> None:
+        """Count a request of Track or SegmentImage."""
+        self.received_bytes += size
+        fields = request.DESCRIPTOR.fields_by_name
+        if "config" in fields and request.HasField("config"):
+            self.model = request.config.model[:100]
+        elif "model" in fields:
+            self.model = request.model[:100]
+
+    def fields(self) -> dict[str, str | int]:
+        """What the log says of it."""
+        return {
+            "model": self.model or "default",
+            "received_bytes": self.received_bytes,
+            "frames": self.frames,
+            "masks": self.masks,
+        }
+
+
+current_usage: ContextVar[Usage | None] = ContextVar("current_usage", default=None)
+"""The usage of the call that runs."""
+
+
+def count_results(*, frames: int = 0, masks: int = 0) -> None:
+    """Count results that the call which runs has sent."""
+    usage = current_usage.get()
+    if usage is not None:
+        usage.frames += frames
+        usage.masks += masks
