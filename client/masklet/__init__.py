@@ -73,9 +73,11 @@ if TYPE_CHECKING:
     from masklet._sync.annotation import Annotation
     from masklet._sync.client import Client
     from masklet._sync.live import Live
+    from masklet._sync.progress import progress
     from masklet._sync.tracking import Tracking
     from masklet._transport.endpoint import Pem
     from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
+    from masklet.player import Player, show
     from masklet.recording import RecordedObject, Recording
     from masklet.rle import Rle
     from masklet.rle import decode as decode_rle
@@ -123,6 +125,7 @@ __all__ = [
     "OnPrompt",
     "Pem",
     "PictureLike",
+    "Player",
     "Prompt",
     "PromptResult",
     "RecordedObject",
@@ -152,9 +155,11 @@ __all__ = [
     "export",
     "importing",
     "overlay",
+    "progress",
     "rle",
     "save_indexed_masks",
     "save_mask",
+    "show",
     "write_overlay_video",
 ]
 
@@ -201,6 +206,8 @@ _NAMES_BY_MODULE = {
     "_sync.tracking": ("Tracking",),
     "_transport.endpoint": ("Pem",),
     "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
+    "_sync.progress": ("progress",),
+    "player": ("Player", "show"),
     "recording": ("RecordedObject", "Recording"),
     "rle": ("Rle",),
 }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from masklet.errors import InvalidArgument
 from masklet_server.budgets.machine import give_back_free_memory
 from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
-from masklet_server.models.registry import Registry
+from masklet_server.models.registry import ModelSpec, Registry
 from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
@@ -60,13 +62,13 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         NotFound: There is no such model.
         FailedPrecondition: A checkpoint, the device, a layer of a strict sandbox, or OpenTelemetry is missing.
         DataLoss: A checkpoint is corrupt.
-        InvalidArgument: A key, certificate or token file cannot be used.
+        InvalidArgument: A key, certificate or token file cannot be used; or two models have the same name.
         ResourceExhausted: The models do not fit into the device's memory.
     """
     check_free(settings.address)
     check_sandbox(strict=settings.sandbox == "strict")
     registry = Registry.load()
-    specs = [registry.resolve(name) for name in settings.models]
+    specs = _distinct([registry.resolve(name) for name in settings.models])
     metrics = Metrics()
     tracer = open_tracer(settings.otlp_endpoint)
     async with contextlib.AsyncExitStack() as stack:
@@ -97,6 +99,14 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         for watch in watches:
             stack.callback(watch.cancel)
         yield RunningServer(server, engine.models, broken)
+
+
+def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
+    """The models themselves; InvalidArgument if two have one name, as "nano" and "nano" at its own size."""
+    counts = Counter(spec.name for spec in specs)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InvalidArgument.of("models", f"names {twice[0]} more than once; name each model and size once")
+    return specs
 
 
 async def _watch(engine: Engine, server: Server, broken: asyncio.Event) -> None:

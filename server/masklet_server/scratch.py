@@ -8,7 +8,7 @@ import tempfile
 from typing import IO
 
 from masklet.errors import ResourceExhausted, Unavailable
-from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.budget import Share
 from masklet_server.budgets.shares import UNBOUNDED
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class ScratchFile:
         Unavailable: The folder for temporary files is gone.
     """
 
-    def __init__(self, holds: str, disk: DiskShare = UNBOUNDED.disk) -> None:
+    def __init__(self, holds: str, disk: Share = UNBOUNDED.disk) -> None:
         self._holds = holds
         self._disk = disk
         self._size = 0

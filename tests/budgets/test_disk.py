@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from masklet.errors import ResourceExhausted, Unavailable
-from masklet_server.budgets.budget import Bounds
-from masklet_server.budgets.disk import DiskBudget, DiskShare
+from masklet_server.budgets.budget import Bounds, Share
+from masklet_server.budgets.disk import DiskBudget
 from masklet_server.scratch import ScratchFile
 from masklet_server.video.sources.backlog import Backlog
 from masklet_server.video.sources.spool import Spool
@@ -21,9 +21,9 @@ from masklet_server.video.sources.spool import Spool
 MIB = 1024**2
 
 
-def share(per_client: int) -> tuple[DiskBudget, DiskShare]:
+def share(per_client: int) -> tuple[DiskBudget, Share]:
     budget = DiskBudget(Bounds(0, per_client))
-    return budget, DiskShare(budget, "a")
+    return budget, Share(budget, "a")
 
 
 def disk_with(free: int, total: int) -> SimpleNamespace:

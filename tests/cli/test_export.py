@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import masklet.importing
-from masklet.cli import main
+from masklet import export
+from masklet.cli import console, main
 from masklet.export import FORMATS
 from tests.support import recordings
 from tests.support.recordings import mask_of, recording
@@ -121,3 +122,35 @@ def test_an_export_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert list((tmp_path / "out").iterdir()) == []
+
+
+class Told(list[tuple[int, int]]):
+    """What a writer says of how far it is."""
+
+    def __call__(self, done: int, total: int) -> None:
+        self.append((done, total))
+
+
+def test_progress_is_counted_in_frames(result: Path, tmp_path: Path) -> None:
+    made = masklet.importing.read(result)
+    once = [(i + 1, recordings.FRAMES) for i in range(recordings.FRAMES)]
+    for to, name, passes in (
+        ("matte", "matte.mov", 1),
+        ("masks-video", "masks.mkv", 1),
+        ("mot", "mot.txt", 1),
+        ("cvat", "cvat.xml", len(made.objects)),
+    ):
+        told = Told()
+        export.write(made, to, tmp_path / name, progress=told)
+        assert told == once * passes, to
+
+
+def test_what_takes_long_says_how_far_it_is(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_EVERY_SECONDS", 0.0)
+    path = tmp_path / "matte.mov"
+    assert run("export", result, "--to", "matte", "--out", path) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == recordings.FRAMES
+    assert lines[-1].startswith(f"writing {path}: {recordings.FRAMES} of {recordings.FRAMES} frames, ")

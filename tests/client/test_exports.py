@@ -43,6 +43,7 @@ EXPORTS = {
         "decode_rle",
     },
     "results in files": {"export", "importing"},
+    "notebooks": {"progress", "show", "Player"},
     "version": {"__version__"},
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ IN_WORDS = {
     "no limit": 0,
     "half of the machine's": 0,
     "half of that": 0,
+    "an eighth of the machine's": 0,
     "32 MiB": 32 * 2**20,
     "512 MiB": 512 * 2**20,
     "256 MiB": 256 * 2**20,
@@ -33,7 +34,7 @@ def bounds() -> set[str]:
     found = set()
     for name, field in Settings.model_fields.items():
         extra: Any = field.json_schema_extra
-        if extra["panel"].startswith("Limits"):
+        if extra["panel"].startswith("Limits") and not isinstance(field.default, str):
             found.add(name)
     return found | {"max_message_bytes"}
 

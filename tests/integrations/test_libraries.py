@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 import masklet
 from masklet import Unavailable
+from masklet.cli import main
 from masklet.integrations import fiftyone, pandas, rerun, supervision
 from tests.support import recordings
 from tests.support.recordings import FRAMES, HEIGHT, LOST, WIDTH, mask_of, recording
+from tests.support.scripted.fake_server import FakeServer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -110,3 +113,100 @@ def test_rerun_writes_a_file_that_its_viewer_opens(tmp_path: Path) -> None:
         assert f"/masklet/{entity}" in printed, entity
     for archetype in ("SegmentationImage", "Boxes2D", "AssetVideo", "VideoFrameReference", "AnnotationContext"):
         assert archetype in printed, archetype
+
+
+def tracked(clip: Path, *arguments: object) -> int:
+    """Run `masklet track` against a scripted server; its exit status."""
+    with FakeServer() as server, pytest.raises(SystemExit) as left:
+        main([str(word) for word in ("track", clip, "--point", "1,1", "--server", server.address, *arguments)])
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_track_writes_reruns_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    required("rerun")
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    assert tracked(clip, "--rerun", tmp_path / "clip.rrd", "--name", "1=ring") == 0
+    assert f"rerun    {tmp_path / 'clip.rrd'}" in capsys.readouterr().out
+    program = [sys.executable, "-m", "rerun", "rrd", "print", "-v", str(tmp_path / "clip.rrd")]
+    printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    for entity in ("video/masks", "video/boxes", "scores/1", "video"):
+        assert f"/masklet/{entity}" in printed, entity
+    assert tracked(clip, "--rerun", tmp_path / "no" / "clip.rrd") == 2
+    assert "--rerun" in capsys.readouterr().err
+
+
+class FakeRerun(types.ModuleType):
+    """What the viewer is told, in place of rerun-sdk: each call by name, with what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("rerun")
+        self.calls: list[tuple[str, Any]] = []
+        self.Box2DFormat = types.SimpleNamespace(XYXY="XYXY")
+        self.spawns = True
+
+    def RecordingStream(self, name: str) -> Any:  # noqa: N802 - the library's name
+        def told(word: str) -> Any:
+            return lambda *given: self.calls.append((word, given))
+
+        def spawn() -> None:
+            if not self.spawns:
+                raise RuntimeError("no viewer in the PATH")
+            self.calls.append(("spawn", ()))
+
+        words = ("connect_grpc", "save", "flush", "disconnect")
+        return types.SimpleNamespace(spawn=spawn, **{word: told(word) for word in words})
+
+    def log(self, entity: str, what: Any, *, static: bool, recording: Any) -> None:
+        self.calls.append((entity, what))
+
+    def set_time(self, timeline: str, recording: Any, **place: float) -> None:
+        self.calls.append((timeline, place))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given, **named: (name, given, named)
+
+
+@pytest.fixture
+def fake_rerun(monkeypatch: pytest.MonkeyPatch) -> FakeRerun:
+    fake = FakeRerun()
+    monkeypatch.setitem(sys.modules, "rerun", fake)
+    return fake
+
+
+@pytest.mark.parametrize("target", ["view", "rerun+http://127.0.0.1:9876/proxy"])
+def test_track_shows_results_in_a_viewer_as_they_come(
+    target: str, fake_rerun: FakeRerun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    assert tracked(clip, "--rerun", target, "--name", "1=ring") == 0
+    capsys.readouterr()
+    words = [word for word, _ in fake_rerun.calls]
+    assert words[0] == ("spawn" if target == "view" else "connect_grpc")
+    assert words[-2:] == ["flush", "disconnect"]
+    indices = [place["sequence"] for word, place in fake_rerun.calls if word == rerun.FRAMES]
+    assert indices == list(range(len(indices)))
+    assert len(indices) > 1
+    assert words.count("masklet/video/masks") == words.count("masklet/scores/1") == len(indices)
+    (classes,) = [what for word, what in fake_rerun.calls if word == "masklet"]
+    assert classes[1][0][0][:2] == (1, "ring")
+
+
+def test_what_rerun_cannot_do_is_told(
+    fake_rerun: FakeRerun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    assert tracked(clip, "--rerun", "clip.txt") == 2
+    assert "must be view, a file that ends in" in capsys.readouterr().err
+    fake_rerun.spawns = False
+    assert tracked(clip, "--rerun", "view") == 1
+    assert "Rerun's viewer cannot be started: no viewer in the PATH" in capsys.readouterr().err
+
+
+def test_without_rerun_track_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    clip = recordings.clip(tmp_path / "clip.mp4")
+    assert tracked(clip, "--rerun", tmp_path / "clip.rrd") == 1
+    assert "pip install 'masklet[rerun]'" in capsys.readouterr().err

@@ -31,9 +31,13 @@ BUILD: dict[str, dict[str, Any]] = {
 
 @lru_cache(maxsize=len(BUILD) + 1)  # those that most tests take, and one of the official resolutions
 def networks(name: str, **overrides: Any) -> tuple[Network, SAM2VideoPredictor]:
-    """Masklet's network and Meta's predictor, with equal weights."""
+    """Masklet's network and Meta's predictor, with equal weights.
+
+    A size in the name is the one that both are built for; without one, both are built for a small size.
+    """
     spec = Registry.load().get(name)
-    arguments = {**BUILD[name], **overrides}
+    plain, sized, _ = name.partition("@")
+    arguments = {**BUILD.get(plain, {}), **({"image_size": None} if sized else {}), **overrides}
     predictor = build_reference(spec, **arguments)
     # Without autocast, upstream fails where it attends to memories and to no pointer: nothing turns them into float32.
     predictor.memory_attention.register_forward_pre_hook(

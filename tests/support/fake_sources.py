@@ -268,7 +268,7 @@ class FakeSources:
     def download(self, url: str) -> FakeDownload:
         return FakeDownload(url)
 
-    def packets(self, image_size: int) -> FakePackets:
+    def packets(self, image_size: int, *, latest: bool) -> FakePackets:
         source = FakePackets(image_size, start=self.start)
         self.made.append(source)
         return source

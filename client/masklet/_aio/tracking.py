@@ -7,6 +7,7 @@ from functools import partial
 
 from masklet._aio.bridge import FromLoop
 from masklet._aio.stream import AsyncStream
+from masklet._progress import bar
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._sync.tracking import Tracking
 from masklet.prompts import Prompt
@@ -75,12 +76,14 @@ class AsyncTracking(AsyncStream, AsyncIterator[FrameResult]):
     def __del__(self) -> None:
         self._tracking.cancel()
 
-    async def recording(self) -> Recording:
+    async def recording(self, *, progress: bool | None = None) -> Recording:
         """Take all results to the end of the video, and return them as one object; as `Tracking.recording`."""
         recording = Recording(source=self._tracking.source)
-        async for frame in self:
-            recording.add(frame)
-        recording.video = self.video_so_far
+        with bar("tracking", progress) as advance:
+            async for frame in self:
+                recording.add(frame)
+                recording.video = self.video_so_far
+                advance(len(recording), recording.video.frame_count if recording.video is not None else 0)
         return recording
 
     def __aiter__(self) -> AsyncTracking:

@@ -80,7 +80,8 @@ class Timings:
         queue: To wait for the device.
         encode: The image encoder.
         step: Prompts, memory attention, mask decoder and memory encoder.
-        mask: Run-lengths, boxes and areas of the masks.
+        mask: To draw the masks at the size of the video on a CPU (a GPU does it within the step), and to find their
+            run-lengths, boxes and areas.
         send: To hand the result before this one to the network.
     """
 

@@ -33,6 +33,14 @@ class ModelInfo:
     parameter_count: int
     runtime: str = ""
 
+    def answers_to(self, name: str) -> bool:
+        """Whether a call that gives `name` as `model=` gets this model.
+
+        Args:
+            name: A model's name; its name and own size, such as "nano@384"; or empty, for the default model.
+        """
+        return name in (self.name, f"{self.name}@{self.image_size}") if name else self.default
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from masklet._media.uploads import Upload
+from masklet._progress import bar
 from masklet._protocol.options import OnError, OnPrompt, TrackOptions, track_config
 from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
 from masklet._protocol.track import TrackProtocol, prompts_of
@@ -157,14 +158,21 @@ class Tracking(Stream, Iterator[FrameResult]):
         with self._requesting():
             self._sender.protocol.clear_prompts(object_id, frame_index)
 
-    def recording(self) -> Recording:
+    def recording(self, *, progress: bool | None = None) -> Recording:
         """Take all results to the end of the video, and return them as one object that can be saved and exported.
+
+        Args:
+            progress: Show a bar meanwhile. None: in a notebook; True: on a terminal, too; False: nowhere.
 
         Raises:
             MaskletError: The server reports an error.
         """
-        recording = Recording(self, source=self.source)
-        recording.video = self.video_so_far
+        recording = Recording(source=self.source)
+        with bar("tracking", progress) as advance:
+            for frame in self:
+                recording.add(frame)
+                recording.video = self.video_so_far
+                advance(len(recording), recording.video.frame_count if recording.video is not None else 0)
         return recording
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from masklet.cli.console import Command, Group, fail, told
 from masklet.cli.export import export
 from masklet.cli.info import info
 from masklet.cli.segment import segment
+from masklet.cli.serving.label_studio import label_studio
 from masklet.cli.track import track
 
 INTERRUPTED = 130
@@ -48,6 +49,7 @@ def _options(
 
 for command in (track, segment, export, info, bench):
     app.command(cls=Command)(command)
+app.command("label-studio", cls=Command)(label_studio)
 plugins.add_commands(app)
 
 

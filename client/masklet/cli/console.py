@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -119,20 +119,18 @@ def waiting(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def busy(message: str) -> Iterator[None]:
-    """Show a message while the block runs, on a terminal alone."""
-    console = err()
-    with console.status(Text(message)) if console.is_terminal else nullcontext():
-        yield
+def frame_progress(label: str, *, announce: bool = True) -> Iterator[Advance]:
+    """Show how many frames are done: a bar on a terminal; elsewhere a line at the start and one every ten seconds.
 
-
-@contextmanager
-def frame_progress(label: str) -> Iterator[Advance]:
-    """Show how many frames are done: a bar on a terminal; elsewhere a line at the start and one every ten seconds."""
+    Args:
+        label: What is done.
+        announce: False: elsewhere no line at the start, for what mostly takes less than ten seconds.
+    """
     console = err()
     if not console.is_terminal:
-        console.print(label, soft_wrap=True, markup=False)
-        yield _plain_progress(console)
+        if announce:
+            console.print(label, soft_wrap=True, markup=False)
+        yield _plain_progress(console, "" if announce else f"{label}: ")
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -146,7 +144,7 @@ def frame_progress(label: str) -> Iterator[Advance]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _plain_progress(console: Console) -> Advance:
+def _plain_progress(console: Console, before: str) -> Advance:
     begun = last = time.monotonic()
 
     def advance(done: int, total: int | None) -> None:
@@ -155,7 +153,8 @@ def _plain_progress(console: Console) -> Advance:
         if now - last >= _PLAIN_EVERY_SECONDS:
             last = now
             of = f" of {total}" if total else ""
-            console.print(f"{done}{of} frames, {done / (now - begun):.1f} frames/s", soft_wrap=True)
+            told = f"{before}{done}{of} frames, {done / (now - begun):.1f} frames/s"
+            console.print(told, soft_wrap=True, markup=False)
 
     return advance
 

@@ -10,7 +10,7 @@ import typer
 from rich import box as boxes
 from rich.table import Table
 
-from masklet.cli.console import busy, out, tell_written
+from masklet.cli.console import frame_progress, out, tell_written
 from masklet.cli.signals import raised_on_sigterm
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def export(
     }
     if video is not None:
         options["video"] = video
-    with raised_on_sigterm(), busy(f"writing {path}"):
-        write(recording, to, path, objects=objects or None, **options)
+    with raised_on_sigterm(), frame_progress(f"writing {path}", announce=False) as advance:
+        write(recording, to, path, objects=objects or None, progress=advance, **options)
     tell_written([(to, path)], otherwise="")
 
 

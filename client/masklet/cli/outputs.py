@@ -22,6 +22,7 @@ from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
 from masklet.drawing import MAX_INDEX
+from masklet.integrations import library, rerun
 from masklet.recording import Recording
 
 Sink = Callable[[FrameResult], None]
@@ -285,9 +286,18 @@ class OutputFiles:
     masks: Path | None
     json: Path | None
     jsonl: Path | None
+    rerun: Path | None = None
 
     @classmethod
-    def of(cls, *, overlay: Path | None, masks: Path | None, json: Path | None, jsonl: Path | None) -> OutputFiles:
+    def of(
+        cls,
+        *,
+        overlay: Path | None,
+        masks: Path | None,
+        json: Path | None,
+        jsonl: Path | None,
+        rerun: str | None = None,
+    ) -> OutputFiles:
         """The files of the command line.
 
         Raises:
@@ -295,14 +305,15 @@ class OutputFiles:
         """
         if json is not None and json.suffix.lower() == ".jsonl" and jsonl is None:
             json, jsonl = None, json
-        for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl)):
+        rrd = None if rerun is None else rerun_file(rerun)
+        for option, file in (("--overlay", overlay), ("--json", json), ("--jsonl", jsonl), ("--rerun", rrd)):
             if file is not None and not file.absolute().parent.is_dir():
                 raise typer.BadParameter(f"the folder {file.parent} does not exist", param_hint=option)
         if masks is not None and masks.exists() and not masks.is_dir():
             raise typer.BadParameter(f"{masks} is a file; give a folder", param_hint="--masks")
         if is_stdout(json) and is_stdout(jsonl):
             raise typer.BadParameter("only one of --json and --jsonl can be -", param_hint="--jsonl")
-        return cls(overlay, masks, json, jsonl)
+        return cls(overlay, masks, json, jsonl, rrd)
 
     def check_none_is(self, video: str, exports: Iterable[Path]) -> None:
         """Refuse to write over the video.
@@ -324,6 +335,46 @@ class OutputFiles:
         return {
             name: path if path and (is_stdout(path) or path.exists()) else None for name, path in vars(self).items()
         }
+
+
+def rerun_file(target: str) -> Path | None:
+    """The file that --rerun names; None for a viewer.
+
+    Raises:
+        BadParameter: It is neither a viewer nor a file of Rerun's.
+        Unavailable: rerun-sdk is not installed.
+    """
+    library("rerun", "rerun-sdk", "rerun")
+    if target == rerun.VIEWER or target.startswith(rerun.ADDRESSES):
+        return None
+    if not target.lower().endswith(".rrd"):
+        raise typer.BadParameter(
+            f"is {target}, must be {rerun.VIEWER}, a file that ends in .rrd, or a viewer's address such as "
+            "rerun+http://127.0.0.1:9876/proxy",
+            param_hint="--rerun",
+        )
+    return Path(target)
+
+
+@contextlib.contextmanager
+def rerun_sink(target: str, names: Recording, source: str) -> Iterator[Sink]:
+    """Show results in Rerun's viewer as they come, or write them into its file.
+
+    Args:
+        target: The value of --rerun.
+        names: The objects' names.
+        source: The path of the video; empty for live video.
+
+    Raises:
+        Unavailable: rerun-sdk is not installed, or its viewer cannot be started.
+        InvalidArgument: An object's id is above 65535.
+        OSError: A file cannot be read or written.
+    """
+    known = Recording(source=source)
+    for entry in names.objects.values():
+        known.name(entry.object_id, entry.name, entry.class_name)
+    with rerun.opened(target) as stream:
+        yield rerun.FrameLogger(known, stream).add
 
 
 def check_not_read(source: str | Path, path: Path, option: str) -> None:

@@ -29,7 +29,16 @@ from masklet.cli.editing.options import (
 )
 from masklet.cli.editing.plan import PlannedTracking
 from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
-from masklet.cli.outputs import JsonLines, MaskFolder, NamedCall, OutputFiles, Sink, json_file, json_lines
+from masklet.cli.outputs import (
+    JsonLines,
+    MaskFolder,
+    NamedCall,
+    OutputFiles,
+    Sink,
+    json_file,
+    json_lines,
+    rerun_sink,
+)
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
 from masklet.cli.server import (
     Access,
@@ -110,6 +119,15 @@ def track(
         ),
     ] = None,
     export: ExportOption = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(
+            metavar="view|FILE.rrd|URL",
+            help="Show the results in Rerun's viewer as they come (view, or the URL of one that runs), or write them "
+            "into its file. Needs masklet[rerun].",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
     overlay_style: StyleOption = "both",
     model: ModelOption = None,
     deterministic: Annotated[
@@ -177,7 +195,7 @@ def track(
     read = read_prompts(points=point, background=background, boxes=box, masks=mask) if given else []
     everything = sorted([*editing.prompts, *read], key=lambda prompt: prompt.frame_index)
     live = LiveCommand(video, delivery, reconnect, silence, overlay) if is_live(video) else None
-    files = OutputFiles.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl)
+    files = OutputFiles.of(overlay=overlay, masks=masks, json=json, jsonl=jsonl, rerun=rerun)
     style = checked_style(overlay_style)
     editing.check_names(everything)
     for prompt in everything:
@@ -195,7 +213,7 @@ def track(
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
     tally = Tally()
-    outcome = _Outcome(editing, tally, Recording(source="" if live is not None else video))
+    outcome = _Outcome(editing, tally, Recording(source="" if live is not None else video), rerun)
     try:
         with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
             if live is None:
@@ -223,9 +241,14 @@ class _Outcome:
     editing: Editing
     tally: Tally
     recording: Recording
+    rerun: str | None = None
 
-    def sinks(self) -> list[Sink]:
-        return [self.recording.add] if self.editing.exports else []
+    def sinks(self, stack: contextlib.ExitStack) -> list[Sink]:
+        sinks: list[Sink] = [self.recording.add] if self.editing.exports else []
+        if self.rerun is not None:
+            names, source = self.editing.names, self.recording.source
+            sinks.append(stack.enter_context(rerun_sink(self.rerun, names, source)))
+        return sinks
 
 
 def _start(
@@ -251,7 +274,7 @@ def _track_file(
     video = outcome.recording.source
     with contextlib.ExitStack() as stack:
         call = NamedCall(tracking, outcome.editing.names, video)
-        sinks = [*_open_sinks(stack, call, files, lambda _: 0.0), *outcome.sinks()]
+        sinks = [*_open_sinks(stack, call, files, lambda _: 0.0), *outcome.sinks(stack)]
         frames = _watched(stack, tracking, iter(tracking), Path(video).name, outcome.tally, sinks)
         if files.overlay is None:
             for _ in frames:
@@ -266,7 +289,7 @@ def _track_live(run: LiveRun, name: str, files: OutputFiles, outcome: _Outcome) 
     tally = outcome.tally
     with contextlib.ExitStack() as stack:
         call = NamedCall(run.live, outcome.editing.names, "")
-        sinks = [*_open_sinks(stack, call, files, run.gap_before), *outcome.sinks()]
+        sinks = [*_open_sinks(stack, call, files, run.gap_before), *outcome.sinks(stack)]
         if run.overlay is not None:
             sinks.append(run.overlay.draw)
         for sink in sinks:

@@ -27,12 +27,13 @@ def build_sam2(
     """A model for `SAM2ImagePredictor` and `SAM2AutomaticMaskGenerator`.
 
     Args:
-        config_file: sam2's configuration, such as "configs/sam2.1/sam2.1_hiera_l.yaml"; or the name of a model here.
+        config_file: sam2's configuration, such as "configs/sam2.1/sam2.1_hiera_l.yaml"; or the name of a model here,
+            such as "sam2.1-tiny@512".
         ckpt_path: The checkpoint. A server inside this process loads it from there, if there is such a file. Otherwise
             its name says which model it is. None: the official weights of `config_file`.
         device: Of a server inside this process. Otherwise it changes nothing.
         mode: "eval", which is what a server does.
-        hydra_overrides_extra: Changes nothing.
+        hydra_overrides_extra: "++model.image_size=512" chooses the model at that size. Others change nothing.
         apply_postprocessing: Changes nothing: servers do as sam2 does with True.
         kwargs: Change nothing.
 
@@ -41,8 +42,7 @@ def build_sam2(
         masklet.NotFound: The server does not have the model.
         masklet.MaskletError: The server cannot be reached or started.
     """
-    choice = names.of_files(config_file, ckpt_path)
-    given = _given(mode, hydra_overrides_extra, apply_postprocessing)
+    choice, given = _chosen(config_file, ckpt_path, mode, hydra_overrides_extra, apply_postprocessing)
     return SAM2Model(*locate(choice, device, {**given, **kwargs}))
 
 
@@ -73,7 +73,7 @@ def build_sam2_video_predictor(
         ckpt_path: As for `build_sam2`.
         device: As for `build_sam2`.
         mode: As for `build_sam2`.
-        hydra_overrides_extra: Changes nothing.
+        hydra_overrides_extra: As for `build_sam2`.
         apply_postprocessing: Changes nothing: servers do as sam2 does with True.
         vos_optimized: Changes nothing: the server decides what is compiled.
         kwargs: Change nothing.
@@ -82,8 +82,7 @@ def build_sam2_video_predictor(
         ValueError: As `build_sam2`.
         masklet.MaskletError: As `build_sam2`.
     """
-    choice = names.of_files(config_file, ckpt_path)
-    given = _given(mode, hydra_overrides_extra, apply_postprocessing)
+    choice, given = _chosen(config_file, ckpt_path, mode, hydra_overrides_extra, apply_postprocessing)
     return SAM2VideoPredictor(*locate(choice, device, {**given, "vos_optimized": vos_optimized, **kwargs}))
 
 
@@ -108,14 +107,18 @@ def build_sam2_camera_predictor(
     **kwargs: Any,
 ) -> SAM2CameraPredictor:
     """A predictor for frames that come one by one; the arguments are those of `build_sam2_video_predictor`."""
-    choice = names.of_files(config_file, ckpt_path)
-    given = _given(mode, hydra_overrides_extra, apply_postprocessing)
+    choice, given = _chosen(config_file, ckpt_path, mode, hydra_overrides_extra, apply_postprocessing)
     return SAM2CameraPredictor(*locate(choice, device, {**given, "vos_optimized": vos_optimized, **kwargs}))
 
 
-def _given(mode: str, hydra_overrides_extra: Sequence[str], apply_postprocessing: bool) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "hydra_overrides_extra": hydra_overrides_extra,
-        "apply_postprocessing": apply_postprocessing,
-    }
+def _chosen(
+    config_file: _Path,
+    ckpt_path: _Path | None,
+    mode: str,
+    hydra_overrides_extra: Sequence[str],
+    apply_postprocessing: bool,
+) -> tuple[names.ModelChoice, dict[str, Any]]:
+    """The model that is asked for, and the arguments that change nothing."""
+    size, others = names.size_in_overrides(hydra_overrides_extra)
+    given = {"mode": mode, "hydra_overrides_extra": others, "apply_postprocessing": apply_postprocessing}
+    return names.of_files(config_file, ckpt_path).at(size), given

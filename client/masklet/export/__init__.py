@@ -19,9 +19,10 @@ from typing_extensions import Unpack
 from masklet._media.atomic_file import refuse_same_file
 from masklet.errors import InvalidArgument
 from masklet.export.formats import FORMATS, ExportFormat, ExportOptions, Settings, Shape
+from masklet.export.progress import Progress, WatchedRecording
 from masklet.recording import Recording
 
-__all__ = ["FORMATS", "ExportFormat", "ExportOptions", "Settings", "Shape", "write"]
+__all__ = ["FORMATS", "ExportFormat", "ExportOptions", "Progress", "Settings", "Shape", "write"]
 
 
 def write(
@@ -30,6 +31,7 @@ def write(
     path: str | os.PathLike[str],
     *,
     objects: Iterable[int] | None = None,
+    progress: Progress | None = None,
     **options: Unpack[ExportOptions],
 ) -> None:
     """Write a recording in another format.
@@ -40,6 +42,8 @@ def write(
         path: The file or the folder, as the format has it. A file is replaced if it exists, and appears when it is
             whole. A folder is made, and the files in it are replaced.
         objects: The objects to write; None: all.
+        progress: Called with the number of frames that are done, and of all frames; formats that are written object by
+            object begin again with each of them.
         **options: See `ExportOptions`.
 
     Raises:
@@ -56,6 +60,8 @@ def write(
     chosen = recording if objects is None else recording.only(objects)
     _check_path(recording, Path(path), settings)
     _check_results(chosen)
+    if progress is not None:
+        chosen = WatchedRecording(chosen, progress)
     FORMATS[to].writer()(chosen, Path(path), settings)
 
 

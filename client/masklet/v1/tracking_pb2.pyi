@@ -1027,7 +1027,7 @@ class Timings(_message.Message):
     step: _builtins.float
     """Prompts, memory attention, mask decoder and memory encoder. Objects that ran together share this time."""
     mask: _builtins.float
-    """Run-lengths, boxes and areas."""
+    """Drawing the masks at the size of the video on a CPU (a GPU does it within the step), run-lengths, boxes and areas."""
     send: _builtins.float
     """Handing the result before this one to the network."""
     def __init__(

@@ -11,8 +11,10 @@
  *   events: [number, "lost" | "found"][]}} Lane
  * @typedef {{running: boolean, direction?: string | null, frame?: number | null, to?: number | null,
  *   frames_per_second?: number | null, error?: string | null}} Tracking
- * @typedef {{format: string, name: string, extension: string, what: string}} ExportFormat
- * @typedef {{id: string, done: number, total: number | null, ready: boolean, error: string | null}} Export
+ * @typedef {{format: string, name: string, extension: string, extensions?: string[], what: string,
+ *   options?: string[]}} ExportFormat
+ * @typedef {{id: string, done: number, total: number | null, ready: boolean,
+ *   error: string | {message: string} | null}} Export
  * @typedef {{version: string, model: string, models: string[], project: {name: string, path: string},
  *   videos: Video[], exports: ExportFormat[], may_upload: boolean, token_needed: boolean}} ServerState
  * @typedef {{object: number, frame: number, revision: number, visible: boolean, prompted: boolean, edited: boolean,

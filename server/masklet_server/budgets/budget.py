@@ -122,3 +122,24 @@ class Budget:
             self._used[client] -= amount
             if self._used[client] <= 0:
                 del self._used[client]
+
+
+class Share:
+    """A budget as what belongs to one client sees it, such as a temporary file.
+
+    Args:
+        budget: What all clients share.
+        client: Who takes from it.
+    """
+
+    def __init__(self, budget: Budget, client: str) -> None:
+        self._budget = budget
+        self._client = client
+
+    def take(self, amount: int) -> None:
+        """Take some bytes; raises ResourceExhausted as `Budget.take` does."""
+        self._budget.take(self._client, amount)
+
+    def give_back(self, amount: int) -> None:
+        """Give bytes back that were taken."""
+        self._budget.give_back(self._client, amount)

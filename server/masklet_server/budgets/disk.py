@@ -57,24 +57,3 @@ class DiskBudget(Budget):
             if disk.f_bavail * disk.f_frsize - amount < floor:
                 raise self.refusal("min_free_disk_bytes", f"less than {floor} bytes would stay free on the disk")
         self._unseen, self._looked_at = 0, now
-
-
-class DiskShare:
-    """The disk as the files of one client see it.
-
-    Args:
-        budget: What all clients share.
-        client: Who the files belong to.
-    """
-
-    def __init__(self, budget: Budget, client: str) -> None:
-        self._budget = budget
-        self._client = client
-
-    def take(self, amount: int) -> None:
-        """Take room for some bytes; raises ResourceExhausted as `Budget.take` does."""
-        self._budget.take(self._client, amount)
-
-    def give_back(self, amount: int) -> None:
-        """Give room back that was taken."""
-        self._budget.give_back(self._client, amount)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from masklet_server.budgets.budget import Bounds, Budget
+from masklet_server.budgets.budget import Bounds, Budget, Share
 from masklet_server.budgets.decoder_memory import DecoderLease, DecoderMemory
-from masklet_server.budgets.disk import DiskBudget, DiskShare
+from masklet_server.budgets.disk import DiskBudget
 from masklet_server.budgets.machine import memory_bytes
 
 _NO_BOUNDS = Bounds()
@@ -21,17 +21,26 @@ class BudgetLimits:
         disk: Temporary files.
         min_free_disk_bytes: What stays free on their disk.
         decoder_memory: Memory of decoding processes; where a bound is 0, half of what there is.
+        correction_memory: Memory for frames that can be corrected; where a bound is 0, an eighth of the machine's, and
+            half of that.
     """
 
     disk: Bounds = _NO_BOUNDS
     min_free_disk_bytes: int = 0
     decoder_memory: Bounds = _NO_BOUNDS
+    correction_memory: Bounds = _NO_BOUNDS
 
     def resolved(self) -> BudgetLimits:
-        """The same with the bounds of decoders' memory as numbers: half of the machine's, and half of that."""
-        total = self.decoder_memory.total or memory_bytes() // 2
-        bounds = Bounds(total, min(total, self.decoder_memory.per_client or total // 2))
-        return BudgetLimits(self.disk, self.min_free_disk_bytes, bounds)
+        """The same with the bounds of memory as numbers."""
+        decoders = _divided(self.decoder_memory, memory_bytes() // 2)
+        corrections = _divided(self.correction_memory, memory_bytes() // 8)
+        return BudgetLimits(self.disk, self.min_free_disk_bytes, decoders, corrections)
+
+
+def _divided(bounds: Bounds, total: int) -> Bounds:
+    """The bounds with a total and a half of it, where they say nothing."""
+    total = bounds.total or total
+    return Bounds(total, min(total, bounds.per_client or total // 2))
 
 
 class Budgets:
@@ -40,6 +49,7 @@ class Budgets:
     Attributes:
         disk: Room for temporary files.
         decoders: Memory of decoding processes.
+        corrections: Memory for frames that can be corrected. Where there is too little, fewer frames can.
 
     Args:
         limits: How much there is.
@@ -50,9 +60,11 @@ class Budgets:
         self.disk = DiskBudget(limits.disk, limits.min_free_disk_bytes, on_refused)
         self.decoders = DecoderMemory(Budget("max_decoder_memory_bytes", "decoders", limits.decoder_memory, on_refused))
 
+        self.corrections = Budget("max_correction_memory_bytes", "frames for corrections", limits.correction_memory)
+
     def of(self, client: str) -> ClientShare:
         """What one client may have."""
-        return ClientShare(client, DiskShare(self.disk, client), self.decoders)
+        return ClientShare(client, Share(self.disk, client), self.decoders, Share(self.corrections, client))
 
     def close(self) -> None:
         """End the thread that measures decoders."""
@@ -67,11 +79,13 @@ class ClientShare:
         client: Its name.
         disk: Room for its temporary files.
         decoders: Memory of all decoding processes; `admit` counts for this client.
+        corrections: Memory for its frames that can be corrected.
     """
 
     client: str
-    disk: DiskShare
+    disk: Share
     decoders: DecoderMemory
+    corrections: Share
 
     def admit_decoder(self) -> DecoderLease:
         """Let the client have one more decoding process.

@@ -44,14 +44,15 @@ def build_model(
         spec: Which model.
         weights: Load the checkpoint; otherwise the weights are random.
         seed: Seed of random weights; with a seed, weights are always random. The global random state is not changed.
-        image_size: Side of the square that the model sees, instead of the configuration's; a multiple of 32.
+        image_size: Side of the square that the model sees, instead of the one that `spec` chooses; see
+            `masklet_server.models.sizes`.
 
     Raises:
         FailedPrecondition: There is no checkpoint; the message says which command fetches it.
         DataLoss: The checkpoint is damaged, or belongs to another model.
         InvalidArgument: The configuration cannot be used.
     """
-    config = adapted(read_model_config(spec.config_path()), image_size=image_size)
+    config = adapted(read_model_config(spec.config_path()), image_size=image_size or spec.chosen_size)
     return _build(spec, {**config, "_target_": _BASE}, weights=weights, seed=seed)
 
 
@@ -68,7 +69,7 @@ def build_reference(
     The other arguments and the errors are those of `build_model`; equal arguments give equal weights. With `compiled`,
     this is the predictor that upstream makes with ``vos_optimized=True``, which compiles for minutes on first use.
     """
-    config = adapted(read_model_config(spec.config_path()), image_size=image_size)
+    config = adapted(read_model_config(spec.config_path()), image_size=image_size or spec.chosen_size)
     config["_target_"] = _COMPILED_REFERENCE if compiled else _REFERENCE
     config["compile_image_encoder"] = compiled
     return _build(spec, {**config, "fill_hole_area": 8}, weights=weights, seed=seed)

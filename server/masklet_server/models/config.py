@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.errors import InvalidArgument
+from masklet_server.models.sizes import ALLOWED_SIZES, is_allowed
 
 _MODEL_TARGETS = frozenset(
     {
@@ -75,11 +76,11 @@ def adapted(model: ModelConfig, *, image_size: int | None) -> ModelConfig:
     `model` is changed in place and returned. The overrides are those of `sam2.build_sam.build_sam2_video_predictor`.
 
     Raises:
-        InvalidArgument: The image size is not a multiple of 32, or below 64.
+        InvalidArgument: The image size is not allowed (`masklet_server.models.sizes`).
     """
     size = model["image_size"] = image_size or model["image_size"]
-    if size % 32 or size < 64:
-        raise InvalidArgument.of("image_size", f"is {size}, must be a multiple of 32, and at least 64")
+    if not is_allowed(size):
+        raise InvalidArgument.of("image_size", f"is {size}, must be {ALLOWED_SIZES}")
     side = size // model.get("backbone_stride", 16)
     for part in _nodes(model):
         part.pop("weights_path", None)  # Hiera would unpickle it; the checkpoint holds the trunk's weights

@@ -12,6 +12,7 @@ from typing import Literal
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.models import paths
+from masklet_server.models.sizes import split_size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,7 +22,10 @@ else:
 HUB_PREFIX = "hub:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_FORMS = "a model is a known name, NAME=CHECKPOINT:CONFIG for your own weights, or hub:OWNER/REPO on Hugging Face"
+_FORMS = (
+    "a model is a known name, NAME@SIZE for another size of its input, NAME=CHECKPOINT:CONFIG for your own weights, or "
+    "hub:OWNER/REPO on Hugging Face"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class ModelSpec:
         sha256: Checksum of the checkpoint, empty if unknown.
         ships: The checkpoint is part of masklet.
         edges: How the edges of masks are drawn, if a client does not say: "none" or "guided".
+        chosen_size: The size in ``NAME@SIZE``; None: the configuration's own.
     """
 
     name: str
@@ -55,6 +60,13 @@ class ModelSpec:
     sha256: str = ""
     ships: bool = False
     edges: Literal["none", "guided"] = "none"
+    chosen_size: int | None = None
+
+    def at(self, size: int | None) -> ModelSpec:
+        """The same model and weights at another size, called ``NAME@SIZE``; itself at its own size or for None."""
+        if size in (None, self.image_size):
+            return self
+        return replace(self, name=f"{self.name}@{size}", image_size=size, chosen_size=size)
 
     @property
     def is_hub_repository(self) -> bool:
@@ -121,17 +133,26 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         return name in self.specs
 
-    def get(self, name: str) -> ModelSpec:
-        """The model with this name.
+    def get(self, text: str) -> ModelSpec:
+        """The model with this name, which may be ``NAME@SIZE``.
 
         Raises:
             NotFound: There is no such model; the message lists those that exist, similar names first.
+            InvalidArgument: The size is not allowed.
         """
+        name, size = split_size(text)
         if name in self.specs:
-            return self.specs[name]
+            return self.specs[name].at(size)
         alike = difflib.get_close_matches(name.lower(), self.names, n=3)
         hint = f"did you mean {' or '.join(alike)}? " if alike else ""
         raise NotFound(f"there is no model {name!r}; {hint}known models: {', '.join(self.names)}")
+
+    def find(self, name: str) -> ModelSpec | None:
+        """As `get`; None if there is no such model, such as one with weights of the operator's own."""
+        try:
+            return self.get(name)
+        except (InvalidArgument, NotFound):
+            return None
 
     def resolve(self, text: str) -> ModelSpec:
         """The model that a command line or a setting asks for.
@@ -139,17 +160,22 @@ class Registry:
         Args:
             text: A known name; ``NAME=CHECKPOINT:CONFIG`` for fine-tuned weights, where CONFIG is a path, one of sam2's
                 configurations (``configs/sam2.1/sam2.1_hiera_t.yaml``), or the name of a known model with the same
-                configuration; or ``[NAME=]hub:OWNER/REPO``.
+                configuration; or ``[NAME=]hub:OWNER/REPO``. After a name, or after a repository that is given without
+                one, ``@SIZE`` chooses another side of the square that the model sees.
 
         Raises:
-            InvalidArgument: `text` has none of these forms.
+            InvalidArgument: `text` has none of these forms, or the size is not allowed.
             NotFound: No model has this name, or one of the paths has no file.
         """
-        name, equals, source = text.partition("=")
-        if not equals and text.startswith(HUB_PREFIX):
-            name, source = text, text
+        named, equals, source = text.partition("=")
+        name, size = split_size(named)
+        return self._resolve(name, equals, source).at(size)
+
+    def _resolve(self, name: str, equals: str, source: str) -> ModelSpec:
+        if not equals and name.startswith(HUB_PREFIX):
+            source = name
         elif not equals:
-            return self.get(text)
+            return self.get(name)
         elif not _NAME.fullmatch(name):
             raise InvalidArgument.of(
                 "model", f"has the name {name!r}; a name has letters, digits, '.', '_' and '-' only"

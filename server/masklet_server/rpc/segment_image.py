@@ -14,6 +14,7 @@ import numpy.typing as npt
 from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
 from masklet.v1 import image_pb2
 from masklet_server.engine.network.mask_input import logits_of_mask
+from masklet_server.engine.serving.loaded_model import find_loaded
 from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
@@ -88,9 +89,9 @@ class SegmentImageHandler:
             ResourceExhausted: There are too many prompts, or the picture is beyond a limit.
             DataLoss: The picture is damaged.
         """
-        model = self._model(request.model)
+        model = find_loaded(self._engine.models, request.model)
         encoding = from_wire.mask_encoding(request.mask_encoding, "mask_encoding")
-        edges = from_wire.edges(request.edges, "edges") or self._engine.models[model].edges
+        edges = from_wire.edges(request.edges, "edges") or model.edges
         self._check_count(len(request.prompts))
         masks = [self._encoded_mask(prompt, i) for i, prompt in enumerate(request.prompts)]
         for i, prompt in enumerate(request.prompts):
@@ -100,10 +101,10 @@ class SegmentImageHandler:
         _check_masks(len(masks) * (3 if request.multimask_output else 1), *size)
         pool = self._pool.of(client)
         job = PictureJob(
-            model=model,
+            model=model.name,
             stream=f"pictures of {client}",
             prompts=[
-                await self._complete(prompt, i, _GivenMask(mask, self._engine.models[model].logits_size, pool), size)
+                await self._complete(prompt, i, _GivenMask(mask, model.logits_size, pool), size)
                 for i, (prompt, mask) in enumerate(zip(request.prompts, masks, strict=True))
             ],
             picture=request.image_id if pixels is None else pixels,
@@ -117,15 +118,8 @@ class SegmentImageHandler:
             height=output.height,
             width=output.width,
             results=[await _result(pool, found, encoding, request.return_logits) for found in output.results],
-            model=model,
+            model=model.name,
         )
-
-    def _model(self, name: str) -> str:
-        model = name or self._engine.default_model
-        if model not in self._engine.models:
-            loaded = ", ".join(self._engine.models)
-            raise NotFound(f"the model {model!r} is not loaded; this server has {loaded}")
-        return model
 
     def _check_count(self, count: int) -> None:
         if count == 0:

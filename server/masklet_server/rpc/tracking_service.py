@@ -51,7 +51,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
         self._budgets = Budgets(settings.budget_limits, metrics.refused)
-        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget)
+        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget, self._budgets.corrections)
         self._sources = sources
         self._engine = engine
         self._settings = settings
@@ -74,8 +74,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _resources_of(self, client: str) -> SessionResources:
         settings, share = self._settings, self._budgets.of(client)
-        sources = self._sources or SandboxedSourceFactory(settings.video_limits, settings.fetch_rules, share)
-        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share.disk)
+        sources = self._sources or SandboxedSourceFactory(
+            settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
+        )
+        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
@@ -151,8 +153,8 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
         info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
-        if name in self._registry:
-            spec = self._registry.get(name)
+        spec = self._registry.find(name)
+        if spec is not None:
             info.description, info.image_size = spec.description, spec.image_size
         if name in self._engine.models:
             model = self._engine.models[name]
@@ -161,8 +163,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings, shared = self._settings, self._settings.budget_limits.decoder_memory
+        settings, limits = self._settings, self._settings.budget_limits
+        shared = limits.decoder_memory
         others = {name: getattr(settings, name) for name in OTHER_LIMITS}
+        others["max_correction_memory_bytes"] = limits.correction_memory.total
         others["max_decoder_memory_bytes"] = shared.total
         others["max_decoder_memory_bytes_per_client"] = shared.per_client
         return server_info_pb2.Limits(

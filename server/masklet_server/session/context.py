@@ -8,10 +8,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from masklet.errors import NotFound
-from masklet_server.budgets.disk import DiskShare
-from masklet_server.budgets.shares import UNBOUNDED
-from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
+from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
@@ -31,14 +29,14 @@ class SessionResources:
         sources: Makes the source that decodes a session's video, or downloads it.
         pool: Threads that encode and decode masks.
         limits: What one session may hold.
-        disk: Where the room of its temporary files is counted.
+        share: What the client may have of disk and memory.
     """
 
     engine: TrackingEngine
     sources: SourceFactory
     pool: MaskPool
     limits: SessionLimits
-    disk: DiskShare = UNBOUNDED.disk
+    share: ClientShare = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,7 @@ class SessionOptions:
             InvalidArgument: The logits that the client asks for do not fit into a message.
         """
         engine, limits = resources.engine, resources.limits
-        name = config.model or engine.default_model
-        if name not in engine.models:
-            raise NotFound(f"the model {name!r} is not loaded; this server has {', '.join(engine.models)}")
-        model = engine.models[name]
+        model = find_loaded(engine.models, config.model)
         if config.return_logits:
             limits = limits.with_logits(4 * model.logits_size**2)
         return cls(uuid.uuid4().hex, config, limits, model)
@@ -186,7 +181,7 @@ class SessionContext:
         idle: Ends a session that makes no progress.
         tasks: The session's tasks; a mode may begin further ones.
         send: Sends a response to the client.
-        disk: Where the room of the session's temporary files is counted.
+        share: What the client may have of disk and memory.
     """
 
     options: SessionOptions
@@ -196,7 +191,7 @@ class SessionContext:
     idle: IdleWatch
     tasks: SessionTasks
     send: Send
-    disk: DiskShare = UNBOUNDED.disk
+    share: ClientShare = UNBOUNDED
 
     @property
     def limits(self) -> SessionLimits:

@@ -227,7 +227,7 @@ class VideoIntake:
         )
 
     def _new_packets(self) -> PacketVideo:
-        return PacketVideo(self._sources.packets(self._options.model.image_size))
+        return PacketVideo(self._sources.packets(self._options.model.image_size, latest=self._options.latest))
 
     async def _fetch(self, download: Download) -> None:
         self._machine.step(Step.VIDEO)

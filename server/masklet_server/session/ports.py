@@ -161,8 +161,8 @@ class SourceFactory(Protocol):
     def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
         """Make a source for a live series of pictures that drops those which wait longer than that."""
 
-    def packets(self, image_size: int) -> PacketSource:
-        """Make a source for a codec's packets."""
+    def packets(self, image_size: int, *, latest: bool) -> PacketSource:
+        """Make a source for a codec's packets; `latest`: only the latest frames are wanted."""
 
     def download(self, url: str) -> Download:
         """Make a download of a video file; raises InvalidArgument where the URL is not allowed."""

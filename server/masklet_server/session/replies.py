@@ -110,7 +110,7 @@ class Timings:
         queue: Waiting for the device.
         encode: The image encoder, for all frames of the batch.
         step: Prompts, memory attention, mask decoder and memory encoder, for all objects of the batch.
-        mask: Encoding and measuring masks.
+        mask: Drawing masks on a CPU, encoding and measuring them.
         send: Giving the result before this one to the network.
     """
 

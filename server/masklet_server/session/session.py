@@ -118,7 +118,7 @@ class Session:
             idle=self._idle,
             tasks=self._tasks,
             send=self._send,
-            disk=resources.disk,
+            share=resources.share,
         )
         self.mode = _new_mode(context)
         on_complete = functools.partial(self._idle.extend, self.mode.idle_timeout_seconds)

@@ -24,6 +24,12 @@ class BudgetSettings(BaseModel):
         "What stays free on the disk with the temporary files (TMPDIR), in bytes; on a small disk a tenth of it. "
         "0: none.",
     )
+    max_correction_memory_bytes: Bytes = setting(
+        0,
+        "Limits for all clients",
+        "Memory of all sessions for their correction windows, in bytes, half of it at most for one client. Where it "
+        "does not suffice, fewer frames can be corrected. 0: an eighth of the memory of the machine or container.",
+    )
     max_decoder_memory_bytes: Bytes = setting(
         0,
         "Limits for all clients",

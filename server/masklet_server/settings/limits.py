@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, Field
 
@@ -76,6 +76,13 @@ class SessionLimitSettings(BaseModel):
         _SESSION.max_latency_seconds,
         "Limits for a session",
         'With delivery "latest": seconds that a frame may wait before it is skipped, if the client does not say.',
+    )
+    latest_decoding: Literal["full", "reference-frames", "no-loop-filter", "least"] = setting(
+        "full",
+        "Limits for a session",
+        'With delivery "latest" and packets: what decoding leaves out. reference-frames: frames that no other one '
+        "refers to. no-loop-filter: the filter that smooths blocks; small errors stay up to the next key frame. least: "
+        "both.",
     )
     correction_window: Count = setting(
         _SESSION.correction_window,

@@ -41,7 +41,8 @@ class ModelSettings(BaseModel):
     models: Annotated[tuple[str, ...], NoDecode] = setting(
         ("nano",),
         "Models",
-        "Models to load, by name; the first is the default model. `masklet models list` shows the names.",
+        "Models to load, by name; the first is the default model. `masklet models list` shows the names. NAME@SIZE "
+        "loads a model for another size of its input, such as sam2.1-tiny@512.",
     )
     device: str = setting("auto", "Models", "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16"] = setting(

@@ -151,6 +151,7 @@ class Settings(
             Bounds(self.max_disk_bytes, self.max_disk_bytes_per_client),
             self.min_free_disk_bytes,
             Bounds(self.max_decoder_memory_bytes, self.max_decoder_memory_bytes_per_client),
+            Bounds(self.max_correction_memory_bytes),
         ).resolved()
 
     @property

@@ -88,3 +88,12 @@ PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF",
 
 # An encoded picture (one of `PICTURE_FORMATS`), or raw pixels of 8 bits a value.
 PictureFormat = Literal["encoded", "rgb24", "bgr24", "gray8", "nv12"]
+
+# What decoding may leave out where only the latest frames are wanted, as FFmpeg's options. Its codecs of its own obey
+# them (H.264, HEVC, VP8, VP9); dav1d does not.
+LATEST_DECODING: dict[str, dict[str, str]] = {
+    "full": {},
+    "reference-frames": {"skip_frame": "noref"},
+    "no-loop-filter": {"skip_loop_filter": "all"},
+    "least": {"skip_frame": "noref", "skip_loop_filter": "all"},
+}

@@ -155,11 +155,13 @@ class OpenCodec:
         name: One of `formats.PACKET_DECODERS`.
         is_fragment: Packets are cut anywhere, and not at access units.
         extradata: What the codec needs beforehand; may be empty.
+        decoding: One of `formats.LATEST_DECODING`: what decoding leaves out.
     """
 
     name: ShortText
     is_fragment: bool
     extradata: Payload
+    decoding: ShortText = "full"
 
 
 @dataclass(frozen=True)

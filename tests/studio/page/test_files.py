@@ -48,6 +48,12 @@ def test_the_page_is_small() -> None:
     assert sum(path.stat().st_size for path in loaded) < MAX_READ
 
 
+def test_the_pictures_of_the_page_are_small() -> None:
+    pictures = list((PAGE.parents[2] / "docs" / "images").glob("studio-*.webp"))
+    assert len(pictures) == 3
+    assert all(picture.stat().st_size < 150_000 for picture in pictures)
+
+
 def test_nothing_is_inline() -> None:
     """The content security policy allows neither inline scripts nor inline styles."""
     html = (PAGE / "index.html").read_text()

@@ -7,16 +7,19 @@ import functools
 import io
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
 import pytest
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
+from masklet_server.settings.settings import Settings
+from masklet_server.video.formats import LATEST_DECODING
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.packet import Packet
 from masklet_server.video.sources import fed_packets
+from masklet_server.video.sources.factory import SandboxedSourceFactory
 from masklet_server.video.sources.packets import PacketSource
 from tests.support.clips import Outcome, make_clip, resized, take_all
 
@@ -306,3 +309,48 @@ def test_a_decoder_that_repeats_itself_makes_no_room() -> None:
     for index in (0, 0, 0, 1, 0):
         fed.on_decoded(index)
     assert fed.waiting_bytes == packet.cost
+
+
+@functools.cache
+def units_with_b_frames() -> tuple[bytes, ...]:
+    pictures = [np.random.default_rng(i // 3).integers(0, 255, (96, 128, 3), np.uint8) for i in range(24)]
+    options = {"bf": "2", "b_strategy": "0", "b-pyramid": "none", "crf": "38"}
+    data = make_clip("mpegts", "libx264", size=(128, 96), gop=12, codec_options=options, pictures=pictures)
+    with av.open(io.BytesIO(data), "r") as container:
+        return tuple(bytes(packet) for packet in container.demux(video=0) if packet.size)
+
+
+async def decoded_as(decoding: str) -> Outcome:
+    given = stream("h264", units_with_b_frames())
+    async with PacketSource(SIZE, LIMITS, decoding=decoding) as source:
+
+        async def feed() -> None:
+            for one in given:
+                await source.feed(one)
+            await source.end()
+
+        _, outcome = await asyncio.wait_for(asyncio.gather(feed(), take_all(source)), 60)
+    assert outcome.error is None
+    return outcome
+
+
+async def test_decoding_leaves_out_what_it_is_told_to() -> None:
+    full, filtered = await decoded_as("full"), await decoded_as("no-loop-filter")
+    assert len(full.frames) == len(filtered.frames) == 24
+    differences = [
+        float(np.abs(a.pixels.astype(int) - b.pixels).mean()) for a, b in zip(full.frames, filtered.frames, strict=True)
+    ]
+    assert 0 < max(differences) < 30, "unsmoothed, and the same picture all the same"
+    referred, least = await decoded_as("reference-frames"), await decoded_as("least")
+    assert len(referred.frames) == len(least.frames) < 24
+    whole = [frame.pixels.tobytes() for frame in full.frames]
+    assert all(frame.pixels.tobytes() in whole for frame in referred.frames), "those that are decoded are exact"
+
+
+def test_only_the_latest_frames_are_decoded_with_less_work() -> None:
+    factory = SandboxedSourceFactory(LIMITS, latest_decoding="least")
+    assert factory.packets(SIZE, latest=True).decoding == "least"
+    assert factory.packets(SIZE, latest=False).decoding == "full"
+    for name in get_args(Settings.model_fields["latest_decoding"].annotation):
+        assert name in LATEST_DECODING
+    assert len(get_args(Settings.model_fields["latest_decoding"].annotation)) == len(LATEST_DECODING)

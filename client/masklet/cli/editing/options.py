@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from masklet.cli.console import frame_progress
 from masklet.cli.editing.plan import DIRECTIONS, Mark, Plan
 from masklet.cli.export import name_objects
 from masklet.errors import InvalidArgument, MaskletError
@@ -209,7 +210,8 @@ class Editing:
         failures: list[MaskletError | OSError] = []
         for known, path in self.exports:
             try:
-                write(recording, known.name, path)
+                with frame_progress(f"writing {path}", announce=False) as advance:
+                    write(recording, known.name, path, progress=advance)
             except (MaskletError, OSError) as error:  # noqa: PERF203 - each format fails alone
                 failures.append(error)
             else:

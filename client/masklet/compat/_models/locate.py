@@ -22,7 +22,9 @@ def locate_repository(model_id: str, arguments: Mapping[str, Any]) -> tuple[Clie
         model_id: OWNER/REPOSITORY; or the name of a model here.
         arguments: What else the program gives, by name.
     """
-    return locate(names.of_repository(model_id), arguments.get("device"), arguments)
+    size, others = names.size_in_overrides(arguments.get("hydra_overrides_extra", ()))
+    ignored = {**arguments, "hydra_overrides_extra": others}
+    return locate(names.of_repository(model_id).at(size), arguments.get("device"), ignored)
 
 
 def locate(choice: names.ModelChoice, device: Any, ignored: Mapping[str, Any]) -> tuple[Client, str]:

@@ -56,7 +56,7 @@ class SAM2Model:
         """
         models = self.server_info.models
         for info in models:
-            if info.name == self.requested_name or (info.default and not self.requested_name):
+            if info.answers_to(self.requested_name):
                 return info
         raise NotFound(
             f"the server has no model {self.requested_name!r}; it has {', '.join(info.name for info in models)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ _SIZES = {
     "base-plus": "base-plus",
     "large": "large",
 }
-# facebook/sam2.1-hiera-large, configs/sam2.1/sam2.1_hiera_l.yaml, sam2.1_hiera_large.pt
-_OFFICIAL = re.compile(r"sam2(\.1)?[-_]hiera[-_](t|s|b\+|l|tiny|small|base[-_]plus|large)")
+# facebook/sam2.1-hiera-large, configs/sam2.1/sam2.1_hiera_l.yaml, sam2.1_hiera_large.pt; and sam2.1_hiera_t_512.yaml,
+# as forks call a configuration of another size.
+_OFFICIAL = re.compile(r"sam2(\.1)?[-_]hiera[-_](t|s|b\+|l|tiny|small|base[-_]plus|large)(?:_(\d+))?")
+# What sam2's programs give in `hydra_overrides_extra`.
+_SIZE_OVERRIDE = re.compile(r"\+{0,2}model\.image_size=(\d+)")
 _CONFIG_SUFFIXES = (".yaml", ".yml")
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -42,17 +46,37 @@ class ModelChoice:
         """The model's name on a server inside this process."""
         return self.embedded.partition("=")[0]
 
+    def at(self, size: int | None) -> ModelChoice:
+        """The same model at another size of its input; itself for None."""
+        if size is None:
+            return self
+        named, equals, files = self.embedded.partition("=")
+        return ModelChoice(_at(self.name, size), f"{_at(named, size)}{equals}{files}")
+
+
+def size_in_overrides(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The size in ``++model.image_size=SIZE``, the last one counts; and all other overrides.
+
+    Args:
+        overrides: What a program gives to `build_sam2` as `hydra_overrides_extra`.
+    """
+    matches = [_SIZE_OVERRIDE.fullmatch(override) for override in overrides]
+    sizes = [int(match[1]) for match in matches if match]
+    return (sizes[-1] if sizes else None), [o for o, match in zip(overrides, matches, strict=True) if not match]
+
 
 def of_repository(model_id: str) -> ModelChoice:
     """The model of a repository on Hugging Face.
 
     Args:
-        model_id: OWNER/REPOSITORY, such as "facebook/sam2.1-hiera-large"; or the name of a model here.
+        model_id: OWNER/REPOSITORY, such as "facebook/sam2.1-hiera-large"; or the name of a model here. ``@SIZE`` after
+            either chooses a size.
     """
-    owner, slash, repository = model_id.partition("/")
+    plain, at, size = model_id.partition("@")
+    owner, slash, repository = plain.partition("/")
     official = _official(repository if slash else owner)
-    if official is not None and owner in ("facebook", model_id):
-        name = official
+    if official is not None and owner in ("facebook", plain):
+        name = official + at + size
     else:
         name = f"hub:{model_id}" if slash else model_id
     return ModelChoice(name, name)
@@ -65,7 +89,7 @@ def of_files(config_file: str | os.PathLike[str], ckpt_path: str | os.PathLike[s
     model already: official ones under their name here, others under the name of the checkpoint's file.
 
     Args:
-        config_file: Such as "configs/sam2.1/sam2.1_hiera_l.yaml"; or the name of a model here.
+        config_file: Such as "configs/sam2.1/sam2.1_hiera_l.yaml"; or the name of a model here, which may have a size.
         ckpt_path: Such as "checkpoints/sam2.1_hiera_large.pt"; None: the official weights.
 
     Raises:
@@ -79,13 +103,18 @@ def of_files(config_file: str | os.PathLike[str], ckpt_path: str | os.PathLike[s
         return ModelChoice(configured, configured)
     checkpoint = Path(ckpt_path).expanduser()
     official = _official(checkpoint.name)
-    if official and configured and official != configured:
+    plain, at, size = (configured or "").partition("@")
+    if official and configured and official != plain:
         raise ValueError(f"ckpt_path: {checkpoint} is {official}, but config_file {config} is {configured}")
     own_name = re.sub(r"[^A-Za-z0-9._-]", "-", checkpoint.stem).lstrip("._-") or "checkpoint"
-    name = official or own_name
+    name = (official or own_name) + at + size
     if checkpoint.is_file():
-        return ModelChoice(name, f"{own_name}={checkpoint.absolute()}:{configured or config}")
+        return ModelChoice(name, f"{own_name}{at}{size}={checkpoint.absolute()}:{plain or config}")
     return ModelChoice(name, name)
+
+
+def _at(name: str, size: int) -> str:
+    return f"{name.partition('@')[0]}@{size}"
 
 
 def _official(name: str) -> str | None:
@@ -93,4 +122,6 @@ def _official(name: str) -> str | None:
     for suffix in (*_CONFIG_SUFFIXES, *_CHECKPOINT_SUFFIXES):
         name = name.removesuffix(suffix)
     match = _OFFICIAL.fullmatch(name)
-    return f"sam{'2.1' if match[1] else '2.0'}-{_SIZES[match[2]]}" if match else None
+    if match is None:
+        return None
+    return f"sam{'2.1' if match[1] else '2.0'}-{_SIZES[match[2]]}" + (f"@{match[3]}" if match[3] else "")

@@ -97,8 +97,9 @@ def _embedded_client(model: str, device: str) -> Client:
 
 
 def _check_model(client: Client, name: str) -> None:
-    loaded = [model.name for model in client.info().models if model.loaded]
-    if name not in loaded:
+    models = [model for model in client.info().models if model.loaded]
+    if not any(model.answers_to(name) for model in models):
+        loaded = [model.name for model in models]
         raise NotFound(
             f"the server at {os.environ[ADDRESS_VARIABLE]} has not loaded the model {name!r}, but {', '.join(loaded)}; "
             f"start it with `masklet serve --model {name}`, or name another model in {MODEL_VARIABLE}"

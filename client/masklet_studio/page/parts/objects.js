@@ -26,7 +26,10 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
     onClick=${() => (s.selected.value = object)}>
     <label class="swatch" title="Colour">
       <input type="color" aria-label=${`Colour of ${name}`} value=${colour}
-        onChange=${(/** @type {any} */ event) => actions.changeObject(object, { colour: event.target.value })} />
+        onChange=${(/** @type {any} */ event) => {
+          event.target.blur(); // the keys move the picture again
+          actions.changeObject(object, { colour: event.target.value });
+        }} />
     </label>
     <input class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false} onKeyDown=${enterLeaves}
       onFocus=${() => (s.selected.value = object)}

@@ -16,8 +16,9 @@ function take(files) {
   const all = [...files];
   for (const file of all) {
     uploadFile(file, async (video) => {
+      // A video that was dropped alone is opened as soon as it was read.
+      if (all.length === 1 && !s.video.value) location.hash = `#/video/${video.id}`;
       await actions.loadState();
-      if (all.length === 1 && !s.video.value) actions.openVideo(video);
     });
   }
 }

@@ -68,7 +68,9 @@ export function openVideo(video, frame = 0) {
     },
     connected: (connected) => {
       s.connected.value = connected;
-      if (connected) opened.value?.frames.retry();
+      if (!connected) return;
+      opened.value?.frames.retry();
+      lookAtExport();
     },
   });
   const last = () => untracked(() => s.lastFrame.value);
@@ -150,6 +152,7 @@ function reviewSoon() {
 /** @type {Record<string, (event: any) => void>} */
 const EVENTS = {
   state(event) {
+    s.problems.value = {}; // what was told of the time before says nothing now
     if (event.video) s.video.value = event.video;
     setObjects(event.objects);
     s.prompts.value = byKey(event.prompts);
@@ -199,10 +202,16 @@ function onEvent(event) {
 
 // ---- objects and prompts
 
-export async function addObject() {
-  const reply = await act("objects", "add_object", {});
-  if (reply) s.selected.value = reply.object;
-  return /** @type {number | null} */ (reply?.object ?? null);
+/** An object that is being added: clicks and strokes wait for it, and are its own. @type {Promise<number | null> | null} */
+let adding = null;
+
+export function addObject() {
+  adding ??= act("objects", "add_object", {}).then((reply) => {
+    adding = null;
+    if (reply) s.selected.value = reply.object;
+    return /** @type {number | null} */ (reply?.object ?? null);
+  });
+  return adding;
 }
 
 /** @param {number} object @param {Partial<import("../types.js").TrackedObject>} change */
@@ -220,41 +229,38 @@ async function sendPrompt({ object, frame, points, box }) {
   const reply = await act("stage", "prompt", { object, frame, points, box, mask: null });
   if (reply?.pending) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
   if (s.pending.value.get(id) !== shown) return; // a later one is on its way
+  // The list of prompts may come after the reply: nothing disappears in between.
+  if (reply && (points.length || box)) s.prompts.value = new Map(s.prompts.value).set(id, shown);
+  settled(id);
+}
+
+/** @param {string} id */
+function settled(id) {
   const left = new Map(s.pending.value);
   left.delete(id);
   s.pending.value = left;
   opened.redraw();
 }
 
-/** The object that a click belongs to: the selected one, or a new one where there is none. */
-const selectedOrNew = async () => s.selected.value ?? (await addObject());
-
-/** @type {Promise<number | null> | null} */ let adding = null;
-
-async function target() {
-  if (s.selected.value !== null) return s.selected.value;
-  adding ??= selectedOrNew().finally(() => (adding = null));
-  return adding;
-}
+/** The object that a click belongs to: the one being added, the selected one, or a new one where there is none. */
+const target = () => adding ?? (s.selected.value === null ? addObject() : Promise.resolve(s.selected.value));
 
 /** Add a point; one that is there already is taken away. @param {number} x @param {number} y @param {0 | 1} label @param {number} near */
 export async function clickAt(x, y, label, near) {
   const at = s.frame.value;
-  if (s.selected.value === null) {
+  if (s.selected.value === null || adding) {
     s.pending.value = new Map(s.pending.value).set("new", { object: 0, frame: at, points: [[x, y, label]], box: null });
     opened.redraw();
   }
   const object = await target();
-  if (s.pending.value.has("new")) {
-    const left = new Map(s.pending.value);
-    left.delete("new");
-    s.pending.value = left;
-  }
-  if (object === null) return;
+  if (object === null) return settled("new");
   const { points, box } = s.promptOf(object, at) ?? { points: [], box: null };
   const kept = points.filter(([px, py]) => Math.hypot(px - x, py - y) > near);
   if (kept.length === points.length) kept.push([round(x), round(y), label]);
-  await sendPrompt({ object, frame: at, points: kept, box });
+  batch(() => {
+    settled("new");
+    sendPrompt({ object, frame: at, points: kept, box });
+  });
 }
 
 /** @param {number} value */
@@ -280,6 +286,8 @@ export async function paintStroke(stroke) {
   const video = s.video.value;
   if (object === null || !opened.value || !video) return;
   const { masks } = opened.value;
+  const id = s.key(object, at);
+  s.pending.value = new Map(s.pending.value).set(id, s.promptOf(object, at) ?? { object, frame: at, points: [], box: null });
   const old = masks.get(at, object);
   const mask = await masks.paint(old, video.width, video.height, stroke);
   // Shown at once; the gateway's record has a newer revision and replaces it.
@@ -289,6 +297,7 @@ export async function paintStroke(stroke) {
   });
   opened.redraw();
   if (!(await act("stage", "edit_mask", { object, frame: at, mask }))) masks.forget(object, at, at);
+  settled(id);
 }
 
 // ---- tracking and editing
@@ -349,6 +358,18 @@ export function say(text) {
 }
 
 // ---- export
+
+/** What became of an export whose events were missed while the connection was lost. */
+async function lookAtExport() {
+  const { id, ready } = untracked(() => s.exporting.value) ?? { id: "", ready: true };
+  if (!id || ready) return;
+  try {
+    s.exporting.value = await request("GET", `/api/exports/${id}`);
+  } catch (error) {
+    s.exporting.value = null;
+    problem("export", `The export was broken off: ${error instanceof Error ? error.message : error}`);
+  }
+}
 
 /** @param {string} format @param {any} options */
 export async function startExport(format, options) {

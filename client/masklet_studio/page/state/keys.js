@@ -104,7 +104,7 @@ export function nameOf({ key, ctrlKey, metaKey, shiftKey, altKey }) {
 export function onKey(event) {
   const target = /** @type {HTMLElement} */ (event.target);
   const name = nameOf(event);
-  if (target.matches("input:not([type=range]), select, textarea")) {
+  if (target.matches("input:not([type=range], [type=color], [type=radio], [type=checkbox]), select, textarea")) {
     if (event.key === "Escape") target.blur();
     return;
   }

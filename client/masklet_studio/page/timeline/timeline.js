@@ -5,6 +5,7 @@ import * as s from "../state/store.js";
 import { drawTimeline, frameAt, LANE, RULER } from "./draw.js";
 
 const MOST_LANES = 6; // shown without scrolling
+const LEAST_LANES = 3; // room kept, so that the picture does not move when the first objects are added
 const LEAST = 12; // frames in view
 
 /** @type {Map<string, Uint8Array>} */ const decoded = new Map();
@@ -42,7 +43,7 @@ export class Timeline extends Component {
       () => watch.disconnect(),
       () => cancelAnimationFrame(this.request),
       effect(() => {
-        const rows = Math.max(1, Math.min(MOST_LANES, s.objects.value.length));
+        const rows = Math.max(LEAST_LANES, Math.min(MOST_LANES, s.objects.value.length));
         canvas.style.height = `${RULER + rows * LANE + 4}px`;
         void [s.frames.value, s.selected.value, s.hidden.value, s.lanes.value, s.prompts.value, s.pending.value];
         void [s.marks.value, s.tracking.value, s.review.value, s.theme.value, s.scheme.value];

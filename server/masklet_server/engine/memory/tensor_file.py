@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from masklet.errors import ResourceExhausted
-from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.budget import Share
 from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import ScratchFile
 
@@ -26,7 +26,7 @@ class TensorFile:
         disk: Where its room is counted.
     """
 
-    def __init__(self, max_bytes: int, disk: DiskShare = UNBOUNDED.disk) -> None:
+    def __init__(self, max_bytes: int, disk: Share = UNBOUNDED.disk) -> None:
         self._disk = disk
         self.max_bytes = max_bytes
         self._file: ScratchFile | None = None

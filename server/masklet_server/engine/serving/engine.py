@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
+from masklet.errors import InvalidArgument, ResourceExhausted
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
@@ -18,7 +18,7 @@ from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import EngineObserver
 from masklet_server.engine.serving.image_predictor import PictureCache
 from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
-from masklet_server.engine.serving.loaded_model import LoadedModel
+from masklet_server.engine.serving.loaded_model import LoadedModel, not_loaded
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.scheduler import OUT_OF_MEMORY_ADVICE, Scheduler, is_out_of_memory
 from masklet_server.masks.edges import Edges
@@ -142,10 +142,9 @@ class Engine:
         Raises:
             NotFound: The model is not loaded; the message lists those that are.
         """
-        try:
-            return self._networks[model]
-        except KeyError:
-            raise NotFound(f"the model {model!r} is not loaded; this server has {', '.join(self.models)}") from None
+        if model not in self._networks:
+            raise not_loaded(self.models, model)
+        return self._networks[model]
 
     # Memories of objects
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from masklet.errors import NotFound
 from masklet_server.masks.edges import Edges
+from masklet_server.models.sizes import split_size
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,30 @@ class LoadedModel:
     encodes_meanwhile: bool = False
     runtime: str = "torch"
     edges: Edges = Edges.NONE
+
+
+def find_loaded(models: Mapping[str, LoadedModel], name: str) -> LoadedModel:
+    """The loaded model that a request asks for.
+
+    Args:
+        models: The loaded models by name, the default model first.
+        name: As the client gave it; empty: the default model. ``NAME@SIZE`` with a model's own size is that model.
+
+    Raises:
+        NotFound: It is not loaded; the message lists those that are.
+        InvalidArgument: The name has a size that no model can have.
+    """
+    if not name:
+        return next(iter(models.values()))
+    if name in models:
+        return models[name]
+    plain, size = split_size(name)
+    if plain in models and models[plain].image_size == size:
+        return models[plain]
+    raise not_loaded(models, name, size)
+
+
+def not_loaded(models: Mapping[str, LoadedModel], name: str, size: int | None = None) -> NotFound:
+    """What is wrong with a request for a model that is not loaded; `size` is the one in its name."""
+    advice = f"; a server loads a size when it starts: masklet serve --model {name}" if size else ""
+    return NotFound(f"the model {name!r} is not loaded; this server has {', '.join(models)}{advice}")

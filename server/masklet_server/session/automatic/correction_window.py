@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, ResourceExhausted
+from masklet_server.budgets.budget import Share
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
 from masklet_server.session.automatic.timetable import Timetable
@@ -27,9 +29,12 @@ class CorrectionWindow:
     Args:
         size: Number of frames, at most.
         max_bytes: Bound of the frames' pixels together with what memory banks keep for corrections.
+        memory: Where they are counted. If it has no more, the window has fewer frames.
     """
 
-    def __init__(self, size: int, max_bytes: int) -> None:
+    def __init__(self, size: int, max_bytes: int, memory: Share = UNBOUNDED.corrections) -> None:
+        self._memory = memory
+        self._counted = 0
         self.size = size
         self.times = Timetable(size)
         self.redecoded: RedecodedFrames | None = None
@@ -48,6 +53,8 @@ class CorrectionWindow:
         self._frames.clear()
         self._revisions.clear()
         self.nbytes = 0
+        self._memory.give_back(self._counted)
+        self._counted = 0
 
     async def end_redecoding(self) -> None:
         """End the process that decodes frames again, if there is one."""
@@ -72,10 +79,25 @@ class CorrectionWindow:
             self._drop()
         for bank in banks:
             bank.keep(len(self))
-        while self._frames and self.nbytes + sum(bank.correction_nbytes for bank in banks) > self._max_bytes:
+        while self._frames and not self._has_room(banks):
             self._drop()
             for bank in banks:
                 bank.keep(len(self))
+
+    def _has_room(self, banks: Collection[MemoryBank]) -> bool:
+        """Count what the window takes now; False if that is too much."""
+        wanted = self.nbytes + sum(bank.correction_nbytes for bank in banks)
+        if wanted > self._max_bytes:
+            return False
+        try:
+            if wanted > self._counted:
+                self._memory.take(wanted - self._counted)
+            else:
+                self._memory.give_back(self._counted - wanted)
+        except ResourceExhausted:
+            return False
+        self._counted = wanted
+        return True
 
     def narrow(self, size: int, banks: Collection[MemoryBank]) -> None:
         """Keep fewer frames from now on, in the banks too.
@@ -91,6 +113,7 @@ class CorrectionWindow:
             self._drop()
         for bank in banks:
             bank.keep(len(self))
+        self._has_room(banks)
 
     def _drop(self) -> None:
         frame = self._frames.popleft()

@@ -60,10 +60,12 @@ class TrackedObjects:
 
     def __init__(self, context: SessionContext) -> None:
         options = context.options
-        self.window = CorrectionWindow(options.correction_window, context.limits.correction_bytes)
+        self.window = CorrectionWindow(
+            options.correction_window, context.limits.correction_bytes, context.share.corrections
+        )
         self._context = context
         self._objects: dict[int, TrackedObject] = {}
-        self._snapshot_file = TensorFile(context.limits.max_history_bytes, context.disk)
+        self._snapshot_file = TensorFile(context.limits.max_history_bytes, context.share.disk)
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -73,7 +73,7 @@ class Annotator:
         self._jobs = SessionJobs(context)
         self._send = _AnswerWriter(context.send, requests).send
         self._results = ResultSender(context, self._send)
-        self._history_file = TensorFile(context.limits.max_history_bytes, context.disk)
+        self._history_file = TensorFile(context.limits.max_history_bytes, context.share.disk)
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
 

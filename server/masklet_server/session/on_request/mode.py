@@ -30,7 +30,7 @@ class OnRequestMode:
 
     def __init__(self, context: SessionContext) -> None:
         self.idle_timeout_seconds = context.limits.annotation_idle_timeout_seconds
-        self.frames = FrameStore(context.limits.max_stored_frame_bytes, context.disk)
+        self.frames = FrameStore(context.limits.max_stored_frame_bytes, context.share.disk)
         self.requests = RequestQueue(context.limits)
         self.annotator = Annotator(context, self.frames, self.requests)
         self._context = context

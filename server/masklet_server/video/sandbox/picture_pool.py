@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
@@ -23,8 +24,8 @@ from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox.picture_process import PictureProcess
 
 _MAX_PROCESSES = 4
-# One client leaves a process to others, however many pictures it sends.
-_MAX_PROCESSES_OF_A_CLIENT = 3
+# One client leaves a process and a core to others, however many pictures it sends.
+_MAX_PROCESSES_OF_A_CLIENT = max(1, min(_MAX_PROCESSES, len(os.sched_getaffinity(0))) - 1)
 _CPU_SECONDS = 600
 # A process that has more memory after a picture is not kept for the next one.
 _KEPT_BYTES = 128 * 1024**2

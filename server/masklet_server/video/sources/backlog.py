@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from masklet.errors import ResourceExhausted
-from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.budget import Share
 from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import ScratchFile
 
@@ -44,7 +44,7 @@ class Backlog(Generic[T]):
         disk: Where the room of the files is counted.
     """
 
-    def __init__(self, max_bytes: int, what: str, disk: DiskShare = UNBOUNDED.disk) -> None:
+    def __init__(self, max_bytes: int, what: str, disk: Share = UNBOUNDED.disk) -> None:
         self._disk = disk
         self.nbytes = 0
         self._max_bytes = max_bytes

@@ -19,12 +19,19 @@ class SandboxedSourceFactory:
         limits: What decoding one video may cost.
         fetch_rules: From where the server may fetch videos; None: from nowhere.
         share: What the client may have of disk and of decoders' memory.
+        latest_decoding: One of `formats.LATEST_DECODING`: what decoding leaves out if only the latest frames are
+            wanted.
     """
 
     def __init__(
-        self, limits: VideoLimits, fetch_rules: FetchRules | None = None, share: ClientShare = UNBOUNDED
+        self,
+        limits: VideoLimits,
+        fetch_rules: FetchRules | None = None,
+        share: ClientShare = UNBOUNDED,
+        latest_decoding: str = "full",
     ) -> None:
         self._limits = limits
+        self._latest_decoding = latest_decoding
         self._share = share
         self._fetch_rules = fetch_rules or FetchRules()
 
@@ -40,9 +47,10 @@ class SandboxedSourceFactory:
         """Make a source for a live series of pictures that drops those which wait longer than that."""
         return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds, share=self._share)
 
-    def packets(self, image_size: int) -> PacketSource:
-        """Make a source for a codec's packets."""
-        return PacketSource(image_size, self._limits, share=self._share)
+    def packets(self, image_size: int, *, latest: bool) -> PacketSource:
+        """Make a source for a codec's packets; `latest`: only the latest frames are wanted."""
+        decoding = self._latest_decoding if latest else "full"
+        return PacketSource(image_size, self._limits, decoding=decoding, share=self._share)
 
     def download(self, url: str) -> VideoDownload:
         """Make a download of a video file.

@@ -22,19 +22,28 @@ class PacketSource(FedSource[FedPacket]):
 
     Attributes:
         fed: What is known of the packets that were sent to the decoder.
+        decoding: What decoding leaves out.
 
     Args:
         image_size: Side S of the frames that come out.
         limits: What each frame may cost; limits on whole clips do not apply.
         frames_ahead: Frames that are decoded before they are asked for.
+        decoding: One of `formats.LATEST_DECODING`: what decoding leaves out.
         share: What the client may have of disk and of decoders' memory.
     """
 
     def __init__(
-        self, image_size: int, limits: VideoLimits, *, frames_ahead: int = 4, share: ClientShare = UNBOUNDED
+        self,
+        image_size: int,
+        limits: VideoLimits,
+        *,
+        frames_ahead: int = 4,
+        decoding: str = "full",
+        share: ClientShare = UNBOUNDED,
     ) -> None:
         super().__init__(image_size, limits.of_live_stream(), frames_ahead=frames_ahead, what="packet", share=share)
         self.fed = FedPackets()
+        self.decoding = decoding
         self._codec = ""
         self._is_fragment = False
 
@@ -67,7 +76,7 @@ class PacketSource(FedSource[FedPacket]):
             return
         if not self._codec:
             self._codec, self._is_fragment = packet.codec, packet.is_fragment
-            self._decoder.write(OpenCodec(packet.codec, packet.is_fragment, packet.extradata))
+            self._decoder.write(OpenCodec(packet.codec, packet.is_fragment, packet.extradata, self.decoding))
         await self._feed(FedPacket.of(packet, time.monotonic()), packet.data)
 
     def _fits(self, item: FedPacket) -> bool:

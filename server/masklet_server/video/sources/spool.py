@@ -7,7 +7,7 @@ import os
 from typing import IO
 
 from masklet.errors import ResourceExhausted
-from masklet_server.budgets.disk import DiskShare
+from masklet_server.budgets.budget import Share
 from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.scratch import temporary_file
 
@@ -27,7 +27,7 @@ class Spool:
         Unavailable: The folder for temporary files is gone.
     """
 
-    def __init__(self, max_bytes: int, disk: DiskShare = UNBOUNDED.disk) -> None:
+    def __init__(self, max_bytes: int, disk: Share = UNBOUNDED.disk) -> None:
         self._disk = disk
         self._taken = 0
         self.size = 0

@@ -18,7 +18,7 @@ import av
 import av.video.codeccontext
 from av.codec.context import ThreadType
 
-from masklet_server.video.formats import PACKET_DECODERS
+from masklet_server.video.formats import LATEST_DECODING, PACKET_DECODERS
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import OpenCodec
@@ -49,7 +49,8 @@ class PacketDecoder:
         self._context = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r"))
         if codec.extradata:
             self._context.extradata = codec.extradata
-        self._context.options = {"max_pixels": str(max_coded_pixels(limits))}
+        left_out = LATEST_DECODING.get(codec.decoding, {})
+        self._context.options = {"max_pixels": str(max_coded_pixels(limits)), **left_out}
         self._context.thread_type = ThreadType.SLICE
         self._context.thread_count = decoder_threads()
         try:

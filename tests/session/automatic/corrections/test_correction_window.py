@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masklet_server.budgets.budget import Bounds, Budget, Share
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.jobs import TrackedFrame
@@ -93,3 +94,24 @@ def test_the_bounds_hold_whatever_comes(window: int, max_bytes: int, steps: list
             for bank in banks:
                 reach = range(max(index - len(frames), bank.frames[0]), index)
                 assert bank.correctable == set(reach), "each kept frame can be corrected, and no other costs anything"
+
+
+def test_windows_share_memory() -> None:
+    budget = Budget(
+        "max_correction_memory_bytes", "frames", Bounds(total=3 * PIXELS.nbytes, per_client=2 * PIXELS.nbytes)
+    )
+    first, second = (CorrectionWindow(64, 10**9, Share(budget, client)) for client in "ab")
+    for index in range(5):
+        first.add(frame_of(index), ())
+    assert (len(first), budget.used) == (2, 2 * PIXELS.nbytes)
+    for index in range(5):
+        second.add(frame_of(index), ())
+    assert (len(first), len(second), budget.used) == (2, 1, 3 * PIXELS.nbytes)
+    assert first.refusal(2) is not None
+    assert first.refusal(3) is None
+    first.clear()
+    second.add(frame_of(5), ())
+    assert (len(second), budget.used) == (2, 2 * PIXELS.nbytes)
+    second.narrow(1, ())
+    second.clear()
+    assert budget.used == 0

@@ -1,0 +1,1 @@
+"""Commands that answer the requests of other tools until they are ended."""
