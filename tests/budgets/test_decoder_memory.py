@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -95,6 +96,34 @@ def test_a_large_video_is_refused_by_its_size() -> None:
     with pytest.raises(ResourceExhausted, match="would take more than the"):
         lease.expect(needed_for(4320, 8192))
     assert lease.nbytes == needed_for(1080, 1920)
+
+
+def test_what_is_measured_after_the_end_is_not_kept() -> None:
+    decoders = Decoders(total=400 * MIB, per_client=250 * MIB)
+    lease = decoders.memory.admit("a")
+    lease.close()
+    lease.expect(100 * MIB)  # as the measuring thread does, when it has read the memory just before the end
+    assert (decoders.budget.used, lease.nbytes) == (0, 0)
+
+
+def test_two_threads_that_raise_what_a_process_has_count_it_once() -> None:
+    class SlowBudget(Budget):
+        """Gives the other thread time to come in between."""
+
+        def take(self, client: str, amount: int) -> None:
+            super().take(client, amount)
+            time.sleep(0.05)
+
+    budget = SlowBudget("max_decoder_memory_bytes", "decoders", Bounds(10**9, 10**9))
+    lease = DecoderMemory(budget).admit("a")
+    threads = [threading.Thread(target=lease.expect, args=(size * MIB,)) for size in (100, 60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (budget.used, lease.nbytes) == (100 * MIB, 100 * MIB)
+    lease.close()
+    assert budget.used == 0
 
 
 def test_a_client_with_too_much_loses_its_largest_process(decoders: Decoders) -> None:

@@ -46,6 +46,11 @@ def test_on_a_small_disk_a_tenth_stays_free(monkeypatch: pytest.MonkeyPatch) -> 
         DiskBudget(Bounds(), min_free=512 * MIB).take("a", 41 * MIB)
 
 
+def test_a_file_system_without_a_size_has_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: disk_with(free=0, total=0))
+    DiskBudget(Bounds(), min_free=512 * MIB).take("a", 41 * MIB)
+
+
 def test_a_scratch_file_takes_what_it_grows_by_and_gives_it_back() -> None:
     budget, mine = share(100)
     file = ScratchFile("tests", mine)

@@ -55,6 +55,9 @@ class DecoderLease:
         self._nbytes = nbytes
         self._process_id = 0
         self._inherited = 0
+        self._is_closed = False
+        # The event loop, or a thread with a picture, and the thread that measures both raise `nbytes`.
+        self._lock = threading.Lock()
         self._kill: Callable[[], None] = lambda: None
 
     @property
@@ -79,9 +82,10 @@ class DecoderLease:
         Raises:
             ResourceExhausted: So much is not there.
         """
-        if nbytes > self._nbytes:
-            self._memory.budget.take(self.client, nbytes - self._nbytes)
-            self._nbytes = nbytes
+        with self._lock:
+            if nbytes > self._nbytes and not self._is_closed:
+                self._memory.budget.take(self.client, nbytes - self._nbytes)
+                self._nbytes = nbytes
 
     def measure(self) -> None:
         """Count what the process has taken beyond what was expected.
@@ -103,7 +107,9 @@ class DecoderLease:
     def close(self) -> None:
         """The process has ended; may be called twice."""
         self._memory.forget(self)
-        nbytes, self._nbytes = self._nbytes, 0
+        with self._lock:
+            self._is_closed = True
+            nbytes, self._nbytes = self._nbytes, 0
         if nbytes:
             self._memory.budget.give_back(self.client, nbytes)
 
@@ -177,6 +183,6 @@ class DecoderMemory:
         except ResourceExhausted as error:
             # A client with more than its part pays for it; if all together have too much, the one that has the most.
             is_own = any(v.field.endswith("_per_client") for v in error.violations)
-            payer = lease.client if is_own else self.budget.clients[0]
+            payer = lease.client if is_own else next(iter(self.budget.clients), lease.client)
             candidates = [one for one in leases if one.client == payer and one.error is None]
             max(candidates, key=lambda one: one.nbytes, default=lease).kill_for(error)

@@ -54,6 +54,7 @@ class DiskBudget(Budget):
         with contextlib.suppress(FileNotFoundError):  # writing says it better
             disk = os.statvfs(tempfile.gettempdir())
             floor = min(self._min_free, disk.f_blocks * disk.f_frsize // 10)
-            if disk.f_bavail * disk.f_frsize - amount < floor:
+            # A file system without a size, such as a tmpfs with size=0, says that it has 0 blocks.
+            if disk.f_blocks and disk.f_bavail * disk.f_frsize - amount < floor:
                 raise self.refusal("min_free_disk_bytes", f"less than {floor} bytes would stay free on the disk")
         self._unseen, self._looked_at = 0, now

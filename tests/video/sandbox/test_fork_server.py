@@ -21,7 +21,7 @@ from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sandbox.picture_process import PictureProcess
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.worker.fork_server_main import ForkServer
-from tests.support.clips import decode_clip, make_clip
+from tests.support.clips import decode_clip, make_clip, take_all
 from tests.support.processes import HEAVY_IMPORTS, decoders
 
 
@@ -137,6 +137,9 @@ async def test_forked_processes_die_with_the_fork_server() -> None:
         assert lives(pid)
         os.kill(parent_of(pid), signal.SIGKILL)
         await dies(pid)
+        outcome = await take_all(source)
+        assert isinstance(outcome.error, Unavailable)
+        assert "your input is not the cause, send it again" in outcome.error.message
 
 
 @pytest.mark.slow
@@ -151,7 +154,20 @@ def test_lines_about_processes() -> None:
     with pytest.raises(Unavailable, match="has died, or the machine has too many processes; try again"):
         fork_server.process_id(b"")
     assert fork_server.exit_code(b"-9 1000000 0.25\n") == -9
-    assert fork_server.exit_code(b"") == -signal.SIGKILL
+    assert fork_server.exit_code(b"") is None
+
+
+def test_a_handle_kills_its_own_process_and_no_later_one() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        handle = fork_server.ProcessHandle(process.pid)
+        handle.kill()
+        assert process.wait() == -signal.SIGKILL
+        handle.kill()
+        handle.close()
+        handle.close()
+        # Its descriptor's number has another use now.
+        with Path(os.devnull).open():
+            handle.kill()
 
 
 def test_the_fork_server_imports_only_what_decoding_needs_and_ends_with_its_socket() -> None:

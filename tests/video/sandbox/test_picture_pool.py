@@ -17,11 +17,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted
+from masklet.errors import DataLoss, InvalidArgument, MaskletError, ResourceExhausted, Unavailable
 from masklet_server.budgets.budget import Bounds
 from masklet_server.budgets.shares import BudgetLimits, Budgets
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.picture import Picture
+from masklet_server.video.sandbox import fork_server
 from masklet_server.video.sandbox.picture_pool import decode_picture, pool_for
 from tests.support.clips import picture
 
@@ -183,6 +184,20 @@ async def test_a_process_that_dies_at_work_is_an_error() -> None:
     assert is_gone(stopped)
 
 
+async def test_a_picture_is_not_blamed_for_the_end_of_the_process_that_forks_decoders() -> None:
+    limits = VideoLimits(max_side=9993)
+    data = encoded(photo())
+    await one(data, limits)
+    pid = pool_for(limits).idle_pids[0]
+    os.kill(pid, signal.SIGSTOP)
+    waiting = asyncio.ensure_future(one(data, limits))
+    await asyncio.sleep(0.2)
+    fork_server.replace(fork_server.start())
+    with pytest.raises(Unavailable, match="your input is not the cause, send it again"):
+        await waiting
+    assert np.array_equal(await one(data, limits), np.asarray(photo()))
+
+
 async def test_many_single_pictures_at_once() -> None:
     images = [photo(index) for index in range(20)]
     results = await asyncio.gather(*(one(encoded(image)) for image in images))
@@ -206,6 +221,13 @@ async def test_a_picture_with_very_many_scans_is_refused_at_once() -> None:
     assert (await one(scan_bomb(20))).shape == (1024, 1024, 3)
     with pytest.raises(ResourceExhausted, match="more than 100 scans"):
         await one(scan_bomb(5000))
+
+
+async def test_a_film_behind_a_photo_is_no_scan() -> None:
+    film = b"\xff\xda" * 200  # as often as in 13 MB of a film that a phone has put there
+    for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
+        data = encoded(photo(), "JPEG", exif=b"Exif\0\0" + b"\xff\xda" * 150, **options)
+        assert (await one(data + film)).shape == (60, 90, 3)
 
 
 async def test_a_picture_has_a_bound_of_processor_time() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
-import os
 from dataclasses import dataclass
 
 from masklet_server.video import messages
@@ -28,7 +27,7 @@ from masklet_server.video.sandbox.shared_pixels import SharedPixels
 
 _PIPE_BYTES = 1024**2
 
-_REAPERS: set[asyncio.Task[int]] = set()
+_REAPERS: set[asyncio.Task[int | None]] = set()
 
 
 class DecoderProcess:
@@ -43,10 +42,10 @@ class DecoderProcess:
         self.pid = process_id
         self.pixels = pixels
         self._pipes = pipes
-        self._handle = fork_server.open_handle(process_id)
+        self._handle = fork_server.ProcessHandle(process_id)
         self._setup = setup
         self._parser = AnswerParser(setup)
-        self._reaper: asyncio.Task[int] | None = None
+        self._reaper: asyncio.Task[int | None] | None = None
 
     @classmethod
     async def start(cls, setup: Setup, upload_fd: int | None = None) -> DecoderProcess:
@@ -131,8 +130,7 @@ class DecoderProcess:
 
     def kill_process(self) -> None:
         """End the process alone; any thread may do so."""
-        if self._reaper is None or not self._reaper.done():
-            fork_server.kill(self.pid, self._handle)
+        self._handle.kill()
 
     def kill(self) -> None:
         """End the process and free what it shares, at once and without waiting; may be called twice."""
@@ -140,11 +138,11 @@ class DecoderProcess:
         self.kill_process()
         self.pixels.close()
 
-    async def reaped(self) -> int:
+    async def reaped(self) -> int | None:
         """Wait until the process has ended and left no zombie; this goes on in the background if cancelled.
 
         Returns:
-            The exit status, or the signal that ended the process, negative.
+            The exit status, or the signal that ended the process, negative; None if the fork server has ended with it.
         """
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().create_task(self._reap())
@@ -152,13 +150,12 @@ class DecoderProcess:
             self._reaper.add_done_callback(_REAPERS.discard)
         return await asyncio.shield(self._reaper)
 
-    async def _reap(self) -> int:
+    async def _reap(self) -> int | None:
         try:
             return fork_server.exit_code(await self._last_line())
         finally:
             self._pipes.close()
-            if self._handle >= 0:
-                os.close(self._handle)
+            self._handle.close()
 
     async def _last_line(self) -> bytes:
         """How the process ended. One that does not end is killed; a fork server that does not tell is replaced."""

@@ -85,15 +85,15 @@ def process_id(line: bytes) -> int:
     return int(line)
 
 
-def exit_code(line: bytes) -> int:
+def exit_code(line: bytes) -> int | None:
     """The exit code, from the second line of the status pipe.
 
     Returns:
-        The exit status, or the signal that ended the process, negative; that of SIGKILL if there is no such line, which
-        is so when the fork server died.
+        The exit status, or the signal that ended the process, negative. None if there is no such line, which is so when
+        the fork server has ended, and with it all processes that it forked.
     """
     if not line.endswith(b"\n"):
-        return -signal.SIGKILL
+        return None
     code, server, seconds = line.split()
     _used[int(server)] = float(seconds)
     return int(code)
@@ -104,21 +104,38 @@ def processor_seconds() -> float:
     return sum(_used.values())
 
 
-def kill(pid: int, handle: int) -> None:
-    """Kill a process; `handle` is what `open_handle` returned for it."""
-    with contextlib.suppress(ProcessLookupError):
-        if handle >= 0:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)
+class ProcessHandle:
+    """Kills a forked process, and never another one that has its id later. Any thread may use it.
 
+    Args:
+        pid: The process's id.
+    """
 
-def open_handle(pid: int) -> int:
-    """A descriptor of the process, which stays right when its id is used again; -1 if the kernel has no such thing."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        return -1
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._is_closed = False
+        self._lock = threading.Lock()  # one thread may close the descriptor while another one is about to use it
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except OSError:  # the kernel has no such thing
+            self._descriptor = -1
+
+    def kill(self) -> None:
+        """Kill the process, unless it has ended."""
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self._is_closed:
+                return
+            if self._descriptor >= 0:
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+            else:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """The process has ended and left no zombie; may be called twice."""
+        with self._lock:
+            if not self._is_closed and self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._is_closed = True
 
 
 class _Server:

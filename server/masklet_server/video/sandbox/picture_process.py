@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import time
 
@@ -66,8 +65,9 @@ class PictureProcess:
             self._forked.close()
             self._pixels.close()
             raise
-        self._handle = fork_server.open_handle(self.pid)
-        self._exit_code: int | None = None
+        self._handle = fork_server.ProcessHandle(self.pid)
+        self._has_ended = False
+        self._exit_code: int | None = None  # stays None if the fork server ends with the process
         self._parser = AnswerParser(setup)
         self._pipes = BlockingPipes(self._forked.stdin, self._forked.stdout)
         self._pipes.send(setup, lambda: None)  # an empty pipe has room for it
@@ -75,13 +75,12 @@ class PictureProcess:
     @property
     def is_usable(self) -> bool:
         """Whether the process lives and may decode further pictures."""
-        has_ended = self._exit_code is not None or is_ready(self._forked.status, select.POLLIN, 0)
+        has_ended = self._has_ended or is_ready(self._forked.status, select.POLLIN, 0)
         return self._pictures_left > 0 and not has_ended
 
     def kill(self) -> None:
         """End the process, so that `decode` fails; any thread may call it while another one decodes."""
-        if self._exit_code is None:
-            fork_server.kill(self.pid, self._handle)
+        self._handle.kill()
 
     def decode(self, picture: Picture) -> npt.NDArray[np.uint8]:
         """Decode one picture, as shown; blocks.
@@ -126,21 +125,21 @@ class PictureProcess:
 
     def close(self) -> None:
         """Kill the process and wait for its end; may be called twice."""
-        if self._exit_code is None:
+        if not self._has_ended:
             self.kill()
             self._wait_for_end()
         self._pipes.close()
         self._pixels.close()
 
-    def _wait_for_end(self) -> int:
+    def _wait_for_end(self) -> int | None:
         """Wait until the process has ended; returns its exit code. One that has closed its pipe and lives is killed."""
-        if self._exit_code is None:
+        if not self._has_ended:
             if not is_ready(self._forked.status, select.POLLIN, _END_SECONDS):
                 self.kill()
             self._exit_code = fork_server.exit_code(self._status_line())
+            self._has_ended = True
             self._forked.status.close()
-            if self._handle >= 0:
-                os.close(self._handle)
+            self._handle.close()
         return self._exit_code
 
     def _status_line(self) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
+from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted, Unavailable
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodingFailed, ErrorKind, MessageError
 from masklet_server.video.sandbox.answers import UnexpectedAnswer
@@ -45,13 +45,19 @@ def error_of_nonsense(what: str) -> MaskletError:
     return DataLoss(f"the decoding process sent {what}; the video may be damaged or malicious")
 
 
-def error_of_death(returncode: int, limits: VideoLimits) -> MaskletError:
+def error_of_death(returncode: int | None, limits: VideoLimits) -> MaskletError:
     """The error of a process that ended without reporting one.
 
     Args:
-        returncode: Its exit status, or the signal that killed it, negative.
+        returncode: Its exit status, or the signal that killed it, negative; None if the fork server ended with it.
         limits: What the process was allowed.
     """
+    if returncode is None:
+        return Unavailable(
+            "the decoding process was ended, because the process that forks decoders has died or did not answer; your "
+            "input is not the cause, send it again",
+            retry_after_seconds=1.0,
+        )
     if returncode >= 0:
         return DataLoss(
             f"the decoding process ended with status {returncode}, and did not say why: the input is damaged "

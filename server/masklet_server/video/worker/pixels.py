@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 
 # The server's own limits on pixels are checked before pixels are read. Pillow's limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
-# Programs write ten or so. Within a scan the bytes of its marker cannot occur; a preview in the header has a few more.
+# Programs write ten or so.
 MAX_SCANS = 100
+# The next marker after a scan's pixels: 0xff and what neither stands for a byte of pixels nor begins a new interval.
+_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
 Image.preinit()
 
 _Transpose = Image.Transpose
@@ -143,10 +148,27 @@ def check_scans(data: bytes) -> None:
     Raises:
         Refusal: There are more than `MAX_SCANS`.
     """
-    if data[:2] == b"\xff\xd8" and data.count(b"\xff\xda") > MAX_SCANS:
+    if data[:2] == b"\xff\xd8" and scans_of_jpeg(data, MAX_SCANS + 1) > MAX_SCANS:
         raise Refusal(
             "ResourceExhausted", f"the picture has more than {MAX_SCANS} scans; send a JPEG that is not progressive"
         )
+
+
+def scans_of_jpeg(data: bytes, enough: int) -> int:
+    """How many scans the first picture of a JPEG has. Counting ends at `enough`.
+
+    Only the picture itself counts. Its headers may have previews, and phones put short films behind its end: in some
+    megabytes of a film the bytes of a scan's marker come a hundred times by chance.
+    """
+    count, position = 0, 2
+    while count < enough and (found := _NEXT_MARKER.search(data, position)) is not None:
+        marker, position = found[1][0], found.end()
+        if marker == _END:
+            break
+        count += marker == _SCAN
+        if marker not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return count
 
 
 def read_picture(message: DecodePicture, limits: VideoLimits, *, field: str) -> Image.Image:
