@@ -12,8 +12,9 @@ from tests.support.studio import RunningStudio, running_studio
 from tests.support.workplace import Workplace
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
+    """A browser. While it runs, Playwright has an event loop running, so no asynchronous test may run."""
     with browser.chromium() as running:
         yield running
 
