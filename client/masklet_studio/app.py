@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.staticfiles import PathLike, StaticFiles
+from starlette.types import ASGIApp, Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from masklet.errors import InvalidArgument, MaskletError, NotFound, ResourceExhausted
@@ -28,6 +30,8 @@ from masklet_studio.uploads import WrongOffset, buffered
 PAGE = Path(__file__).parent / "page"
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NOT_KEPT = {"cache-control": "no-store"}
+_ASKED_AGAIN = {"cache-control": "no-cache"}
+_TEXT = [Middleware(GZipMiddleware)]  # not for pictures and exports, which are compressed already
 _MAX_BODY = 1 << 16
 _MAX_DRAINED = 64 << 20
 _FAILED = 4500  # a WebSocket's own codes are above 4000
@@ -64,10 +68,10 @@ class _Handlers:
 
     def routes(self) -> list[Any]:
         return [
-            Route("/", self.page),
-            Route("/api/state", self.state),
+            Route("/", self.page, middleware=_TEXT),
+            Route("/api/state", self.state, middleware=_TEXT),
             Route("/api/videos/{video}", self.remove, methods=["DELETE"]),
-            Route("/api/videos/{video}/times", self.times),
+            Route("/api/videos/{video}/times", self.times, middleware=_TEXT),
             Route("/api/videos/{video}/exports", self.export, methods=["POST"]),
             Route("/api/exports/{export}", self.export_state),
             Route("/api/exports/{export}", self.remove_export, methods=["DELETE"]),
@@ -79,11 +83,11 @@ class _Handlers:
             WebSocketRoute("/api/videos/{video}/session", self.session),
             Route("/videos/{video}/frames/{frame:int}", self.frame),
             Route("/videos/{video}/thumbnail", self.thumbnail),
-            Mount("/page", StaticFiles(directory=PAGE, check_dir=False)),
+            Mount("/page", _PageFiles(directory=PAGE), middleware=_TEXT),
         ]
 
     async def page(self, _request: Request) -> Response:
-        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(PAGE / "index.html", headers=_ASKED_AGAIN)
 
     async def state(self, _request: Request) -> Response:
         return JSONResponse({**await self._studio.state(), "token_needed": bool(self._access.token)}, headers=_NOT_KEPT)
@@ -175,6 +179,17 @@ class _Handlers:
         else:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await socket.close(_FAILED, "the tab did not read; open it again")
+
+
+class _PageFiles(StaticFiles):
+    """The page's files. A browser asks again each time, so that it never mixes the files of two versions."""
+
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_ASKED_AGAIN)
+        return response
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:

@@ -56,7 +56,10 @@ class Access:
         An address in numbers is no name that another page could have pointed here. Of names, those of this machine are
         right, and the one that the studio was told to listen on.
         """
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # such as an open bracket
+            return False
         if name in ("localhost", self.host):
             return True
         try:
@@ -78,6 +81,14 @@ class Access:
         except CookieError:
             return False
         return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.token.encode())
+
+
+def _host_of(origin: str) -> str:
+    """Host and port of an Origin header; empty for what is none, and for "null"."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:
@@ -126,7 +137,7 @@ class Guard:
         if is_socket or scope["method"] not in SAFE_METHODS:
             origin = headers.get("origin")
             # Programs that are no browsers send no Origin; browsers always do, for such requests.
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and _host_of(origin) != host:
                 return refusal(403, f"requests from pages of {origin!r:.100} are not taken")
             if origin is None and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
                 return refusal(403, "requests from pages of other sites are not taken")

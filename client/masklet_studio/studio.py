@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, No
 from masklet_studio.exporting.exports import Exports, RunningExport
 from masklet_studio.exporting.formats import export_of, known_formats
 from masklet_studio.exporting.results import ResultWriter
+from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.frames.frame_cache import FrameCache
 from masklet_studio.project.project import Project, VideoEntry
 from masklet_studio.server_link import ServerLink
@@ -24,6 +27,10 @@ from masklet_studio.uploads import Uploads
 WIDTHS = (320, 640, 1280, 1920)
 """Widths in which frames are given; 0 stands for the video's own."""
 THUMBNAIL_WIDTH = 320
+MAX_DECODERS = 4
+"""Videos whose decoding processes are kept: each takes 50 MB and more, and a project may have hundreds of videos."""
+
+logger = logging.getLogger("masklet.studio")
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Studio:
         self._server = server
         self._cache = FrameCache(settings.cache_bytes)
         self._videos: dict[str, StudioVideo] = {}
+        self._decoding: OrderedDict[str, StudioVideo] = OrderedDict()  # the one that was used last stands last
         self._counting: set[asyncio.Task[None]] = set()
         self._models: tuple[str, list[str]] | None = None
         for entry in project.videos:
@@ -91,9 +99,27 @@ class Studio:
         for video in list(self._videos.values()):
             if video.facts is None and video.error is None:
                 try:
-                    await video.known()
+                    await self._known(video)
+                    # For the page's list, as long as the process is there that would have to be started again for it.
+                    await self.frame(video.entry.video_id, 0, THUMBNAIL_WIDTH)
                 except MaskletError:
                     continue  # the video tells it
+                except OSError:
+                    logger.exception("the frames of %s could not be counted", video.entry.path)
+
+    async def _known(self, video: StudioVideo) -> VideoFacts:
+        facts = await video.known()
+        await self._use(video)
+        return facts
+
+    async def _use(self, video: StudioVideo) -> None:
+        """Take note that a video is decoded, and end the processes of those that have not been for the longest time."""
+        video_id = video.entry.video_id
+        self._decoding[video_id] = video
+        self._decoding.move_to_end(video_id)
+        while len(self._decoding) > MAX_DECODERS:
+            _, idle = self._decoding.popitem(last=False)
+            await idle.decoder.rest()
 
     def find(self, video_id: str) -> StudioVideo:
         """A video by its id.
@@ -146,7 +172,7 @@ class Studio:
             DataLoss: It cannot be decoded.
         """
         video = self.find(video_id)
-        facts = await video.known()
+        facts = await self._known(video)
         if not 0 <= index < facts.frame_count:
             raise NotFound(f"the video has {facts.frame_count} frames, so there is no frame {index}")
         wanted = 0 if width >= facts.width else width
@@ -162,8 +188,9 @@ class Studio:
         """
         video = self.find(video_id)
         async with video.opening:
+            self.find(video_id)  # it may have been removed meanwhile
             if video.session is None:
-                facts = await video.known()
+                facts = await self._known(video)
                 folder = self.project.folder_of(video_id)
                 board = await asyncio.to_thread(open_board, folder, facts, video.told())
                 video.session = VideoSession(board, self._server, video.entry.path, self.settings.model)
@@ -207,11 +234,14 @@ class Studio:
             FailedPrecondition: A tab works on it.
         """
         video = self.find(video_id)
-        if video.session is not None and video.session.board.tabs:
-            raise FailedPrecondition(f"{video.entry.name} is open in a tab; close it there first")
-        await video.close()
-        del self._videos[video_id]
-        self.project.remove(video_id)
+        async with video.opening:
+            self.find(video_id)  # it may have been removed meanwhile
+            if video.session is not None and video.session.board.tabs:
+                raise FailedPrecondition(f"{video.entry.name} is open in a tab; close it there first")
+            del self._videos[video_id]
+            self._decoding.pop(video_id, None)
+            await video.close()
+            await asyncio.to_thread(self.project.remove, video_id)
 
     async def close(self) -> None:
         """End all sessions and processes, and close the project."""

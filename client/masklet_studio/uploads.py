@@ -20,6 +20,8 @@ from masklet_studio.project.project import Project, VideoEntry
 MAX_UNFINISHED = 16
 KEEP_SECONDS = 7 * 86400.0
 """How long an upload is kept that nobody goes on with."""
+FORGET_SECONDS = 3600.0
+"""How long an upload is kept at least that nobody goes on with, if there is no room for a new one."""
 KEPT_FREE_BYTES = 1 << 28
 """Bytes of the disk that no upload may take."""
 _BUFFER = 1 << 20
@@ -106,7 +108,7 @@ class Uploads:
                 f"{name} has {size} bytes, the most allowed is {self._max_bytes} (--max-upload-gib); name the file on "
                 "the command line of masklet studio instead"
             )
-        if len(self._uploads) >= MAX_UNFINISHED:
+        if len(self._uploads) >= MAX_UNFINISHED and not self._forget_oldest():
             raise ResourceExhausted(
                 f"{MAX_UNFINISHED} uploads are not finished, the most at once; finish or delete one"
             )
@@ -119,6 +121,15 @@ class Uploads:
         upload.part.with_suffix(".json").write_text(json.dumps({"name": upload.name, "size": size}))
         self._uploads[upload_id] = upload
         return upload
+
+    def _forget_oldest(self) -> bool:
+        """Give up the upload that nobody has gone on with for the longest time, if that is long."""
+        idle = [one for one in self._uploads.values() if not one.busy.locked()]
+        oldest = min(idle, key=lambda one: one.part.stat().st_mtime, default=None)
+        if oldest is None or time.time() - oldest.part.stat().st_mtime < FORGET_SECONDS:
+            return False
+        self.remove(oldest.upload_id)
+        return True
 
     def find(self, upload_id: str) -> Upload:
         """An upload by its id.

@@ -37,7 +37,7 @@ ADDRESS = "127.0.0.1:50051"
 BLOCKS = [block for page in markdown.pages() for block in markdown.blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "bash"]
-LANGUAGES = {"python", "bash", "text", "protobuf", ""}
+LANGUAGES = {"xml", "python", "bash", "text", "protobuf", ""}
 
 # Stands in for the command `masklet`: adds the address of the tests' server where the reader starts one.
 _SHIM = """#!{bash}

@@ -181,7 +181,9 @@ def test_pages_of_other_sites_get_nothing(nano_server: str, tmp_path: Path) -> N
         assert _status(studio, "/api/state") == 200
         assert _status(studio, "/api/state", Host="evil.example") == 403  # DNS rebinding
         assert _status(studio, f"/videos/{video}/frames/0", Host=f"evil.example:{studio.host[-4:]}") == 403
+        assert _status(studio, "/api/state", Host="[") == 403
         assert _status(studio, "/api/uploads", "POST", Origin=evil) == 403
+        assert _status(studio, "/api/uploads", "POST", Origin="http://[") == 403
         assert _status(studio, "/api/uploads", "POST", Origin="null") == 403
         assert _status(studio, "/api/uploads", "POST", **{"Sec-Fetch-Site": "cross-site"}) == 403
         assert _status(studio, "/api/uploads", "POST", Origin=own) == 400  # let through, and then: no name

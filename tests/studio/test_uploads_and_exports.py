@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 
 import masklet
 from masklet import rle
+from masklet.errors import NotFound, ResourceExhausted
+from masklet_studio.project.project import Project
+from masklet_studio.uploads import FORGET_SECONDS, MAX_UNFINISHED, Uploads
 from tests.support.e2e import NUM_FRAMES, center, lossless
 from tests.support.studio import Page, RunningStudio, running_studio, wait_for
 
@@ -74,6 +79,23 @@ def test_uploads_are_bounded(studio: RunningStudio) -> None:
     assert [one is None for one in begun] == [False] * 16 + [True]
     for one in begun[:16]:
         studio.ask(f"/api/uploads/{one}", "DELETE")
+
+
+def test_an_upload_that_was_given_up_makes_room(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    uploads = Uploads(project, 100)
+    begun = [uploads.begin(f"{number}.mp4", 5) for number in range(MAX_UNFINISHED)]
+    with pytest.raises(ResourceExhausted, match="not finished"):
+        uploads.begin("new.mp4", 5)
+    long_ago = time.time() - FORGET_SECONDS - 1
+    os.utime(begun[3].part, (long_ago, long_ago))
+    uploads.begin("new.mp4", 5)
+    assert not begun[3].part.exists()
+    with pytest.raises(NotFound):
+        uploads.find(begun[3].upload_id)
+    with pytest.raises(ResourceExhausted, match="not finished"):
+        uploads.begin("new.mp4", 5)
+    project.close()
 
 
 def test_what_is_no_video_says_so(studio: RunningStudio) -> None:

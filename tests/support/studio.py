@@ -44,8 +44,9 @@ class Answer:
 class RunningStudio:
     """A studio's process."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, log: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, project: Path, log: IO[bytes]) -> None:
         self.process = process
+        self.project = project
         self.url = url.partition("?")[0].rstrip("/")
         self.token = url.partition("?token=")[2]
         self._log = log
@@ -82,6 +83,17 @@ class RunningStudio:
 
         found: list[dict[str, Any]] = wait_for(counted)
         return found
+
+    def upload(self, name: str, data: bytes) -> str:
+        """Upload a video, and wait until its frames are counted; returns its id."""
+        begun = self.post("/api/uploads", name=name, size=len(data)).json["id"]
+        video: str = self.ask(f"/api/uploads/{begun}?offset=0", "PATCH", data).json["video"]["id"]
+        self.videos()
+        return video
+
+    def remove(self, video: str) -> None:
+        """Remove a video; waits until the studio has seen that its tabs are closed."""
+        wait_for(lambda: self.ask(f"/api/videos/{video}", "DELETE").status == 200)
 
     @contextlib.contextmanager
     def tab(self, video: str, **headers: str) -> Iterator[Page]:
@@ -211,6 +223,17 @@ def wait_for(look: Callable[[], Any], seconds: float = ANSWER_SECONDS) -> Any:
     return found
 
 
+def children(studio: RunningStudio, word: str) -> list[int]:
+    """The processes that a studio has started and whose command line has this word."""
+    found = []
+    for task in Path(f"/proc/{studio.process.pid}/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            with contextlib.suppress(OSError):
+                if word in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
+    return found
+
+
 @contextlib.contextmanager
 def running_studio(
     project: Path, *videos: Path, server: str | None, options: tuple[str, ...] = (), address: str = "127.0.0.1:0"
@@ -224,7 +247,7 @@ def running_studio(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
         )
         try:
-            yield RunningStudio(process, _url(process, log_path), log)
+            yield RunningStudio(process, _url(process, log_path), project, log)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

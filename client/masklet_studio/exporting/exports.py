@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import shutil
 import sys
@@ -21,6 +22,8 @@ MAX_RUNNING = 2
 MAX_KEPT = 8
 """Exports whose files are kept; older ones are deleted."""
 Told = Callable[[dict[str, Any]], None]
+
+logger = logging.getLogger("masklet.studio")
 
 
 @dataclass(eq=False)
@@ -144,6 +147,9 @@ class Exports:
             file.unlink()
         except OSError as error:
             running.error = f"the export cannot be written: {error.strerror or error}"
+        except Exception as error:  # it must not count as running for ever
+            logger.exception("an export failed")
+            running.error = f"the export failed: {type(error).__name__}: {error}"
         tell(running.told())
 
     async def _in_process(self, running: RunningExport, export: Export, results: Path, tell: Told) -> None:

@@ -13,6 +13,22 @@ from masklet.export.formats import ExportOptions, Settings
 OWN = "masklet"
 _OWN_SUFFIXES = (".jsonl", ".json", ".parquet")
 _ZIP = ".zip"
+_TITLES = {
+    "coco": "COCO",
+    "yolo": "YOLO segmentation",
+    "cvat": "CVAT for video",
+    "matte": "Matte for editors",
+    "masks-video": "Video of masks",
+    "davis": "DAVIS",
+    "youtube-vos": "YouTube-VOS",
+    "youtube-vis": "YouTube-VIS",
+    "mot": "MOTChallenge",
+    "mots": "MOTS",
+    "label-studio": "Label Studio",
+    "labelme": "LabelMe",
+    OWN: "masklet",
+}
+"""What people call the formats. Those that most people want come first; one that is not here comes last."""
 _OPTIONS = ("pictures", "shape", "tolerance", "background", "feather")
 
 
@@ -39,9 +55,9 @@ class Export:
 
 
 def known_formats() -> list[dict[str, Any]]:
-    """The formats as the page lists them."""
+    """The formats as the page lists them, in the order in which it shows them."""
     own = {
-        "format": OWN, "name": "masklet", "extension": _OWN_SUFFIXES[0], "extensions": list(_OWN_SUFFIXES),
+        "format": OWN, "name": _TITLES[OWN], "extension": _OWN_SUFFIXES[0], "extensions": list(_OWN_SUFFIXES),
         "what": "masklet's own results, for masklet export and masklet.Recording.", "options": [],
     }  # fmt: skip
     listed = [own]
@@ -50,14 +66,15 @@ def known_formats() -> list[dict[str, Any]]:
         listed.append(
             {
                 "format": known.name,
-                "name": known.name,
+                "name": _TITLES.get(known.name, known.name),
                 "extension": extensions[0],
                 "extensions": extensions,
                 "what": known.description,
                 "options": sorted(known.options & set(_OPTIONS)),
             }
         )
-    return listed
+    order = list(_TITLES)
+    return sorted(listed, key=lambda one: order.index(one["format"]) if one["format"] in order else len(order))
 
 
 def extensions_of(to: str) -> list[str]:

@@ -73,6 +73,11 @@ class Decoder:
             raise DataLoss(message["error"])
         return payload
 
+    async def rest(self) -> None:
+        """End the process once it has nothing to do; the next frame that is asked for starts it again."""
+        async with self._turn:
+            await self._end()
+
     async def close(self) -> None:
         """End the process. May be called twice."""
         self._closed = True

@@ -15,7 +15,7 @@ function openFirst() {
   const id = location.hash.match(/^#\/video\/([^/]+)/)?.[1];
   const only = s.videos.value.length === 1 && !location.hash ? s.videos.value[0] : null;
   const video = s.videos.value.find((one) => one.id === id) ?? only;
-  if (video?.ready && !video.error) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
+  if (video?.ready) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
 }
 
 setTheme(s.theme.value);

@@ -161,12 +161,13 @@ class History:
 
     Args:
         operations: Those of a journal, in order.
+        newest_mask: The highest revision of a stored mask. Operations get higher numbers.
 
     Attributes:
         state: What the operations that count have made.
     """
 
-    def __init__(self, operations: list[Operation]) -> None:
+    def __init__(self, operations: list[Operation], newest_mask: int = 0) -> None:
         self.state = StudioState()
         self._done: list[Operation] = []
         self._undone: list[Operation] = []
@@ -175,6 +176,7 @@ class History:
         self._last_object = 0
         for operation in operations:
             self._take(operation)
+        self._last = max(self._last, newest_mask)
         self._replay()
 
     @property

@@ -44,13 +44,20 @@ class Journal:
         lines, self._lines = self._lines, []
         return lines
 
-    def append(self, operation: Operation) -> None:
+    def append(self, operation: Operation) -> int:
         """Write an operation. Once this returns, the operation survives the end of this process.
+
+        Returns:
+            How long the file was before, for `cut_off`.
 
         Raises:
             OSError: The disk is full, for instance; nothing of the operation stays in the file.
         """
-        write_whole(self._file, json.dumps(operation, separators=(",", ":")).encode() + b"\n")
+        return write_whole(self._file, json.dumps(operation, separators=(",", ":")).encode() + b"\n")
+
+    def cut_off(self, length: int) -> None:
+        """Take back what was appended after the file had this length."""
+        os.ftruncate(self._file, length)
 
     def sync(self) -> None:
         """Have the file survive the end of the machine, too; takes milliseconds."""
@@ -64,8 +71,11 @@ class Journal:
         self._file = -1
 
 
-def write_whole(file: int, data: bytes) -> None:
+def write_whole(file: int, data: bytes) -> int:
     """Append all of the data to a file, or nothing.
+
+    Returns:
+        The length of the file before.
 
     Raises:
         OSError: It cannot be written.
@@ -78,6 +88,7 @@ def write_whole(file: int, data: bytes) -> None:
     except OSError:
         os.ftruncate(file, start)
         raise
+    return start
 
 
 def _read(path: Path) -> tuple[list[Operation], int]:

@@ -8,6 +8,7 @@ when the operation that made the newer one is undone.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +46,8 @@ class MaskLog:
     """The masks of one video.
 
     Args:
-        path: The file; made if it does not exist. What is not whole at its end is cut off.
+        path: The file; made if it does not exist. What is not whole at its end is cut off, and kept in a file beside it
+            (``.cut``): if a record in the middle is damaged, that is all that comes after it.
 
     Raises:
         OSError: The file cannot be opened.
@@ -56,6 +58,9 @@ class MaskLog:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         whole = self._index(path)
         if os.fstat(self._file).st_size > whole:
+            with path.open("rb") as damaged, path.with_suffix(".cut").open("wb") as cut:
+                damaged.seek(whole)
+                shutil.copyfileobj(damaged, cut)
             os.ftruncate(self._file, whole)
         self._end = whole
 
@@ -126,6 +131,12 @@ class MaskLog:
             for frame, versions in frames.items():
                 if any(stored.revision == revision for stored in versions):
                     yield object_id, frame
+
+    @property
+    def newest_revision(self) -> int:
+        """The highest revision of a mask in the file; 0 where there is none."""
+        made = (versions for frames in self._masks.values() for versions in frames.values())
+        return max((stored.revision for versions in made for stored in versions), default=0)
 
     @property
     def size(self) -> int:

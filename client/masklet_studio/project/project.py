@@ -67,7 +67,9 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         known = {"videos.jsonl", "videos", "uploads", "exports", "lock"}
-        if self.folder.is_dir() and (strange := sorted({one.name for one in self.folder.iterdir()} - known)):
+        there = {one.name for one in self.folder.iterdir()} if self.folder.is_dir() else set()
+        # In a project, a file browser may have left a file of its own.
+        if "videos.jsonl" not in there and (strange := sorted(there - known)):
             raise InvalidArgument.of(
                 "project", f"{folder} is no project: it holds {strange[0]}; name a new or an empty folder"
             )

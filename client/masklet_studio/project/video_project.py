@@ -28,7 +28,8 @@ class VideoProject:
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = Journal(folder / "journal.jsonl")
         self._log = MaskLog(folder / "masks.bin")
-        self._history = History(self._journal.take())
+        # A machine that stops may keep masks of an operation that the journal has lost. No other one gets its number.
+        self._history = History(self._journal.take(), self._log.newest_revision)
         self._unsaved = False
 
     @property
@@ -72,9 +73,13 @@ class VideoProject:
         """
         number = self.next_number
         operation: Operation = {"n": number, "at": round(time.time(), 3), "do": verb, **fields}
-        self._journal.append(operation)
+        before = self._journal.append(operation)
+        try:
+            self.store(records)
+        except OSError:
+            self._journal.cut_off(before)
+            raise
         self._history.add(operation)
-        self.store(records)
         return number
 
     def store(self, records: Iterable[MaskRecord]) -> None:
@@ -143,8 +148,12 @@ class VideoProject:
         if not self._unsaved:
             return False
         self._unsaved = False
-        self._log.sync()
-        self._journal.sync()
+        try:
+            self._log.sync()
+            self._journal.sync()
+        except OSError:
+            self._unsaved = True
+            raise
         return True
 
     def close(self) -> None:

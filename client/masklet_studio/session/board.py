@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ SAVE_SECONDS = 1.0
 ALL_FRAMES = 2**32 - 1
 
 Event = dict[str, Any]
+
+logger = logging.getLogger("masklet.studio")
 
 
 @dataclass
@@ -193,8 +196,12 @@ class Board:
     async def _save(self) -> None:
         await asyncio.sleep(SAVE_SECONDS)
         self._saving = False
-        if await asyncio.to_thread(self.project.sync):
-            self.tell("saved")
+        try:
+            if await asyncio.to_thread(self.project.sync):
+                self.tell("saved")
+        except OSError:
+            logger.exception("the project could not be written to the disk")
+            self.save_soon()
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -15,6 +15,7 @@ MAX_WAITING_BYTES = 8 * 1024**2
 MAX_WAITING_EVENTS = 2000
 """Events that wait for a tab; one that has more is cut off, and begins anew with the state."""
 _NEWEST_ONLY = frozenset({"tracking", "history", "prompts", "objects", "marks", "connection", "saved"})
+_IN_STATE = (_NEWEST_ONLY | {"state", "lanes"}) - {"saved"}
 
 
 class Socket(Protocol):
@@ -41,6 +42,7 @@ class Tab:
 
     def __init__(self, socket: Socket) -> None:
         self.overrun = False
+        self._gone = False
         self._socket = socket
         self._waiting: deque[dict[str, Any] | bytes] = deque()
         self._bytes = 0
@@ -51,6 +53,13 @@ class Tab:
 
     def event(self, event: dict[str, Any]) -> None:
         """Send an event. One that replaces those of its kind takes the place of one that waits."""
+        if self.overrun:
+            return  # the tab will begin anew
+        if event["event"] == "state":
+            # It says all that these say, and says it newer. Left where they are, they would be read after it.
+            self._waiting = deque(
+                one for one in self._waiting if isinstance(one, bytes) or one["event"] not in _IN_STATE
+            )
         if event["event"] in _NEWEST_ONLY:
             for index, waiting in enumerate(self._waiting):
                 if isinstance(waiting, dict) and waiting["event"] == event["event"]:
@@ -69,6 +78,8 @@ class Tab:
 
     def masks(self, records: Iterable[MaskRecord]) -> None:
         """Send masks; those for which there is no room are named in an "invalid" event later."""
+        if self.overrun:
+            return
         room = []
         for record in records:
             data = record.pack()
@@ -82,8 +93,12 @@ class Tab:
             self._push(b"".join(room))
 
     async def stored(self, data: bytes) -> None:
-        """Send masks that the tab has asked for; waits until there is room."""
-        await self._has_room.wait()
+        """Send masks that the tab has asked for; waits until there is room, or the tab is gone."""
+        # The room may be taken by another answer between the moment it is there and the moment this one goes on.
+        while not self._has_room.is_set() and not self._gone:
+            await self._has_room.wait()
+        if self._gone:
+            return
         self._bytes += len(data)
         self._push(data)
 
@@ -92,6 +107,12 @@ class Tab:
         if self._bytes > MAX_WAITING_BYTES // 2:
             self._has_room.clear()
         self._changed.set()
+
+    def close(self) -> None:
+        """Have nobody wait for the tab any more: it is gone, and what is sent to it is dropped."""
+        self._gone = self.overrun = True
+        self._waiting.clear()
+        self._has_room.set()
 
     async def write(self) -> None:
         """Send what waits, for ever; ends by an exception, when the tab is gone."""

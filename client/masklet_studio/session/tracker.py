@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 
@@ -18,6 +19,8 @@ RETRY_SECONDS = 1.0
 GIVE_UP_SECONDS = 600.0
 """How long a server may be gone before a run is given up."""
 _PACE_OVER = 20  # frames
+
+logger = logging.getLogger("masklet.studio")
 
 
 class Tracker:
@@ -117,6 +120,9 @@ class Tracker:
             status.error = error_to_dict(error)
         except OSError as error:
             status.error = {"message": f"the project cannot be written: {error}", "field": None}
+        except Exception as error:
+            logger.exception("tracking failed")
+            status.error = {"message": f"the studio failed: {type(error).__name__}: {error}", "field": None}
         finally:
             status.running = False
             self._board.tell_tracking()

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet.errors import DataLoss, InvalidArgument, MaskletError, Unavailable
 from masklet_studio.answers import error_to_dict
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.project.video_project import VideoProject
@@ -77,6 +77,7 @@ class VideoSession:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.board.tabs.discard(tab)
+            tab.close()
             for task in (reading, writing):
                 task.cancel()
             results = await asyncio.gather(reading, writing, return_exceptions=True)
@@ -142,6 +143,11 @@ class VideoSession:
             self.board.tell_connection(None)  # it is the prompt that is wrong, which the page shows without a mask
         except MaskletError as error:
             self.board.tell_connection(error)
+        except OSError as error:
+            self.board.tell_connection(DataLoss(f"the project cannot be written: {error.strerror or error}"))
+        except Exception as error:
+            logger.exception("the session on the server could not be opened")
+            self.board.tell_connection(Unavailable(f"the studio failed: {error}"))
         else:
             self.board.tell_connection(None)
 

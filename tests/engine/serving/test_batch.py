@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.tensor_file import TensorFile
@@ -105,3 +106,13 @@ def test_small_pictures_are_encoded_ahead_on_cpus() -> None:
     network = small_network()
     assert network.encode_ahead == 4
     assert network.image_size <= 384
+
+
+def test_missing_memory_while_a_mask_is_drawn_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_of(_: torch.Tensor) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
+
+    (output,) = run_jobs(small_network(), [job(MemoryBank(), 0, [click()])])
+    monkeypatch.setattr("masklet_server.engine.serving.batch.runs_of", runs_of)
+    with pytest.raises(ResourceExhausted, match="use a smaller model, fewer objects"):
+        _ = output.objects[0].runs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +12,26 @@ from tests.support.studio import RunningStudio, running_studio
 from tests.support.workplace import Workplace
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
+    """A browser. While it runs, Playwright has an event loop running, so no asynchronous test may run."""
     with browser.chromium() as running:
         yield running
 
 
-@pytest.fixture
-def studio(nano_server: str, tmp_path: Path) -> Iterator[RunningStudio]:
-    """A studio with one short clip, in a project of its own."""
-    (tmp_path / "clip.mkv").write_bytes(e2e.lossless())
-    with running_studio(tmp_path / "work", tmp_path / "clip.mkv", server=nano_server) as running:
+@pytest.fixture(scope="module")
+def studio(nano_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
+    """A studio for all tests of a module."""
+    with running_studio(tmp_path_factory.mktemp("studio") / "work", server=nano_server) as running:
         yield running
+
+
+@pytest.fixture
+def clip(studio: RunningStudio) -> Iterator[str]:
+    """The address of a short clip that nobody has worked on."""
+    video = studio.upload("clip.mkv", e2e.lossless())
+    yield f"{studio.url}/#/video/{video}"
+    studio.remove(video)
 
 
 @pytest.fixture
@@ -38,8 +45,8 @@ def tabs(chromium: Any) -> Iterator[list[Workplace]]:
 
 
 @pytest.fixture
-def work(studio: RunningStudio, tabs: list[Workplace]) -> Iterator[Workplace]:
+def work(clip: str, tabs: list[Workplace]) -> Iterator[Workplace]:
     """The clip, opened; at the end, the browser must have had nothing to complain of."""
-    tabs[0].open(studio.url)
+    tabs[0].open(clip)
     yield tabs[0]
     assert tabs[0].complaints == []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import e2e
 from tests.support.e2e import NUM_FRAMES, center
-from tests.support.studio import RunningStudio, running_studio
+from tests.support.studio import running_studio
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
@@ -28,10 +28,10 @@ def test_a_reload_shows_what_was_there(work: Workplace) -> None:
     work.has_runs([[0, LAST]])
 
 
-def test_two_tabs_see_the_same(studio: RunningStudio, tabs: list[Workplace]) -> None:
+def test_two_tabs_see_the_same(clip: str, tabs: list[Workplace]) -> None:
     one, two = tabs
-    one.open(studio.url)
-    two.open(studio.url)
+    one.open(clip)
+    two.open(clip)
     one.page.bring_to_front()
     one.click(*center(0))
     two.until("s.objects.value.length === 1 && s.prompts.value.size === 1")

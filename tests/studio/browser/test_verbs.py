@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, box, center, truth
-from tests.support.studio import RunningStudio, running_studio
+from tests.support.studio import RunningStudio
 from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
@@ -170,18 +171,25 @@ def test_masks_are_deleted_copied_and_exchanged(work: Workplace) -> None:
     work.has_runs([[0, LAST]], 1)
 
 
-def test_tracking_is_stopped(nano_server: str, tmp_path: Path, tabs: list[Workplace]) -> None:
-    with running_studio(tmp_path / "work", BUNNY, server=nano_server) as studio:
-        work = tabs[0]
-        work.open(studio.url)
-        work.click(640, 360)
-        work.press("t")
-        work.until("s.framesTracked.value > 3")
-        work.press("Escape")
-        work.wait_tracked()
-        work.page.wait_for_timeout(500)
-        assert 3 < work.store("s.framesTracked.value") < work.store("s.frames.value")
-        assert work.store("s.problems.value") == {}
+@pytest.fixture
+def long_clip(studio: RunningStudio) -> Iterator[str]:
+    """The address of a clip that takes a while to track."""
+    video = studio.upload("long.mp4", BUNNY.read_bytes())
+    yield f"{studio.url}/#/video/{video}"
+    studio.remove(video)
+
+
+def test_tracking_is_stopped(long_clip: str, tabs: list[Workplace]) -> None:
+    work = tabs[0]
+    work.open(long_clip)
+    work.click(640, 360)
+    work.press("t")
+    work.until("s.framesTracked.value > 3")
+    work.press("Escape")
+    work.wait_tracked()
+    work.page.wait_for_timeout(500)
+    assert 3 < work.store("s.framesTracked.value") < work.store("s.frames.value")
+    assert work.store("s.problems.value") == {}
 
 
 def test_the_next_doubtful_frame(work: Workplace) -> None:
@@ -265,7 +273,7 @@ def test_the_timeline_moves_the_playhead(work: Workplace) -> None:
     work.until(f"s.frame.value === {LAST - 1}")
 
 
-def test_the_sheet_of_keys_and_the_switch_of_colours(work: Workplace, studio: RunningStudio) -> None:
+def test_the_sheet_of_keys_and_the_switch_of_colours(work: Workplace) -> None:
     work.press("?")
     sheet = work.page.get_by_role("dialog", name="Keys")
     assert "Next doubtful frame" in sheet.inner_text()
@@ -276,7 +284,8 @@ def test_the_sheet_of_keys_and_the_switch_of_colours(work: Workplace, studio: Ru
     work.do("Colours: as the system has them")
     light = work.page.evaluate(back)
     assert dark != light
-    work.open(studio.url)
+    work.page.reload()
+    work.wait_for_video()
     assert work.page.evaluate(back) == light, "the choice is kept"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,63 @@ def test_a_project_knows_its_videos(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="is no project: it holds clip"):
         Project(tmp_path)
     assert list(videos_in(tmp_path)) == [clip]
+
+
+def test_an_operation_without_room_for_its_masks_has_not_happened(tmp_path: Path) -> None:
+    project = VideoProject(tmp_path)
+    project.do("add_object", {"object": 1, "name": "", "class": "", "colour": "#ffffff"})
+    journal = (tmp_path / "journal.jsonl").read_bytes()
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            project.do("marks", {"in": 3, "out": None}, [record(0, project.next_number, counts=b"0" * 2000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+        signal.signal(signal.SIGXFSZ, before)
+    assert project.state.marks.first is None
+    assert (tmp_path / "journal.jsonl").read_bytes() == journal
+    assert project.do("marks", {"in": 4, "out": None}, [record(0, 2)]) == 2
+    project.close()
+    again = VideoProject(tmp_path)
+    assert again.state.marks.first == 4
+    assert again.masks(1)[0].revision == 2
+    again.close()
+
+
+def test_masks_of_a_lost_operation_never_become_those_of_another_one(tmp_path: Path) -> None:
+    """The machine stopped when the masks were on the disk, and the operation was not."""
+    project = VideoProject(tmp_path)
+    project.do("add_object", {"object": 1, "name": "", "class": "", "colour": "#ffffff"})
+    journal = (tmp_path / "journal.jsonl").read_bytes()
+    project.do("track", {"objects": [1]}, [record(5, 2)])
+    project.close()
+    (tmp_path / "journal.jsonl").write_bytes(journal)
+    again = VideoProject(tmp_path)
+    assert again.masks(1) == {}
+    again.do("track", {"objects": [1]}, [record(7, again.next_number)])
+    assert list(again.masks(1)) == [7]
+    again.close()
+
+
+def test_masks_behind_a_damaged_one_are_kept_aside(tmp_path: Path) -> None:
+    path = tmp_path / "masks.bin"
+    log = MaskLog(path)
+    log.append([record(0, 1)])
+    whole = log.size
+    log.append([record(1, 1), record(2, 1)])
+    log.close()
+    content = bytearray(path.read_bytes())
+    content[whole + 33] ^= 1
+    path.write_bytes(content)
+    log = MaskLog(path)
+    assert [frame for frame, _ in log.current(1, _always)] == [0]
+    assert (tmp_path / "masks.cut").read_bytes() == content[whole:]
+    log.close()
+
+
+def test_a_project_may_hold_files_of_a_file_browser(tmp_path: Path) -> None:
+    Project(tmp_path / "work").close()
+    (tmp_path / "work" / ".DS_Store").touch()
+    Project(tmp_path / "work").close()

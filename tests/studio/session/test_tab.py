@@ -111,3 +111,56 @@ async def test_a_tab_that_never_reads_is_cut_off() -> None:
         assert tab.overrun
         socket.reads.set()
         await asyncio.wait_for(writing, 10)
+
+
+async def test_a_state_replaces_what_was_told_before_it_and_nothing_that_came_after() -> None:
+    socket = SlowSocket()
+    tab = Tab(socket)
+    async with _writing(tab):
+        tab.event({"event": "reply", "id": 1})
+        await asyncio.sleep(0)
+        tab.event({"event": "state", "n": 1})
+        tab.event({"event": "prompts", "n": 2})
+        tab.event({"event": "lanes", "lanes": [{"object": 1}]})
+        tab.event({"event": "invalid", "n": 3})
+        tab.event({"event": "state", "n": 4})
+        tab.event({"event": "prompts", "n": 5})
+        socket.reads.set()
+        await _until(lambda: len(socket.sent) >= 4)
+    assert [one.get("n") for one in socket.sent[1:]] == [3, 4, 5]
+
+
+async def test_a_tab_that_is_gone_holds_up_nobody_and_keeps_nothing() -> None:
+    socket = SlowSocket()
+    tab = Tab(socket)
+    data = _record(0, MAX_WAITING_BYTES).pack()
+    async with _writing(tab):
+        await tab.stored(data)
+        asking = [asyncio.create_task(tab.stored(data)) for _ in range(3)]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not any(one.done() for one in asking)
+        tab.close()
+        await asyncio.wait_for(asyncio.gather(*asking), 10)
+
+
+async def test_answers_that_wait_for_room_take_it_one_after_the_other() -> None:
+    """Each of them would be let in by the same room."""
+    socket = SlowSocket()
+    tab = Tab(socket)
+    data = _record(0, MAX_WAITING_BYTES).pack()
+    async with _writing(tab):
+        await tab.stored(data)
+        asking = [asyncio.create_task(tab.stored(data)) for _ in range(20)]
+        await asyncio.sleep(0)
+        let_in: list[int] = []
+
+        async def sending(_: bytes) -> None:
+            await asyncio.sleep(0)
+            let_in.append(sum(one.done() for one in asking))
+
+        socket.send_bytes = sending  # type: ignore[assignment, method-assign]
+        socket.reads.set()
+        await asyncio.gather(*asking)
+        await _until(lambda: len(let_in) >= 20)
+        assert all(let_in[sent] <= sent + 1 for sent in range(20)), let_in

@@ -5,23 +5,12 @@ import * as s from "../state/store.js";
 import { counted, Dialog, Problem, Progress } from "./common.js";
 import { Icon } from "./icons.js";
 
-/** What the formats call themselves, those that most people want first; others follow as the studio lists them. */
-const NAMES = /** @type {Record<string, string>} */ ({
-  coco: "COCO", yolo: "YOLO segmentation", cvat: "CVAT for video", matte: "Matte for editors", "masks-video": "Video of masks",
-  davis: "DAVIS", "youtube-vos": "YouTube-VOS", "youtube-vis": "YouTube-VIS", mot: "MOTChallenge", mots: "MOTS",
-  "label-studio": "Label Studio", labelme: "LabelMe", masklet: "masklet",
-});
 const BACKGROUNDS = [["transparent", "Transparent"], ["green", "Green"], ["black", "Black"], ["blur", "The picture, blurred"]];
 
 const format = signal("");
 const options = signal(/** @type {Record<string, any>} */ ({}));
 
-const formats = computed(() => {
-  const all = s.server.value?.exports ?? [];
-  const order = Object.keys(NAMES);
-  const place = (/** @type {string} */ name) => (order.includes(name) ? order.indexOf(name) : order.length);
-  return [...all].sort((a, b) => place(a.format) - place(b.format));
-});
+const formats = computed(() => s.server.value?.exports ?? []);
 
 const picked = computed(() => formats.value.find((one) => one.format === format.value) ?? formats.value[0]);
 
@@ -104,7 +93,7 @@ export const ExportDialog = observe(() => {
               format.value = other.format;
               s.exporting.value = null;
             }} />
-          <span class="format-name">${NAMES[other.format] ?? other.name} <code>${other.extension}</code></span>
+          <span class="format-name">${other.name} <code>${other.extension}</code></span>
           <span class="soft">${other.what}</span>
         </label>`,
       )}
@@ -118,7 +107,7 @@ export const ExportDialog = observe(() => {
             <${Icon} name="download" size=${16} /> Download</a>`
         : html`<button type="button" class="button primary" disabled=${busy || !one || nothing}
             onClick=${() => one && actions.startExport(one.format, chosen(one))}>
-            Export ${one ? (NAMES[one.format] ?? one.name) : ""}</button>`}
+            Export ${one ? one.name : ""}</button>`}
     </footer>
   </${Dialog}>`;
 });

@@ -42,7 +42,7 @@ const Drop = observe(() => {
   return html`<div class=${over.value ? "drop over" : "drop"}>
     <${Icon} name="upload" size=${32} />
     <h2>Drop a video here</h2>
-    <p>It stays on this computer's studio: nothing is sent anywhere else.</p>
+    <p>It goes to your studio, and from there to the server that tracks. Nobody else gets it.</p>
     <button type="button" class="button primary" onClick=${() => input.current?.click()}>Choose a video</button>
     <input
       ref=${input}
@@ -85,8 +85,8 @@ function Card({ video }) {
     video.fps && `${Math.round(video.fps * 100) / 100} fps`,
   ].filter(Boolean);
   return html`<li class="card">
-    <button type="button" class="card-open" disabled=${!video.ready || !!video.error} onClick=${() => actions.openVideo(video)}>
-      ${video.ready && !video.error
+    <button type="button" class="card-open" disabled=${!video.ready} onClick=${() => actions.openVideo(video)}>
+      ${video.ready
         ? html`<img src=${`/videos/${video.id}/thumbnail`} alt="" loading="lazy" />`
         : html`<span class="card-blank"><${Icon} name=${video.error ? "warn" : "film"} size=${28} /></span>`}
       <span class="card-name">${video.name}</span>

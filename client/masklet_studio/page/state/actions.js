@@ -206,12 +206,15 @@ function onEvent(event) {
 let adding = null;
 
 export function addObject() {
-  adding ??= act("objects", "add_object", {}).then((reply) => {
-    adding = null;
+  /** @type {Promise<number | null>} */
+  const now = Promise.resolve(adding).then(async () => {
+    const reply = await act("objects", "add_object", {});
+    if (adding === now) adding = null;
     if (reply) s.selected.value = reply.object;
-    return /** @type {number | null} */ (reply?.object ?? null);
+    return reply?.object ?? null;
   });
-  return adding;
+  adding = now;
+  return now;
 }
 
 /** @param {number} object @param {Partial<import("../types.js").TrackedObject>} change */

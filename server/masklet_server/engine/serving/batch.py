@@ -32,6 +32,7 @@ from masklet_server.engine.serving.jobs import (
     TrackingJob,
 )
 from masklet_server.engine.serving.mask_runs import runs_of
+from masklet_server.engine.serving.out_of_memory import as_answer
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame
 from masklet_server.engine.serving.step import Step, apply_prompt, consolidate_prompts, track
@@ -306,9 +307,13 @@ def _draw_later(
 
     def draw(logits: Tensor, is_own: bool) -> Runs:
         with torch.inference_mode(), one_thread():
-            if guide is None or is_own:
-                return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
-            return runs_of(guide.get().draw(logits[None], frame.height, frame.width))[0]
+            try:
+                if guide is None or is_own:
+                    return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
+                return runs_of(guide.get().draw(logits[None], frame.height, frame.width))[0]
+            except Exception as error:
+                # The scheduler has answered by now, so nobody else names missing memory.
+                raise as_answer(error) from error
 
     return [Drawing(functools.partial(draw, _logits(m), own)) for m, own in zip(memories, given, strict=True)]
 

@@ -19,8 +19,9 @@ from masklet_server.engine.serving.batch import EngineObserver
 from masklet_server.engine.serving.image_predictor import PictureCache
 from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
 from masklet_server.engine.serving.loaded_model import LoadedModel, not_loaded
+from masklet_server.engine.serving.out_of_memory import OUT_OF_MEMORY_ADVICE, is_out_of_memory
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
-from masklet_server.engine.serving.scheduler import OUT_OF_MEMORY_ADVICE, Scheduler, is_out_of_memory
+from masklet_server.engine.serving.scheduler import Scheduler
 from masklet_server.masks.edges import Edges
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec

@@ -13,19 +13,19 @@ from typing import Generic, TypeVar
 
 import torch
 
-from masklet.errors import ResourceExhausted, Unavailable
+from masklet.errors import Unavailable
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import EngineObserver, run_jobs, run_picture
 from masklet_server.engine.serving.fair_queue import Entry, FairQueue
 from masklet_server.engine.serving.image_predictor import PictureCache
 from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
+from masklet_server.engine.serving.out_of_memory import as_answer, is_out_of_memory
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 
 logger = logging.getLogger(__name__)
 
 # Objects of all jobs in one batch: a larger batch is no more efficient, and its first object waits longer.
 MAX_BATCH_OBJECTS = 32
-OUT_OF_MEMORY_ADVICE = "use a smaller model, fewer objects or fewer streams at once"
 
 J = TypeVar("J", TrackingJob, PictureJob)
 R = TypeVar("R", FrameOutput, PictureOutput)
@@ -172,25 +172,10 @@ class Scheduler:
         try:
             output = compute()
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            ticket.future.set_exception(_as_answer(error))
+            ticket.future.set_exception(as_answer(error))
             _free_device_memory(error)
         else:
             ticket.future.set_result(output)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine had no memory left; torch has no class of its own for CPUs."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _as_answer(error: Exception) -> Exception:
-    if is_out_of_memory(error):
-        answer = ResourceExhausted(f"the device ran out of memory on this request; {OUT_OF_MEMORY_ADVICE}")
-        answer.__cause__ = error
-        return answer
-    return error
 
 
 def _free_device_memory(error: Exception) -> None:
