@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,24 @@ def lines(config: TrainConfig, event: str) -> list[dict[str, Any]]:
 def start_and_kill(path: Path, config: TrainConfig) -> None:
     """Train as a person does, and pull the plug after the first checkpoint."""
     command = [sys.executable, "-m", "training.train", "--config", str(path), "--device", "cpu", "--workers", "1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not (config.out / checkpoint.FILE).is_file() and time.monotonic() < deadline:
             assert process.poll() is None, "training ended by itself"
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Every part of the run computes with one thread: another number adds in another order, which Adam amplifies."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

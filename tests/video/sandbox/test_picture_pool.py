@@ -256,8 +256,9 @@ async def test_a_client_with_many_slow_pictures_leaves_a_process_to_others() -> 
 
 async def test_a_picture_that_takes_more_memory_than_there_is_ends_alone() -> None:
     limits = VideoLimits(max_side=9995)
-    budgets = Budgets(BudgetLimits(decoder_memory=Bounds(10**9, 64 * 1024**2)))
-    large = Picture("encoded", scan_bomb(60, side=5000))
+    budgets = Budgets(BudgetLimits(decoder_memory=Bounds(10**9, 40 * 1024**2)))
+    # Memory is measured every tenth of a second: many scans, so that a busy machine measures it in time, too.
+    large = Picture("encoded", scan_bomb(95, side=5900))
     with pytest.raises(ResourceExhausted, match="max_decoder_memory_bytes_per_client"):
         await decode_picture(large, limits, budgets.of("a"))
     assert (await decode_picture(Picture("encoded", encoded(photo())), limits, budgets.of("a"))).shape == (60, 90, 3)
