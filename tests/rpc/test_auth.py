@@ -138,6 +138,7 @@ async def test_a_changed_token_is_valid_without_a_restart(token_file: Path) -> N
             await segment(stub, metadata=bearer("s3cret-1"))
 
 
+@pytest.mark.slow
 async def test_a_revoked_token_ends_what_runs_with_it(token_file: Path) -> None:
     async with edge(token_file=token_file) as running, running.stub() as stub:
         kept = await open_stream(stub, metadata=bearer("s3cret-2"))

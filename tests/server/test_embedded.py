@@ -46,6 +46,7 @@ def test_wrong_settings_are_refused_at_once() -> None:
         EmbeddedServer(max_session=3)
 
 
+@pytest.mark.slow
 def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKLET_MODELS", "nope")
     monkeypatch.setenv("MASKLET_TOKEN_FILE", "/no/such/file")

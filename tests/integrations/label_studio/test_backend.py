@@ -161,6 +161,7 @@ def test_boxes_of_many_objects_are_tracked(backend: str) -> None:
             assert found["time"] == pytest.approx((found["frame"] - 1) / RATE, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_box_drawn_later_corrects(backend: str, client: masklet.Client, files: Path) -> None:
     wrong = {**key(0, 1), "x": 0, "y": 0, "width": 5, "height": 5}
     _, answer = ask(backend + "/predict", request(region(0, wrong, key(0, 9))))
@@ -177,6 +178,7 @@ def test_a_box_drawn_later_corrects(backend: str, client: masklet.Client, files:
         assert edges == pytest.approx(result.box[:2], abs=1), frame.frame_index
 
 
+@pytest.mark.slow
 def test_frames_go_by_time_where_label_studio_counts_them_at_another_rate(backend: str) -> None:
     half = NUM_FRAMES // 2
     drawn = key(0, 1)
@@ -188,6 +190,7 @@ def test_frames_go_by_time_where_label_studio_counts_them_at_another_rate(backen
         assert overlap(found, 0, 2 * (found["frame"] - 1)) > 0.6
 
 
+@pytest.mark.slow
 def test_without_a_count_of_frames_they_go_by_number(backend: str) -> None:
     plain = region(0, key(0, 2))
     del plain["value"]["framesCount"], plain["value"]["duration"]
@@ -196,6 +199,7 @@ def test_without_a_count_of_frames_they_go_by_number(backend: str) -> None:
     assert [box["frame"] for box in sequence] == list(range(2, NUM_FRAMES + 1))
 
 
+@pytest.mark.slow
 def test_an_object_that_is_lost_ends(files: Path, client: masklet.Client) -> None:
     """The object is cut out of the picture from frame 8 on."""
     pictures = [picture.copy() for picture in frames()]
@@ -219,6 +223,7 @@ def test_a_limit_of_frames_ends_the_boxes_there(files: Path, client: masklet.Cli
     assert [box["enabled"] for box in sequence] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_without_a_context_the_boxes_of_the_task_are_tracked(backend: str) -> None:
     annotations = [{"result": []}, {"result": [{"type": "choices", "value": {}}, region(1, key(1, 1))]}]
     _, answer = ask(backend + "/predict", request(annotations=annotations))
@@ -304,6 +309,7 @@ def host(files: Path) -> Iterator[Callable[[], tuple[str, list[tuple[str, str | 
         yield start
 
 
+@pytest.mark.slow
 def test_uploaded_videos_are_fetched_with_the_token(
     client: masklet.Client, host: Callable[[], tuple[str, list[tuple[str, str | None]]]]
 ) -> None:
@@ -353,6 +359,7 @@ def test_the_command_runs_it(nano_server: str, tmp_path: Path, capsys: pytest.Ca
     assert left.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_command_answers_until_it_is_ended(nano_server: str, files: Path) -> None:
     program = [sys.executable, "-c", "import masklet.cli; masklet.cli.main()", "label-studio", "--port", "0"]
     program += ["--server", nano_server, "--files", str(files)]

@@ -7,6 +7,7 @@ from typing import Any
 FRAMES = 10_000
 
 
+@pytest.mark.slow
 def test_masks_of_ten_thousand_frames_take_bounded_memory(modules: Any) -> None:
     most, held, asked, again = modules.evaluate(
         """async (frames) => {

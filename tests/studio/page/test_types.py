@@ -52,6 +52,7 @@ def test_the_types_fit(tmp_path: Path) -> None:
     assert check(tmp_path, PAGE / "main.js", PAGE / "masks" / "worker.js") == ""
 
 
+@pytest.mark.slow
 def test_a_wrong_type_is_found(tmp_path: Path) -> None:
     """The test above would pass as well if the compiler looked at nothing."""
     (tmp_path / "wrong.js").write_text(

@@ -75,6 +75,7 @@ async def test_a_frozen_fork_server_does_not_keep_an_ended_stream(monkeypatch: p
     await dies(pid)
 
 
+@pytest.mark.slow
 def test_a_frozen_fork_server_is_noticed_by_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
     os.kill(fork_server.start(), signal.SIGSTOP)
@@ -85,6 +86,7 @@ def test_a_frozen_fork_server_is_noticed_by_pictures_too(monkeypatch: pytest.Mon
     process.close()
 
 
+@pytest.mark.slow
 async def test_very_many_requests_do_not_wait_for_a_frozen_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 5.0)
     os.kill(fork_server.start(), signal.SIGSTOP)

@@ -230,6 +230,7 @@ async def test_a_film_behind_a_photo_is_no_scan() -> None:
         assert (await one(data + film)).shape == (60, 90, 3)
 
 
+@pytest.mark.slow
 async def test_a_picture_has_a_bound_of_processor_time() -> None:
     limits = VideoLimits(max_side=9997, picture_cpu_seconds=1)
     with pytest.raises(ResourceExhausted, match="more processor time than picture_cpu_seconds = 1"):
@@ -237,6 +238,7 @@ async def test_a_picture_has_a_bound_of_processor_time() -> None:
     assert (await one(encoded(photo()), limits)).shape == (60, 90, 3)
 
 
+@pytest.mark.slow
 async def test_a_client_with_many_slow_pictures_leaves_a_process_to_others() -> None:
     limits = VideoLimits(max_side=9996, picture_cpu_seconds=0)
     budgets = Budgets(BudgetLimits())
