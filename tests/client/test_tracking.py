@@ -407,6 +407,7 @@ def test_timeout_of_the_whole_call(run: Callable[..., Frames]) -> None:
 def test_error_of_the_videos_source_is_raised_and_frees_the_server(run: Callable[..., Frames]) -> None:
     def broken() -> Iterator[npt.NDArray[np.uint8]]:
         yield from gray_frames(2)
+        assert server.has_begun.wait(10)  # a call that is cancelled earlier is never seen by the server
         raise ZeroDivisionError("the camera caught fire")
 
     with FakeServer() as server:

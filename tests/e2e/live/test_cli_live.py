@@ -72,7 +72,8 @@ def test_a_named_pipe_with_the_latest_frames(nano_server: str, tmp_path: Path) -
     writer.join(10)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert result["frames"][0]["frame_index"] == 0
+    indices = [i for frame in result["frames"] for i in (*frame["skipped_frame_indices"], frame["frame_index"])]
+    assert indices == list(range(NUM_FRAMES)), "each frame is a result or skipped by name, in order"
     assert result["frames"][-1]["frame_index"] == NUM_FRAMES - 1
 
 

@@ -42,6 +42,7 @@ class FakeServer(TrackingServiceServicer):
     ) -> None:
         self.script = script or Script()
         self.sessions: list[Session] = []
+        self.has_begun = threading.Event()  # a session
         self.pictures: list[image_pb2.SegmentImageRequest] = []
         self.metadata: dict[str, Any] = {}
         self._threads = ThreadPoolExecutor(8)
@@ -122,6 +123,7 @@ class FakeServer(TrackingServiceServicer):
     def Track(self, request_iterator: Iterator[tracking_pb2.TrackRequest], context: Any) -> Iterator[Any]:  # noqa: N802
         session = Session(metadata=dict(context.invocation_metadata()))
         self.sessions.append(session)
+        self.has_begun.set()
         if not context.add_callback(session.ended.set):  # the client was gone before this began
             session.ended.set()
         inbox: queue.Queue[None] = queue.Queue()
