@@ -41,7 +41,7 @@ CLIENT_FOLDERS = {
     "compat": {"_sync", "_media", "_protocol"},
     "export": {"_media", "_protocol"},
     "importing": {"export", "_media", "_protocol"},
-    "integrations": {"compat", "_media", "_protocol"},
+    "integrations": {"compat", "export", "_media", "_protocol"},
     "cli": {"integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
 # The studio's: a client like any other program, which imports what programs may, and of the client's folders these.

@@ -59,7 +59,6 @@ class Budgets:
     def __init__(self, limits: BudgetLimits, on_refused: Callable[[str], None] = lambda limit: None) -> None:
         self.disk = DiskBudget(limits.disk, limits.min_free_disk_bytes, on_refused)
         self.decoders = DecoderMemory(Budget("max_decoder_memory_bytes", "decoders", limits.decoder_memory, on_refused))
-
         self.corrections = Budget("max_correction_memory_bytes", "frames for corrections", limits.correction_memory)
 
     def of(self, client: str) -> ClientShare:

@@ -17,7 +17,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from masklet._protocol.results import ObjectResult
 from masklet.export.files import text_file, write_list
 from masklet.export.formats import Settings
 from masklet.recording import Recording
@@ -56,22 +55,30 @@ def _region(recording: Recording, object_id: int) -> dict[str, Any]:
 def _sequence(recording: Recording, object_id: int) -> list[dict[str, Any]]:
     """The key frames: every frame on which the object is visible."""
     keys: list[dict[str, Any]] = []
-    height, width = recording.size
     for frame_index, result in recording.masklet(object_id):
         if keys and (not result.visible or keys[-1]["frame"] != frame_index):  # lost, or frames that were not tracked
             keys[-1]["enabled"] = False
         if result.visible:
-            keys.append(_key(recording[frame_index].pts_seconds, frame_index, result, (height, width)))
+            box = result.box or (0.0, 0.0, 0.0, 0.0)
+            keys.append(key_frame(frame_index + 1, recording[frame_index].pts_seconds, box, recording.size))
     if keys and keys[-1]["frame"] < recording.frame_count:
         keys[-1]["enabled"] = False
     return keys
 
 
-def _key(seconds: float, frame_index: int, result: ObjectResult, size: tuple[int, int]) -> dict[str, Any]:
+def key_frame(number: int, seconds: float, box: tuple[float, ...], size: tuple[int, int]) -> dict[str, Any]:
+    """A key frame of a box in a video, as Label Studio writes it: percent of the picture.
+
+    Args:
+        number: The frame, counted from 1.
+        seconds: Its time in the video.
+        box: x0, y0, x1, y1 in pixels.
+        size: Height and width of the video in pixels.
+    """
     height, width = size
-    x0, y0, x1, y1 = result.box or (0.0, 0.0, 0.0, 0.0)
+    x0, y0, x1, y1 = box
     return {
-        "frame": frame_index + 1,
+        "frame": number,
         "time": seconds,
         "enabled": True,
         "rotation": 0,

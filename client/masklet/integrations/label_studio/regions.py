@@ -13,6 +13,7 @@ from typing import Any
 
 from masklet import FrameResult, Prompt
 from masklet.errors import InvalidArgument
+from masklet.export.writers.label_studio import key_frame
 
 _KIND = "videorectangle"
 
@@ -129,7 +130,7 @@ class Track:
             self._keys[number] = {"rotation": 0, "time": frame.pts_seconds, **self._drawn[number], "enabled": True}
             self._last = number
         elif result.visible and result.box is not None:
-            key = _key(number, frame.pts_seconds, result.box, size)
+            key = key_frame(number, frame.pts_seconds, result.box, size)
             # Where Label Studio shows fewer frames a second than the video has, the nearest one counts.
             if number not in self._keys or self._distance(key) < self._distance(self._keys[number]):
                 self._keys[number] = key
@@ -164,18 +165,3 @@ class Track:
         if keys and self._last is not None and last_frame < (value.get("framesCount") or 0):
             keys[-1]["enabled"] = False
         return {**self._region.raw, "origin": "prediction", "value": {**value, "sequence": [*earlier, *keys]}}
-
-
-def _key(number: int, seconds: float, box: tuple[float, ...], size: tuple[int, int]) -> dict[str, Any]:
-    height, width = size
-    x0, y0, x1, y1 = box
-    return {
-        "frame": number,
-        "time": seconds,
-        "enabled": True,
-        "rotation": 0,
-        "x": 100 * x0 / width,
-        "y": 100 * y0 / height,
-        "width": 100 * (x1 - x0) / width,
-        "height": 100 * (y1 - y0) / height,
-    }
