@@ -8,7 +8,6 @@ import sys
 import types
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -72,10 +71,11 @@ def generator_class(predictor_class: Any) -> Iterator[Any]:
     vars(boxes).update(batched_nms=batched_nms, box_area=box_area)
     vars(extension).update(get_connected_componnets=get_connected_componnets)
     modules = {"torchvision.ops": types.ModuleType("torchvision.ops"), "torchvision.ops.boxes": boxes}
-    with (
-        mock.patch.dict(sys.modules, {**modules, "sam2._C": extension}),
-        mock.patch.object(sam2, "_C", extension, create=True),
-    ):
+    with pytest.MonkeyPatch.context() as patch:
+        # One by one: `mock.patch.dict` would also forget every module that is imported meanwhile, masklet's too.
+        for name, module in {**modules, "sam2._C": extension}.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setattr(sam2, "_C", extension, raising=False)
         yield importlib.import_module("sam2.automatic_mask_generator").SAM2AutomaticMaskGenerator
 
 

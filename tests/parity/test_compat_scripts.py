@@ -150,8 +150,14 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def run(program: str, given: dict[str, Any], fit: Any) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    with torch.autocast("cuda", enabled=False):  # ends what the program begins
+    with torch.autocast("cuda", enabled=False):  # gives back what the program sets
+        level = torch.autocast_increment_nesting()
         exec(compile(program, "program", "exec"), {"results": results, "fit": fit, **given})
+        # Programs enter autocast and never leave. While torch thinks that they are inside, it keeps the casts of
+        # weights, so that whatever trains in this process later would compute with old weights.
+        while torch.autocast_decrement_nesting() >= level:
+            pass
+    torch.clear_autocast_cache()
     return results
 
 

@@ -7,7 +7,6 @@ import sys
 import types
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -67,7 +66,11 @@ def predictor_class() -> Iterator[Any]:
     vars(transforms).update(Normalize=_Normalize, Resize=_Resize, ToTensor=_ToTensor)
     vars(package).update(transforms=transforms)
     stand_ins = {"torchvision": package, "torchvision.transforms": transforms}
-    with mock.patch.dict(sys.modules, stand_ins), mock.patch.object(torch.jit, "script", lambda module: module):
+    with pytest.MonkeyPatch.context() as patch:
+        # One by one: `mock.patch.dict` would also forget every module that is imported meanwhile, masklet's too.
+        for name, module in stand_ins.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setattr(torch.jit, "script", lambda module: module)
         yield importlib.import_module("sam2.sam2_image_predictor").SAM2ImagePredictor
 
 

@@ -122,7 +122,6 @@ def test_loss_falls_over_kills_and_stops(run: TrainConfig) -> None:
     assert names & {"iou/point", "iou/points", "iou/box"}
 
 
-@pytest.mark.soak  # fails after other tests in the same process; by itself it passes
 def test_what_was_resumed_is_what_would_have_been(run: TrainConfig, tmp_path: Path) -> None:
     straight = run.model_copy(update={"out": tmp_path})
     assert trainer(straight).run()
