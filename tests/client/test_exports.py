@@ -36,7 +36,8 @@ EXPORTS = {
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {
         "MaskletError", "FieldViolation", "Aborted", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition",
-        "Internal", "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable", "Unimplemented",
+        "Internal", "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable",
+        "Unimplemented",
     },
     "drawing and run-lengths": {
         "drawing", "rle", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video", "encode_rle",
