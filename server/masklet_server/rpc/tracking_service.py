@@ -50,8 +50,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     def __init__(
         self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
-        self._budgets = Budgets(settings.budget_limits, metrics.refused)
-        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget, self._budgets.corrections)
+        default = engine.models[engine.default_model]
+        self._budget_limits = settings.budget_limits(default.device_bytes)
+        self._budgets = budgets = Budgets(self._budget_limits, metrics.refused)
+        metrics.watch_budgets(budgets.disk, budgets.decoders.budget, budgets.corrections, budgets.banks)
         self._sources = sources
         self._engine = engine
         self._settings = settings
@@ -163,12 +165,14 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings, limits = self._settings, self._settings.budget_limits
-        shared = limits.decoder_memory
+        settings, limits = self._settings, self._budget_limits
+        decoders, banks = limits.decoder_memory, limits.bank_memory
         others = {name: getattr(settings, name) for name in OTHER_LIMITS}
         others["max_correction_memory_bytes"] = limits.correction_memory.total
-        others["max_decoder_memory_bytes"] = shared.total
-        others["max_decoder_memory_bytes_per_client"] = shared.per_client
+        others["max_decoder_memory_bytes"] = decoders.total
+        others["max_decoder_memory_bytes_per_client"] = decoders.per_client
+        others["max_bank_memory_bytes"] = banks.total
+        others["max_bank_memory_bytes_per_client"] = banks.per_client
         return server_info_pb2.Limits(
             max_sessions=settings.max_sessions,
             max_sessions_per_client=settings.max_sessions_per_client,
