@@ -185,7 +185,8 @@ def check_video() -> Iterator[Finding]:
 def check_sandbox() -> Iterator[Finding]:
     """The layers of the sandbox in which video is decoded."""
     try:
-        from masklet_server.video.sandbox.layers import LAYERS, describe, missing_layers
+        from masklet_server.video.sandbox.control_group import delegated_group
+        from masklet_server.video.sandbox.layers import CONTROL_GROUP, LAYERS, describe, missing_layers
 
         missing = missing_layers()
     except ImportError as error:
@@ -198,6 +199,10 @@ def check_sandbox() -> Iterator[Finding]:
         yield Finding("sandbox", "ok", ", ".join(LAYERS))
     for name in missing:
         yield Finding("sandbox", "warn", f"{name} is missing", describe(name))
+    if delegated_group() is None:
+        yield Finding("sandbox", "ok", "without a control group for decoders", describe(CONTROL_GROUP))
+    else:
+        yield Finding("sandbox", "ok", "a control group for decoders can be made")
 
 
 def check_grpc(port: int = _PORT) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from masklet.errors import NotFound
 from masklet_server.engine.memory.sizes import MemorySizes
@@ -42,7 +42,7 @@ class LoadedModel:
     encodes_meanwhile: bool = False
     runtime: str = "torch"
     edges: Edges = Edges.NONE
-    memory: MemorySizes = MemorySizes()
+    memory: MemorySizes = field(default_factory=MemorySizes)
     device_bytes: int = 0
 
 

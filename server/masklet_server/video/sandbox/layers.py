@@ -9,6 +9,7 @@ import sys
 
 from masklet.errors import FailedPrecondition
 from masklet_server.video.sandbox import fork_server
+from masklet_server.video.sandbox.control_group import GroupBounds, make_group
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,15 @@ LAYERS = {
 }
 """What each layer of `worker.confinement` does."""
 
+CONTROL_GROUP = "control group"
+"""A layer that bounds all decoders together. A strict sandbox does without it: memory is bounded in other ways, too."""
+
 _FIXES = {
     "namespaces": "allow unprivileged user namespaces (in a container: a seccomp profile that permits unshare)",
     "landlock": "use Linux 5.13 or newer with landlock among its security modules",
     "capabilities": "allow the system call capset",
     "seccomp": "use a kernel with CONFIG_SECCOMP_FILTER, on x86-64 or aarch64",
+    CONTROL_GROUP: "give the server a control group of its own (version 2; with systemd: Delegate=memory pids)",
 }
 
 
@@ -55,7 +60,24 @@ def missing_layers() -> tuple[str, ...]:
 
 def describe(name: str) -> str:
     """What a missing layer would do, and how to get it."""
-    return f"{name} ({LAYERS[name]}); to have it, {_FIXES[name]}"
+    does = LAYERS.get(name, "the kernel bounds memory and processes of all decoders together")
+    return f"{name} ({does}); to have it, {_FIXES[name]}"
+
+
+def bound_together(bounds: GroupBounds) -> None:
+    """Put all decoding processes into a control group, where one can be made; the log says if not.
+
+    Only for a process that belongs to the server alone: it moves to another control group.
+
+    Args:
+        bounds: What all decoders may have together.
+    """
+    group = make_group(bounds)
+    if group is None:
+        logger.info("the decoders' sandbox lacks %s", describe(CONTROL_GROUP))
+        return
+    fork_server.put_into(group)
+    logger.info("decoding processes are in the control group %s", group.folder)
 
 
 def check_sandbox(*, strict: bool) -> None:
