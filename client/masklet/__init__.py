@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         MemoryPolicy,
         OnError,
         OnPrompt,
+        OnResume,
         SegmentOptions,
         SessionOptions,
         TrackOptions,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         Timings,
         VideoInfo,
     )
+    from masklet._protocol.resumption import ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
     from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
     from masklet._sync.annotation import Annotation
@@ -125,6 +127,7 @@ __all__ = [
     "OnCaptureEvent",
     "OnError",
     "OnPrompt",
+    "OnResume",
     "Pem",
     "PictureLike",
     "Player",
@@ -133,6 +136,7 @@ __all__ = [
     "RecordedObject",
     "Recording",
     "ResourceExhausted",
+    "ResumeEvent",
     "Rle",
     "SegmentOptions",
     "Segmentation",
@@ -186,6 +190,7 @@ _NAMES_BY_MODULE = {
         "MemoryPolicy",
         "OnError",
         "OnPrompt",
+        "OnResume",
         "SegmentOptions",
         "SessionOptions",
         "TrackOptions",
@@ -200,6 +205,7 @@ _NAMES_BY_MODULE = {
         "Timings",
         "VideoInfo",
     ),
+    "_protocol.resumption": ("ResumeEvent",),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
     "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_sync.annotation": ("Annotation",),

@@ -57,16 +57,16 @@ class AnnotationProtocol(TrackProtocol):
 
     Args:
         config: The first message.
+        reads_again: True where the video can be read again from any position.
 
     Attributes:
         is_decoded: True once the server has decoded the whole video; `video.frame_count` is exact from then on.
     """
 
-    def __init__(self, config: tracking_pb2.TrackConfig) -> None:
-        super().__init__(config, (), pictures=False)
+    def __init__(self, config: tracking_pb2.TrackConfig, *, reads_again: bool = False) -> None:
+        super().__init__(config, (), pictures=False, reads_again=reads_again)
         self.is_decoded = False
         self._acks_when_asked = True
-        self._last_request_id = 0
 
     def ask(self, request: tracking_pb2.TrackRequest) -> int:
         """Send a request before the next part of the video.
@@ -74,10 +74,9 @@ class AnnotationProtocol(TrackProtocol):
         Returns:
             The request's number, which its answers will carry.
         """
-        self._last_request_id += 1
-        request.request_id = self._last_request_id
+        number = self._number(request)
         self._requests.append(request)
-        return self._last_request_id
+        return number
 
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
         """Take in one response, and say which request it answers."""
