@@ -719,8 +719,9 @@ class Resume(_message.Message):
 
     If the server still has the session, it goes on where it was (RESUMPTION_ATTACHED, RESUMPTION_RESTORED). If it does
     not, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
-    again from its start, the server applies `operations` where they were applied before, and frame results up to `last`
-    are made again but not sent. With `config.deterministic` the masks are then those of a session that did not break.
+    again from its start, the server applies `operations` where they were applied before, and results up to
+    `last_sequence` are made again but not sent. `number` goes on after `last_response`, and `sequence` is what it would
+    have been. Only results of the new call are acknowledged. With `config.deterministic` the masks are then those of a session that did not break.
     Otherwise the call ends with NOT_FOUND: begin a new session.
     """
 
@@ -732,15 +733,18 @@ class Resume(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     CAN_REWIND_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """As in the last `session` or `moving` of the session. May be empty with `can_rewind`."""
     last_response: _builtins.int
     """The `number` of the last response that the client has taken. 0: none. Later ones are sent again."""
     can_rewind: _builtins.bool
     """The client can send the whole video again, from its start. Only with PROPAGATION_AUTOMATIC and DELIVERY_LOSSLESS."""
+    last_sequence: _builtins.int
+    """The `sequence` of the last frame result or prompt result that the client has taken. 0: none."""
     @_builtins.property
     def last(self) -> Global___FrameMark:
-        """The last frame result that the client has taken. Unset: none."""
+        """The last frame result that the client has taken. Unset: none. For the log."""
 
     @_builtins.property
     def config(self) -> Global___TrackConfig:
@@ -761,10 +765,11 @@ class Resume(_message.Message):
         config: Global___TrackConfig | None = ...,
         operations: _abc.Iterable[Global___AppliedOperation] | None = ...,
         can_rewind: _builtins.bool = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_response", b"last_response", "operations", b"operations", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_response", b"last_response", "last_sequence", b"last_sequence", "operations", b"operations", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -804,7 +809,7 @@ class AppliedOperation(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     CLEAR_PROMPTS_FIELD_NUMBER: _builtins.int
     REMOVE_OBJECT_FIELD_NUMBER: _builtins.int
@@ -812,8 +817,8 @@ class AppliedOperation(_message.Message):
     """As in the request."""
     applied_after_frame: _builtins.int
     """As in the `prompt_result` or `applied` that answered it."""
-    sequence: _builtins.int
-    """Of a `prompt`: the `sequence` of its `prompt_result`. 0: it had none."""
+    applied_after_sequence: _builtins.int
+    """As in the `prompt_result` or `applied` that answered it."""
     @_builtins.property
     def prompt(self) -> _common_pb2.Prompt: ...
     @_builtins.property
@@ -825,14 +830,14 @@ class AppliedOperation(_message.Message):
         *,
         request_id: _builtins.int = ...,
         applied_after_frame: _builtins.int | None = ...,
-        sequence: _builtins.int = ...,
+        applied_after_sequence: _builtins.int = ...,
         prompt: _common_pb2.Prompt | None = ...,
         clear_prompts: Global___ClearPrompts | None = ...,
         remove_object: Global___RemoveObject | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
@@ -1253,13 +1258,18 @@ class PromptResult(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts together with those of frame results."""
     frame_index: _builtins.int
     """The frame. It is not the one that the prompt names if that one was skipped."""
     applied_after_frame: _builtins.int
-    """Only in a resumable session with PROPAGATION_AUTOMATIC: the last frame that was tracked before the prompt took
-    effect. Unset: none was. `AppliedOperation` wants it back.
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the last frame that was tracked before the server took the
+    prompt. Unset: none was.
+    """
+    applied_after_sequence: _builtins.int
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the `sequence` of the last result that was made before the
+    server took the prompt; 0: none was. `AppliedOperation` wants it back.
     """
     @_builtins.property
     def object(self) -> _common_pb2.ObjectResult:
@@ -1272,10 +1282,11 @@ class PromptResult(_message.Message):
         frame_index: _builtins.int = ...,
         object: _common_pb2.ObjectResult | None = ...,
         applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
@@ -1448,16 +1459,20 @@ class Applied(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     applied_after_frame: _builtins.int
+    """As in PromptResult."""
+    applied_after_sequence: _builtins.int
     """As in PromptResult."""
     def __init__(
         self,
         *,
         applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
