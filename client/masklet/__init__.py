@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         Timings,
         VideoInfo,
     )
-    from masklet._protocol.resumption import ResumeEvent
+    from masklet._protocol.resumption import HowResumed, ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
     from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
     from masklet._sync.annotation import Annotation
@@ -110,6 +110,7 @@ __all__ = [
     "FailedPrecondition",
     "FieldViolation",
     "FrameResult",
+    "HowResumed",
     "ImageId",
     "Internal",
     "InvalidArgument",
@@ -205,7 +206,7 @@ _NAMES_BY_MODULE = {
         "Timings",
         "VideoInfo",
     ),
-    "_protocol.resumption": ("ResumeEvent",),
+    "_protocol.resumption": ("HowResumed", "ResumeEvent"),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
     "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_sync.annotation": ("Annotation",),

@@ -31,7 +31,7 @@ EXPORTS = {
     },
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
-        "ResumeEvent",
+        "ResumeEvent", "HowResumed",
         "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},

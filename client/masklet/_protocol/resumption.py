@@ -19,9 +19,9 @@ KEPT_BYTES = 64 * 1024**2
 MAX_OPERATION_BYTES = 8 * 1024**2
 """Bytes of operations that fit well into one `resume`; with more a session cannot be begun anew."""
 
-How = Literal["attached", "restored", "rewound"]
-"""How a stream goes on: the server still has it; or from a snapshot on its disk; or from the start of the video."""
-_HOW: dict[int, How] = {
+HowResumed = Literal["attached", "restored", "rewound"]
+"""How a stream goes on: where it was, on the server; or from a snapshot on its disk; or from the start of the video."""
+_HOW: dict[int, HowResumed] = {
     tracking_pb2.RESUMPTION_ATTACHED: "attached",
     tracking_pb2.RESUMPTION_RESTORED: "restored",
     tracking_pb2.RESUMPTION_REWOUND: "rewound",
@@ -47,7 +47,7 @@ class ResumeEvent:
     message: str
     frame_index: int | None
     seconds: float
-    how: How | None = None
+    how: HowResumed | None = None
 
 
 class Resumption:
@@ -76,7 +76,7 @@ class Resumption:
             and config.delivery != tracking_pb2.DELIVERY_LATEST
         )
         self._token = ""
-        self._last_number = 0
+        self._last_number = self._last_sequence = 0
         self._opening: tracking_pb2.TrackRequest | None = None
         self._is_waiting = False
         self._again: deque[tracking_pb2.TrackRequest] = deque()
@@ -134,8 +134,9 @@ class Resumption:
             token=self._token,
             last_response=self._last_number,
             last=self.last,
+            last_sequence=self._last_sequence,
             config=self._config,
-            operations=self._applied,
+            operations=sorted(self._applied, key=lambda one: one.request_id),
             can_rewind=self.can_rewind,
         )
         self._opening = tracking_pb2.TrackRequest(resume=resume)
@@ -144,7 +145,9 @@ class Resumption:
 
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""
-        resume = tracking_pb2.Resume(token=self._token, last_response=self._last_number, last=self.last)
+        resume = tracking_pb2.Resume(
+            token=self._token, last_response=self._last_number, last=self.last, last_sequence=self._last_sequence
+        )
         cancel = tracking_pb2.TrackRequest(cancel=tracking_pb2.Cancel())
         return [tracking_pb2.TrackRequest(resume=resume), cancel]
 
@@ -173,12 +176,14 @@ class Resumption:
             if response.number != self._last_number + 1:
                 raise Internal(f"the server sent response {response.number} after response {self._last_number}")
             self._last_number = response.number
-        kind = response.WhichOneof("response")
+        kind = response.WhichOneof("response") or ""
+        if kind in ("frame_result", "prompt_result"):
+            self._last_sequence = getattr(response, kind).sequence
         if kind == "frame_result":
             result = response.frame_result
             self.last = tracking_pb2.FrameMark(frame_index=result.frame_index, revision=result.revision)
         elif kind in _ANSWERS and response.request_id in self._unanswered:
-            self._answered(kind or "", response)
+            self._answered(kind, response)
         elif kind == "session":
             self._token = response.session.resume_token
         elif kind == "moving":
@@ -196,10 +201,9 @@ class Resumption:
         answer: Any = getattr(response, kind)
         applied = tracking_pb2.AppliedOperation(request_id=response.request_id)
         getattr(applied, operation).CopyFrom(getattr(request, operation))
+        applied.applied_after_sequence = answer.applied_after_sequence
         if answer.HasField("applied_after_frame"):
             applied.applied_after_frame = answer.applied_after_frame
-        if kind == "prompt_result":
-            applied.sequence = response.prompt_result.sequence
         self._applied.append(applied)
         self._applied_bytes += applied.ByteSize()
         if self._applied_bytes > MAX_OPERATION_BYTES:
@@ -236,7 +240,7 @@ class Resumption:
             self._again.append(tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo()))
 
 
-def how_resumed(resumed: tracking_pb2.Resumed) -> How | None:
+def how_resumed(resumed: tracking_pb2.Resumed) -> HowResumed | None:
     """Where the server goes on from; None for a way that only newer servers know."""
     return _HOW.get(resumed.how)
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from masklet._protocol import wire
 from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
-from masklet._protocol.resumption import Resumption
+from masklet._protocol.resumption import HowResumed, Resumption, how_resumed
 from masklet._protocol.status import from_status
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
@@ -258,7 +258,7 @@ class TrackProtocol:
             if not response.session.resume_token:
                 self.resumption = None
         elif kind == "resumed":
-            self._go_on()
+            self._go_on(how_resumed(response.resumed))
         elif kind == "video_info":
             self.video = wire.video_from_wire(response.video_info)
         elif kind == "error":
@@ -271,8 +271,11 @@ class TrackProtocol:
             self.undecoded_pts_seconds += wire.seconds_of(response.done.undecoded_pts_nanoseconds)
         return None  # also for kinds that only newer servers and clients know
 
-    def _go_on(self) -> None:
-        self._ack_sent = 0  # nobody knows whether the last one has arrived
+    def _go_on(self, how: HowResumed | None) -> None:
+        if how == "rewound":  # what is here counts as acknowledged
+            self._ack_due = self._ack_sent = self._received
+        else:
+            self._ack_sent = 0  # nobody knows whether the last one has arrived
         if self.read_from is not None:
             self._parts.clear()
             self._video_ended = False

@@ -37,10 +37,10 @@ _ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
 
 
 class Cancellable(Protocol):
-    """A running stream."""
+    """A running stream that can be ended."""
 
     def cancel(self) -> None:
-        """End it, from any thread."""
+        """End the stream, from any thread."""
 
 
 class TrackMethod:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from masklet._protocol.options import OnResume, SessionOptions
-from masklet._protocol.resumption import How, ResumeEvent
+from masklet._protocol.resumption import HowResumed, ResumeEvent
 from masklet.errors import MaskletError, NotFound, ResourceExhausted, Unavailable
 
 RESUME_SECONDS = 120.0
@@ -98,7 +98,7 @@ class Reconnection:
         full = isinstance(failure, ResourceExhausted) and failure.retry_after_seconds is not None
         return full or isinstance(failure, NotFound)
 
-    def resumed(self, how: How | None, frame_index: int | None) -> None:
+    def resumed(self, how: HowResumed | None, frame_index: int | None) -> None:
         """Note that the stream goes on.
 
         Args:
