@@ -269,6 +269,7 @@ class TrackRequest(_message.Message):
     PROPAGATE_FIELD_NUMBER: _builtins.int
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
@@ -327,6 +328,10 @@ class TrackRequest(_message.Message):
     def reset(self) -> Global___Reset:
         """Only with PROPAGATION_ON_REQUEST."""
 
+    @_builtins.property
+    def prepare(self) -> Global___Prepare:
+        """Only where `session.can_prepare` is true."""
+
     def __init__(
         self,
         *,
@@ -343,13 +348,14 @@ class TrackRequest(_message.Message):
         propagate: Global___Propagate | None = ...,
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
+        prepare: Global___Prepare | None = ...,
         request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "prepare"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -621,6 +627,35 @@ class Reset(_message.Message):
 Global___Reset: _TypeAlias = Reset  # noqa: Y015
 
 @_typing.final
+class Prepare(_message.Message):
+    """A person looks at this frame, and may prompt an object there. The server encodes the frame while it has nothing else
+    to do for this session, so that the first prompt on the frame is answered as fast as the later ones.
+
+    This is a hint. It changes no result, and has no answer: a frame that the video does not have is ignored. It does
+    not wait in the queue of requests, and no request waits for it: the server returns to it when all requests are
+    answered. A newer one takes the place of one that is not begun. A frame that is not decoded yet is prepared once it
+    is. Preparing takes the session's turn on the device, as tracking a frame does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """From 0, as in prompts."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prepare: _TypeAlias = Prepare  # noqa: Y015
+
+@_typing.final
 class RemoveObject(_message.Message):
     """Stop tracking an object, from the next frame on. Its id may be used again. With PROPAGATION_ON_REQUEST everything
     that was found of it is forgotten.
@@ -789,6 +824,7 @@ class SessionInfo(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     MAX_OBJECTS_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    CAN_PREPARE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Name it in bug reports: it appears in the server's log."""
     model: _builtins.str
@@ -801,6 +837,10 @@ class SessionInfo(_message.Message):
     """Seconds without progress after which the session ends. With PROPAGATION_ON_REQUEST the time is longer, because
     people need time to think, and it counts from `end_of_video` on.
     """
+    can_prepare: _builtins.bool
+    """Whether the client may send `prepare`: true with PROPAGATION_ON_REQUEST. Servers that are older than the message do
+    not set this, and end a session that sends `prepare`.
+    """
     def __init__(
         self,
         *,
@@ -809,10 +849,11 @@ class SessionInfo(_message.Message):
         window: _builtins.int = ...,
         max_objects: _builtins.int = ...,
         idle_timeout_seconds: _builtins.int = ...,
+        can_prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout_seconds", b"idle_timeout_seconds", "max_objects", b"max_objects", "model", b"model", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_prepare", b"can_prepare", "idle_timeout_seconds", b"idle_timeout_seconds", "max_objects", b"max_objects", "model", b"model", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,6 +124,8 @@ class RequestParser:
                 return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
             case "propagate":
                 return _propagate(request.propagate)
+            case "prepare":
+                return events.Prepare(request.prepare.frame_index)
             case "ack":
                 return events.Ack(request.ack.sequence)
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":
