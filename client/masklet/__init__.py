@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from masklet.errors import (
+    Aborted,
     Cancelled,
     DataLoss,
     DeadlineExceeded,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Aborted",
     "AnnotateOptions",
     "Annotation",
     "AsyncAnnotation",

@@ -35,8 +35,9 @@ EXPORTS = {
     },
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {
-        "MaskletError", "FieldViolation", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition", "Internal",
-        "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable", "Unimplemented",
+        "MaskletError", "FieldViolation", "Aborted", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition",
+        "Internal", "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable",
+        "Unimplemented",
     },
     "drawing and run-lengths": {
         "drawing", "rle", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video", "encode_rle",

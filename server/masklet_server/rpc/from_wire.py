@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, NotFound
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
@@ -128,6 +128,8 @@ class RequestParser:
                 return events.Prepare(request.prepare.frame_index)
             case "ack":
                 return events.Ack(request.ack.sequence)
+            case "resume":
+                raise NotFound("this server keeps no sessions whose calls have ended; begin a new one with config")
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":
                 return _EVENTS_WITHOUT_FIELDS[kind]()
         raise InvalidArgument.of(
