@@ -298,6 +298,7 @@ class TrackRequest(_message.Message):
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
@@ -367,6 +368,10 @@ class TrackRequest(_message.Message):
     def resume(self) -> Global___Resume:
         """First, in place of `config`: go on with a session whose call has ended."""
 
+    @_builtins.property
+    def prepare(self) -> Global___Prepare:
+        """Only where `session.can_prepare` is true."""
+
     def __init__(
         self,
         *,
@@ -384,13 +389,14 @@ class TrackRequest(_message.Message):
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
         resume: Global___Resume | None = ...,
+        prepare: Global___Prepare | None = ...,
         request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "resume", "prepare"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -668,6 +674,35 @@ class Reset(_message.Message):
 Global___Reset: _TypeAlias = Reset  # noqa: Y015
 
 @_typing.final
+class Prepare(_message.Message):
+    """A person looks at this frame, and may prompt an object there. The server encodes the frame while it has nothing else
+    to do for this session, so that the first prompt on the frame is answered as fast as the later ones.
+
+    This is a hint. It changes no result, and has no answer: a frame that the video does not have is ignored. It does
+    not wait in the queue of requests, and no request waits for it: the server returns to it when all requests are
+    answered. A newer one takes the place of one that is not begun. A frame that is not decoded yet is prepared once it
+    is. Preparing takes the session's turn on the device, as tracking a frame does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """From 0, as in prompts."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prepare: _TypeAlias = Prepare  # noqa: Y015
+
+@_typing.final
 class RemoveObject(_message.Message):
     """Stop tracking an object, from the next frame on. Its id may be used again. With PROPAGATION_ON_REQUEST everything
     that was found of it is forgotten.
@@ -719,8 +754,9 @@ class Resume(_message.Message):
 
     If the server still has the session, it goes on where it was (RESUMPTION_ATTACHED, RESUMPTION_RESTORED). If it does
     not, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
-    again from its start, the server applies `operations` where they were applied before, and frame results up to `last`
-    are made again but not sent. With `config.deterministic` the masks are then those of a session that did not break.
+    again from its start, the server applies `operations` where they were applied before, and results up to
+    `last_sequence` are made again but not sent. `number` goes on after `last_response`, and `sequence` is what it would
+    have been. Only results of the new call are acknowledged. With `config.deterministic` the masks are then those of a session that did not break.
     Otherwise the call ends with NOT_FOUND: begin a new session.
     """
 
@@ -732,15 +768,18 @@ class Resume(_message.Message):
     CONFIG_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     CAN_REWIND_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """As in the last `session` or `moving` of the session. May be empty with `can_rewind`."""
     last_response: _builtins.int
     """The `number` of the last response that the client has taken. 0: none. Later ones are sent again."""
     can_rewind: _builtins.bool
     """The client can send the whole video again, from its start. Only with PROPAGATION_AUTOMATIC and DELIVERY_LOSSLESS."""
+    last_sequence: _builtins.int
+    """The `sequence` of the last frame result or prompt result that the client has taken. 0: none."""
     @_builtins.property
     def last(self) -> Global___FrameMark:
-        """The last frame result that the client has taken. Unset: none."""
+        """The last frame result that the client has taken. Unset: none. For the log."""
 
     @_builtins.property
     def config(self) -> Global___TrackConfig:
@@ -761,10 +800,11 @@ class Resume(_message.Message):
         config: Global___TrackConfig | None = ...,
         operations: _abc.Iterable[Global___AppliedOperation] | None = ...,
         can_rewind: _builtins.bool = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_response", b"last_response", "operations", b"operations", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_response", b"last_response", "last_sequence", b"last_sequence", "operations", b"operations", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -804,7 +844,7 @@ class AppliedOperation(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     CLEAR_PROMPTS_FIELD_NUMBER: _builtins.int
     REMOVE_OBJECT_FIELD_NUMBER: _builtins.int
@@ -812,8 +852,8 @@ class AppliedOperation(_message.Message):
     """As in the request."""
     applied_after_frame: _builtins.int
     """As in the `prompt_result` or `applied` that answered it."""
-    sequence: _builtins.int
-    """Of a `prompt`: the `sequence` of its `prompt_result`. 0: it had none."""
+    applied_after_sequence: _builtins.int
+    """As in the `prompt_result` or `applied` that answered it."""
     @_builtins.property
     def prompt(self) -> _common_pb2.Prompt: ...
     @_builtins.property
@@ -825,14 +865,14 @@ class AppliedOperation(_message.Message):
         *,
         request_id: _builtins.int = ...,
         applied_after_frame: _builtins.int | None = ...,
-        sequence: _builtins.int = ...,
+        applied_after_sequence: _builtins.int = ...,
         prompt: _common_pb2.Prompt | None = ...,
         clear_prompts: Global___ClearPrompts | None = ...,
         remove_object: Global___RemoveObject | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object", "request_id", b"request_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
@@ -996,6 +1036,7 @@ class SessionInfo(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PARK_SECONDS_FIELD_NUMBER: _builtins.int
     KEEP_BYTES_FIELD_NUMBER: _builtins.int
+    CAN_PREPARE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Name it in bug reports: it appears in the server's log."""
     model: _builtins.str
@@ -1020,6 +1061,10 @@ class SessionInfo(_message.Message):
     """Only in a resumable session: so many bytes of responses are kept for a client that has not acknowledged them. If
     the client needs earlier ones again, the session can't be resumed.
     """
+    can_prepare: _builtins.bool
+    """Whether the client may send `prepare`: true with PROPAGATION_ON_REQUEST. Servers that are older than the message do
+    not set this, and end a session that sends `prepare`.
+    """
     def __init__(
         self,
         *,
@@ -1032,10 +1077,11 @@ class SessionInfo(_message.Message):
         epoch: _builtins.int = ...,
         park_seconds: _builtins.int = ...,
         keep_bytes: _builtins.int = ...,
+        can_prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "idle_timeout_seconds", b"idle_timeout_seconds", "keep_bytes", b"keep_bytes", "max_objects", b"max_objects", "model", b"model", "park_seconds", b"park_seconds", "resume_token", b"resume_token", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_prepare", b"can_prepare", "epoch", b"epoch", "idle_timeout_seconds", b"idle_timeout_seconds", "keep_bytes", b"keep_bytes", "max_objects", b"max_objects", "model", b"model", "park_seconds", b"park_seconds", "resume_token", b"resume_token", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1253,13 +1299,18 @@ class PromptResult(_message.Message):
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts together with those of frame results."""
     frame_index: _builtins.int
     """The frame. It is not the one that the prompt names if that one was skipped."""
     applied_after_frame: _builtins.int
-    """Only in a resumable session with PROPAGATION_AUTOMATIC: the last frame that was tracked before the prompt took
-    effect. Unset: none was. `AppliedOperation` wants it back.
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the last frame that was tracked before the server took the
+    prompt. Unset: none was.
+    """
+    applied_after_sequence: _builtins.int
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the `sequence` of the last result that was made before the
+    server took the prompt; 0: none was. `AppliedOperation` wants it back.
     """
     @_builtins.property
     def object(self) -> _common_pb2.ObjectResult:
@@ -1272,10 +1323,11 @@ class PromptResult(_message.Message):
         frame_index: _builtins.int = ...,
         object: _common_pb2.ObjectResult | None = ...,
         applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
@@ -1448,16 +1500,20 @@ class Applied(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     applied_after_frame: _builtins.int
+    """As in PromptResult."""
+    applied_after_sequence: _builtins.int
     """As in PromptResult."""
     def __init__(
         self,
         *,
         applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
     _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015

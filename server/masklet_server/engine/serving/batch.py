@@ -87,8 +87,8 @@ def _run_jobs(network: Network, jobs: Sequence[TrackingJob], observer: EngineObs
                 consolidate_prompts(network, memory)
     outputs = iter(_run_on_frames(network, frame_jobs, encoded))
     step_seconds = time.perf_counter() - begun
-    if observer is not None:
-        observer.on_step(sum(len(job.memories) for job in jobs), step_seconds)
+    if observer is not None and (objects := sum(len(job.memories) for job in jobs)):
+        observer.on_step(objects, step_seconds)
     return [
         replace(next(outputs) if isinstance(job, FrameJob) else FrameOutput((), ()), step_seconds=step_seconds)
         for job in jobs
