@@ -45,8 +45,8 @@ class Annotation(Stream):
     A request waits for its answer. If the server refuses a request, the request raises what is wrong with it, and the
     session goes on. When the session itself has ended, every further request raises why.
 
-    Threads may share it; a request waits for the one before it. `stop`, `cancel` and `close` never wait. A request that
-    comes while a loop over `propagate` is running ends that propagation first.
+    Threads may share it; a request waits for the one before it. `prepare`, `stop`, `cancel` and `close` never wait. A
+    request that comes while a loop over `propagate` is running ends that propagation first.
     """
 
     def __init__(self, method: TrackMethod, protocol: AnnotationProtocol, upload: Upload) -> None:
@@ -139,6 +139,24 @@ class Annotation(Stream):
             MaskletError: The session has ended.
         """
         self._ask(tracking_pb2.TrackRequest(reset=tracking_pb2.Reset()), Applied)
+
+    def prepare(self, frame_index: int) -> None:
+        """Have the server encode a frame that a person looks at, so that the first prompt there is answered sooner.
+
+        This is a hint, which never waits and changes no result. The server does it while nothing else is asked of the
+        session; a later hint takes the place of one that was not begun. A propagation goes on. Older servers do not
+        know of hints; they are sent none.
+
+        Args:
+            frame_index: The frame; one that the video does not have is ignored.
+
+        Raises:
+            InvalidArgument: It is no frame index.
+            MaskletError: The session has ended.
+        """
+        self._check_open()
+        with self._sender.changing():
+            self._protocol.prepare(frame_index)
 
     def propagate(
         self,
