@@ -286,6 +286,7 @@ async def test_a_correction_comes_as_further_results_with_a_higher_revision() ->
         ([config(), Request(video_chunk=bytes([BROKEN]))], grpc.StatusCode.DATA_LOSS, "broken"),
         ([config(), Request(frame=common_pb2.Picture(data=b"x"))], grpc.StatusCode.INVALID_ARGUMENT, "frame.format"),
         ([config(), Request(cancel=tracking_pb2.Cancel())], grpc.StatusCode.CANCELLED, "asked to cancel"),
+        ([Request(resume=tracking_pb2.Resume(token="x"))], grpc.StatusCode.NOT_FOUND, "begin a new one with config"),
     ],
 )
 async def test_what_cannot_be_mended_ends_in_its_status(

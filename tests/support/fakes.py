@@ -21,6 +21,7 @@ from masklet_server.engine.serving.jobs import (
     ApplyPrompt,
     ClearPrompts,
     ConsolidatePrompts,
+    EncodeFrame,
     FrameJob,
     FrameOutput,
     ObjectOutput,
@@ -231,7 +232,7 @@ class FakeEngine:
             self.running -= 1
 
     def _do(self, job: TrackingJob) -> FrameOutput:
-        assert job.memories, "a job needs an object"
+        assert job.memories or isinstance(job, EncodeFrame), "a job needs an object"
         if not isinstance(job, FrameJob):
             return FrameOutput([], [])
         error = self.refuse(job)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, NotFound
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
@@ -75,6 +75,11 @@ _EVENTS_WITHOUT_FIELDS: dict[str, Callable[[], events.Event]] = {
     "end_of_video": events.EndOfVideo,
     "cancel": events.Cancel,
 }
+# Requests with one number.
+_EVENTS_OF_ONE_NUMBER: dict[str, Callable[[tracking_pb2.TrackRequest], events.Event]] = {
+    "ack": lambda request: events.Ack(request.ack.sequence),
+    "prepare": lambda request: events.Prepare(request.prepare.frame_index),
+}
 # Takes the place of a prompt's mask while the mask is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
@@ -124,8 +129,10 @@ class RequestParser:
                 return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
             case "propagate":
                 return _propagate(request.propagate)
-            case "ack":
-                return events.Ack(request.ack.sequence)
+            case "ack" | "prepare":
+                return _EVENTS_OF_ONE_NUMBER[kind](request)
+            case "resume":
+                raise NotFound("this server keeps no sessions whose calls have ended; begin a new one with config")
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":
                 return _EVENTS_WITHOUT_FIELDS[kind]()
         raise InvalidArgument.of(

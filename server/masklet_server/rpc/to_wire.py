@@ -92,6 +92,7 @@ def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
         window=opened.window,
         max_objects=opened.max_objects,
         idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
+        can_prepare=opened.can_prepare,
     )
 
 

@@ -216,6 +216,13 @@ class StopPropagation:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """The client looks at a frame, and may prompt an object there next."""
+
+    frame_index: int
+
+
+@dataclass(frozen=True)
 class Reset(Numbered):
     """Forget all objects and their prompts."""
 
@@ -254,6 +261,7 @@ Event = (
     | ClearPrompts
     | Propagate
     | StopPropagation
+    | Prepare
     | Reset
     | Ack
     | EndOfVideo
@@ -264,4 +272,4 @@ Event = (
 # With propagation on request, these are answered in the order in which they come.
 Request = PromptObject | RemoveObject | ClearPrompts | Propagate | Reset | Unreadable
 # What a session leaves to its mode.
-ModeEvent = Request | StopPropagation
+ModeEvent = Request | StopPropagation | Prepare

@@ -25,6 +25,7 @@ class Opened:
         window: Number of frame results that are sent before the client acknowledges the first of them, at most.
         max_objects: Number of objects that are tracked at once, at most.
         idle_timeout_seconds: The session ends after this time without progress.
+        can_prepare: The client may say which frame it looks at.
     """
 
     session_id: str
@@ -32,6 +33,7 @@ class Opened:
     window: int
     max_objects: int
     idle_timeout_seconds: float
+    can_prepare: bool = False
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,13 @@ class Scheduler:
         stream = job.stream
         ticket: _Ticket[TrackingJob, FrameOutput] = _Ticket(job)
         kind = None if stream.deterministic else ("frame", stream.model)
-        self._put(Entry(ticket, stream.id, kind, weight=len(job.memories)))
-        return await asyncio.wrap_future(ticket.future)
+        self._put(Entry(ticket, stream.id, kind, weight=max(1, len(job.memories))))
+        try:
+            return await asyncio.wrap_future(ticket.future)
+        except asyncio.CancelledError:
+            # Left in the queue, it would take the turn of the stream's next job.
+            self._queue.drop(lambda entry: entry.job is ticket)
+            raise
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Wait for the answer to a job; for what is raised see `Engine.segment`."""

@@ -61,6 +61,8 @@ class AutomaticMode:
                 raise _only_on_request("propagate")
             case events.StopPropagation():
                 raise _only_on_request("stop_propagation")
+            case events.Prepare():
+                raise _only_on_request("prepare")
             case events.Reset():
                 raise _only_on_request("reset")
             case events.Unreadable():

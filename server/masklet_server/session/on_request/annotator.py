@@ -15,10 +15,11 @@ from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectTask
 from masklet_server.session import events, replies
-from masklet_server.session.context import SessionContext
+from masklet_server.session.context import SessionContext, either
 from masklet_server.session.events import Direction
 from masklet_server.session.jobs import POINTER_FRAMES, SessionJobs, TrackedFrame
 from masklet_server.session.on_request.frame_range import frame_range
+from masklet_server.session.on_request.preparation import FramePreparation
 from masklet_server.session.on_request.request_queue import QueuedRequest, RequestQueue
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.sending import BackgroundSender, FoundObject, FrameOutcome, ResultSender
@@ -72,6 +73,7 @@ class Annotator:
         self._requests = requests
         self._idle = context.idle
         self._jobs = SessionJobs(context)
+        self._preparation = FramePreparation(frames, self._jobs)
         self._send = _AnswerWriter(context.send, requests).send
         self._results = ResultSender(context, self._send)
         self._history_file = TensorFile(context.limits.max_history_bytes, context.share.disk)
@@ -85,6 +87,10 @@ class Annotator:
         self._history_file = TensorFile(0)
         self._jobs.clear()
         self._memory.close()
+
+    def prepare(self, frame_index: int) -> None:
+        """Encode a frame while no request waits; it takes the place of a frame that is not begun."""
+        self._preparation.name(frame_index)
 
     async def run(self) -> None:
         """Answer requests until there are no more.
@@ -100,6 +106,9 @@ class Annotator:
 
     async def _next(self) -> QueuedRequest | None:
         with self._idle.waiting("the client's next request, or its half-close"):
+            if not self._requests.has_next:
+                # A request takes the place of the preparation, and of its job if that has not begun.
+                await either(self._requests.arrival(), self._preparation.run())
             return await self._requests.next()
 
     async def _answer(self, queued: QueuedRequest) -> None:
