@@ -13,8 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.budgets.shares import UNBOUNDED
+from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.video.picture import Picture
