@@ -20,8 +20,8 @@ import typer
 
 from benchmarks.serving import Side, serve
 from masklet import Client, Prompt
-from masklet_server.engine.network.network import Network
 from masklet_server.engine.engines import Engines
+from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.engine import Engine
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
