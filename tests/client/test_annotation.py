@@ -15,6 +15,7 @@ import pytest
 
 import masklet
 from masklet import Annotation
+from masklet._media.uploads import Upload
 from masklet._protocol.annotation import AnnotationProtocol, propagate_request
 from masklet._protocol.options import annotate_config
 from masklet._protocol.track import Step
@@ -321,7 +322,10 @@ def test_dropping_it_ends_the_call(server: FakeServer) -> None:
 def test_the_answer_of_an_interrupted_request_is_not_taken_for_the_next_ones(server: FakeServer) -> None:
     channel = Channel(Endpoint.of(server.address), PATIENCE)
     protocol = AnnotationProtocol(annotate_config({}))
-    with contextlib.closing(channel), Annotation(channel.track_method(None), protocol, iter(())) as annotation:
+    with (
+        contextlib.closing(channel),
+        Annotation(channel.track_method({}), protocol, Upload(iter(()), pictures=False)) as annotation,
+    ):
         protocol.ask(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))  # and nobody waits for it
         protocol.ask(propagate_request(0, 3, "forward"))
         seen = annotation.prompt(masklet.Prompt(object_id=5, frame_index=4, point_coords=[[20, 20]]))

@@ -57,16 +57,16 @@ class AnnotationProtocol(TrackProtocol):
 
     Args:
         config: The first message.
+        reads_again: True where the video can be read again from any position.
 
     Attributes:
         is_decoded: True once the server has decoded the whole video; `video.frame_count` is exact from then on.
     """
 
-    def __init__(self, config: tracking_pb2.TrackConfig) -> None:
-        super().__init__(config, (), pictures=False)
+    def __init__(self, config: tracking_pb2.TrackConfig, *, reads_again: bool = False) -> None:
+        super().__init__(config, (), pictures=False, reads_again=reads_again)
         self.is_decoded = False
         self._acks_when_asked = True
-        self._last_request_id = 0
         self._can_prepare = False
         self._looked_at: int | None = None  # not sent yet
 
@@ -76,10 +76,9 @@ class AnnotationProtocol(TrackProtocol):
         Returns:
             The request's number, which its answers will carry.
         """
-        self._last_request_id += 1
-        request.request_id = self._last_request_id
+        number = self._number(request)
         self._requests.append(request)
-        return self._last_request_id
+        return number
 
     def prepare(self, frame_index: int) -> None:
         """Name the frame that is looked at. Only the last one is sent; servers that do not know the message get none.
@@ -90,11 +89,11 @@ class AnnotationProtocol(TrackProtocol):
         _check_whole("frame_index", frame_index)
         self._looked_at = frame_index
 
-    def next_request(self) -> tracking_pb2.TrackRequest | Step:
+    def _next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead. Requests go before the frame that is looked at."""
         frame_index = self._looked_at
         if frame_index is None or not self._can_prepare or self._requests or self._closed or self.finished:
-            return super().next_request()
+            return super()._next_request()
         self._looked_at = None
         return tracking_pb2.TrackRequest(prepare=tracking_pb2.Prepare(frame_index=frame_index))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from masklet._media.uploads import Upload
@@ -35,8 +35,8 @@ def start_annotation(channel: Channel, upload: Upload, options: AnnotateOptions)
         FailedPrecondition: The client is closed.
     """
     config = annotate_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
-    method = channel.track_method(options.get("timeout"), upload.picture_names)
-    return Annotation(method, AnnotationProtocol(config), upload.parts)
+    method = channel.track_method(options, upload.picture_names)
+    return Annotation(method, AnnotationProtocol(config, reads_again=upload.parts_from is not None), upload)
 
 
 class Annotation(Stream):
@@ -49,14 +49,12 @@ class Annotation(Stream):
     request that comes while a loop over `propagate` is running ends that propagation first.
     """
 
-    def __init__(
-        self, method: TrackMethod, protocol: AnnotationProtocol, parts: Iterator[tracking_pb2.TrackRequest]
-    ) -> None:
+    def __init__(self, method: TrackMethod, protocol: AnnotationProtocol, upload: Upload) -> None:
         self._protocol = protocol
         self._turn = threading.RLock()
         self._propagation = 0  # the number of the request whose propagation is running; 0: none
         self._failure: BaseException | None = None
-        super().__init__(method, protocol, parts)
+        super().__init__(method, protocol, upload)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "running"
