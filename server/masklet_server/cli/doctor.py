@@ -185,7 +185,8 @@ def check_video() -> Iterator[Finding]:
 def check_sandbox() -> Iterator[Finding]:
     """The layers of the sandbox in which video is decoded."""
     try:
-        from masklet_server.video.sandbox.layers import LAYERS, describe, missing_layers
+        from masklet_media.confinement import LAYERS, describe
+        from masklet_server.video.sandbox.layers import missing_layers
 
         missing = missing_layers()
     except ImportError as error:
