@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument
 from masklet_server.budgets.free_memory import FreeMemory, give_back
-from masklet_server.engine.serving.engine import Engine, EngineOptions
+from masklet_server.engine.engines import Engines
+from masklet_server.engine.serving.engine import EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import ModelSpec, Registry
@@ -75,7 +76,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.callback(tracer.close)
         if settings.metrics_address:
             stack.callback(metrics.serve(settings.metrics_address).close)
-        engine = Engine.load(
+        engines = Engines.load(
             specs,
             EngineOptions(
                 device=settings.device,
@@ -86,20 +87,20 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             ),
             observer=metrics,
         )
-        stack.push_async_callback(engine.close)
+        stack.push_async_callback(engines.close)
         give_back(collect=True)  # loading takes more memory than the models
-        engine.start()
-        metrics.watch_bank_bytes(engine.bank_bytes)
-        service = TrackingService(engine, settings, metrics)
+        engines.start()
+        metrics.watch_bank_bytes(engines.bank_bytes)
+        service = TrackingService(engines, settings, metrics)
         stack.callback(service.close)
         server = Server(service, settings, metrics, tracer)
         stack.push_async_callback(server.stop)
         await server.start()
         broken = asyncio.Event()
-        watches = [asyncio.create_task(_watch(engine, server, broken)), asyncio.create_task(_give_back_memory(server))]
+        watches = [asyncio.create_task(_watch(engines, server, broken)), asyncio.create_task(_give_back_memory(server))]
         for watch in watches:
             stack.callback(watch.cancel)
-        yield RunningServer(server, engine.models, broken)
+        yield RunningServer(server, engines.models, broken)
 
 
 def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
@@ -110,9 +111,9 @@ def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
     return specs
 
 
-async def _watch(engine: Engine, server: Server, broken: asyncio.Event) -> None:
+async def _watch(engines: Engines, server: Server, broken: asyncio.Event) -> None:
     """Report in the health service when the engine breaks down, so that the server can be restarted."""
-    await asyncio.wrap_future(engine.broken)
+    await asyncio.wrap_future(engines.broken)
     await server.not_serving()
     broken.set()
 

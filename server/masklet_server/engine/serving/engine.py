@@ -124,6 +124,16 @@ class Engine:
         return cls(networks, picture_cache_bytes=options.picture_cache_bytes, edges=edges, observer=observer)
 
     @property
+    def device(self) -> str:
+        """Where the models compute, such as "cpu" or "cuda:1"."""
+        return self.models[self.default_model].device
+
+    @property
+    def object_count(self) -> int:
+        """Number of memories that are in use; any thread may ask."""
+        return len(self._memories)
+
+    @property
     def broken(self) -> Future[None]:
         """Done when the engine has failed; no job is answered after that."""
         return self._scheduler.broken

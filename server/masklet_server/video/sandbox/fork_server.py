@@ -10,15 +10,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
 from masklet.errors import Unavailable
+from masklet_media.confinement import environment, python
 from masklet_server.video.messages import FORK
 from masklet_server.video.sandbox.control_group import DecoderGroup
-
-_PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
 
 # A fork takes milliseconds; starting the fork server takes a second, on a busy machine some. One that does not answer
 # for so long hangs.
@@ -28,20 +26,8 @@ _SEND_SECONDS = 5.0
 
 
 def command(socket_fd: int) -> list[str]:
-    """The command line. The site module is left out, because `environment` says where packages are."""
-    return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.fork_server_main", str(socket_fd)]
-
-
-def environment() -> dict[str, str]:
-    """The environment of decoding processes: what Python needs to start, and nothing of the server's own."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {
-        **passed,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONSAFEPATH": "1",
-        "LC_ALL": "C.UTF-8",
-        "MALLOC_ARENA_MAX": "2",  # each thread's arena would count against the address space
-    }
+    """The command line of the fork server."""
+    return python("masklet_server.video.worker.fork_server_main", str(socket_fd))
 
 
 logger = logging.getLogger(__name__)

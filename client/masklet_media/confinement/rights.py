@@ -9,7 +9,8 @@ import resource
 import signal
 import struct
 
-from masklet_server.video.worker.confinement import system_calls
+from masklet_media.confinement import system_calls
+from masklet_media.confinement.layers import CAPABILITIES, LANDLOCK, NAMESPACES, SECCOMP
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -26,22 +27,20 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _MOST_FILE_RIGHTS = 16
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# What a kernel or a container may not permit; the limits below work everywhere. `sandbox.layers` describes them.
-NAMESPACES, LANDLOCK, CAPABILITIES, SECCOMP = LAYERS = ("namespaces", "landlock", "capabilities", "seccomp")
 
-
-def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:
+def confine(*, memory_bytes: int, cpu_seconds: int, nice: int = 5) -> list[str]:
     """Give up files, network and privileges, limit memory and processor time, and leave few system calls.
 
-    All modules must have been imported before: from here on no file and no socket can be opened. FFmpeg reads its input
-    through a descriptor that is open already.
+    The process must have one thread. All modules must have been imported before: from here on no file and no socket can
+    be opened. FFmpeg reads its input through a descriptor that is open already.
 
     Args:
         memory_bytes: Limit on the address space.
         cpu_seconds: Limit on the processor time; 0: no limit.
+        nice: By how much others on the processor go first.
 
     Returns:
-        The layers that are not possible here.
+        The layers, of `LAYERS`, that are not possible here.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Many containers do not permit this call.
@@ -49,7 +48,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(libc, _PR_SET_DUMPABLE, 0)  # other processes of this user cannot read a client's video in its memory
-    os.nice(5)
+    os.nice(nice)
     layers[LANDLOCK] = _close_file_system(libc)
     layers[CAPABILITIES] = _drop_capabilities(libc)
     _limit(resource.RLIMIT_CORE, 0)
