@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         MemoryPolicy,
         OnError,
         OnPrompt,
+        OnResume,
         SegmentOptions,
         SessionOptions,
         TrackOptions,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         Timings,
         VideoInfo,
     )
+    from masklet._protocol.resumption import HowResumed, ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
     from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
     from masklet._sync.annotation import Annotation
@@ -108,6 +110,7 @@ __all__ = [
     "FailedPrecondition",
     "FieldViolation",
     "FrameResult",
+    "HowResumed",
     "ImageId",
     "Internal",
     "InvalidArgument",
@@ -125,6 +128,7 @@ __all__ = [
     "OnCaptureEvent",
     "OnError",
     "OnPrompt",
+    "OnResume",
     "Pem",
     "PictureLike",
     "Player",
@@ -133,6 +137,7 @@ __all__ = [
     "RecordedObject",
     "Recording",
     "ResourceExhausted",
+    "ResumeEvent",
     "Rle",
     "SegmentOptions",
     "Segmentation",
@@ -186,6 +191,7 @@ _NAMES_BY_MODULE = {
         "MemoryPolicy",
         "OnError",
         "OnPrompt",
+        "OnResume",
         "SegmentOptions",
         "SessionOptions",
         "TrackOptions",
@@ -200,6 +206,7 @@ _NAMES_BY_MODULE = {
         "Timings",
         "VideoInfo",
     ),
+    "_protocol.resumption": ("HowResumed", "ResumeEvent"),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
     "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_sync.annotation": ("Annotation",),

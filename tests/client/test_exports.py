@@ -26,11 +26,12 @@ EXPORTS = {
     "running calls": {"Tracking", "AsyncTracking", "Live", "AsyncLive", "Annotation", "AsyncAnnotation"},
     "what callers give": {
         "Prompt", "VideoSource", "SourceUrl", "VideoPacket", "PictureLike", "ImageId", "Layout", "Delivery", "Edges",
-        "Direction", "MemoryPolicy", "OnPrompt", "OnError",
+        "Direction", "MemoryPolicy", "OnPrompt", "OnError", "OnResume",
         "SessionOptions", "TrackOptions", "LiveOptions", "AnnotateOptions", "SegmentOptions",
     },
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
+        "ResumeEvent", "HowResumed",
         "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},

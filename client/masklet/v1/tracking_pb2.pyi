@@ -298,6 +298,7 @@ class TrackRequest(_message.Message):
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
@@ -367,6 +368,10 @@ class TrackRequest(_message.Message):
     def resume(self) -> Global___Resume:
         """First, in place of `config`: go on with a session whose call has ended."""
 
+    @_builtins.property
+    def prepare(self) -> Global___Prepare:
+        """Only where `session.can_prepare` is true."""
+
     def __init__(
         self,
         *,
@@ -384,13 +389,14 @@ class TrackRequest(_message.Message):
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
         resume: Global___Resume | None = ...,
+        prepare: Global___Prepare | None = ...,
         request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "resume", "prepare"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -666,6 +672,35 @@ class Reset(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reset: _TypeAlias = Reset  # noqa: Y015
+
+@_typing.final
+class Prepare(_message.Message):
+    """A person looks at this frame, and may prompt an object there. The server encodes the frame while it has nothing else
+    to do for this session, so that the first prompt on the frame is answered as fast as the later ones.
+
+    This is a hint. It changes no result, and has no answer: a frame that the video does not have is ignored. It does
+    not wait in the queue of requests, and no request waits for it: the server returns to it when all requests are
+    answered. A newer one takes the place of one that is not begun. A frame that is not decoded yet is prepared once it
+    is. Preparing takes the session's turn on the device, as tracking a frame does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """From 0, as in prompts."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prepare: _TypeAlias = Prepare  # noqa: Y015
 
 @_typing.final
 class RemoveObject(_message.Message):
@@ -1001,6 +1036,7 @@ class SessionInfo(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     PARK_SECONDS_FIELD_NUMBER: _builtins.int
     KEEP_BYTES_FIELD_NUMBER: _builtins.int
+    CAN_PREPARE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Name it in bug reports: it appears in the server's log."""
     model: _builtins.str
@@ -1025,6 +1061,10 @@ class SessionInfo(_message.Message):
     """Only in a resumable session: so many bytes of responses are kept for a client that has not acknowledged them. If
     the client needs earlier ones again, the session can't be resumed.
     """
+    can_prepare: _builtins.bool
+    """Whether the client may send `prepare`: true with PROPAGATION_ON_REQUEST. Servers that are older than the message do
+    not set this, and end a session that sends `prepare`.
+    """
     def __init__(
         self,
         *,
@@ -1037,10 +1077,11 @@ class SessionInfo(_message.Message):
         epoch: _builtins.int = ...,
         park_seconds: _builtins.int = ...,
         keep_bytes: _builtins.int = ...,
+        can_prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "idle_timeout_seconds", b"idle_timeout_seconds", "keep_bytes", b"keep_bytes", "max_objects", b"max_objects", "model", b"model", "park_seconds", b"park_seconds", "resume_token", b"resume_token", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_prepare", b"can_prepare", "epoch", b"epoch", "idle_timeout_seconds", b"idle_timeout_seconds", "keep_bytes", b"keep_bytes", "max_objects", b"max_objects", "model", b"model", "park_seconds", b"park_seconds", "resume_token", b"resume_token", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1068,7 +1109,7 @@ class Resumed(_message.Message):
     packet_count: _builtins.int
     """Number of `packet`s that were taken."""
     end_of_video_taken: _builtins.bool
-    """`end_of_video` was taken. Sending it again does no harm before anything else is sent."""
+    """`end_of_video` was taken. Sending it again does no harm."""
     last_request_id: _builtins.int
     """Requests up to this `request_id` were taken. 0: none."""
     rewound_to_frame: _builtins.int

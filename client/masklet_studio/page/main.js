@@ -2,6 +2,7 @@
 import { effect, html, render, untracked } from "./ui.js";
 import * as actions from "./state/actions.js";
 import { onKey } from "./state/keys.js";
+import { startLooking } from "./state/looking.js";
 import { startPlayer } from "./state/player.js";
 import * as s from "./state/store.js";
 import { App } from "./parts/app.js";
@@ -21,6 +22,7 @@ function openFirst() {
 setTheme(s.theme.value);
 render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
 startPlayer();
+startLooking();
 addEventListener("keydown", onKey);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());

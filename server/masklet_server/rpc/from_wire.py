@@ -75,6 +75,11 @@ _EVENTS_WITHOUT_FIELDS: dict[str, Callable[[], events.Event]] = {
     "end_of_video": events.EndOfVideo,
     "cancel": events.Cancel,
 }
+# Requests with one number.
+_EVENTS_OF_ONE_NUMBER: dict[str, Callable[[tracking_pb2.TrackRequest], events.Event]] = {
+    "ack": lambda request: events.Ack(request.ack.sequence),
+    "prepare": lambda request: events.Prepare(request.prepare.frame_index),
+}
 # Takes the place of a prompt's mask while the mask is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
@@ -124,8 +129,8 @@ class RequestParser:
                 return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
             case "propagate":
                 return _propagate(request.propagate)
-            case "ack":
-                return events.Ack(request.ack.sequence)
+            case "ack" | "prepare":
+                return _EVENTS_OF_ONE_NUMBER[kind](request)
             case "resume":
                 return self._resume(request.resume)
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":

@@ -130,6 +130,7 @@ def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
         window=opened.window,
         max_objects=opened.max_objects,
         idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
+        can_prepare=opened.can_prepare,
     )
     if opened.resume is not None:
         info.resume_token, info.epoch = opened.resume.token, opened.resume.epoch

@@ -218,6 +218,13 @@ class StopPropagation(Numbered):
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """The client looks at a frame, and may prompt an object there next."""
+
+    frame_index: int
+
+
+@dataclass(frozen=True)
 class Reset(Numbered):
     """Forget all objects and their prompts."""
 
@@ -311,6 +318,7 @@ Event = (
     | ClearPrompts
     | Propagate
     | StopPropagation
+    | Prepare
     | Reset
     | Ack
     | EndOfVideo
@@ -321,4 +329,4 @@ Event = (
 # With propagation on request, these are answered in the order in which they come.
 Request = PromptObject | RemoveObject | ClearPrompts | Propagate | Reset | Unreadable
 # What a session leaves to its mode.
-ModeEvent = Request | StopPropagation
+ModeEvent = Request | StopPropagation | Prepare

@@ -44,6 +44,7 @@ class Opened:
         max_objects: Number of objects that are tracked at once, at most.
         idle_timeout_seconds: The session ends after this time without progress.
         resume: How the client can resume the session; None: it can't.
+        can_prepare: The client may say which frame it looks at.
     """
 
     session_id: str
@@ -52,6 +53,7 @@ class Opened:
     max_objects: int
     idle_timeout_seconds: float
     resume: ResumeGrant | None = None
+    can_prepare: bool = False
 
 
 @dataclass(frozen=True)

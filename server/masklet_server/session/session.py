@@ -37,6 +37,7 @@ _STEPS: dict[type, Step] = {
     events.ClearPrompts: Step.CLEAR_PROMPTS,
     events.Propagate: Step.PROPAGATE,
     events.StopPropagation: Step.STOP_PROPAGATION,
+    events.Prepare: Step.PREPARE,
     events.Reset: Step.RESET,
 }
 
@@ -189,6 +190,7 @@ class Session:
             window=self._credits.window,
             max_objects=self._options.limits.max_objects,
             idle_timeout_seconds=self.mode.idle_timeout_seconds,
+            can_prepare=self._options.config.propagation is events.Propagation.ON_REQUEST,
         )
 
     def _reminder(self) -> AckReminder:

@@ -136,7 +136,11 @@ async def test_operations_take_effect_once() -> None:
         await first.frames(4)
         await first.breaks()
         second = held.again(first)
-        again: list[events.Event] = [numbered(click(1, 4), 1), numbered(click(2, 4), 2), events.RemoveObject(2, request_id=3)]
+        again: list[events.Event] = [
+            numbered(click(1, 4), 1),
+            numbered(click(2, 4), 2),
+            events.RemoveObject(2, request_id=3),
+        ]
         second.say(*again, events.RemoveObject(2, request_id=3), events.Ack(6))
         await second.frames(4)
         assert not second.all(replies.PromptResult), "both prompts were taken before"
