@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from masklet.v1 import common_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.embedded import EmbeddedServer
 from tests.support import e2e
-from tests.support.processes import decoders
+from tests.support.processes import decoders, settle
 
 Request = tracking_pb2.TrackRequest
 CONFIG = tracking_pb2.TrackConfig(resumable=True, deterministic=True, window=1)
@@ -159,14 +160,24 @@ def test_a_server_that_dies_changes_no_bit(reference: Watcher) -> None:
 
 
 def test_no_decoder_is_left_of_a_client_that_does_not_come_back() -> None:
-    before = set(decoders())
+    before, left = decoders(), threading.Event()
+
+    def said() -> Iterator[Request]:
+        yield from [Request(config=CONFIG), Request(video_chunk=VIDEO[: len(VIDEO) * 3 // 4])]
+        left.wait()  # to end here would be to half-close
+
     with server(park_seconds=1.0) as stub:
-        watcher = Watcher()
-        watcher.watch(stub, watcher.begin(), breaks_after=5)
-        assert set(decoders()) - before, "the session is parked"
-        deadline = time.monotonic() + 10
-        while set(decoders()) - before:
+        call = stub.Track(said(), timeout=60)
+        token = next(call).session.resume_token
+        deadline = time.monotonic() + 20
+        while not decoders() - before:
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
+        call.cancel()
+        left.set()
+        time.sleep(0.5)
+        assert decoders() - before, "the session is parked"
+        settle(len(before))
+        late = stub.Track(iter([Request(resume=tracking_pb2.Resume(token=token))]), timeout=60)
         with pytest.raises(grpc.RpcError, match="its client was away for more than 1 s"):
-            watcher.watch(stub, watcher.resume(can_rewind=False))
+            next(late)

@@ -197,7 +197,7 @@ async def test_a_client_that_has_nothing_gets_everything() -> None:
     viewer = Viewer({0: [click(1)]})
     async with lot() as held:
         call = held.resume(events.Resume("", can_rewind=True, config=viewer.config))
-        call.say(replace(click(1), request_id=1), *[events.VideoChunk(bytes(FRAMES)), events.EndOfVideo()])
+        call.say(replace(click(1), request_id=1), events.VideoChunk(bytes(FRAMES)), events.EndOfVideo())
         await call.frames(1)
         assert call.numbers[:3] == [1, 2, 3]
         assert len(call.all(replies.PromptResult)) == 1
