@@ -83,6 +83,7 @@ def test_a_decoder_can_not(what: str, tmp_path: Path) -> None:
         "threading.Thread(target=bytearray, args=(10**7,)).start()",
         "bytearray(300 * 2**20)",
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (0, 0)",
+        "assert missing or 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] <= 32 + 4 * os.cpu_count()",
         "libc.prctl(15, b'decoder')",
         "assert libc.syscall(96 if X86 else 169, None, None) == 0",  # gettimeofday
         "assert libc.syscall(309 if X86 else 168, None, None, None) == 0",  # getcpu

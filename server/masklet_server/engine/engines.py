@@ -40,7 +40,8 @@ class Engines:
         self._engines = tuple(engines)
         devices = ", ".join(engine.device for engine in engines)
         self.models: Mapping[str, LoadedModel] = {
-            name: replace(model, device=devices) for name, model in engines[0].models.items()
+            name: replace(model, device=devices, device_bytes=sum(one.models[name].device_bytes for one in engines))
+            for name, model in engines[0].models.items()
         }
         self.broken: Future[None] = Future()
         self._turns = itertools.count(1)

@@ -8,6 +8,8 @@ import subprocess
 
 from masklet.errors import FailedPrecondition
 from masklet_media.confinement import describe, environment, python
+from masklet_server.video.sandbox import fork_server
+from masklet_server.video.sandbox.control_group import HOW_TO_HAVE, GroupBounds, make_group
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,22 @@ def missing_layers() -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError) as error:
         raise FailedPrecondition(f"the decoders' sandbox cannot be tried: {error}") from error
     return tuple(done.stdout.split())
+
+
+def bound_together(bounds: GroupBounds) -> None:
+    """Put all decoding processes into a control group, where one can be made; the log says if not.
+
+    Only for a process that belongs to the server alone: it moves to another control group.
+
+    Args:
+        bounds: What all decoders may have together.
+    """
+    group = make_group(bounds)
+    if group is None:
+        logger.info("the decoders' sandbox lacks a control group (the kernel bounds all together); %s", HOW_TO_HAVE)
+        return
+    fork_server.put_into(group)
+    logger.info("decoding processes are in the control group %s", group.folder)
 
 
 def check_sandbox(*, strict: bool) -> None:
