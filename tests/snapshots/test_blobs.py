@@ -153,7 +153,7 @@ async def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FailedPrecondition, match="state_dir .*file/state cannot be written: Not a directory"):
+    with pytest.raises(FailedPrecondition, match=r"state_dir .*file/state cannot be written: Not a directory"):
         open_blobs(str(tmp_path / "file" / "state"))
 
 

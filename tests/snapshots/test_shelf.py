@@ -26,6 +26,10 @@ def at(frame: int) -> Snapshot:
     return Snapshot(frame, {}, {1: b"bank"})
 
 
+def snapshots_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.snapshot"))
+
+
 async def last_frame(shelf: SnapshotShelf) -> int | None:
     _, snapshot = await shelf.newest(SESSION)
     return None if snapshot is None else snapshot.last_frame
@@ -38,7 +42,7 @@ async def test_the_newest_snapshot_counts_and_two_are_kept(shelf: SnapshotShelf,
         await shelf.put(SESSION, 1, number, at(64 * number))
     epoch, snapshot = await shelf.newest(SESSION)
     assert (epoch, snapshot is not None and snapshot.last_frame) == (1, 256)
-    assert len(list(tmp_path.rglob("*.snapshot"))) == 2
+    assert len(snapshots_in(tmp_path)) == 2
 
 
 async def test_of_servers_that_claim_at_once_one_goes_on(shelf: SnapshotShelf) -> None:
@@ -68,7 +72,7 @@ async def test_what_earlier_epochs_left_is_deleted_when_two_newer_ones_are_there
         await shelf.claim(SESSION, epoch)
         for number in range(2):
             await shelf.put(SESSION, epoch, number, at(number))
-    assert {path.parent.name for path in tmp_path.rglob("*") if path.is_file()} == {"00000002"}
+    assert {path.parent.name for path in snapshots_in(tmp_path)} == {"00000002"}
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
@@ -78,7 +82,7 @@ async def test_a_damaged_snapshot_is_passed_over(
     await shelf.claim(SESSION, 1)
     await shelf.put(SESSION, 1, 0, at(10))
     await shelf.put(SESSION, 1, 1, at(20))
-    last = max(tmp_path.rglob("*.snapshot"))
+    last = snapshots_in(tmp_path)[-1]
     last.write_bytes(last.read_bytes()[:-1] if damage is None else damage)
     assert await last_frame(shelf) == 10
     assert "a snapshot of epoch 1 is passed over" in caplog.text
