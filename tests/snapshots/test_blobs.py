@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
-from masklet_server.snapshots.blobs import BlobStore, DirectoryBlobs, open_blobs
+from masklet_server.snapshots.blobs import BlobStore, DirectoryBlobs
+from masklet_server.snapshots.places import open_blobs
 
 HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
 MOTO = shutil.which("moto_server")
