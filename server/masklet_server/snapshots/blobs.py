@@ -90,7 +90,7 @@ class DirectoryBlobs:
         return await self._run(self._read, name)
 
     async def names(self, prefix: str) -> Sequence[BlobInfo]:
-        """All files below a folder."""
+        """All finished files below a folder, in order."""
         return await self._run(self._list, prefix)
 
     async def delete(self, names: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ class ObjectBlobs:
             raise InvalidArgument.of("state_dir", f"{url} cannot be opened: {_first_line(error)}") from error
 
     async def put(self, name: str, data: bytes) -> None:
-        """Write the bytes."""
+        """Write the bytes; whoever reads sees all of them or none."""
         with self._answered():
             await self._store.put_async(name, data)
 
@@ -67,7 +67,7 @@ class ObjectBlobs:
             return bytes(await found.bytes_async())
 
     async def names(self, prefix: str) -> Sequence[BlobInfo]:
-        """All that lies under ``prefix/``."""
+        """All that lies under ``prefix/``, in order of names."""
         with self._answered():
             return sorted([info async for info in self._list(prefix)], key=lambda info: info.name)
 
