@@ -13,6 +13,7 @@ from masklet.errors import Aborted, Cancelled, DataLoss, DeadlineExceeded, Inval
 from masklet_server.session import events, replies
 from masklet_server.session.resuming import attachment
 from masklet_server.session.resuming.resumable_session import Owner
+from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.fake_sources import BROKEN
 from tests.support.resuming import CONFIG, Call, lot
@@ -490,3 +491,61 @@ async def test_closing_ends_everything_within_a_second() -> None:
         await asyncio.wait_for(held.sessions.close(), 1.0)
         assert held.sessions.running == 0
         assert all(source.closed for source in held.sources.made)
+
+
+# All kinds of video
+
+
+async def test_of_packets_the_number_that_was_taken_is_told() -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(), 1), *[events.NextPacket(Packet(b"x", codec="h264"))] * 5)
+        await first.frames(5)
+        await first.breaks()
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        assert second.resumed.position == replies.InputPosition("packet_count", 5, request_id=1)
+        second.say(*[events.NextPacket(Packet(b"x", codec="h264"))] * 3, events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        assert marks(first, second) == [(index, 0) for index in range(8)]
+
+
+async def test_a_video_that_the_server_fetches_goes_on_meanwhile() -> None:
+    async with lot(window=4) as held:
+        first = held.begin(events.Configure(source_url="http://x/20"))
+        first.say(numbered(click(), 1), events.EndOfVideo())
+        await first.frames(4)
+        await first.breaks()
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        assert second.resumed.position == replies.InputPosition(end_of_video=True, request_id=1)
+        second.say(events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        assert marks(first, second) == [(index, 0) for index in range(20)]
+
+
+async def test_of_the_latest_delivery_frames_are_results_or_skipped_by_name() -> None:
+    async with lot(window=4) as held:
+        first = held.begin(events.Configure(delivery=events.Delivery.LATEST, max_latency_seconds=0.01))
+        picture = events.NextPicture(Picture("encoded", b"x"))
+        first.say(numbered(click(), 1), *[picture] * 30)
+        await first.frames(2)
+        await first.breaks()
+        await asyncio.sleep(0.05)
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        taken = second.resumed.position.count
+        second.say(events.Ack(first.all(replies.FrameResult)[-1].sequence))
+        for _ in range(10):
+            second.say(picture)
+            await asyncio.sleep(0.02)
+        second.say(events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        results = [*first.all(replies.FrameResult), *second.all(replies.FrameResult)]
+        named = [index for result in results for index in (*result.skipped, result.frame_index)]
+        assert named == list(range(len(named)))
+        assert len(named) == taken + 10
+        assert contiguous(first, second)
