@@ -164,6 +164,27 @@ async def test_answers_name_the_request_and_when_it_was_taken() -> None:
         assert [one.request_id for one in answers if isinstance(one, replies.Answer)] == [1, 1, 5, 5]
 
 
+async def test_errors_name_the_request_whenever_they_come() -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(1), 1), numbered(click(2, 0, (999, 5)), 2), numbered(click(3, 90), 3))
+        first.say(numbered(click(1), 1), events.RemoveObject(7, request_id=4), *video(20))
+        first.half_close()
+        await first.end()
+        answers = [one.response for one in first.responses if isinstance(one, replies.Numbered)]
+        refused = {
+            one.request_id: one.response.error.message
+            for one in answers
+            if isinstance(one, replies.Answer) and isinstance(one.response, replies.Problem)
+        }
+        assert {number: message.split(":")[0] for number, message in refused.items()} == {
+            2: "prompt.points[0]",
+            3: "prompt.frame_index",
+            4: "object 7 is not tracked, and no prompt for it waits",
+        }
+        assert not any(isinstance(one, replies.Problem) for one in answers)
+
+
 async def test_an_acknowledged_response_is_not_kept() -> None:
     async with lot(window=4) as held:
         first = held.begin()
