@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from masklet_studio.live.recorder import FILE_NAME, Recorder
+from masklet_studio.live.recorder import FILE_NAME, Recorder, RecordingLimits
 from masklet_studio.live.tracker import Found
 from masklet_studio.project.history import StudioObject
 from masklet_studio.project.project import Project, VideoEntry
@@ -26,16 +26,17 @@ class Archive:
         self._max_bytes = max_bytes
         self._finished = finished
 
-    def begin(self, source: str) -> Recording:
+    def begin(self, source: str, rate: float) -> Recording:
         """Begin a recording.
 
         Args:
             source: What is recorded, for people.
+            rate: About how many pictures come in a second.
 
         Raises:
             OSError: Its files cannot be opened.
         """
-        return Recording(self._project, source, self._max_bytes)
+        return Recording(self._project, source, RecordingLimits(rate, self._max_bytes))
 
     def finished(self, entry: VideoEntry) -> dict[str, Any]:
         """Have the studio use a recording that is whole; returns the video as the page has it."""
@@ -48,18 +49,18 @@ class Recording:
     Args:
         project: The project.
         source: What is recorded, for people.
-        max_bytes: The most that it may take.
+        limits: What is known of it beforehand.
 
     Raises:
         OSError: Its files cannot be opened.
     """
 
-    def __init__(self, project: Project, source: str, max_bytes: int) -> None:
+    def __init__(self, project: Project, source: str, limits: RecordingLimits) -> None:
         self._project = project
         self._name = f"{time.strftime('%Y-%m-%d %H.%M.%S')} {_short(source)}.mkv"
         self._video_id, folder = project.make_room()
         self._entry: VideoEntry | None = None
-        self._recorder = Recorder(folder, source, max_bytes)
+        self._recorder = Recorder(folder, source, limits)
 
     def describe(self, objects: Sequence[StudioObject]) -> None:
         """Take note of objects; as `Recorder.describe`."""

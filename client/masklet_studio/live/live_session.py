@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from masklet.errors import FailedPrecondition, MaskletError
+from masklet.errors import FailedPrecondition, MaskletError, Unavailable
 from masklet_studio.live.archive import Archive, Recording
 from masklet_studio.live.camera import Camera, OnState, PageCamera
 from masklet_studio.live.pictures import Picture
@@ -62,8 +62,9 @@ class LiveSession:
         self._recording: Recording | None = None
         self._recorded: dict[str, Any] = {"on": False}
         self._state, self._message = "connecting", f"Connecting to {self.camera.name}…"
-        self._server_error: MaskletError | None = None
+        self._server_error: MaskletError | None = Unavailable("the model is being loaded")
         self._shown: tuple[Picture, dict[int, MaskRecord]] | None = None
+        self._lately: deque[Picture] = deque(maxlen=8)
         self._revision = 0
         self._last_object = 0
         self._pictures = 0
@@ -95,14 +96,19 @@ class LiveSession:
 
     def status(self, tab: LiveTab | None) -> dict[str, Any]:
         """How it goes, for a tab."""
-        since = time.monotonic() - _PACE_SECONDS
         error = self._server_error
         return {
             "event": "status", "state": self._state, "message": self._message,
             "server": error is None, "server_message": "" if error is None else error.message,
             "latency": tab.latency_milliseconds if tab is not None else None,
-            "frames_per_second": round(sum(at > since for at in self._paces) / _PACE_SECONDS, 1),
+            "frames_per_second": round(self._pace, 1),
         }  # fmt: skip
+
+    @property
+    def _pace(self) -> float:
+        """Pictures in a second, of the last seconds."""
+        since = time.monotonic() - _PACE_SECONDS
+        return sum(at > since for at in self._paces) / _PACE_SECONDS
 
     def join(self, tab: LiveTab) -> None:
         """Show the session to a tab."""
@@ -133,6 +139,10 @@ class LiveSession:
         ]
 
     # What happens
+
+    def picture(self, number: int) -> Picture | None:
+        """The picture of a number, if it was shown lately."""
+        return next((one for one in self._lately if one.number == number), None)
 
     def next_object(self) -> int:
         """An id that no object of this session has had."""
@@ -181,6 +191,7 @@ class LiveSession:
     def _show(self, picture: Picture, records: dict[int, MaskRecord]) -> None:
         known = self._shown[0] if self._shown else None
         self._shown = (picture, records)
+        self._lately.append(picture)
         if known is None or (known.width, known.height) != (picture.width, picture.height):
             self.tell("video", video=self.told())
         for tab in self.tabs:
@@ -233,7 +244,7 @@ class LiveSession:
 
     async def _end(self, message: str) -> None:
         """The camera gives nothing more: say so, free it, and finish the recording."""
-        self._state, self._message, self.is_over = "ended", message[:1].upper() + message[1:], True
+        self._state, self._message, self.is_over = "ended", _sentence(message), True
         await self.camera.close()
         await self.tracker.close()
         await self.stop_recording()
@@ -258,7 +269,7 @@ class LiveSession:
         if self.is_over:
             raise FailedPrecondition("the stream has ended, so there is nothing to record")
         async with self._writing:
-            recording = await asyncio.to_thread(self._archive.begin, self.camera.name)
+            recording = await asyncio.to_thread(self._archive.begin, self.camera.name, self._pace)
             await asyncio.to_thread(recording.describe, list(self.objects.values()))
             self._recording = recording
         self.tell(**self._recording_told())
@@ -318,6 +329,11 @@ class LiveSession:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _sentence(message: str) -> str:
+    """The message with a capital letter, unless it begins with an address."""
+    return message if "://" in message.partition(" ")[0] else message[:1].upper() + message[1:]
 
 
 def _cannot_be_written(error: OSError) -> str:

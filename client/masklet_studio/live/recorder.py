@@ -29,6 +29,19 @@ class RecordingEnded(ResourceExhausted):
     """The recording cannot go on; what it has is whole."""
 
 
+@dataclass(frozen=True)
+class RecordingLimits:
+    """What is known of a recording beforehand.
+
+    Attributes:
+        rate: About how many pictures come in a second; it stands in the header of the file. Each has its own time.
+        max_bytes: The most that the video may take.
+    """
+
+    rate: float
+    max_bytes: int
+
+
 @dataclass
 class _Frame:
     """What is known of a frame of the recording."""
@@ -52,18 +65,18 @@ class Recorder:
     Args:
         folder: The video's folder in the project.
         source: What was recorded, for people.
-        max_bytes: The most that the video may take.
+        limits: How much may come.
 
     Raises:
         OSError: The files cannot be opened.
     """
 
-    def __init__(self, folder: Path, source: str, max_bytes: int) -> None:
+    def __init__(self, folder: Path, source: str, limits: RecordingLimits) -> None:
         self.frames = 0
         self.bytes = 0
         self.seconds = 0.0
         self._folder = folder
-        self._max_bytes = max_bytes
+        self._limits = limits
         self._checked_at = 0
         self._project = VideoProject(folder)
         self._revision = self._project.do("record", {"source": source})
@@ -119,7 +132,7 @@ class Recorder:
                 f"the camera now gives pictures of {size[0]} x {size[1]} pixels, not of {self._size[0]} x "
                 f"{self._size[1]}, and a recording has one size; record again"
             )
-        if self.bytes + len(picture.jpeg) > self._max_bytes:
+        if self.bytes + len(picture.jpeg) > self._limits.max_bytes:
             raise RecordingEnded(
                 f"the recording has {self.bytes / 2**30:.1f} GiB, the most that is allowed (--max-recording-gib)"
             )
@@ -152,7 +165,8 @@ class Recorder:
         # Each frame is a cluster of its own, and is in the file as soon as the next one comes.
         options = {"flush_packets": "1", "cluster_time_limit": "1"}
         self._file = av.open(str(self._folder / FILE_NAME), "w", format="matroska", options=options)
-        stream = self._file.add_mux_stream("mjpeg", width=picture.width, height=picture.height)
+        rate = max(1, round(self._limits.rate))
+        stream = self._file.add_mux_stream("mjpeg", rate, width=picture.width, height=picture.height)
         assert isinstance(stream, VideoStream)
         stream.time_base = _MILLISECOND
         self._stream = stream

@@ -157,8 +157,12 @@ class _Requests:
             raise InvalidArgument.of("points", "must have a click, or box must be given")
         number = fields.whole(request, "frame", 0, 2**32 - 1)
         corners = None if box is None else (box[0], box[1], box[2], box[3])
-        await self._session.tracker.prompt(LivePrompt(one.object_id, number, points, corners))
-        return {}
+        prompt = LivePrompt(one.object_id, number, points, corners)
+        taken = await self._session.tracker.prompt(prompt, self._session.picture(number))
+        return {
+            "pending": not taken,
+            "message": None if taken else "Kept. Its mask comes as soon as the model is there.",
+        }
 
     async def _record(self, request: Request) -> Reply:
         if request.get("on") is True:

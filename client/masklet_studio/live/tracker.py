@@ -15,8 +15,11 @@ from masklet.errors import DeadlineExceeded, FailedPrecondition, MaskletError, U
 from masklet_studio.live.pictures import Picture
 from masklet_studio.server_link import ServerLink
 
-MAX_UNDER_WAY = 2
-"""Pictures that the server has and has not answered: one is tracked while the next one is on its way."""
+QUICK_SECONDS = 0.06
+"""A server that gives a result in less time has a second picture under way, so that it need not wait for one. With a
+slower server that picture would only grow old."""
+MAX_EARLY = 8
+"""Clicks that are kept while there is no server."""
 CORRECTION_WINDOW = 16
 """Pictures back to which a click can belong."""
 RETRY_SECONDS = 2.0
@@ -93,6 +96,7 @@ class LiveTracker:
         self._listener = listener
         self._call: _Call | None = None
         self._last: Found | None = None
+        self._early: deque[tuple[Picture, LivePrompt]] = deque(maxlen=MAX_EARLY)
         self._removed: set[int] = set()
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -119,20 +123,33 @@ class LiveTracker:
             return False  # the call is over, which its loop tells
         return True
 
-    async def prompt(self, prompt: LivePrompt) -> None:
+    async def prompt(self, prompt: LivePrompt, picture: Picture | None) -> bool:
         """Say what an object is, and wait until the server has taken it.
+
+        Args:
+            prompt: What was said.
+            picture: What it was said of, if that is known; kept with the prompt while there is no server.
+
+        Returns:
+            Whether it was taken. False: it is kept, and taken as soon as there is a server.
 
         Raises:
             MaskletError: It cannot be done.
         """
-        if self._call is None:
+        if self._call is not None:
+            await self._call.prompt(prompt)
+            return True
+        if picture is None:
             raise Unavailable("the model server is away; click again when it is back")
-        self._removed.discard(prompt.object_id)
-        await self._call.prompt(prompt)
+        _check(prompt, picture)
+        self._early.append((picture, prompt))
+        return False
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object."""
         self._removed.add(object_id)
+        left_early = [(picture, prompt) for picture, prompt in self._early if prompt.object_id != object_id]
+        self._early = deque(left_early, maxlen=MAX_EARLY)
         if self._last is not None:
             left = {one: result for one, result in self._last.objects.items() if one != object_id}
             self._last = replace(self._last, objects=left)
@@ -160,22 +177,32 @@ class LiveTracker:
     async def _track(self) -> None:
         client = await self._server.client()
         await client.info()  # says whether the server is there: a call would be told only by its first result
-        seed = self._last
-        prompts, lost = _seed_of(seed)
+        start, lost = _start_of(self._last, self._early)
+        said = list(self._early)
+        prompts = [prompt for _, prompts in start for prompt in prompts]
         call = _Call(self._hear)
         live = client.live(
             prompts, delivery="latest", correction_window=CORRECTION_WINDOW, on_prompt=call.prompted,
             on_error=call.refused, model=self._model,
         )  # fmt: skip
+        work = call.hear(live), call.begin([picture for picture, _ in start], said)
+        hearing, beginning = (asyncio.create_task(one) for one in work)
         try:
-            await call.begin(live, seed.picture if prompts and seed is not None else None)
-            self._call = call
-            self._listener.server_is(None, lost)
-            await call.hear()
+            await asyncio.wait({hearing, beginning}, return_when=asyncio.FIRST_COMPLETED)
+            if beginning.done():
+                beginning.result()
+                self._early = deque((one for one in self._early if one not in said), maxlen=MAX_EARLY)
+                self._call = call
+                self._changed.set()
+                self._listener.server_is(None, lost)
+            await hearing
         finally:
             self._call = None
             self._changed.set()
             call.end()
+            beginning.cancel()
+            hearing.cancel()
+            await asyncio.gather(hearing, beginning, return_exceptions=True)
             await live.close()
 
     def _hear(self, found: Found | None) -> None:
@@ -183,7 +210,7 @@ class LiveTracker:
         if found is not None:
             objects = {one: result for one, result in found.objects.items() if one not in self._removed}
             found = replace(found, objects=objects)
-            if found.is_new:
+            if found.is_new or self._last is None:
                 self._last = found
             elif self._last is not None and self._last.picture is found.picture:
                 self._last = replace(self._last, objects={**self._last.objects, **objects})
@@ -197,32 +224,40 @@ class _Call:
     def __init__(self, heard: _Heard) -> None:
         self._heard = heard
         self._live: AsyncLive | None = None
-        self._pictures: OrderedDict[int, Picture | None] = OrderedDict()  # the newest ones; None: what it began with
+        self._pictures: OrderedDict[int, Picture] = OrderedDict()  # the newest ones
         self._next = 0
+        self._begins_at = 0  # what comes before was seen before this call
         self._under_way: set[int] = set()
+        self._answered = asyncio.Event()
+        self._took = 1.0  # seconds from one result to the next, of late
+        self._heard_at = 0.0
         self._waiting: deque[tuple[LivePrompt, asyncio.Future[None]]] = deque()
         self._said: dict[int, list[LivePrompt]] = {}  # by the server's number of the frame
         self._sent_at = 0.0
 
-    async def begin(self, live: AsyncLive, seed: Picture | None) -> None:
-        """Send what the call begins with."""
-        self._live = live
-        if seed is not None:
-            await self._push(None, seed)
+    async def begin(self, pictures: Sequence[Picture], said: Sequence[tuple[Picture, LivePrompt]]) -> None:
+        """Send the pictures that were seen before, on which the prompts of this call are.
+
+        One goes after the other, because pictures that wait may be skipped.
+        """
+        self._begins_at = len(pictures)
+        for index, picture in enumerate(pictures):
+            self._said[index] = [prompt for seen, prompt in said if seen is picture]
+            await self.send(picture)
+            while self._under_way:
+                self._answered.clear()
+                await self._answered.wait()
 
     @property
     def has_room(self) -> bool:
-        return len(self._under_way) < MAX_UNDER_WAY
+        return len(self._under_way) < (2 if self._took < QUICK_SECONDS else 1)
 
     async def send(self, picture: Picture) -> None:
-        await self._push(picture, picture)
-
-    async def _push(self, known: Picture | None, picture: Picture) -> None:
         assert self._live is not None
         index, self._next = self._next, self._next + 1
-        self._pictures[index] = known
+        self._pictures[index] = picture
         self._under_way.add(index)
-        while len(self._pictures) > CORRECTION_WINDOW + MAX_UNDER_WAY:
+        while len(self._pictures) > CORRECTION_WINDOW:
             self._pictures.popitem(last=False)
         self._sent_at = asyncio.get_running_loop().time()
         await self._live.send(
@@ -231,15 +266,11 @@ class _Call:
 
     async def prompt(self, prompt: LivePrompt) -> None:
         assert self._live is not None
-        index = next((i for i, one in self._pictures.items() if one is not None and one.number == prompt.number), None)
+        index = next((i for i, one in self._pictures.items() if one.number == prompt.number), None)
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        sent = masklet.Prompt(
-            prompt.object_id, point_coords=[(x, y) for x, y, _ in prompt.points] or None,
-            point_labels=[label for _, _, label in prompt.points] or None, box=prompt.box,
-        )  # fmt: skip
         self._waiting.append((prompt, answered))
         # On a picture that is too long ago the object cannot begin: then it is the next one.
-        self._live.prompt(sent, frame_index=index)
+        self._live.prompt(_wire(prompt), frame_index=index)
         try:
             await asyncio.wait_for(answered, ANSWER_SECONDS)
         except asyncio.TimeoutError:
@@ -269,9 +300,9 @@ class _Call:
         if not answered.done():
             answered.set_exception(error)
 
-    async def hear(self) -> None:
+    async def hear(self, live: AsyncLive) -> None:
         """Take results until the call ends."""
-        assert self._live is not None
+        self._live = live
         keeping = asyncio.create_task(self._keep_alive())
         try:
             async for frame in self._live:
@@ -280,13 +311,18 @@ class _Call:
             keeping.cancel()
 
     def _take(self, frame: FrameResult) -> None:
+        now = asyncio.get_running_loop().time()
+        self._took += (min(1.0, now - self._heard_at) - self._took) / 4
+        self._heard_at = now
         self._under_way -= {frame.frame_index, *frame.skipped_frame_indices}
+        self._answered.set()
         prompts = self._said.pop(frame.frame_index, ())
         picture = self._pictures.get(frame.frame_index)
         if picture is None:
             self._heard(None)
             return
-        self._heard(Found(picture, frame.objects, frame.revision == 0, prompts))
+        is_new = frame.revision == 0 and frame.frame_index >= self._begins_at
+        self._heard(Found(picture, frame.objects, is_new, prompts))
 
     async def _keep_alive(self) -> None:
         assert self._live is not None
@@ -307,9 +343,33 @@ class _Heard(Protocol):
     def __call__(self, found: Found | None, /) -> None: ...
 
 
-def _seed_of(seed: Found | None) -> tuple[list[masklet.Prompt], list[int]]:
-    """The masks that a new call begins with, as prompts, and the objects that have none."""
-    if seed is None:
-        return [], []
-    prompts = [masklet.Prompt(one, mask=result.mask) for one, result in seed.objects.items() if result.area]
-    return prompts, [one for one, result in seed.objects.items() if not result.area]
+def _wire(prompt: LivePrompt, frame_index: int = 0) -> masklet.Prompt:
+    return masklet.Prompt(
+        prompt.object_id, frame_index, point_coords=[(x, y) for x, y, _ in prompt.points] or None,
+        point_labels=[label for _, _, label in prompt.points] or None, box=prompt.box,
+    )  # fmt: skip
+
+
+def _check(prompt: LivePrompt, picture: Picture) -> None:
+    """Refuse a prompt that the server would refuse later, when nobody waits for the answer any more."""
+    _wire(prompt).check_size(picture.height, picture.width)
+
+
+def _start_of(
+    last: Found | None, early: Sequence[tuple[Picture, LivePrompt]]
+) -> tuple[list[tuple[Picture, list[masklet.Prompt]]], list[int]]:
+    """What a call begins with: pictures, each with its prompts; and the objects that are lost with the call before.
+
+    These are the last picture that was tracked with the masks on it, and the pictures that were clicked since.
+    """
+    start: list[tuple[Picture, list[masklet.Prompt]]] = []
+    objects = {} if last is None else last.objects
+    masks = [masklet.Prompt(one, mask=result.mask) for one, result in objects.items() if result.area]
+    if last is not None and masks:
+        start.append((last.picture, masks))
+    for picture, prompt in early:
+        if not start or start[-1][0] is not picture:
+            start.append((picture, []))
+        start[-1][1].append(_wire(prompt, len(start) - 1))
+    clicked = {prompt.object_id for _, prompt in early}
+    return start, [one for one, result in objects.items() if not result.area and one not in clicked]
