@@ -74,7 +74,7 @@ class CameraProcess:
         self._begun = 0
 
     async def picture(self) -> Picture | None:
-        """As `Camera.picture`."""
+        """The newest picture; as `Camera.picture` says."""
         if self._process is None:
             await self._start()
         assert self._process is not None
@@ -117,7 +117,7 @@ class CameraProcess:
         return Picture(jpeg, message["width"], message["height"], taken, max(0.0, pts))
 
     async def close(self) -> None:
-        """As `Camera.close`."""
+        """Let go of the camera; as `Camera.close` says."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -187,7 +187,7 @@ class PageCamera:
         self._changed.set()
 
     async def picture(self) -> Picture | None:
-        """As `Camera.picture`."""
+        """The newest picture; as `Camera.picture` says."""
         self._wanted = True
         if self._ask is None:
             self._on_state("connecting", "Waiting for the browser's camera…")
@@ -200,7 +200,7 @@ class PageCamera:
         return picture
 
     async def close(self) -> None:
-        """As `Camera.close`."""
+        """Let go of the camera; as `Camera.close` says."""
         self._closed = True
         self._changed.set()
 

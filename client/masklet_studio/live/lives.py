@@ -147,7 +147,7 @@ class Lives:
             await self._drop([one for one in self._sessions.values() if one.is_left])
 
     async def close(self) -> None:
-        """End all sessions."""
+        """End all sessions, and free their cameras."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)

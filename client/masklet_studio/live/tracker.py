@@ -146,7 +146,7 @@ class LiveTracker:
         return False
 
     def remove(self, object_id: int) -> None:
-        """Stop tracking an object."""
+        """Stop tracking an object, also where it was clicked early."""
         self._removed.add(object_id)
         left_early = [(picture, prompt) for picture, prompt in self._early if prompt.object_id != object_id]
         self._early = deque(left_early, maxlen=MAX_EARLY)
