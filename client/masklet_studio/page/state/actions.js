@@ -206,14 +206,24 @@ const EVENTS = {
   say: (event) => say(event.message),
 };
 
-let followed = -1; // the frame up to which the picture went along with the run; -1: it does not
+/** The run that the picture goes along with: where it began, and how far the picture is. @type {{from: number, at: number} | null} */
+let followed = null;
 
-/** The picture goes along with a run that began at it, until somebody moves it. @param {any} event @param {boolean} was */
-function followTracking({ running, direction, frame }, was) {
-  if (!running || direction !== "forward" || !s.follow.value || s.playing.value) followed = -1;
-  else if (!was) followed = Math.abs(frame - s.frame.value) <= 1 ? s.frame.value : -1;
-  else if (followed === s.frame.value && followed >= 0) followed = s.frame.value = Math.max(followed, frame);
-  else followed = -1;
+/**
+ * The picture goes along with a run forward that began at it, until somebody moves it. At the run's end it is where it
+ * was, because what is done next often begins there; where a run is stopped, it stays, because something is to be seen.
+ *
+ * @param {any} event @param {boolean} was
+ */
+function followTracking({ running, direction, frame, to, error }, was) {
+  const goes = running && direction === "forward" && s.follow.value && !s.playing.value;
+  if (goes && !was && Math.abs(frame - s.frame.value) <= 1) followed = { from: s.frame.value, at: s.frame.value };
+  else if (followed?.at !== s.frame.value) followed = null;
+  else if (goes) s.frame.value = followed.at = Math.max(followed.at, frame);
+  else {
+    if (direction !== "forward" || (frame === to && !error)) s.frame.value = followed.from;
+    followed = null;
+  }
 }
 
 /** @param {any} event */
