@@ -12,6 +12,8 @@ from grpc_status import rpc_status
 from masklet._protocol.status import from_status, of_code
 from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, Unavailable
 
+# What gRPC and proxies report of streams that were reset or removed.
+_OF_THE_NETWORK = (StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN)
 _RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
 
 
@@ -49,6 +51,18 @@ def from_call(error: FailedCall, *, target: str, connected: bool = False, timeou
     if code is StatusCode.CANCELLED:
         return Cancelled(f"the call was cancelled: {details or 'no reason given'}")
     return of_code(code.value[0], details or f"the server ended the call with {code.name}")
+
+
+def is_broken(error: FailedCall) -> bool:
+    """Whether the connection broke, or the server is leaving, so that another call may go on with the session.
+
+    A server of masklet says with a rich status why it ends a call. A call that fails without one was ended by the
+    network, by gRPC itself or by a proxy.
+    """
+    code: StatusCode = error.code()
+    if code is StatusCode.UNAVAILABLE:
+        return True
+    return code in _OF_THE_NETWORK and _rich_status(error) is None
 
 
 def _rich_status(error: FailedCall) -> status_pb2.Status | None:
