@@ -100,7 +100,7 @@ class LivePage:
                     shown.masks[one.object_id] = one
 
     def wait(
-        self, event: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, seconds: float = ANSWER_SECONDS
+        self, event: str, where: Callable[[dict[str, Any]], object] = lambda _: True, seconds: float = ANSWER_SECONDS
     ) -> dict[str, Any]:
         """Take in messages until an event comes."""
         end = time.monotonic() + seconds

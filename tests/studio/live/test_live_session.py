@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -182,7 +183,7 @@ def _jpeg(pixels: object) -> bytes:
         ({}, 400, "address of a stream"),
     ],
 )
-def test_what_is_no_camera_is_refused(studio: RunningStudio, source: dict[str, object], status: int, word: str) -> None:
+def test_what_is_no_camera_is_refused(studio: RunningStudio, source: dict[str, Any], status: int, word: str) -> None:
     answer = studio.post("/api/live", **source)
     assert answer.status == status
     assert word in answer.json["error"]["message"]
