@@ -91,8 +91,8 @@ class Resumption:
 
     @property
     def is_possible(self) -> bool:
-        """Whether a new call could go on with the session."""
-        return bool(self._token)
+        """Whether a new call could go on with the session, or begin it if the server has not answered yet."""
+        return bool(self._token) or self._reads_again or self._kept_from == 0
 
     @property
     def can_rewind(self) -> bool:
@@ -129,6 +129,11 @@ class Resumption:
 
     def detach(self) -> None:
         """Go on in a new call: `next_request` says what to send in it."""
+        self._again.clear()
+        if not self._token:  # the server has not answered the first call: begin once more
+            self._opening = tracking_pb2.TrackRequest(config=self._config)
+            self._go_on(tracking_pb2.Resumed())
+            return
         # What was applied is of use where the server begins anew, or goes on from a snapshot.
         resume = tracking_pb2.Resume(
             token=self._token,
@@ -141,7 +146,6 @@ class Resumption:
         )
         self._opening = tracking_pb2.TrackRequest(resume=resume)
         self._is_waiting = True
-        self._again.clear()
 
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""

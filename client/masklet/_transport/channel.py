@@ -93,9 +93,14 @@ class TrackMethod:
         self._channel.leave(farewell)
 
     @staticmethod
-    def is_broken(error: grpc.RpcError) -> bool:
-        """Whether another call may go on with the session of one that has failed."""
-        return is_broken(cast("FailedCall", error))
+    def is_broken(error: grpc.RpcError, *, connected: bool) -> bool:
+        """Whether another call may go on with the session of one that has failed.
+
+        Args:
+            error: What gRPC raised.
+            connected: The server has already answered during the session.
+        """
+        return is_broken(cast("FailedCall", error), connected=connected)
 
     def failure(self, error: grpc.RpcError, *, connected: bool) -> MaskletError:
         """What a failed call is raised as.

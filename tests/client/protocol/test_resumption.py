@@ -212,6 +212,21 @@ def test_whatever_breaks_everything_arrives_once_and_in_order(
     assert server.acked == len(server.responses)
 
 
+@pytest.mark.parametrize("reads_again", [True, False])
+def test_a_first_call_that_was_never_answered_is_made_once_more(reads_again: bool) -> None:
+    protocol = TrackProtocol(track_config({}), [CLICK], pictures=False, reads_again=reads_again)
+    link = Link(protocol, chunks(4), reads_again=reads_again)
+    link.send(6)  # config, prompt, and two parts, of which each is fetched and then sent
+    link.breaks()
+    for _ in range(10):
+        link.send(3)
+        link.arrive(3)
+    assert link.server.epoch == 1
+    assert b"".join(link.server.video) == b"000001002003"
+    assert link.server.requests == [1]
+    assert link.server.has_ended
+
+
 def live() -> LiveProtocol:
     return LiveProtocol(live_config({"delivery": "lossless"}), [])
 
