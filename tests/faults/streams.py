@@ -43,30 +43,32 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-def _tracked(video: masklet.VideoSource, client: masklet.Client, history: History, events: Events) -> None:
+def _tracked(
+    video: masklet.VideoSource, client: masklet.Client, history: History, options: masklet.SessionOptions
+) -> None:
     prompts = [prompt("point"), prompt("box", 1, 5)]
     history.given = len(prompts)
-    tracking = client.track(video, prompts, deterministic=True, on_prompt=history.add, on_resume=events.append)
+    tracking = client.track(video, prompts, on_prompt=history.add, **options)
     for frame in tracking:
         history.add(frame)
 
 
-def file(client: masklet.Client, history: History, events: Events) -> None:
+def file(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """A video file, which can be read again."""
-    _tracked(Path(_folder().name) / "clip.mkv", client, history, events)
+    _tracked(Path(_folder().name) / "clip.mkv", client, history, options)
 
 
-def folder(client: masklet.Client, history: History, events: Events) -> None:
+def folder(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """A folder of pictures, which can be read again."""
-    _tracked(Path(_folder().name) / "pictures", client, history, events)
+    _tracked(Path(_folder().name) / "pictures", client, history, options)
 
 
-def generator(client: masklet.Client, history: History, events: Events) -> None:
+def generator(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """Pictures that can be had only once."""
-    _tracked(_pictures(), client, history, events)
+    _tracked(_pictures(), client, history, options)
 
 
-def corrected(client: masklet.Client, history: History, events: Events) -> None:
+def corrected(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """A file with a correction and a removal in the middle, in time for the frame after the one that is seen."""
     path = Path(_folder().name) / "clip.mkv"
     prompts = [prompt("point"), prompt("box", 1, 5)]
@@ -74,11 +76,10 @@ def corrected(client: masklet.Client, history: History, events: Events) -> None:
     tracking = client.track(
         path,
         prompts,
-        deterministic=True,
         window=1,
         correction_window=8,
         on_prompt=history.add,
-        on_resume=events.append,
+        **options,
     )
     for frame in tracking:
         history.add(frame)
@@ -109,7 +110,7 @@ def _filmed(live: masklet.Live, send: Callable[[masklet.Live], None], history: H
     thread.join(10)
 
 
-def live(client: masklet.Client, history: History, events: Events) -> None:
+def live(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """Pictures that are sent one after the other, all of them tracked."""
 
     def send(stream: masklet.Live) -> None:
@@ -119,13 +120,11 @@ def live(client: masklet.Client, history: History, events: Events) -> None:
             stream.send(picture)
 
     history.given = 2
-    with client.live(
-        prompt("point"), delivery="lossless", deterministic=True, on_prompt=history.add, on_resume=events.append
-    ) as stream:
+    with client.live(prompt("point"), delivery="lossless", on_prompt=history.add, **options) as stream:
         _filmed(stream, send, history)
 
 
-def packets(client: masklet.Client, history: History, events: Events) -> None:
+def packets(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """A camera's packets, all of them tracked."""
 
     def send(stream: masklet.Live) -> None:
@@ -137,13 +136,11 @@ def packets(client: masklet.Client, history: History, events: Events) -> None:
                     stream.send(masklet.VideoPacket(bytes(packet), "h264", extradata), pts_seconds=index / 30)
 
     history.given = 1
-    with client.live(
-        prompt("point"), delivery="lossless", deterministic=True, on_prompt=history.add, on_resume=events.append
-    ) as stream:
+    with client.live(prompt("point"), delivery="lossless", on_prompt=history.add, **options) as stream:
         _filmed(stream, send, history)
 
 
-def latest(client: masklet.Client, history: History, events: Events) -> None:
+def latest(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """Pictures that come faster than they are tracked: some are skipped, by name."""
 
     def send(stream: masklet.Live) -> None:
@@ -151,15 +148,15 @@ def latest(client: masklet.Client, history: History, events: Events) -> None:
             stream.send(picture)
 
     history.given = 1
-    with client.live(prompt("point"), on_prompt=history.add, on_resume=events.append) as stream:
+    with client.live(prompt("point"), on_prompt=history.add, **options) as stream:
         _filmed(stream, send, history)
 
 
-def annotation(client: masklet.Client, history: History, events: Events) -> None:
+def annotation(client: masklet.Client, history: History, options: masklet.SessionOptions) -> None:
     """Work on request: a prompt, a propagation, a correction, a propagation over a part."""
     path = Path(_folder().name) / "clip.mkv"
     history.given = 3
-    with client.annotate(path, deterministic=True, on_resume=events.append) as work:
+    with client.annotate(path, **options) as work:
         history.add(work.prompt(prompt("point")))
         history.add(work.prompt(prompt("box", 1)))
         for frame in work.propagate():
@@ -169,7 +166,7 @@ def annotation(client: masklet.Client, history: History, events: Events) -> None
             history.add(frame)
 
 
-Stream = Callable[[masklet.Client, History, Events], None]
+Stream = Callable[[masklet.Client, History, masklet.SessionOptions], None]
 STREAMS: dict[str, Stream] = {
     one.__name__: one for one in (file, folder, generator, corrected, live, packets, latest, annotation)
 }
@@ -189,8 +186,13 @@ def run(name: str, address: str, *, resume_seconds: float = 60.0) -> tuple[Histo
     """
     history, events = History(frame_count=None if name == "annotation" else FRAMES), Events()
     with masklet.Client(address, connect_timeout=0) as client:
+        options: masklet.SessionOptions = {
+            "deterministic": True,
+            "on_resume": events.append,
+            "resume_seconds": resume_seconds,
+        }
         try:
-            STREAMS[name](client, history, events)
+            STREAMS[name](client, history, options)
             history.end = "done"
         except masklet.MaskletError as error:
             history.end = f"{type(error).__name__}: {error}"

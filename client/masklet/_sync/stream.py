@@ -117,6 +117,8 @@ class Stream:
         is_broken = self._method.is_broken(error, connected=connected) and not self._stopped.is_set()
         if is_broken and protocol.finished:
             raise StopIteration
+        if is_broken and not connected:
+            is_broken = not self._method.needs_tls()
         failure = self._method.failure(error, connected=connected or is_broken)
         if not protocol.can_go_on or not (is_broken or reconnection.is_worth_a_try(failure)):
             protocol.give_up()

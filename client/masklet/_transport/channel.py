@@ -92,6 +92,10 @@ class TrackMethod:
         """
         self._channel.leave(farewell)
 
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self._channel.needs_tls()
+
     @staticmethod
     def is_broken(error: grpc.RpcError, *, connected: bool) -> bool:
         """Whether another call may go on with the session of one that has failed.
@@ -256,6 +260,10 @@ class Channel:
         if self._closed:
             raise FailedPrecondition("this client is closed; make another one")
 
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self.endpoint.credentials is None and self.server.speaks_tls()
+
     def failure(self, error: grpc.RpcError, *, connected: bool = False, timeout: float | None) -> MaskletError:
         """What a failed call is raised as. It may ask the server once more what it speaks.
 
@@ -266,6 +274,6 @@ class Channel:
         """
         failed = cast("FailedCall", error)
         unreached = failed.code() is grpc.StatusCode.UNAVAILABLE and not connected and not failed.trailing_metadata()
-        if unreached and self.endpoint.credentials is None and self.server.speaks_tls():
+        if unreached and self.needs_tls():
             return needs_tls(str(self))
         return from_call(failed, target=str(self), connected=connected, timeout=timeout)

@@ -14,8 +14,8 @@ from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, Unavailabl
 
 # What gRPC and proxies report of streams that were reset or removed.
 _OF_THE_NETWORK = (StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN)
-# How gRPC says that there was no connection at all.
-_NOT_REACHED = re.compile(r"failed to connect|resolution|resolver|no addresses", re.IGNORECASE)
+# How gRPC says that a connection was there, and broke.
+_WAS_REACHED = re.compile(r"recvmsg|sendmsg|socket closed|stream removed|reset by peer|goaway", re.IGNORECASE)
 _RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
 
 
@@ -68,8 +68,8 @@ def is_broken(error: FailedCall, *, connected: bool) -> bool:
     """
     code: StatusCode = error.code()
     if not connected:
-        reached = _NOT_REACHED.search(str(error.details() or "")) is None
-        return code is StatusCode.UNAVAILABLE and reached and _rich_status(error) is None
+        was_reached = _WAS_REACHED.search(str(error.details() or "")) is not None
+        return code is StatusCode.UNAVAILABLE and was_reached and _rich_status(error) is None
     if code is StatusCode.UNAVAILABLE:
         return True
     return code in _OF_THE_NETWORK and _rich_status(error) is None
