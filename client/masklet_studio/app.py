@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,10 @@ class _Handlers:
         return await self._picture(request, 0, THUMBNAIL_WIDTH)
 
     async def _picture(self, request: Request, frame: int, width: int) -> Response:
-        picture = await self._studio.frame(request.path_params["video"], frame, width)
+        wanted = self._studio.frame(request.path_params["video"], frame, width)
+        picture = await _while_wanted(request, wanted)
+        if picture is None:
+            return Response(status_code=400)  # nobody reads it
         return Response(picture, media_type="image/jpeg", headers=_FOR_EVER)
 
     async def session(self, socket: WebSocket) -> None:
@@ -190,6 +194,23 @@ class _PageFiles(StaticFiles):
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(_ASKED_AGAIN)
         return response
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes | None:
+    """What the work gives; None if the browser gives up the request before that, and then the work is cancelled."""
+
+    async def given_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(given_up())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:

@@ -28,6 +28,8 @@ OTHER_LIMITS = (
     "max_disk_bytes_per_client",
     "min_free_disk_bytes",
     "max_correction_memory_bytes",
+    "max_bank_memory_bytes",
+    "max_bank_memory_bytes_per_client",
     "max_decoder_memory_bytes",
     "max_decoder_memory_bytes_per_client",
     "picture_cache_bytes",

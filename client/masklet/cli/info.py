@@ -58,6 +58,8 @@ LIMITS = {
     "max_disk_bytes_per_client": "bytes of temporary files of one client",
     "min_free_disk_bytes": "bytes that stay free on the disk",
     "max_correction_memory_bytes": "bytes of memory for corrections of all sessions",
+    "max_bank_memory_bytes": "bytes of memory for objects and features of all sessions",
+    "max_bank_memory_bytes_per_client": "bytes of memory for objects and features of one client",
     "max_decoder_memory_bytes": "bytes of memory of all decoders",
     "max_decoder_memory_bytes_per_client": "bytes of memory of one client's decoders",
     "picture_cache_bytes": "bytes of memory for pictures that may be asked about again",

@@ -13,8 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 from PIL import Image
@@ -39,7 +38,7 @@ class ClipFrames:
         facts: What is known of the video.
 
     Args:
-        path: The file.
+        file: The file, which belongs to this object from now on.
 
     Raises:
         DataLoss: It cannot be decoded.
@@ -48,8 +47,8 @@ class ClipFrames:
 
     facts: VideoFacts
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._kept: OrderedDict[int, av.VideoFrame] = OrderedDict()
         self._kept_bytes = 0
         self._container: av.container.InputContainer | None = None
@@ -65,8 +64,8 @@ class ClipFrames:
         except av.FFmpegError as error:
             raise DataLoss(f"the video cannot be decoded: {error.strerror}") from error
 
-    def picture(self, index: int) -> Image.Image:
-        """The frame as shown, in mode RGB.
+    def picture(self, index: int, data: bytes = b"") -> Image.Image:
+        """The frame as shown, in mode RGB; `data` means nothing here.
 
         Raises:
             DataLoss: It cannot be decoded.

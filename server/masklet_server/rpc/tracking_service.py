@@ -20,7 +20,7 @@ from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
-from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
+from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
 from masklet_server.rpc.usage import count_results
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
@@ -41,26 +41,28 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
     """masklet.v1.TrackingService.
 
     Args:
-        engine: Tracks and segments; the caller starts and closes it.
+        engines: They track and segment; the caller starts and closes them.
         settings: The server's limits.
         metrics: Counts frames, decoding errors, and what clients share.
         sources: Makes sources of frames; None: sources that decode in sandboxed processes.
     """
 
     def __init__(
-        self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
+        self, engines: ServingEngines, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
-        self._budgets = Budgets(settings.budget_limits, metrics.refused)
-        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget, self._budgets.corrections)
+        default = engines.models[engines.default_model]
+        self._budget_limits = settings.budget_limits(default.device_bytes)
+        self._budgets = budgets = Budgets(self._budget_limits, metrics.refused)
+        metrics.watch_budgets(budgets.disk, budgets.decoders.budget, budgets.corrections, budgets.banks)
         self._sources = sources
-        self._engine = engine
+        self._engines = engines
         self._settings = settings
         self._metrics = metrics
         self._pool = MaskPool()
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
-            engine,
+            engines,
             self._pool,
             self._parser,
             max_prompts=settings.max_objects,
@@ -77,7 +79,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         sources = self._sources or SandboxedSourceFactory(
             settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
         )
-        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share)
+        return SessionResources(self._engines.place(), sources, self._pool.of(client), settings.session_limits, share)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
@@ -133,7 +135,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self, request: server_info_pb2.GetServerInfoRequest, context: Any
     ) -> server_info_pb2.GetServerInfoResponse:
         """Describe the server, its models and its limits; see the contract."""
-        device = self._engine.models[self._engine.default_model]
+        device = self._engines.models[self._engines.default_model]
         return server_info_pb2.GetServerInfoResponse(
             server_version=version("masklet"),
             device=device.device,
@@ -147,28 +149,30 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _models(self) -> list[server_info_pb2.ModelInfo]:
         """The default model, the other loaded models, and those of the registry."""
-        loaded = self._engine.models
-        names = dict.fromkeys([self._engine.default_model, *loaded, *self._registry.names])
+        loaded = self._engines.models
+        names = dict.fromkeys([self._engines.default_model, *loaded, *self._registry.names])
         return [self._model_info(name) for name in names]
 
     def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
-        info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
+        info = server_info_pb2.ModelInfo(name=name, default=name == self._engines.default_model)
         spec = self._registry.find(name)
         if spec is not None:
             info.description, info.image_size = spec.description, spec.image_size
-        if name in self._engine.models:
-            model = self._engine.models[name]
+        if name in self._engines.models:
+            model = self._engines.models[name]
             info.loaded, info.dtype, info.runtime = True, model.dtype, model.runtime
             info.image_size, info.parameter_count = model.image_size, model.parameter_count
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings, limits = self._settings, self._settings.budget_limits
-        shared = limits.decoder_memory
+        settings, limits = self._settings, self._budget_limits
+        decoders, banks = limits.decoder_memory, limits.bank_memory
         others = {name: getattr(settings, name) for name in OTHER_LIMITS}
         others["max_correction_memory_bytes"] = limits.correction_memory.total
-        others["max_decoder_memory_bytes"] = shared.total
-        others["max_decoder_memory_bytes_per_client"] = shared.per_client
+        others["max_decoder_memory_bytes"] = decoders.total
+        others["max_decoder_memory_bytes_per_client"] = decoders.per_client
+        others["max_bank_memory_bytes"] = banks.total
+        others["max_bank_memory_bytes_per_client"] = banks.per_client
         return server_info_pb2.Limits(
             max_sessions=settings.max_sessions,
             max_sessions_per_client=settings.max_sessions_per_client,

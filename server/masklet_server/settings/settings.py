@@ -119,8 +119,8 @@ class Settings(
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
+            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as cuda:0,cuda:1")
         return value
 
     @model_validator(mode="after")
@@ -144,15 +144,19 @@ class Settings(
         names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox"}
         return VideoLimits(**{name: getattr(self, name) for name in names}, strict_sandbox=self.sandbox == "strict")
 
-    @property
-    def budget_limits(self) -> BudgetLimits:
-        """How much there is of what all clients share."""
+    def budget_limits(self, device_bytes: int = 0) -> BudgetLimits:
+        """How much there is of what all clients share.
+
+        Args:
+            device_bytes: Memory of the device that tracks; 0: it is the machine's.
+        """
         return BudgetLimits(
             Bounds(self.max_disk_bytes, self.max_disk_bytes_per_client),
             self.min_free_disk_bytes,
             Bounds(self.max_decoder_memory_bytes, self.max_decoder_memory_bytes_per_client),
             Bounds(self.max_correction_memory_bytes),
-        ).resolved()
+            Bounds(self.max_bank_memory_bytes, self.max_bank_memory_bytes_per_client),
+        ).resolved(device_bytes)
 
     @property
     def fetch_rules(self) -> FetchRules:
