@@ -73,14 +73,7 @@ def corrected(client: masklet.Client, history: History, options: masklet.Session
     path = Path(_folder().name) / "clip.mkv"
     prompts = [prompt("point"), prompt("box", 1, 5)]
     history.given = len(prompts) + 1
-    tracking = client.track(
-        path,
-        prompts,
-        window=1,
-        correction_window=8,
-        on_prompt=history.add,
-        **options,
-    )
+    tracking = client.track(path, prompts, correction_window=8, on_prompt=history.add, **{**options, "window": 1})
     for frame in tracking:
         history.add(frame)
         if (frame.frame_index, frame.revision) == (CORRECTED_AFTER, 0):

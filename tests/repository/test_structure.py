@@ -63,6 +63,7 @@ WITHIN = {
     "video.worker": {"video"},
     "session.automatic": {"session"},
     "session.on_request": {"session"},
+    "session.resuming": {"session"},
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}

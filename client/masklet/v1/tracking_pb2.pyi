@@ -1109,7 +1109,7 @@ class Resumed(_message.Message):
     packet_count: _builtins.int
     """Number of `packet`s that were taken."""
     end_of_video_taken: _builtins.bool
-    """`end_of_video` was taken. Sending it again does no harm before anything else is sent."""
+    """`end_of_video` was taken. Sending it again does no harm."""
     last_request_id: _builtins.int
     """Requests up to this `request_id` were taken. 0: none."""
     rewound_to_frame: _builtins.int

@@ -13,7 +13,7 @@ from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import Configure, Delivery
+from masklet_server.session.events import NO_REPLAY, Configure, Delivery, Replay
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.ports import SourceFactory, TrackingEngine
@@ -181,6 +181,8 @@ class SessionContext:
         idle: Ends a session that makes no progress.
         tasks: The session's tasks; a mode may begin further ones.
         send: Sends a response to the client.
+        report: Sends an answer later, without waiting for the client.
+        replay: What is repeated, because the session begins anew.
         share: What the client may have of disk and memory.
     """
 
@@ -191,6 +193,8 @@ class SessionContext:
     idle: IdleWatch
     tasks: SessionTasks
     send: Send
+    report: Send
+    replay: Replay = NO_REPLAY
     share: ClientShare = UNBOUNDED
 
     @property

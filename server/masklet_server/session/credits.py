@@ -160,6 +160,14 @@ class Credits:
                 "ack.sequence", f"is {sequence}, but {self._last_acked} was acknowledged before; it must not go back"
             )
         self._last_acked = sequence
+        self._release(sequence)
+
+    def is_known(self, sequence: int) -> None:
+        """The client has every response up to `sequence` already, from before the session began anew."""
+        self._last_acked = max(self._last_acked, sequence)
+        self._release(sequence)
+
+    def _release(self, sequence: int) -> None:
         while self._frames and self._frames[0] <= sequence:
             self._frames.popleft()
         self._changed.set()
