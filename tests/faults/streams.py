@@ -73,7 +73,8 @@ def corrected(client: masklet.Client, history: History, options: masklet.Session
     path = Path(_folder().name) / "clip.mkv"
     prompts = [prompt("point"), prompt("box", 1, 5)]
     history.given = len(prompts) + 1
-    tracking = client.track(path, prompts, correction_window=8, on_prompt=history.add, **{**options, "window": 1})
+    options = {**options, "window": 1}
+    tracking = client.track(path, prompts, correction_window=8, on_prompt=history.add, **options)
     for frame in tracking:
         history.add(frame)
         if (frame.frame_index, frame.revision) == (CORRECTED_AFTER, 0):

@@ -48,7 +48,7 @@ def test_two_breaks_change_nothing(name: str, nano_server: str, proxy: Proxy) ->
     assert violations(history, should) == []
     assert proxy.made["reset"] == 2 or name in NOT_REPEATABLE
     assert [event.kind for event in events] == ["lost", "resumed"] * proxy.made["reset"]
-    assert {event.how for event in events if event.frame_index is not None} == {None, "attached"}
+    assert {event.how for event in events if event.frame_index is not None} <= {None, "attached"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -242,8 +242,8 @@ class TrackProtocol:
             Internal: The server sent a mask in another encoding than was asked for, or left out a response.
             Unavailable: The call cannot go on with the session.
         """
-        if self.resumption is not None:
-            self.resumption.take(response)
+        if self.resumption is not None and not self.resumption.take(response):
+            return None
         kind = response.WhichOneof("response")
         if kind == "frame_result":
             self._take(response.frame_result.sequence)

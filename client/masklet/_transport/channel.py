@@ -29,8 +29,10 @@ RunningCall = Any
 """A running stream; gRPC's own type for it is private."""
 
 
-LEAVE_SECONDS = 1.0
+LEAVE_SECONDS = 10.0
 """Seconds for telling a server that a session will not be resumed."""
+CLOSE_SECONDS = 3.0
+"""Seconds of these that closing a channel waits for."""
 
 # How servers begin a message about one picture.
 _ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
@@ -166,7 +168,7 @@ class Channel:
         for stream in streams:
             stream.cancel()
         self._closed = True
-        deadline = time.monotonic() + LEAVE_SECONDS
+        deadline = time.monotonic() + CLOSE_SECONDS
         for thread in tuple(self._leaving):
             thread.join(max(0.0, deadline - time.monotonic()))
         self._channel.close()
