@@ -29,6 +29,8 @@ from masklet.errors import Unavailable
 from masklet_studio.server_link import ServerLink
 
 CONNECT_SECONDS = 5.0
+HOLD_SECONDS = 4.0
+"""How long a server in this process waits for the first picture of the page, before it loads its model."""
 _PANEL = "Page"
 
 
@@ -128,4 +130,5 @@ def _server(access: Access, model: str | None) -> tuple[ServerLink, str]:
             connect_timeout=CONNECT_SECONDS,
         )
 
-    return ServerLink(start, stack.close), access.server or "a server in this process"
+    hold = HOLD_SECONDS if access.server is None else 0.0
+    return ServerLink(start, stack.close, hold_seconds=hold), access.server or "a server in this process"

@@ -176,7 +176,10 @@ class Studio:
         if not 0 <= index < facts.frame_count:
             raise NotFound(f"the video has {facts.frame_count} frames, so there is no frame {index}")
         wanted = 0 if width >= facts.width else width
-        return await self._cache.get((video_id, index, wanted), lambda: video.decoder.frame(index, wanted))
+        picture = await self._cache.get((video_id, index, wanted), lambda: video.decoder.frame(index, wanted))
+        if width != THUMBNAIL_WIDTH:
+            self._server.picture_is_there()
+        return picture
 
     async def session(self, video_id: str) -> VideoSession:
         """The session of a video, which begins if there is none.

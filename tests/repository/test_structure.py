@@ -22,9 +22,10 @@ MIN_WORDS_OF_A_DOCSTRING = 5
 # The folders of the server and of the client, and the ones that each may import from; a folder's own folders belong to
 # it. Modules at the top (settings, metrics, assembly; errors, prompts, rle) are in none, and free.
 SERVER_FOLDERS = {
-    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets"},
+    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets", "snapshots"},
     "settings": {"session", "video", "fetching", "budgets"},
-    "session": {"video", "engine", "masks", "models", "budgets"},
+    "session": {"video", "engine", "masks", "models", "budgets", "snapshots"},
+    "snapshots": set[str](),
     "video": {"fetching", "budgets"},
     "engine": {"masks", "models", "budgets"},
     "masks": {"budgets"},
