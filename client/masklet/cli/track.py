@@ -40,7 +40,6 @@ from masklet.cli.outputs import (
     rerun_sink,
 )
 from masklet.cli.prompts import BackgroundOption, BoxOption, MaskOption, PointOption, read_prompts
-from masklet.cli.resuming import ResumeOption, resume_options
 from masklet.cli.server import (
     Access,
     CaOption,
@@ -49,9 +48,11 @@ from masklet.cli.server import (
     InsecureOption,
     KeyOption,
     ModelOption,
+    ResumeOption,
     ServerOption,
     TokenFileOption,
     checked_edges,
+    resume_options,
 )
 from masklet.cli.signals import Signals
 from masklet.cli.tally import Tally
