@@ -51,7 +51,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice() -> None:
         second = held.again(first)
         await second.until(lambda: second.all(replies.Resumed))
         assert second.resumed.how is replies.Resumption.ATTACHED
-        assert second.resumed.position == replies.InputPosition("video_bytes", 20, request_id=1)
+        assert second.resumed.position == replies.InputPosition("video_bytes", 20, request_id=1, size=20)
         assert (first.grant.epoch, second.grant.epoch) == (1, 2)
         second.say(events.Ack(first.all(replies.FrameResult)[-1].sequence))
         second.say(chunk(5), events.EndOfVideo())
@@ -200,7 +200,6 @@ async def test_an_acknowledged_response_is_not_kept() -> None:
 
 
 async def test_the_client_is_told_what_it_need_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachment, "KEPT_BYTES", 10)
     async with lot() as held:
         first = held.begin()
         first.say(*[events.NextPicture(Picture("encoded", b"x")) for _ in range(33)])
@@ -208,13 +207,18 @@ async def test_the_client_is_told_what_it_need_not_keep(monkeypatch: pytest.Monk
         (kept,) = first.all(replies.InputKept)
         assert kept.position.unit == "frame_count"
         assert kept.position.count >= 32
+        monkeypatch.setattr(attachment, "KEPT_BYTES", 10)
         second = held.begin()
         second.say(chunk(9))
         await held.quiet()
         assert not second.all(replies.InputKept)
         second.say(chunk(2))
         await second.until(lambda: second.all(replies.InputKept))
-        assert second.all(replies.InputKept) == [replies.InputKept(replies.InputPosition("video_bytes", 11))]
+        third = held.begin()
+        third.say(*[events.NextPicture(Picture("encoded", b"xxxx")) for _ in range(3)])
+        await third.until(lambda: third.all(replies.InputKept))
+        assert third.all(replies.InputKept)[0].position.count == 3
+        assert second.all(replies.InputKept) == [replies.InputKept(replies.InputPosition("video_bytes", 11, size=11))]
 
 
 async def test_a_session_on_request_is_resumed() -> None:
@@ -303,6 +307,7 @@ async def test_responses_that_are_not_kept_any_more_are_named() -> None:
         await first.frames(30)
         with pytest.raises(NotFound, match=r"only 3000 bytes of responses are kept \(max_kept_response_bytes\)"):
             held.again(first, last=2)
+        await held.nothing_is_left()
 
 
 # How it ends
@@ -357,6 +362,25 @@ async def test_a_client_that_cancels_is_not_waited_for() -> None:
         await held.nothing_is_left()
         with pytest.raises(NotFound):
             held.again(first)
+
+
+async def test_a_client_that_has_left_cancels_by_a_call_of_its_own() -> None:
+    async with lot() as held:
+        held.engine.open_gate.clear()
+        attached, parked = held.begin(), held.begin()
+        for call in (attached, parked):
+            call.say(numbered(click(), 1), *video(20))
+            await call.until(lambda: call.all(replies.Described))  # noqa: B023 - it is called at once
+        await parked.breaks()
+        for call in (attached, parked):
+            last = held.again(call, last=0)
+            last.say(events.Cancel())
+            last.half_close()
+            with pytest.raises(Cancelled):
+                await last.end()
+        with pytest.raises(Aborted):
+            await attached.end()
+        await held.nothing_is_left()
 
 
 async def test_a_session_expires_and_nothing_is_left() -> None:
@@ -525,7 +549,7 @@ async def test_of_packets_the_number_that_was_taken_is_told() -> None:
         await first.breaks()
         second = held.again(first)
         await second.until(lambda: second.all(replies.Resumed))
-        assert second.resumed.position == replies.InputPosition("packet_count", 5, request_id=1)
+        assert second.resumed.position == replies.InputPosition("packet_count", 5, request_id=1, size=5)
         second.say(*[events.NextPacket(Packet(b"x", codec="h264"))] * 3, events.EndOfVideo())
         second.half_close()
         await second.end()

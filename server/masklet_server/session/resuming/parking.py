@@ -132,7 +132,12 @@ class ResumableSessions:
         session = self._sessions.get(session_id or "")
         if session is None or session.presence is Presence.ENDED:
             raise NotFound(self._why_gone(session_id))
-        session.check(resume.last_response)
+        try:
+            session.check(resume.last_response)
+        except NotFound:
+            if not resume.can_rewind:  # it can never go on
+                self._finish(session, Cancelled("the session can't be resumed"), "its responses were not kept")
+            raise
         if refusal is not None and session.presence is not Presence.ATTACHED:
             raise refusal
         self._unpark(session)
