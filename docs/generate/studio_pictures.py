@@ -35,7 +35,8 @@ _POINTER = """() => {
   const pointer = document.createElement('div');
   pointer.id = 'recorded-pointer';
   const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="26" height="26" viewBox="0 0 26 26">' +
-    '<path d="M4 2v18l5-4.500 3.500 7.500 3-1.400-3.500-7.300 6.700-.3z" fill="#fff" stroke="#000" stroke-width="1.500"/></svg>';
+    '<path d="M4 2v18l5-4.5 3.5 7.5 3-1.4-3.5-7.3 6.7-.3z" fill="#fff" stroke="#000" stroke-width="1.5"/>' +
+    '</svg>';
   pointer.innerHTML = svg;
   Object.assign(pointer.style, { position: 'fixed', left: '0', top: '0', zIndex: '99999', pointerEvents: 'none',
     filter: 'drop-shadow(0 1px 2px rgb(0 0 0 / 60%))' });
@@ -140,6 +141,13 @@ def store(page: Any, expression: str) -> Any:
     return page.evaluate(f"(async () => {{ const s = await import('/page/state/store.js'); return {expression}; }})()")
 
 
+def on_screen(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a place of the video is on the screen."""
+    sx, sy = page.evaluate("async ([x, y]) => (await import('/page/stage/stage.js')).view.toStage(x, y)", [x, y])
+    box = page.locator(".stage-canvas").bounding_box()
+    return box["x"] + sx, box["y"] + sy
+
+
 def until(page: Any, expression: str, seconds: float = 120) -> None:
     """Wait until an expression over the page's state is true.
 
@@ -231,9 +239,7 @@ def pictures(page: Any, url: str) -> None:
         page.wait_for_timeout(300)
         page.locator(".object-name").last.fill(name)
         page.keyboard.press("Enter")
-        sx, sy = page.evaluate("async ([x, y]) => (await import('/page/stage/stage.js')).view.toStage(x, y)", [x, y])
-        box = page.locator(".stage-canvas").bounding_box()
-        page.mouse.click(box["x"] + sx, box["y"] + sy)
+        page.mouse.click(*on_screen(page, x, y))
         page.wait_for_timeout(200)
         until(page, "s.pending.value.size === 0")
     page.mouse.move(640, 700)
