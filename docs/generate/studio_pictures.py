@@ -1,7 +1,7 @@
 """Makes the pictures of the studio: a recording of some twenty seconds, and three screenshots.
 
 Run it from the root of the repository: `python -m docs.generate.studio_pictures`. It needs Chromium and the extras
-`studio` and `studio-tests`. It opens the example clip in a real studio, clicks, tracks, corrects and exports, and writes
+`studio` and `studio-tests`. It opens the example clip in a real studio, clicks, tracks, corrects and exports. It writes
 `docs/images/studio.webm` and `docs/images/studio-{start,track,review}.webp`.
 
 Every picture of the recording is a screenshot that is shown for a tenth of a second, however long it took to make. So
