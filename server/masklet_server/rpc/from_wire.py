@@ -150,7 +150,7 @@ class RequestParser:
                 last_response=message.last_response,
                 can_rewind=message.can_rewind,
                 config=_config(message.config) if message.HasField("config") else None,
-                replay=events.Replay(operations, message.last_sequence),
+                replay=events.Replay(operations, message.last_sequence, message.last_ack),
                 last_frame=message.last.frame_index if message.HasField("last") else None,
             )
         except InvalidArgument as error:

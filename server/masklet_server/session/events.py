@@ -277,10 +277,12 @@ class Replay:
     Attributes:
         operations: The operations whose answers the client has, in the order in which they were taken.
         last_sequence: The sequence of the last result that the client has; 0: none.
+        last_ack: The last sequence that the client has acknowledged; 0: none.
     """
 
     operations: tuple[TakenOperation, ...] = ()
     last_sequence: int = 0
+    last_ack: int = 0
 
 
 NO_REPLAY = Replay()

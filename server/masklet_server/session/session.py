@@ -111,7 +111,7 @@ class Session:
         self._options = options
         self._engine = resources.engine
         self._machine = StateMachine()
-        self._credits = Credits(options.window)
+        self._credits = Credits(options.window, replay)
         self._idle = IdleWatch(options.limits.idle_timeout_seconds, longest_seconds=options.limits.max_session_seconds)
         self._tasks = SessionTasks(options.session_id)
         self._send = ResponseWriter(send, self._idle, self._credits.results_wait, latest=options.latest).send
@@ -126,7 +126,7 @@ class Session:
             idle=self._idle,
             tasks=self._tasks,
             send=self._send,
-            report=self._reporter.report,
+            reporter=self._reporter,
             replay=replay,
             share=resources.share,
         )
@@ -146,10 +146,6 @@ class Session:
     def client_came(self, at_most_seconds: float) -> None:
         """The client is back. Without progress, at most so many seconds of its absences do not count as idle."""
         self._idle.resume(at_most_seconds)
-
-    def client_has(self, sequence: int) -> None:
-        """The client has all results up to that sequence already, so they need no acknowledgement."""
-        self._credits.is_known(sequence)
 
     async def run(self, incoming: AsyncIterator[Event]) -> None:
         """Take the client's messages, and send all answers.

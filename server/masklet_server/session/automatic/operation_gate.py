@@ -2,9 +2,9 @@
 
 A resumable session may have to begin anew, with the video from its start, and must then find the same masks and number
 its results in the same way. For this each operation has to take effect where it did the first time. So while a step is
-under way (a frame that is tracked, or corrected), operations wait for its end, and each answer says after which result
-the operation was taken. A session that begins anew takes the operations of its `Replay` after the same results, and
-what the client says meanwhile after the last result that the client has.
+under way (a frame that is tracked, or corrected), operations wait for its end. Each is answered when it is taken,
+before any result that it changes, and the answer names the last result that was made before. A session that begins anew
+takes the operations of its `Replay` after the same results, and what the client says meanwhile after those that it has.
 
 Where a session is not resumable, the gate is always open, and nothing is said.
 """
@@ -36,7 +36,7 @@ class OperationGate:
         self, context: SessionContext, do: Callable[[events.Operation], None], last_frame: Callable[[], int | None]
     ) -> None:
         self._is_used = context.options.config.resumable
-        self._report = context.report
+        self._reporter = context.reporter
         self._do = do
         self._last_frame = last_frame
         self._most_waiting = context.limits.max_objects
@@ -80,6 +80,11 @@ class OperationGate:
             self._made += len(made.outcome.prompted) + 1
         await self._let_in()
 
+    async def before_sending(self) -> None:
+        """Results are about to be sent: wait until the operations that may have changed them are answered."""
+        if self._is_used:
+            await self._reporter.flush()
+
     async def let_all_in(self) -> bool:
         """There will be no further step: let everything in that waits for one. Returns whether anything waited."""
         waited = bool(self._replayed or self._waiting)
@@ -98,21 +103,19 @@ class OperationGate:
             try:
                 await self._do_and_answer(operation)
             except MaskletError as error:
-                await self._report(replies.answering(operation.request_id, replies.Problem(error)))
+                await self._reporter.report(replies.answering(operation.request_id, replies.Problem(error)))
 
     async def _repeat(self, operation: events.Operation) -> None:
         """Do an operation whose answer the client has."""
         try:
             self._do(self._marked(operation))
         except MaskletError as error:
-            await self._report(replies.answering(operation.request_id, replies.Problem(error)))
+            await self._reporter.report(replies.answering(operation.request_id, replies.Problem(error)))
 
     async def _do_and_answer(self, operation: events.Operation) -> None:
-        marked = self._marked(operation)
         taken = self._taken(operation)
-        self._do(marked)
-        if not isinstance(operation, events.PromptObject):
-            await self._report(replies.answering(operation.request_id, replies.Applied(taken)))
+        self._do(self._marked(operation))
+        await self._reporter.report(replies.answering(operation.request_id, replies.Applied(taken)))
 
     def _marked(self, operation: events.Operation) -> events.Operation:
         """A prompt with what its answer says; other operations as they are."""

@@ -78,9 +78,13 @@ class Tracker:
                     if outcome is None:
                         self._credits.give_back()
                     else:
-                        await background.send(self._results.send_frame(outcome))
+                        await background.send(self._send(outcome))
         finally:
             await self.corrections.end()
+
+    async def _send(self, outcome: FrameOutcome) -> None:
+        await self._gate.before_sending()
+        await self._results.send_frame(outcome)
 
     async def _has_work(self, frames: FrameReader) -> bool:
         """Wait for a frame or a correction. Returns False if neither will come."""

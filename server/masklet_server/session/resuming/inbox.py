@@ -7,6 +7,7 @@ inbox had no room for, was not taken.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from masklet.errors import InvalidArgument, MaskletError
@@ -22,9 +23,13 @@ class Inbox:
     Attributes:
         position: What was taken so far.
         epoch: Only the call of this epoch may put messages in.
+
+    Args:
+        known: Numbers of requests that the session knows already, because it begins anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Collection[int] = ()) -> None:
+        self._known = frozenset(known)
         self.position = InputPosition()
         self.epoch = 0
         self._waiting: Event | None = None
@@ -86,7 +91,8 @@ class Inbox:
             return event
         if event.request_id == 0:
             return event if isinstance(event, events.Unreadable) else events.Unreadable(_NO_NUMBER)
-        return None if event.request_id <= self.position.request_id else event
+        is_known = event.request_id <= self.position.request_id or event.request_id in self._known
+        return None if is_known else event
 
     def _count(self, event: Event) -> None:
         position = self.position

@@ -143,14 +143,7 @@ class ResumableSessions:
         session = ResumableSession(
             replace(config, resumable=True), resources(), owner, self.limits.keep_bytes, begun_anew=resume
         )
-        resumed = replies.Resumed(
-            Resumption.REWOUND,
-            replies.InputPosition(
-                request_id=max((one.operation.request_id for one in resume.replay.operations), default=0)
-            ),
-            resume.last_frame,
-        )
-        session.inbox.position = replies.InputPosition(request_id=resumed.position.request_id)
+        resumed = replies.Resumed(Resumption.REWOUND, session.inbox.position, resume.last_frame)
         return self._begin(session, resumed)
 
     def _begin(self, session: ResumableSession, resumed: replies.Resumed | None) -> Attachment:

@@ -82,7 +82,7 @@ class ResumableSession:
         session = Session(config, resources, self._send, replay)
         self.id = session.id
         self.owner = owner
-        self.inbox = Inbox()
+        self.inbox = Inbox([one.operation.request_id for one in replay.operations])
         self.kept = KeptResponses(0 if begun_anew is None else begun_anew.last_response)
         self.presence = Presence.ATTACHED
         self.epoch = 0
@@ -244,12 +244,7 @@ class ResumableSession:
         """Whether the client has the response from before the session began anew."""
         if isinstance(response, replies.Described):
             return self._known_sequence > 0
-        sequence = sequence_of(response)
-        if not 0 < sequence <= self._known_sequence:
-            return False
-        if self._session is not None:
-            self._session.client_has(sequence)
-        return True
+        return 0 < sequence_of(response) <= self._known_sequence
 
 
 def copied(error: MaskletError) -> MaskletError:
