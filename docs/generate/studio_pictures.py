@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from PIL import Image
 
 from benchmarks._page import chromium, studio
@@ -213,7 +214,8 @@ def write_recording(shots: list[bytes], path: Path) -> None:
         stream.width, stream.height = SCREEN
         stream.pix_fmt = "yuv420p"
         for index, shot in enumerate(shots):
-            frame = av.VideoFrame.from_image(Image.open(io.BytesIO(shot)).convert("RGB"))
+            pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = index
             written.mux(stream.encode(frame))
         written.mux(stream.encode())
