@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,11 @@ from masklet_server.engine.network.memory_attention import AttentionKernels, Fas
 from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
 from masklet_server.engine.network.openvino import modules
 from masklet_server.engine.network.openvino.attention import (
+    Attend,
     AttentionParts,
-    CompiledLayer,
-    FirstLayer,
     KeysOfMemory,
-    LaterLayer,
     MemoryAttention,
     Start,
-    shared_rows,
 )
 from masklet_server.engine.network.openvino.cache import converted, fingerprint
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
@@ -107,8 +105,9 @@ class _Candidates:
         dtype = self._network.dtype
 
         def convert() -> Model:
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-            module = modules.Encode(self._exact.image_encoder, mean, std)
+            encoder = copy.deepcopy(self._exact.image_encoder)
+            encoder.join_convolutions()
+            module = modules.Encode(encoder, torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD))
             return Model.convert(module, [self._pixels.float()], [torch.uint8, dtype, dtype, dtype])
 
         encoder = Encoder(self._compiled("encoder", convert), self.workers)
@@ -163,7 +162,7 @@ class _Candidates:
 
     def _attention(self, frame: FeatureBatch, past: Past) -> MemoryAttention | None:
         network, exact, dtype = self._network, self._exact, self._network.dtype
-        attention = MemoryAttention(self._attention_parts(), network.attention_inputs, self.workers)
+        attention = MemoryAttention(self._attention_parts(), network.pointer_tokens)
 
         remembered = list(past.memories[0])
 
@@ -192,41 +191,24 @@ class _Candidates:
         keys_of_memory = KeysOfMemory(rearranged, exact.memory_position)
         top, memory = self._levels[0], self._past.memories[:, 0].float()
         tokens, width = rearranged.layers[0].cos.shape
-        wide = memory.shape[1]
-        layers = []
-        for number, layer in enumerate(rearranged.layers):
-            last = number == len(rearranged.layers) - 1
-            module = LaterLayer(layer, rearranged.norm if last else None) if number else FirstLayer(layer)
-            example = [torch.zeros(1, tokens, width), layer.cos, layer.sin]
-            example += [torch.zeros(1, 1, width, tokens), torch.zeros(1, 1, tokens, wide)]
-            example += [torch.zeros(1, tokens, width)] * min(number, 1)
-            model = converted(self._file(f"layer{number}"), _converter(module, example, [dtype] * 7))
-            layers.append(self._compiled_layer(model, tokens, width))
-        of_ages = keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1))
+        # An object with one prompt, from its seventeenth frame on.
+        memories, pointers = self._past.memories.shape[1], self._past.pointers.shape[1]
+        lasting = memories * tokens + pointers * (exact.model.hidden_dim // exact.model.mem_dim)
+        example = [torch.zeros(1, tokens, width), torch.zeros(1, lasting, exact.model.mem_dim)]
+        example += [torch.zeros(1, width, lasting) for _ in rearranged.layers]
+        attend = converted(self._file("attend"), _converter(Attend(rearranged), example, [dtype] * (len(example) + 1)))
+        any_length = {1: [1, -1, exact.model.mem_dim]} | {i: [1, width, -1] for i in range(2, len(example))}
         linears = [layer.keys for layer in rearranged.layers]
         return AttentionParts(
             start=self._compiled("start", _converter(Start(rearranged), [top], [dtype, dtype])),
             keys=self._compiled("keys", _converter(keys_of_memory, [memory], [torch.bfloat16, dtype, dtype])),
-            layers=layers,
-            rotations=[(layer.cos.to(dtype), layer.sin.to(dtype)) for layer in rearranged.layers],
-            of_ages=of_ages.to(dtype),
+            attend=attend.compile(self._compute, any_length, callers=self.workers.threads),
+            attend_lasting=attend.compile(self._compute, callers=self.workers.threads),
+            lasting=lasting,
+            of_ages=keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1)).to(dtype),
             pointer_weight=torch.cat([linear.weight[:width] for linear in linears]).to(dtype),
             pointer_bias=torch.cat([linear.bias[:width] for linear in linears])[:, None].to(dtype),
         )
-
-    def _compiled_layer(self, model: Model, tokens: int, width: int) -> CompiledLayer:
-        memory_width = self._past.memories.shape[2]
-
-        def compiled(rows: int, keys: int) -> CompiledModel:
-            shapes = {0: [1, rows, width], 1: [rows, width], 2: [rows, width]}
-            shapes |= {3: [1, 1, width, keys], 4: [1, 1, keys, memory_width]}
-            return model.compile(self._compute, shapes, callers=self.workers.threads)
-
-        # An object with one prompt, from its seventeenth frame on.
-        pieces = self._exact.model.hidden_dim // memory_width
-        lasting = self._past.memories.shape[1] * tokens + self._past.pointers.shape[1] * pieces
-        heights = shared_rows(tokens, self.workers.threads)
-        return CompiledLayer(compiled(-1, -1), {(height, lasting): compiled(height, lasting) for height in heights})
 
     def _is_better(
         self, candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str
@@ -295,8 +277,7 @@ class _AttentionByTorch:
     network: Network
     kept_bytes: int = 0
 
-    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
-        del objects
+    def __call__(self, frame: FeatureBatch, past: Past) -> Tensor:
         return self.network.with_memory(frame.top, past)
 
 

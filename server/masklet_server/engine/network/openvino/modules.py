@@ -17,7 +17,7 @@ class Encode(nn.Module):
 
     Args:
         encoder: Takes ``float32[1, 3, S, S]``, normalised.
-        mean: ``float32[3, 1, 1]`` of the normalisation, of values between 0 and 1.
+        mean: ``float32[3]`` of the normalisation, of values between 0 and 1.
         std: Its standard deviation, likewise.
     """
 
@@ -32,7 +32,7 @@ class Encode(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[1, S, S, 3]``, 0 to 255, to ``[1, C, h, w]``, ``[1, C/8, 4h, 4w]`` and ``[1, C/4, 2h, 2w]``."""
-        features: tuple[Tensor, Tensor, Tensor] = self._encoder((pixels.permute(0, 3, 1, 2) - self.mean) / self.std)
+        features: tuple[Tensor, Tensor, Tensor] = self._encoder(((pixels - self.mean) / self.std).permute(0, 3, 1, 2))
         return features
 
 

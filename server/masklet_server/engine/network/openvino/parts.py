@@ -23,7 +23,7 @@ class Attention(Protocol):
     def kept_bytes(self) -> int:
         """Bytes that are kept of living memories."""
 
-    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
+    def __call__(self, frame: FeatureBatch, past: Past) -> Tensor:
         """Features ``[1, C, h, w]`` of one object that have attended to its past."""
 
 
@@ -75,11 +75,10 @@ class Step:
 
     def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""
-        objects = len(batch.top)
 
         def one(row: tuple[FeatureBatch, Past]) -> tuple[Tensor, ...]:
             frame, its_past = row
-            attended = self.attend(frame, its_past, objects=objects)
+            attended = self.attend(frame, its_past)
             logits, iou, pointer, score = self.decode(attended, *frame.fine)
             return logits, iou, pointer, score, self.remember(frame.top, logits, score)[0]
 
