@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from masklet.errors import (
+    Aborted,
     Cancelled,
     DataLoss,
     DeadlineExceeded,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         MemoryPolicy,
         OnError,
         OnPrompt,
+        OnResume,
         SegmentOptions,
         SessionOptions,
         TrackOptions,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         Timings,
         VideoInfo,
     )
+    from masklet._protocol.resumption import HowResumed, ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
     from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
     from masklet._sync.annotation import Annotation
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Aborted",
     "AnnotateOptions",
     "Annotation",
     "AsyncAnnotation",
@@ -106,6 +110,7 @@ __all__ = [
     "FailedPrecondition",
     "FieldViolation",
     "FrameResult",
+    "HowResumed",
     "ImageId",
     "Internal",
     "InvalidArgument",
@@ -123,6 +128,7 @@ __all__ = [
     "OnCaptureEvent",
     "OnError",
     "OnPrompt",
+    "OnResume",
     "Pem",
     "PictureLike",
     "Player",
@@ -131,6 +137,7 @@ __all__ = [
     "RecordedObject",
     "Recording",
     "ResourceExhausted",
+    "ResumeEvent",
     "Rle",
     "SegmentOptions",
     "Segmentation",
@@ -184,6 +191,7 @@ _NAMES_BY_MODULE = {
         "MemoryPolicy",
         "OnError",
         "OnPrompt",
+        "OnResume",
         "SegmentOptions",
         "SessionOptions",
         "TrackOptions",
@@ -198,6 +206,7 @@ _NAMES_BY_MODULE = {
         "Timings",
         "VideoInfo",
     ),
+    "_protocol.resumption": ("HowResumed", "ResumeEvent"),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
     "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
     "_sync.annotation": ("Annotation",),

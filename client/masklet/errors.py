@@ -9,6 +9,7 @@ MaskletError
 ├── DataLoss             the video cannot be decoded
 ├── DeadlineExceeded     a time limit is reached, or there was no progress for too long
 ├── Cancelled            the call was cancelled, or the other side went away
+├── Aborted              another call has taken this one's place
 ├── Unavailable          the server is shutting down, unreachable or gone
 ├── Unimplemented        the server does not know this request
 └── Internal             a bug in the server; the message has an id to search its log for
@@ -135,6 +136,12 @@ class Cancelled(MaskletError):
     code = 1
 
 
+class Aborted(MaskletError):
+    """Another call goes on with the session of this one."""
+
+    code = 10
+
+
 class Unavailable(MaskletError):
     """The server is shutting down, unreachable or gone."""
 
@@ -156,6 +163,7 @@ class Internal(MaskletError):
 BY_CODE: dict[int, type[MaskletError]] = {
     cls.code: cls
     for cls in (
+        Aborted,
         InvalidArgument,
         NotFound,
         FailedPrecondition,

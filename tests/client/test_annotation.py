@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 
 import masklet
 from masklet import Annotation
+from masklet._media.uploads import Upload
 from masklet._protocol.annotation import AnnotationProtocol, propagate_request
 from masklet._protocol.options import annotate_config
+from masklet._protocol.track import Step
 from masklet._protocol.wire import prompt_to_wire
 from masklet._transport.channel import Channel
 from masklet._transport.endpoint import Endpoint
@@ -80,6 +83,90 @@ def test_a_refused_prompt_raises_and_the_session_goes_on(annotation: masklet.Ann
         annotation.prompt(masklet.Prompt(object_id=3, frame_index=8, point_coords=[[20, 20]]))
     assert caught.value.violations[0].field == "prompt.frame_index"
     assert annotation.prompt(CLICK).object.object_id == 3
+
+
+def arrives(look: Callable[[], bool]) -> bool:
+    """Whether something comes to hold; what the client sends without an answer is on its way for a moment."""
+    deadline = time.monotonic() + PATIENCE
+    while not look() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return look()
+
+
+def looked_at(server: FakeServer) -> list[int]:
+    """The frames that the client has told to prepare, in order."""
+    return [m.prepare.frame_index for m in server.sessions[0].messages if m.HasField("prepare")]
+
+
+def test_a_frame_is_prepared_without_an_answer(server: FakeServer, annotation: masklet.Annotation) -> None:
+    annotation.prompt(CLICK)
+    annotation.prepare(5)
+    assert arrives(lambda: looked_at(server) == [5])
+    annotation.prepare(6)
+    assert annotation.prompt(CLICK).object.object_id == 3, "the next answer is that of the next request"
+    assert arrives(lambda: looked_at(server) == [5, 6])
+    assert [m.request_id for m in server.sessions[0].messages if m.HasField("prepare")] == [0, 0]
+
+
+def test_a_preparation_does_not_end_a_propagation(server: FakeServer, annotation: masklet.Annotation) -> None:
+    server.script.frame_count = 100
+    annotation.prompt(CLICK)
+    for count, _ in enumerate(annotation.propagate(), 1):
+        annotation.prepare(count)
+    assert count == 100
+    assert "stop_propagation" not in kinds(server)
+    assert arrives(lambda: looked_at(server)[-1:] == [100])
+
+
+@pytest.mark.parametrize("frame_index", [-1, 2**32, True])
+def test_what_is_no_frame_index_is_not_prepared(annotation: masklet.Annotation, frame_index: int) -> None:
+    with pytest.raises(masklet.InvalidArgument, match=r"frame_index: is .*, must be a whole number from 0"):
+        annotation.prepare(frame_index)
+
+
+def test_an_ended_session_prepares_nothing(annotation: masklet.Annotation) -> None:
+    annotation.close()
+    with pytest.raises(masklet.FailedPrecondition, match="this annotation is closed"):
+        annotation.prepare(1)
+
+
+def test_a_server_that_does_not_know_the_message_is_sent_none(server: FakeServer) -> None:
+    server.script.can_prepare = False
+    with masklet.Client(server.address) as client, client.annotate(b"video") as annotation:
+        annotation.prepare(1)
+        annotation.prompt(CLICK)
+        annotation.prepare(2)
+        annotation.prompt(CLICK)
+    assert server.sessions[0].ended.wait(PATIENCE)
+    assert looked_at(server) == []
+
+
+def told() -> tracking_pb2.TrackResponse:
+    return tracking_pb2.TrackResponse(session=tracking_pb2.SessionInfo(can_prepare=True))
+
+
+def test_only_the_last_frame_that_is_looked_at_is_sent_and_after_all_requests() -> None:
+    protocol = AnnotationProtocol(annotate_config({}))
+    for index in range(3):
+        protocol.prepare(index)
+    assert sent(protocol) == ["config"], "what the server can do is not known yet"
+    protocol.take(told())
+    protocol.ask(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))
+    protocol.prepare(3)
+    protocol.prepare(4)
+    assert sent(protocol) == ["prompt", "prepare 4"]
+    protocol.prepare(5)
+    protocol.close()
+    assert protocol.next_request() is Step.END
+
+
+def sent(protocol: AnnotationProtocol) -> list[str]:
+    """What the protocol sends before it asks for the video."""
+    kinds = []
+    while isinstance(request := protocol.next_request(), tracking_pb2.TrackRequest):
+        kind = request.WhichOneof("request") or ""
+        kinds.append(f"{kind} {request.prepare.frame_index}" if kind == "prepare" else kind)
+    return kinds
 
 
 def test_propagation_goes_where_it_is_sent(annotation: masklet.Annotation) -> None:
@@ -235,7 +322,10 @@ def test_dropping_it_ends_the_call(server: FakeServer) -> None:
 def test_the_answer_of_an_interrupted_request_is_not_taken_for_the_next_ones(server: FakeServer) -> None:
     channel = Channel(Endpoint.of(server.address), PATIENCE)
     protocol = AnnotationProtocol(annotate_config({}))
-    with contextlib.closing(channel), Annotation(channel.track_method(None), protocol, iter(())) as annotation:
+    with (
+        contextlib.closing(channel),
+        Annotation(channel.track_method({}), protocol, Upload(iter(()), pictures=False)) as annotation,
+    ):
         protocol.ask(tracking_pb2.TrackRequest(prompt=prompt_to_wire(CLICK)))  # and nobody waits for it
         protocol.ask(propagate_request(0, 3, "forward"))
         seen = annotation.prompt(masklet.Prompt(object_id=5, frame_index=4, point_coords=[[20, 20]]))
@@ -281,6 +371,7 @@ def test_the_same_awaited(server: FakeServer) -> None:
             assert (await annotation.video()).height == HEIGHT
             assert await annotation.frame_count() == 8
             assert (await annotation.prompt(CLICK)).object.object_id == 3
+            annotation.prepare(7)
             assert annotation.session_id == "fake-1"
             assert annotation.model == "nano"
             assert [f.frame_index async for f in annotation.propagate(6)] == [6, 7]
@@ -297,6 +388,7 @@ def test_the_same_awaited(server: FakeServer) -> None:
             await annotation.reset()
             with pytest.raises(masklet.NotFound):
                 await annotation.remove_object(4)
+            assert looked_at(server) == [7]
         with pytest.raises(masklet.FailedPrecondition, match="is closed"):
             await annotation.prompt(CLICK)
 

@@ -26,17 +26,19 @@ EXPORTS = {
     "running calls": {"Tracking", "AsyncTracking", "Live", "AsyncLive", "Annotation", "AsyncAnnotation"},
     "what callers give": {
         "Prompt", "VideoSource", "SourceUrl", "VideoPacket", "PictureLike", "ImageId", "Layout", "Delivery", "Edges",
-        "Direction", "MemoryPolicy", "OnPrompt", "OnError",
+        "Direction", "MemoryPolicy", "OnPrompt", "OnError", "OnResume",
         "SessionOptions", "TrackOptions", "LiveOptions", "AnnotateOptions", "SegmentOptions",
     },
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
+        "ResumeEvent", "HowResumed",
         "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
     },
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {
-        "MaskletError", "FieldViolation", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition", "Internal",
-        "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable", "Unimplemented",
+        "MaskletError", "FieldViolation", "Aborted", "Cancelled", "DataLoss", "DeadlineExceeded", "FailedPrecondition",
+        "Internal", "InvalidArgument", "NotFound", "ResourceExhausted", "Unauthenticated", "Unavailable",
+        "Unimplemented",
     },
     "drawing and run-lengths": {
         "drawing", "rle", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video", "encode_rle",

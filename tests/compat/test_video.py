@@ -54,6 +54,14 @@ def test_the_state_answers_what_programs_read(predictor: SAM2VideoPredictor, sta
         state["output_dict_per_obj"]
 
 
+def test_frame_0_is_prepared_as_sam2_does(
+    server: FakeServer, predictor: SAM2VideoPredictor, state: InferenceState
+) -> None:
+    predictor.add_new_points_or_box(state, 3, "cat", **POINT)
+    predictor.add_new_points_or_box(state, 3, "dog", **POINT)  # answered after all that was sent before it
+    assert [m.prepare.frame_index for m in server.sessions[0].messages if m.HasField("prepare")] == [0]
+
+
 def test_ids_of_any_kind_become_numbers_that_are_not_used_twice(
     server: FakeServer, predictor: SAM2VideoPredictor, state: InferenceState
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import masklet
 from masklet import Prompt
+from masklet_server.metrics import Metrics
 from tests.support import synthetic
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, center, engine_alone, frames, h264, lossless, prompt, truth
 
@@ -52,6 +54,31 @@ def test_click_look_correct_and_track_again(client: masklet.Client) -> None:
         with pytest.raises(masklet.FailedPrecondition, match="no object to track"):
             next(annotation.propagate())
         assert annotation.prompt(prompt("box", 2)).object.object_id == 3
+
+
+@pytest.mark.fast
+def test_a_frame_that_is_looked_at_is_encoded_before_it_is_clicked(client: masklet.Client) -> None:
+    encoded: list[int] = []
+    with client.annotate(lossless()) as annotation:
+        expected = annotation.prompt(prompt("point", 0, 5)).object.mask
+    with (
+        mock.patch.object(Metrics, "on_encode", lambda _self, count, _seconds: encoded.append(count)),
+        client.annotate(lossless()) as annotation,
+    ):
+        assert annotation.frame_count == NUM_FRAMES
+        annotation.prepare(NUM_FRAMES)  # there is no such frame
+        annotation.prepare(5)
+        deadline = time.monotonic() + 20
+        while not encoded and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert encoded == [1]
+        found = annotation.prompt(prompt("point", 0, 5)).object.mask
+        assert encoded == [1], "the click finds the frame encoded"
+        annotation.prompt(prompt("point", 1, 5))
+        assert encoded == [1]
+        annotation.prompt(prompt("point", 1, 11))
+        assert encoded == [1, 1]
+    assert (found == expected).all()
 
 
 def test_what_is_refused_harms_nothing_else(client: masklet.Client) -> None:

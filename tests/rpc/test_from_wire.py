@@ -74,6 +74,7 @@ def test_requests_have_their_events() -> None:
     clear = tracking_pb2.ClearPrompts(object_id=2, frame_index=9)
     assert READER.event(request(clear_prompts=clear)) == events.ClearPrompts(2, 9)
     assert READER.event(request(stop_propagation=tracking_pb2.StopPropagation())) == events.StopPropagation()
+    assert READER.event(request(prepare=tracking_pb2.Prepare(frame_index=7))) == events.Prepare(7)
     assert READER.event(request(reset=tracking_pb2.Reset())) == events.Reset()
     assert READER.event(request(propagate=tracking_pb2.Propagate())) == events.Propagate()
     both = tracking_pb2.Propagate(start_frame_index=0, max_frames=0, direction=tracking_pb2.DIRECTION_BOTH)

@@ -75,6 +75,11 @@ CASES: list[tuple[replies.Response, Callable[[tracking_pb2.TrackResponse], Any],
         tracking_pb2.SessionInfo(session_id="id", model="m", window=5, max_objects=6, idle_timeout_seconds=1),
     ),
     (
+        replies.Opened("id", "m", 5, 6, 3.0, can_prepare=True),
+        lambda r: r.session.can_prepare,
+        True,
+    ),
+    (
         replies.Described(VideoInfo(4, 5, 25.0, 1.5, 40, "mp4", "h264", 90)),
         lambda r: r.video_info,
         tracking_pb2.VideoInfo(

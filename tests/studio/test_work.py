@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from masklet import rle
+from masklet_server.metrics import Metrics
 from tests.support import synthetic
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless, truth
-from tests.support.studio import Page, RunningStudio, running_studio
+from tests.support.studio import Page, RunningStudio, running_studio, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def studio(nano_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStudio]:
     folder = tmp_path_factory.mktemp("studio")
-    for name in ("clip.mkv", "other.mkv", "third.mkv"):
+    for name in ("clip.mkv", "other.mkv", "third.mkv", "watched.mkv"):
         (folder / name).write_bytes(lossless())
     with running_studio(folder / "work", folder, server=nano_server) as running:
         yield running
@@ -64,6 +66,23 @@ def test_click_track_correct_undo(studio: RunningStudio) -> None:
         assert page.do("undo")["did"] == "prompt"
         page.do("masks", **{"from": 0, "to": NUM_FRAMES - 1})
         assert page.masks == before
+
+
+def test_a_frame_that_is_looked_at_is_encoded_before_the_click(studio: RunningStudio) -> None:
+    encoded: list[int] = []
+    with (
+        mock.patch.object(Metrics, "on_encode", lambda _self, count, _seconds: encoded.append(count)),
+        studio.tab(studio.videos()[3]["id"]) as page,
+    ):
+        page.do("look", frame=11)  # perhaps before the session on the server is there
+        wait_for(lambda: encoded == [1])
+        one = page.do("add_object")["object"]
+        page.click(one, 11, (*center(0, 11), 1))
+        assert encoded == [1]
+        page.click(one, 4, (*center(0, 4), 1))
+        assert encoded == [1, 1]
+        refused = page.ask("look", frame=NUM_FRAMES)
+        assert refused["error"]["field"] == "frame"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from masklet_server.engine.serving.jobs import (
     ApplyPrompt,
     ClearPrompts,
     ConsolidatePrompts,
+    EncodeFrame,
     FrameJob,
     FrameOutput,
     ObjectOutput,
@@ -192,6 +193,10 @@ class FakeEngine:
         self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
         self.running = self.max_running = 0
 
+    def place(self) -> FakeEngine:
+        """The engine for a new session: this one."""
+        return self
+
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
     ) -> MemoryBank:
@@ -231,7 +236,7 @@ class FakeEngine:
             self.running -= 1
 
     def _do(self, job: TrackingJob) -> FrameOutput:
-        assert job.memories, "a job needs an object"
+        assert job.memories or isinstance(job, EncodeFrame), "a job needs an object"
         if not isinstance(job, FrameJob):
             return FrameOutput([], [])
         error = self.refuse(job)

@@ -50,6 +50,10 @@ class AsyncAnnotation(AsyncStream):
         """Forget all objects, prompts and results; as `Annotation.reset`."""
         await self._run(self._annotation.reset)
 
+    def prepare(self, frame_index: int) -> None:
+        """Have the server encode a frame that a person looks at; as `Annotation.prepare`."""
+        self._annotation.prepare(frame_index)
+
     def propagate(
         self,
         start_frame_index: int | None = None,

@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterable, Callable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from masklet._protocol.options import TrackOptions
+from masklet._protocol.options import SessionOptions, TrackOptions
 
 _T = TypeVar("_T")
-_Options = TypeVar("_Options", bound=TrackOptions)
+_Options = TypeVar("_Options", bound=SessionOptions)
 
 
 def on_this_loop(options: _Options) -> _Options:
     """The options, with functions that other threads call made to run on the running event loop."""
     loop = asyncio.get_running_loop()
-    given: TrackOptions = options
-    bridged = options.copy()
+    given = cast("TrackOptions", options)
+    bridged = cast("TrackOptions", options.copy())
+    if (on_resume := given.get("on_resume")) is not None:
+        bridged["on_resume"] = _called_on(loop, on_resume)
     if (on_prompt := given.get("on_prompt")) is not None:
         bridged["on_prompt"] = _called_on(loop, on_prompt)
     if (on_error := given.get("on_error")) is not None:
         bridged["on_error"] = _called_on(loop, on_error)
-    return bridged
+    return cast("_Options", bridged)
 
 
 def _called_on(loop: asyncio.AbstractEventLoop, function: Callable[[_T], None]) -> Callable[[_T], None]:

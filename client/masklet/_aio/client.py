@@ -41,7 +41,7 @@ class AsyncClient(BaseClient):
 
     async def close(self) -> None:
         """End every running call and the connection. May be called twice."""
-        self._channel.close()
+        await asyncio.to_thread(self._channel.close)
 
     async def aclose(self) -> None:
         """Another name of `close`, for `contextlib.aclosing`."""
@@ -122,7 +122,7 @@ class AsyncClient(BaseClient):
             MaskletError: As for `Client.annotate`.
             OSError: The video cannot be read.
         """
-        return AsyncAnnotation(start_annotation(self._channel, open_upload(video), options))
+        return AsyncAnnotation(start_annotation(self._channel, open_upload(video), on_this_loop(options)))
 
     async def segment(
         self, image: PictureLike | Segmentation | ImageId, **options: Unpack[SegmentOptions]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +45,9 @@ A video file's path, its bytes or an open binary file (MP4, MKV, ...); the path 
 iterable of arrays ``uint8[H, W, 3]`` (RGB) or ``uint8[H, W]`` (gray); or a `SourceUrl`.
 """
 
+Parts = Iterator[tracking_pb2.TrackRequest]
+"""A video as messages that are made when they are asked for."""
+
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -58,14 +62,22 @@ class Upload:
         source_url: Where the server fetches the video; there are no parts then. Empty otherwise.
         path: The video's path on this machine; empty if it has none.
         picture_names: The file's name of each picture of a folder.
+        parts_from: Makes the messages again from a position on, which counts the file's bytes or the pictures; None
+            where the video can be read only once.
     """
 
-    parts: Iterator[tracking_pb2.TrackRequest]
+    parts: Parts
     pictures: bool
     frame_count: int = 0
     source_url: str = ""
     path: str = ""
     picture_names: tuple[str, ...] = ()
+    parts_from: Callable[[int], Parts] | None = None
+
+    @classmethod
+    def readable_again(cls, parts_from: Callable[[int], Parts], *, pictures: bool, **known: Any) -> Upload:
+        """A video that can be read from any position, as often as wanted."""
+        return cls(parts_from(0), pictures, parts_from=parts_from, **known)
 
 
 def open_upload(video: Any) -> Upload:
@@ -79,11 +91,11 @@ def open_upload(video: Any) -> Upload:
         OSError: There is no such file.
     """
     if isinstance(video, SourceUrl):
-        return Upload(iter(()), pictures=False, source_url=video.url)
+        return Upload.readable_again(_nothing, pictures=False, source_url=video.url)
     if isinstance(video, (str, os.PathLike)):
         return _of_path(video_path(video))
     if isinstance(video, (bytes, bytearray, memoryview)):
-        return Upload(_slices(memoryview(video).cast("B")), pictures=False)
+        return Upload.readable_again(partial(_slices, memoryview(video).cast("B")), pictures=False)
     if hasattr(video, "read"):
         return Upload(_chunks(video), pictures=False)
     if isinstance(video, np.ndarray):
@@ -91,6 +103,8 @@ def open_upload(video: Any) -> Upload:
     if isinstance(video, AsyncIterable):
         raise InvalidArgument.of("video", "is an asynchronous iterable; use AsyncClient for those")
     if isinstance(video, Iterable):
+        if isinstance(video, Sequence | np.ndarray):
+            return Upload.readable_again(partial(_frames_of, video), pictures=True, frame_count=len(video))
         count = len(video) if isinstance(video, Sized) else 0
         return Upload(_frames(video), pictures=True, frame_count=count)
     raise InvalidArgument.of(
@@ -139,14 +153,16 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _of_path(path: Path) -> Upload:
     if path.is_dir():
         files = picture_files(path)
-        return Upload(
-            _frames(files),
+        return Upload.readable_again(
+            partial(_frames_of, files),
             pictures=True,
             frame_count=len(files),
             path=str(path),
             picture_names=tuple(file.name for file in files),
         )
-    return Upload(_file(path), pictures=False, path=str(path))
+    parts_from = partial(_file, path)
+    # A pipe has no place to go back to.
+    return Upload(parts_from(), pictures=False, path=str(path), parts_from=parts_from if path.is_file() else None)
 
 
 def _check_stack(video: npt.NDArray[Any]) -> None:
@@ -159,26 +175,37 @@ def _check_stack(video: npt.NDArray[Any]) -> None:
     )
 
 
-def _file(path: Path) -> Iterator[tracking_pb2.TrackRequest]:
+def _nothing(start: int) -> Parts:
+    return iter(())
+
+
+def _file(path: Path, start: int = 0) -> Parts:
     with path.open("rb") as file:
+        if start:
+            file.seek(start)
         yield from _chunks(file)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[tracking_pb2.TrackRequest]:
+def _chunks(file: IO[bytes]) -> Parts:
     while chunk := file.read(CHUNK_BYTES):
         if not isinstance(chunk, bytes):
             raise InvalidArgument.of("video", "the file is open as text; open it with mode 'rb'")
         yield tracking_pb2.TrackRequest(video_chunk=chunk)
 
 
-def _slices(data: memoryview) -> Iterator[tracking_pb2.TrackRequest]:
-    for start in range(0, len(data), CHUNK_BYTES):
-        yield tracking_pb2.TrackRequest(video_chunk=bytes(data[start : start + CHUNK_BYTES]))
+def _slices(data: memoryview, start: int) -> Parts:
+    for begin in range(start, len(data), CHUNK_BYTES):
+        yield tracking_pb2.TrackRequest(video_chunk=bytes(data[begin : begin + CHUNK_BYTES]))
 
 
-def _frames(pictures: Iterable[Any]) -> Iterator[tracking_pb2.TrackRequest]:
+def _frames(pictures: Iterable[Any]) -> Parts:
     for index, picture in enumerate(pictures):
         yield _frame(index, picture)
+
+
+def _frames_of(pictures: Sequence[Any] | npt.NDArray[Any], start: int) -> Parts:
+    for index in range(start, len(pictures)):
+        yield _frame(index, pictures[index])
 
 
 def _frame(index: int, picture: Any) -> tracking_pb2.TrackRequest:

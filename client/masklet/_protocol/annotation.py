@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from masklet._protocol.results import FrameResult, PromptResult
-from masklet._protocol.track import TrackProtocol
+from masklet._protocol.track import Step, TrackProtocol
 from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import MAX_ID
 from masklet.v1 import tracking_pb2
@@ -57,16 +57,18 @@ class AnnotationProtocol(TrackProtocol):
 
     Args:
         config: The first message.
+        reads_again: True where the video can be read again from any position.
 
     Attributes:
         is_decoded: True once the server has decoded the whole video; `video.frame_count` is exact from then on.
     """
 
-    def __init__(self, config: tracking_pb2.TrackConfig) -> None:
-        super().__init__(config, (), pictures=False)
+    def __init__(self, config: tracking_pb2.TrackConfig, *, reads_again: bool = False) -> None:
+        super().__init__(config, (), pictures=False, reads_again=reads_again)
         self.is_decoded = False
         self._acks_when_asked = True
-        self._last_request_id = 0
+        self._can_prepare = False
+        self._looked_at: int | None = None  # not sent yet
 
     def ask(self, request: tracking_pb2.TrackRequest) -> int:
         """Send a request before the next part of the video.
@@ -74,22 +76,39 @@ class AnnotationProtocol(TrackProtocol):
         Returns:
             The request's number, which its answers will carry.
         """
-        self._last_request_id += 1
-        request.request_id = self._last_request_id
+        number = self._number(request)
         self._requests.append(request)
-        return self._last_request_id
+        return number
+
+    def prepare(self, frame_index: int) -> None:
+        """Name the frame that is looked at. Only the last one is sent; servers that do not know the message get none.
+
+        Raises:
+            InvalidArgument: It is no frame index.
+        """
+        _check_whole("frame_index", frame_index)
+        self._looked_at = frame_index
+
+    def _next_request(self) -> tracking_pb2.TrackRequest | Step:
+        """The next message to send, or what to do instead. Requests go before the frame that is looked at."""
+        frame_index = self._looked_at
+        if frame_index is None or not self._can_prepare or self._requests or self._closed or self.finished:
+            return super()._next_request()
+        self._looked_at = None
+        return tracking_pb2.TrackRequest(prepare=tracking_pb2.Prepare(frame_index=frame_index))
 
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
         """Take in one response, and say which request it answers."""
+        if response.HasField("session"):
+            self._can_prepare = response.session.can_prepare
         if response.HasField("video_info"):
             self.is_decoded = self.video is not None  # it comes twice
+        event: FrameResult | PromptResult | Applied | PropagationEnd | MaskletError | None = self.receive(response)
         if response.HasField("applied"):
-            return Answer(response.request_id, Applied())
-        if response.HasField("propagation_done"):
-            self.acknowledge()
-            return Answer(response.request_id, PropagationEnd())
-        event = self.receive(response)
-        if isinstance(event, PromptResult):
+            event = Applied()
+        elif response.HasField("propagation_done"):
+            event = PropagationEnd()
+        if isinstance(event, PromptResult | PropagationEnd):
             self.acknowledge()
         return Answer(response.request_id, event)
 
@@ -105,8 +124,8 @@ def propagate_request(
     if direction not in _DIRECTIONS:
         raise InvalidArgument.of("direction", f"is {direction!r}, must be one of {', '.join(get_args(Direction))}")
     for field, value in (("start_frame_index", start_frame_index), ("max_frames", max_frames)):
-        if value is not None and (isinstance(value, bool) or not 0 <= value <= MAX_ID):
-            raise InvalidArgument.of(field, f"is {value!r}, must be a whole number from 0 to {MAX_ID}, or None")
+        if value is not None:
+            _check_whole(field, value, ", or None")
     chosen = None if object_ids is None else list(object_ids)
     if chosen is not None and not chosen:
         raise InvalidArgument.of("object_ids", "is empty; name an object, or leave it out to track all")
@@ -120,3 +139,8 @@ def propagate_request(
         object_ids=chosen,
     )
     return tracking_pb2.TrackRequest(propagate=propagate)
+
+
+def _check_whole(field: str, value: int, or_else: str = "") -> None:
+    if isinstance(value, bool) or not 0 <= value <= MAX_ID:
+        raise InvalidArgument.of(field, f"is {value!r}, must be a whole number from 0 to {MAX_ID}{or_else}")

@@ -104,9 +104,9 @@ class LiveProtocol(TrackProtocol):
             message.on_next_frame = True
         self._request(tracking_pb2.TrackRequest(prompt=message))
 
-    def next_request(self) -> tracking_pb2.TrackRequest | Step:
+    def _next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead; never `Step.VIDEO`."""
-        request = super().next_request()
+        request = super()._next_request()
         if request is not Step.VIDEO:
             return request
         if not self._unsent or not self._may_send(self._unsent[0]):

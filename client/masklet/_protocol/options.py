@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy.typing as npt
 
 from masklet._protocol.results import PromptResult
+from masklet._protocol.resumption import ResumeEvent
 from masklet.errors import InvalidArgument, MaskletError
 from masklet.v1 import common_pb2, tracking_pb2
 
@@ -15,6 +16,8 @@ OnPrompt = Callable[[PromptResult], None]
 """Called with what the model makes of a prompt."""
 OnError = Callable[[MaskletError], None]
 """Called with an error after which the stream goes on."""
+OnResume = Callable[[ResumeEvent], None]
+"""Called when a stream has lost its connection, and when it goes on."""
 
 MemoryPolicy = Literal["sam2", "distractor_aware", "motion_aware"]
 """What an object's memory keeps: SAM 2's own rule; or one that keeps look-alikes apart; or one that follows motion."""
@@ -46,6 +49,12 @@ class SessionOptions(TypedDict, total=False):
         edges: How the edges of masks are drawn. "none": as the model gives them, enlarged. "guided": moved to the edges
             of colour nearby. Default: the model's own way, which is "guided" for nano and "none" for Meta's models.
         return_logits: True: results carry low-resolution logits, too (`ObjectResult.logits`). Default: False.
+        resume: True: when the connection is lost or the server starts again, connect again and go on, so that the
+            caller sees nothing of it: each result comes once, in order. False: such a call ends with `Unavailable`.
+            Default: True.
+        resume_seconds: How long to try to reach the server again. Then the call ends with `Unavailable`. Default: 120.
+        on_resume: Called when the connection is lost, and when the stream goes on. It runs on the thread (or event
+            loop) that takes the results. Default: None.
     """
 
     model: str
@@ -54,6 +63,9 @@ class SessionOptions(TypedDict, total=False):
     timeout: float | None
     edges: Edges
     return_logits: bool
+    resume: bool
+    resume_seconds: float
+    on_resume: OnResume | None
 
 
 class AnnotateOptions(SessionOptions, total=False):
@@ -194,6 +206,8 @@ def _config(options: Mapping[str, Any], frame_count: int = 0, source_url: str = 
     if memory_policy not in _MEMORY_POLICIES:
         policies = ", ".join(get_args(MemoryPolicy))
         raise InvalidArgument.of("memory_policy", f"is {memory_policy!r}, must be one of {policies}")
+    if not 0 <= options.get("resume_seconds", 0.0) < float("inf"):
+        raise InvalidArgument.of("resume_seconds", f"is {options['resume_seconds']!r}, must be seconds, 0 or above")
     return tracking_pb2.TrackConfig(
         model=options.get("model", ""),
         mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
@@ -206,6 +220,7 @@ def _config(options: Mapping[str, Any], frame_count: int = 0, source_url: str = 
         memory_policy=_MEMORY_POLICIES[memory_policy],
         edges=edges_to_wire(options),
         return_logits=bool(options.get("return_logits", False)),
+        resumable=bool(options.get("resume", True)),
     )
 
 

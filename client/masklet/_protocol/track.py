@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from masklet._protocol import wire
 from masklet._protocol.results import FrameResult, PromptResult, VideoInfo
+from masklet._protocol.resumption import HowResumed, Resumption, how_resumed
 from masklet._protocol.status import from_status
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
 from masklet.prompts import Prompt
@@ -46,12 +47,17 @@ class TrackProtocol:
     prompts that were given by then. So a prompt that the caller gives after a look at a result is in time, even after
     the last result.
 
+    If the session is resumable, its requests are numbered. When its call has broken, `detach` begins a new one. What
+    the server has not taken is sent again, and `read_from` says where the video must be read again.
+
     Args:
         config: The first message.
         prompts: Prompts to send before the video.
         pictures: True where every part of the video is a picture, one for each frame.
+        reads_again: True where the video can be read again from any position.
 
     Attributes:
+        resumption: What is kept to go on in a new call; None where the session is not resumable.
         session_id: The server's name for the session; empty until the server has answered.
         model: The model in use; empty until the server has answered.
         video: What is known of the video; None until the server has decoded the first frame.
@@ -59,7 +65,16 @@ class TrackProtocol:
         undecoded_pts_seconds: Times of the frames so far that the file has and that could not be decoded.
     """
 
-    def __init__(self, config: tracking_pb2.TrackConfig, prompts: Iterable[Prompt], *, pictures: bool) -> None:
+    def __init__(
+        self,
+        config: tracking_pb2.TrackConfig,
+        prompts: Iterable[Prompt],
+        *,
+        pictures: bool,
+        reads_again: bool = False,
+    ) -> None:
+        self.resumption = Resumption(config, reads_again=reads_again) if config.resumable else None
+        self._last_request_id = 0
         self.session_id = ""
         self.model = ""
         self.video: VideoInfo | None = None
@@ -107,10 +122,20 @@ class TrackProtocol:
                 "the stream has ended, so that nothing more can be asked of it; with `correction_window` a clip waits "
                 "for corrections of its last frames"
             )
+        if self.resumption is not None:
+            self._number(request)
         self._requests.append(request)
+
+    def _number(self, request: tracking_pb2.TrackRequest) -> int:
+        """Give a request a number of its own, one more than that of the request before it."""
+        self._last_request_id += 1
+        request.request_id = self._last_request_id
+        return self._last_request_id
 
     def add_part(self, part: tracking_pb2.TrackRequest | None) -> None:
         """Hand over the next part of the video; None where the video has ended."""
+        if self.read_from is not None:
+            return  # of a source that an older call has read
         if part is None:
             self._video_ended = True
             part = tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo())
@@ -122,8 +147,65 @@ class TrackProtocol:
         """Send nothing more from now on."""
         self._closed = True
 
+    @property
+    def read_from(self) -> int | None:
+        """Where the video must be read again from, in bytes or pictures, before the next part; None: go on."""
+        return None if self.resumption is None else self.resumption.read_from
+
+    def reread(self) -> None:
+        """Note that the video is being read again, from `read_from` on."""
+        if self.resumption is not None:
+            self.resumption.read_from = None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another call could go on with the session."""
+        return self.resumption is not None and self.resumption.is_possible and not self.finished
+
+    @property
+    def last_frame_index(self) -> int | None:
+        """The last frame whose result is here; None where there is none, or the session is not resumable."""
+        last = None if self.resumption is None else self.resumption.last
+        return None if last is None else last.frame_index
+
+    def detach(self) -> None:
+        """Go on in a new call, after the last one has broken; only where `can_go_on` says that it is possible."""
+        if self.resumption is not None:
+            self.resumption.detach()
+            self._closed = False
+            if not self.session_id:
+                self._go_on(None)
+
+    def give_up(self) -> None:
+        """Note that no other call will go on with the session."""
+        self.resumption = None
+
+    def leave(self) -> list[tracking_pb2.TrackRequest]:
+        """Send nothing more, because the caller does not want the rest.
+
+        Returns:
+            The messages of a call that tells the server so; empty where it need not be told.
+        """
+        is_known = self.can_go_on and self.session_id
+        farewell = self.resumption.farewell() if is_known and self.resumption is not None else []
+        self._closed = True
+        self.resumption = None
+        return farewell
+
     def next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead."""
+        if self.resumption is None or self._closed:
+            return self._next_request()
+        if (again := self.resumption.next_request()) is not None:
+            return again
+        if self.resumption.is_waiting:
+            return Step.WAIT
+        request = self._next_request()
+        if not isinstance(request, Step):
+            self.resumption.note(request)
+        return request
+
+    def _next_request(self) -> tracking_pb2.TrackRequest | Step:
         if self._closed:
             return Step.END
         if self._requests and not self.finished:
@@ -157,8 +239,11 @@ class TrackProtocol:
             A result, or an error after which the call goes on; None where the caller need not know of the response.
 
         Raises:
-            Internal: The server sent a mask in another encoding than was asked for.
+            Internal: The server sent a mask in another encoding than was asked for, or left out a response.
+            Unavailable: The call cannot go on with the session.
         """
+        if self.resumption is not None and not self.resumption.take(response):
+            return None
         kind = response.WhichOneof("response")
         if kind == "frame_result":
             self._take(response.frame_result.sequence)
@@ -173,6 +258,10 @@ class TrackProtocol:
         if kind == "session":
             self.session_id, self.model = response.session.session_id, response.session.model
             self._window = response.session.window
+            if not response.session.resume_token:
+                self.resumption = None
+        elif kind == "resumed":
+            self._go_on(how_resumed(response.resumed))
         elif kind == "video_info":
             self.video = wire.video_from_wire(response.video_info)
         elif kind == "error":
@@ -184,6 +273,16 @@ class TrackProtocol:
             self.finished = True
             self.undecoded_pts_seconds += wire.seconds_of(response.done.undecoded_pts_nanoseconds)
         return None  # also for kinds that only newer servers and clients know
+
+    def _go_on(self, how: HowResumed | None) -> None:
+        if how == "rewound":  # what is here counts as acknowledged
+            self._ack_due = self._ack_sent = self._received
+        else:
+            self._ack_sent = 0  # nobody knows whether the last one has arrived
+        if self.read_from is not None:
+            self._parts.clear()
+            self._video_ended = False
+            self._pictures_sent = self.read_from if self._pictures else 0
 
     def _take(self, sequence: int) -> None:
         self._received = max(self._received, sequence)

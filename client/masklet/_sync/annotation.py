@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from masklet._media.uploads import Upload
@@ -35,8 +35,8 @@ def start_annotation(channel: Channel, upload: Upload, options: AnnotateOptions)
         FailedPrecondition: The client is closed.
     """
     config = annotate_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
-    method = channel.track_method(options.get("timeout"), upload.picture_names)
-    return Annotation(method, AnnotationProtocol(config), upload.parts)
+    method = channel.track_method(options, upload.picture_names)
+    return Annotation(method, AnnotationProtocol(config, reads_again=upload.parts_from is not None), upload)
 
 
 class Annotation(Stream):
@@ -45,18 +45,16 @@ class Annotation(Stream):
     A request waits for its answer. If the server refuses a request, the request raises what is wrong with it, and the
     session goes on. When the session itself has ended, every further request raises why.
 
-    Threads may share it; a request waits for the one before it. `stop`, `cancel` and `close` never wait. A request that
-    comes while a loop over `propagate` is running ends that propagation first.
+    Threads may share it; a request waits for the one before it. `prepare`, `stop`, `cancel` and `close` never wait. A
+    request that comes while a loop over `propagate` is running ends that propagation first.
     """
 
-    def __init__(
-        self, method: TrackMethod, protocol: AnnotationProtocol, parts: Iterator[tracking_pb2.TrackRequest]
-    ) -> None:
+    def __init__(self, method: TrackMethod, protocol: AnnotationProtocol, upload: Upload) -> None:
         self._protocol = protocol
         self._turn = threading.RLock()
         self._propagation = 0  # the number of the request whose propagation is running; 0: none
         self._failure: BaseException | None = None
-        super().__init__(method, protocol, parts)
+        super().__init__(method, protocol, upload)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "running"
@@ -141,6 +139,24 @@ class Annotation(Stream):
             MaskletError: The session has ended.
         """
         self._ask(tracking_pb2.TrackRequest(reset=tracking_pb2.Reset()), Applied)
+
+    def prepare(self, frame_index: int) -> None:
+        """Have the server encode a frame that a person looks at, so that the first prompt there is answered sooner.
+
+        This is a hint, which never waits and changes no result. The server does it while nothing else is asked of the
+        session; a later hint takes the place of one that was not begun. A propagation goes on. Older servers do not
+        know of hints; they are sent none.
+
+        Args:
+            frame_index: The frame; one that the video does not have is ignored.
+
+        Raises:
+            InvalidArgument: It is no frame index.
+            MaskletError: The session has ended.
+        """
+        self._check_open()
+        with self._sender.changing():
+            self._protocol.prepare(frame_index)
 
     def propagate(
         self,

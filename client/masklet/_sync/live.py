@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from masklet._media.pictures import PictureLike, picture_to_wire
+from masklet._media.uploads import Upload
 from masklet._protocol.live import LiveProtocol, VideoPacket, packet_to_wire
 from masklet._protocol.options import LiveOptions, live_config
 from masklet._protocol.pictures import Layout
@@ -26,7 +27,7 @@ def start_live(channel: Channel, prompts: Iterable[Prompt | Iterable[Prompt]], o
         FailedPrecondition: The client is closed.
     """
     config = live_config(options)
-    method = channel.track_method(options.get("timeout"))
+    method = channel.track_method(options)
     return Live(method, LiveProtocol(config, prompts_of(*prompts)), Handlers.of(options))
 
 
@@ -38,7 +39,7 @@ class Live(Tracking):
 
     def __init__(self, method: TrackMethod, protocol: LiveProtocol, handlers: Handlers) -> None:
         self._live = protocol
-        super().__init__(method, protocol, iter(()), handlers)
+        super().__init__(method, protocol, Upload(iter(()), pictures=False), handlers)
 
     def send(
         self,

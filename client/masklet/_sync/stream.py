@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
 from typing import TypeVar, cast
 
 import grpc
 
+from masklet._media.uploads import Upload
+from masklet._protocol.resumption import how_resumed
 from masklet._protocol.track import TrackProtocol
 from masklet._sync.sender import RequestSender
 from masklet._transport.channel import RunningCall, TrackMethod
-from masklet.errors import Cancelled
+from masklet.errors import Cancelled, MaskletError
 from masklet.v1 import tracking_pb2
 
 _Entered = TypeVar("_Entered", bound="Stream")
@@ -19,22 +21,26 @@ _Entered = TypeVar("_Entered", bound="Stream")
 class Stream:
     """What `Tracking`, `Live` and `Annotation` share: a running call, and a context manager that ends it.
 
+    If the call breaks, and the server keeps the session, another call takes its place. The reading side sees to that.
+
     Args:
         method: Starts the call.
         protocol: What is said and heard.
-        parts: The video, as messages that are made when they are asked for.
+        upload: The video, as messages that are made when they are asked for.
     """
 
-    def __init__(
-        self, method: TrackMethod, protocol: TrackProtocol, parts: Iterator[tracking_pb2.TrackRequest]
-    ) -> None:
+    def __init__(self, method: TrackMethod, protocol: TrackProtocol, upload: Upload) -> None:
         self._method = method
         self._cancelled = False
         self._ended = False
-        self._sender = RequestSender(protocol, parts)
+        self._stopped = threading.Event()
+        self._calling = threading.Lock()  # so that no call begins when the stream has been stopped
+        self._is_back = True  # whether results come again since the last break
+        self._sender = RequestSender(protocol, upload)
         self._call: RunningCall = None  # for `__del__`, should the call not start
         self._call = method.call(self._sender.requests())
         self._sender.attach(self._call)
+        method.ends_with_channel(self)
 
     @property
     def session_id(self) -> str:
@@ -49,12 +55,12 @@ class Stream:
     def cancel(self) -> None:
         """End the call, from any thread. Whoever waits for the server gets `Cancelled` raised."""
         self._cancelled = True
-        self._call.cancel()
+        self._stop()
 
     def close(self) -> None:
         """End the call and free the server. May be called twice."""
         self._ended = True
-        self._call.cancel()
+        self._stop()
 
     def __enter__(self: _Entered) -> _Entered:
         return self
@@ -64,17 +70,85 @@ class Stream:
 
     def __del__(self) -> None:
         if self._call is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._calling:
+            self._stopped.set()
             self._call.cancel()
+        with self._sender.changing():
+            farewell = self._sender.protocol.leave()
+        if farewell:
+            self._method.leave(farewell)
 
     def _read(self) -> tracking_pb2.TrackResponse:
+        """The next response, if need be from another call.
+
+        Raises:
+            StopIteration: There are no more.
+            MaskletError: The call has failed, and no other one can go on.
+        """
+        while True:
+            try:
+                response = cast("tracking_pb2.TrackResponse", next(self._call))
+            except StopIteration:
+                self._sender.protocol.end_of_stream()
+                raise
+            except grpc.RpcError as error:
+                self._go_on_after(error)
+                continue
+            if not self._is_back:
+                self._note_return(response)
+            return response
+
+    def _go_on_after(self, error: grpc.RpcError) -> None:
+        """Go on in another call.
+
+        Raises:
+            StopIteration: Everything is here.
+            MaskletError: That is not possible.
+        """
+        if self._cancelled:
+            raise Cancelled("tracking was cancelled") from None
+        if self._sender.failure is not None:
+            raise self._sender.failure from None
+        protocol, reconnection = self._sender.protocol, self._method.reconnection
+        connected = bool(self.session_id)
+        is_broken = self._method.is_broken(error, connected=connected) and not self._stopped.is_set()
+        if is_broken and protocol.finished:
+            raise StopIteration
+        if is_broken and not connected:
+            is_broken = not self._method.needs_tls()
+        failure = self._method.failure(error, connected=connected or is_broken)
+        if not protocol.can_go_on or not (is_broken or reconnection.is_worth_a_try(failure)):
+            protocol.give_up()
+            raise failure from error
+        self._is_back = False
         try:
-            return cast("tracking_pb2.TrackResponse", next(self._call))
-        except StopIteration:
-            self._sender.protocol.end_of_stream()
-            raise
-        except grpc.RpcError as error:
-            if self._cancelled:
-                raise Cancelled("tracking was cancelled") from None
-            if self._sender.failure is not None:
-                raise self._sender.failure from None
-            raise self._method.failure(error, connected=bool(self.session_id)) from error
+            delay = reconnection.lost(failure, protocol.last_frame_index, has_begun=connected)
+        except MaskletError as reason:
+            protocol.give_up()
+            raise reason from error
+        self._stopped.wait(delay)
+        self._call_again()
+
+    def _call_again(self) -> None:
+        with self._calling:
+            if self._stopped.is_set():
+                raise Cancelled("tracking was cancelled")
+            with self._sender.changing():
+                self._sender.protocol.detach()
+            self._call = self._method.call_again(self._sender.requests())
+            self._sender.attach(self._call)
+
+    def _note_return(self, response: tracking_pb2.TrackResponse) -> None:
+        reconnection = self._method.reconnection
+        if response.HasField("session") and not self.session_id:
+            reconnection.resumed(
+                "rewound", None, has_begun=False
+            )  # the first call broke before the server had answered it
+        elif response.HasField("resumed"):
+            reconnection.resumed(how_resumed(response.resumed), self._sender.protocol.last_frame_index)
+        elif response.number:
+            reconnection.progressed()
+            self._is_back = True

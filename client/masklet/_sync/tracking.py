@@ -18,7 +18,6 @@ from masklet._transport.channel import Channel, TrackMethod
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.prompts import Prompt
 from masklet.recording import Recording
-from masklet.v1 import tracking_pb2
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,11 @@ def start_tracking(
         FailedPrecondition: The client is closed.
     """
     config = track_config(options, frame_count=upload.frame_count, source_url=upload.source_url)
-    method = channel.track_method(options.get("timeout"), upload.picture_names)
-    protocol = TrackProtocol(config, prompts_of(*prompts), pictures=upload.pictures)
-    tracking = Tracking(method, protocol, upload.parts, Handlers.of(options))
+    method = channel.track_method(options, upload.picture_names)
+    protocol = TrackProtocol(
+        config, prompts_of(*prompts), pictures=upload.pictures, reads_again=upload.parts_from is not None
+    )
+    tracking = Tracking(method, protocol, upload, Handlers.of(options))
     tracking.source = upload.path
     return tracking
 
@@ -70,18 +71,12 @@ class Tracking(Stream, Iterator[FrameResult]):
 
     source: str = ""
 
-    def __init__(
-        self,
-        method: TrackMethod,
-        protocol: TrackProtocol,
-        parts: Iterator[tracking_pb2.TrackRequest],
-        handlers: Handlers,
-    ) -> None:
+    def __init__(self, method: TrackMethod, protocol: TrackProtocol, upload: Upload, handlers: Handlers) -> None:
         self._handlers = handlers
         self._turn = threading.RLock()  # of reading responses
         self._waiting: deque[FrameResult | PromptResult | MaskletError] = deque()  # read, and not given out yet
         self._failure: BaseException | None = None  # raised where the video was waited for; the loop raises it, too
-        super().__init__(method, protocol, parts)
+        super().__init__(method, protocol, upload)
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "running"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from masklet._protocol.options import SessionOptions
 from masklet._transport.endpoint import Endpoint
-from masklet._transport.failures import FailedCall, from_call, needs_tls, nobody_listens
+from masklet._transport.failures import FailedCall, from_call, is_broken, needs_tls, nobody_listens
+from masklet._transport.reconnection import Reconnection
 from masklet._transport.starting import CONNECT_SECONDS, StartingServer
 from masklet.errors import FailedPrecondition, MaskletError
 from masklet.v1 import tracking_pb2
@@ -25,8 +29,20 @@ RunningCall = Any
 """A running stream; gRPC's own type for it is private."""
 
 
+LEAVE_SECONDS = 10.0
+"""Seconds for telling a server that a session will not be resumed."""
+CLOSE_SECONDS = 3.0
+"""Seconds of these that closing a channel waits for."""
+
 # How servers begin a message about one picture.
 _ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
+
+
+class Cancellable(Protocol):
+    """A running stream that can be ended."""
+
+    def cancel(self) -> None:
+        """End the stream, from any thread."""
 
 
 class TrackMethod:
@@ -34,14 +50,19 @@ class TrackMethod:
 
     Args:
         channel: The channel to the server.
-        timeout: Seconds for the whole call; None for no limit.
+        options: What the caller wants of the call.
         picture_names: The file's name of each picture of a folder, by which errors name it.
+
+    Attributes:
+        reconnection: When to call again after a call has broken.
     """
 
-    def __init__(self, channel: Channel, timeout: float | None, picture_names: Sequence[str] = ()) -> None:
+    def __init__(self, channel: Channel, options: SessionOptions, picture_names: Sequence[str] = ()) -> None:
         self._channel = channel
-        self._timeout = timeout
+        self._timeout = timeout = options.get("timeout")
+        self.reconnection = Reconnection.of(options)
         self._picture_names = picture_names
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         self._gave_up = threading.Event()
 
     def call(self, requests: Iterator[tracking_pb2.TrackRequest]) -> RunningCall:
@@ -55,6 +76,37 @@ class TrackMethod:
             # Not on the caller's thread, which may be that of an event loop.
             threading.Thread(target=self._wait, args=(running,), name="masklet-connect", daemon=True).start()
         return running
+
+    def call_again(self, requests: Iterator[tracking_pb2.TrackRequest]) -> RunningCall:
+        """Start a call that takes the place of one that has broken; it fails at once where nobody listens."""
+        left = None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
+        return self._channel.stub.Track(requests, timeout=left, metadata=self._channel.endpoint.metadata)
+
+    def ends_with_channel(self, stream: Cancellable) -> None:
+        """Have the channel cancel a stream before it closes."""
+        self._channel.add(stream)
+
+    def leave(self, farewell: Sequence[tracking_pb2.TrackRequest]) -> None:
+        """Tell the server in a call of its own, and in the background, that nobody will resume the session.
+
+        Args:
+            farewell: What to send.
+        """
+        self._channel.leave(farewell)
+
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self._channel.needs_tls()
+
+    @staticmethod
+    def is_broken(error: grpc.RpcError, *, connected: bool) -> bool:
+        """Whether another call may go on with the session of one that has failed.
+
+        Args:
+            error: What gRPC raised.
+            connected: The server has already answered during the session.
+        """
+        return is_broken(cast("FailedCall", error), connected=connected)
 
     def failure(self, error: grpc.RpcError, *, connected: bool) -> MaskletError:
         """What a failed call is raised as.
@@ -100,6 +152,9 @@ class Channel:
         self._timeout = timeout
         self._channel = endpoint.channel()
         self._closed = False
+        self._streams: weakref.WeakSet[Cancellable] = weakref.WeakSet()
+        self._adding = threading.Lock()
+        self._leaving: set[threading.Thread] = set()
         self.stub = TrackingServiceStub(self._channel)
         self.health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -108,21 +163,59 @@ class Channel:
 
     def close(self) -> None:
         """End every running call, and the connection."""
+        with self._adding:
+            streams = tuple(self._streams)
+        for stream in streams:
+            stream.cancel()
         self._closed = True
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in tuple(self._leaving):
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._channel.close()
 
-    def track_method(self, timeout: float | None, picture_names: Sequence[str] = ()) -> TrackMethod:
+    def add(self, stream: Cancellable) -> None:
+        """Cancel a stream when this is closed."""
+        with self._adding:
+            self._streams.add(stream)
+
+    def leave(self, farewell: Sequence[tracking_pb2.TrackRequest]) -> None:
+        """Send messages in a Track call of their own, on a thread that `close` waits for a moment.
+
+        Args:
+            farewell: What to send.
+        """
+        if self._closed:
+            return
+        thread = threading.Thread(target=self._leave, args=(farewell,), name="masklet-leave", daemon=True)
+        self._leaving.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, and begins no more threads
+            self._leaving.discard(thread)
+
+    def _leave(self, farewell: Sequence[tracking_pb2.TrackRequest]) -> None:
+        try:
+            for _ in self.stub.Track(iter(farewell), timeout=LEAVE_SECONDS, metadata=self.endpoint.metadata):
+                pass
+        except grpc.RpcError:
+            pass  # it ends with CANCELLED; a server that did not hear it waits for as long as it waits for anybody
+        except ValueError:
+            pass  # gRPC's word for a channel that was closed meanwhile
+        finally:
+            self._leaving.discard(threading.current_thread())
+
+    def track_method(self, options: SessionOptions, picture_names: Sequence[str] = ()) -> TrackMethod:
         """The server's Track method.
 
         Args:
-            timeout: Seconds for a whole call; None for no limit.
+            options: What the caller wants of the call.
             picture_names: The file's name of each picture of a folder.
 
         Raises:
             FailedPrecondition: The client is closed.
         """
         self._check_open()
-        return TrackMethod(self, timeout, picture_names)
+        return TrackMethod(self, options, picture_names)
 
     def ask(self, method: grpc.UnaryUnaryMultiCallable[_Request, _Answer], request: _Request) -> _Answer:
         """Call a method and wait for its answer.
@@ -169,6 +262,10 @@ class Channel:
         if self._closed:
             raise FailedPrecondition("this client is closed; make another one")
 
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self.endpoint.credentials is None and self.server.speaks_tls()
+
     def failure(self, error: grpc.RpcError, *, connected: bool = False, timeout: float | None) -> MaskletError:
         """What a failed call is raised as. It may ask the server once more what it speaks.
 
@@ -179,6 +276,6 @@ class Channel:
         """
         failed = cast("FailedCall", error)
         unreached = failed.code() is grpc.StatusCode.UNAVAILABLE and not connected and not failed.trailing_metadata()
-        if unreached and self.endpoint.credentials is None and self.server.speaks_tls():
+        if unreached and self.needs_tls():
             return needs_tls(str(self))
         return from_call(failed, target=str(self), connected=connected, timeout=timeout)

@@ -250,6 +250,34 @@ DIRECTION_BOTH: Direction.ValueType  # 3
 """Forward, then backward from the same frame."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _Resumption:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResumptionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resumption.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESUMPTION_UNSPECIFIED: _Resumption.ValueType  # 0
+    """Never sent."""
+    RESUMPTION_ATTACHED: _Resumption.ValueType  # 1
+    """The server had the session."""
+    RESUMPTION_RESTORED: _Resumption.ValueType  # 2
+    """The server had a snapshot of the session."""
+    RESUMPTION_REWOUND: _Resumption.ValueType  # 3
+    """The session began anew, because the client can send the whole video again."""
+
+class Resumption(_Resumption, metaclass=_ResumptionEnumTypeWrapper):
+    """How a session was resumed."""
+
+RESUMPTION_UNSPECIFIED: Resumption.ValueType  # 0
+"""Never sent."""
+RESUMPTION_ATTACHED: Resumption.ValueType  # 1
+"""The server had the session."""
+RESUMPTION_RESTORED: Resumption.ValueType  # 2
+"""The server had a snapshot of the session."""
+RESUMPTION_REWOUND: Resumption.ValueType  # 3
+"""The session began anew, because the client can send the whole video again."""
+Global___Resumption: _TypeAlias = Resumption  # noqa: Y015
+
 @_typing.final
 class TrackRequest(_message.Message):
     """What the client sends."""
@@ -269,6 +297,8 @@ class TrackRequest(_message.Message):
     PROPAGATE_FIELD_NUMBER: _builtins.int
     STOP_PROPAGATION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     video_chunk: _builtins.bytes
     """The next bytes of a video file, 256 KiB to 1 MiB a message. Excludes `frame` and `packet`."""
@@ -276,6 +306,12 @@ class TrackRequest(_message.Message):
     """Only with PROPAGATION_ON_REQUEST, for `prompt`, `clear_prompts`, `remove_object`, `propagate` and `reset`: a
     number above 0 that the client chooses. Every answer to the request carries it. With a number, `remove_object`
     and `reset` are answered by `applied` if they succeed.
+
+    In a resumable session (`config.resumable`) all of these, and `stop_propagation`, must have a number, also with
+    PROPAGATION_AUTOMATIC. It must rise from one request to the next. A request whose number is not above that of the
+    last one taken is dropped without an answer, because it is known: so a request that is sent again takes effect
+    once. With PROPAGATION_AUTOMATIC, `prompt`, `clear_prompts` and `remove_object` are then answered by `applied` when
+    they are taken, before any result that they change; a `prompt` has its `prompt_result` later.
     """
     @_builtins.property
     def config(self) -> Global___TrackConfig:
@@ -309,7 +345,9 @@ class TrackRequest(_message.Message):
 
     @_builtins.property
     def cancel(self) -> Global___Cancel:
-        """Drop everything now. The RPC ends with CANCELLED. Cancelling the RPC does the same."""
+        """Drop everything now. The RPC ends with CANCELLED. Cancelling the RPC does the same, unless the session is
+        resumable: then it is parked.
+        """
 
     @_builtins.property
     def clear_prompts(self) -> Global___ClearPrompts:
@@ -327,6 +365,14 @@ class TrackRequest(_message.Message):
     def reset(self) -> Global___Reset:
         """Only with PROPAGATION_ON_REQUEST."""
 
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """First, in place of `config`: go on with a session whose call has ended."""
+
+    @_builtins.property
+    def prepare(self) -> Global___Prepare:
+        """Only where `session.can_prepare` is true."""
+
     def __init__(
         self,
         *,
@@ -343,13 +389,15 @@ class TrackRequest(_message.Message):
         propagate: Global___Propagate | None = ...,
         stop_propagation: Global___StopPropagation | None = ...,
         reset: Global___Reset | None = ...,
+        resume: Global___Resume | None = ...,
+        prepare: Global___Prepare | None = ...,
         request_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clear_prompts", b"clear_prompts", "config", b"config", "end_of_video", b"end_of_video", "frame", b"frame", "packet", b"packet", "prepare", b"prepare", "prompt", b"prompt", "propagate", b"propagate", "remove_object", b"remove_object", "request", b"request", "request_id", b"request_id", "reset", b"reset", "resume", b"resume", "stop_propagation", b"stop_propagation", "video_chunk", b"video_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video_chunk", "frame", "packet", "prompt", "remove_object", "ack", "end_of_video", "cancel", "clear_prompts", "propagate", "stop_propagation", "reset", "resume", "prepare"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -376,6 +424,7 @@ class TrackConfig(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     RETURN_LOGITS_FIELD_NUMBER: _builtins.int
     EDGES_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from GetServerInfo; empty: the server's default model."""
     mask_encoding: _common_pb2.MaskEncoding.ValueType
@@ -423,6 +472,10 @@ class TrackConfig(_message.Message):
     """
     edges: _common_pb2.Edges.ValueType
     """How the edges of masks are drawn. Logits are the model's own in any case."""
+    resumable: _builtins.bool
+    """The session outlives a call that breaks, so that `resume` can go on with it. See Track. A server that can't do this
+    leaves `session.resume_token` empty, and the session is like any other.
+    """
     def __init__(
         self,
         *,
@@ -441,10 +494,11 @@ class TrackConfig(_message.Message):
         timings: _builtins.bool = ...,
         return_logits: _builtins.bool = ...,
         edges: _common_pb2.Edges.ValueType = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "edges", b"edges", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_window", b"correction_window", "delivery", b"delivery", "deterministic", b"deterministic", "edges", b"edges", "frame_count", b"frame_count", "live", b"live", "mask_encoding", b"mask_encoding", "max_latency_seconds", b"max_latency_seconds", "memory_policy", b"memory_policy", "model", b"model", "propagation", b"propagation", "resumable", b"resumable", "return_logits", b"return_logits", "source_url", b"source_url", "timings", b"timings", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -621,6 +675,35 @@ class Reset(_message.Message):
 Global___Reset: _TypeAlias = Reset  # noqa: Y015
 
 @_typing.final
+class Prepare(_message.Message):
+    """A person looks at this frame, and may prompt an object there. The server encodes the frame while it has nothing else
+    to do for this session, so that the first prompt on the frame is answered as fast as the later ones.
+
+    This is a hint. It changes no result, and has no answer: a frame that the video does not have is ignored. It does
+    not wait in the queue of requests, and no request waits for it: the server returns to it when all requests are
+    answered. A newer one takes the place of one that is not begun. A frame that is not decoded yet is prepared once it
+    is. Preparing takes the session's turn on the device, as tracking a frame does.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """From 0, as in prompts."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prepare: _TypeAlias = Prepare  # noqa: Y015
+
+@_typing.final
 class RemoveObject(_message.Message):
     """Stop tracking an object, from the next frame on. Its id may be used again. With PROPAGATION_ON_REQUEST everything
     that was found of it is forgotten.
@@ -665,6 +748,150 @@ class Ack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Resume(_message.Message):
+    """Go on with a session whose call has ended; the first message of a new call.
+
+    If the server still has the session, it goes on where it was (RESUMPTION_ATTACHED, RESUMPTION_RESTORED). If it does
+    not, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
+    again from its start, the server applies `operations` where they were applied before, and results up to
+    `last_sequence` are made again but not sent. `number` goes on after `last_response`, and `sequence` is what it would
+    have been. With `config.deterministic` the masks are then those of a session that did not break.
+    Otherwise the call ends with NOT_FOUND: begin a new session.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LAST_RESPONSE_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    CAN_REWIND_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_ACK_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """As in the last `session` or `moving` of the session. May be empty with `can_rewind`."""
+    last_response: _builtins.int
+    """The `number` of the last response that the client has taken. 0: none. Later ones are sent again."""
+    can_rewind: _builtins.bool
+    """The client can send the whole video again, from its start. Only with PROPAGATION_AUTOMATIC and DELIVERY_LOSSLESS."""
+    last_sequence: _builtins.int
+    """The `sequence` of the last frame result or prompt result that the client has taken. 0: none."""
+    last_ack: _builtins.int
+    """The `sequence` of the last `ack` that the client has sent. 0: none. Results after it take their places in the window
+    until the client acknowledges them, as if nothing had happened.
+    """
+    @_builtins.property
+    def last(self) -> Global___FrameMark:
+        """The last frame result that the client has taken. Unset: none. For the log."""
+
+    @_builtins.property
+    def config(self) -> Global___TrackConfig:
+        """The configuration that began the session. Needed with `can_rewind`."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedOperation]:
+        """Only with `can_rewind` or a snapshot: the operations to which the client has an `applied`, in the order of their
+        numbers. They are not answered by `applied` again; an `error` that names one of them may come again. Other requests
+        without an answer are sent again after `resumed`.
+        """
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        last_response: _builtins.int = ...,
+        last: Global___FrameMark | None = ...,
+        config: Global___TrackConfig | None = ...,
+        operations: _abc.Iterable[Global___AppliedOperation] | None = ...,
+        can_rewind: _builtins.bool = ...,
+        last_sequence: _builtins.int = ...,
+        last_ack: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_ack", b"last_ack", "last_response", b"last_response", "last_sequence", b"last_sequence", "operations", b"operations", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
+
+@_typing.final
+class FrameMark(_message.Message):
+    """One of the results of a frame."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    frame_index: _builtins.int
+    """As in the frame result."""
+    revision: _builtins.int
+    """As in the frame result."""
+    def __init__(
+        self,
+        *,
+        frame_index: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameMark: _TypeAlias = FrameMark  # noqa: Y015
+
+@_typing.final
+class AppliedOperation(_message.Message):
+    """An operation that has taken effect, and when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    CLEAR_PROMPTS_FIELD_NUMBER: _builtins.int
+    REMOVE_OBJECT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.int
+    """As in the request."""
+    applied_after_frame: _builtins.int
+    """As in the `applied` that answered it."""
+    applied_after_sequence: _builtins.int
+    """As in the `applied` that answered it."""
+    @_builtins.property
+    def prompt(self) -> _common_pb2.Prompt: ...
+    @_builtins.property
+    def clear_prompts(self) -> Global___ClearPrompts: ...
+    @_builtins.property
+    def remove_object(self) -> Global___RemoveObject: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.int = ...,
+        applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
+        prompt: _common_pb2.Prompt | None = ...,
+        clear_prompts: Global___ClearPrompts | None = ...,
+        remove_object: Global___RemoveObject | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "clear_prompts", b"clear_prompts", "operation", b"operation", "prompt", b"prompt", "remove_object", b"remove_object", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
+    _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["prompt", "clear_prompts", "remove_object"]  # noqa: Y015
+    _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_after_frame) -> _WhichOneofReturnType__applied_after_frame | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
+
+Global___AppliedOperation: _TypeAlias = AppliedOperation  # noqa: Y015
 
 @_typing.final
 class EndOfVideo(_message.Message):
@@ -715,12 +942,20 @@ class TrackResponse(_message.Message):
     PROPAGATION_DONE_FIELD_NUMBER: _builtins.int
     PACKETS_TAKEN_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    INPUT_KEPT_FIELD_NUMBER: _builtins.int
+    MOVING_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.int
     """The number of the request that this answers. 0 where the request had none, or where this answers no request."""
+    number: _builtins.int
+    """Only in a resumable session: counts the responses from 1 without a gap, across all calls of the session. `session`,
+    `resumed`, `input_kept` and `moving` have none: they are about the call that they come in.
+    """
     @_builtins.property
     def session(self) -> Global___SessionInfo:
-        """First, at once."""
+        """First, at once, in every call."""
 
     @_builtins.property
     def video_info(self) -> Global___VideoInfo:
@@ -752,7 +987,19 @@ class TrackResponse(_message.Message):
 
     @_builtins.property
     def applied(self) -> Global___Applied:
-        """Only with PROPAGATION_ON_REQUEST."""
+        """Only with PROPAGATION_ON_REQUEST, or in a resumable session."""
+
+    @_builtins.property
+    def input_kept(self) -> Global___InputKept:
+        """Only in a resumable session."""
+
+    @_builtins.property
+    def moving(self) -> Global___Moving:
+        """Only in a resumable session, when the server is about to stop."""
+
+    @_builtins.property
+    def resumed(self) -> Global___Resumed:
+        """Second, in a call that began with `resume`."""
 
     def __init__(
         self,
@@ -766,13 +1013,17 @@ class TrackResponse(_message.Message):
         propagation_done: Global___PropagationDone | None = ...,
         packets_taken: Global___PacketsTaken | None = ...,
         applied: Global___Applied | None = ...,
+        input_kept: Global___InputKept | None = ...,
+        moving: Global___Moving | None = ...,
+        resumed: Global___Resumed | None = ...,
         request_id: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "input_kept", b"input_kept", "moving", b"moving", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "response", b"response", "resumed", b"resumed", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "request_id", b"request_id", "response", b"response", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "done", b"done", "error", b"error", "frame_result", b"frame_result", "input_kept", b"input_kept", "moving", b"moving", "number", b"number", "packets_taken", b"packets_taken", "prompt_result", b"prompt_result", "propagation_done", b"propagation_done", "request_id", b"request_id", "response", b"response", "resumed", b"resumed", "session", b"session", "video_info", b"video_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken", "applied"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["session", "video_info", "prompt_result", "frame_result", "error", "done", "propagation_done", "packets_taken", "applied", "input_kept", "moving", "resumed"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -789,6 +1040,11 @@ class SessionInfo(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     MAX_OBJECTS_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    PARK_SECONDS_FIELD_NUMBER: _builtins.int
+    KEEP_BYTES_FIELD_NUMBER: _builtins.int
+    CAN_PREPARE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Name it in bug reports: it appears in the server's log."""
     model: _builtins.str
@@ -801,6 +1057,22 @@ class SessionInfo(_message.Message):
     """Seconds without progress after which the session ends. With PROPAGATION_ON_REQUEST the time is longer, because
     people need time to think, and it counts from `end_of_video` on.
     """
+    resume_token: _builtins.str
+    """Names the session in a `resume`. Empty: the session can't be resumed. It is a secret: keep it out of logs. A
+    token is good for any later call, not only for the next one.
+    """
+    epoch: _builtins.int
+    """Only in a resumable session: 1 in the first call, and one more in each further one."""
+    park_seconds: _builtins.int
+    """Only in a resumable session: how long the session waits for a client whose call has ended."""
+    keep_bytes: _builtins.int
+    """Only in a resumable session: so many bytes of responses are kept for a client that has not acknowledged them. If
+    the client needs earlier ones again, the session can't be resumed.
+    """
+    can_prepare: _builtins.bool
+    """Whether the client may send `prepare`: true with PROPAGATION_ON_REQUEST. Servers that are older than the message do
+    not set this, and end a session that sends `prepare`.
+    """
     def __init__(
         self,
         *,
@@ -809,14 +1081,153 @@ class SessionInfo(_message.Message):
         window: _builtins.int = ...,
         max_objects: _builtins.int = ...,
         idle_timeout_seconds: _builtins.int = ...,
+        resume_token: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        park_seconds: _builtins.int = ...,
+        keep_bytes: _builtins.int = ...,
+        can_prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout_seconds", b"idle_timeout_seconds", "max_objects", b"max_objects", "model", b"model", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_prepare", b"can_prepare", "epoch", b"epoch", "idle_timeout_seconds", b"idle_timeout_seconds", "keep_bytes", b"keep_bytes", "max_objects", b"max_objects", "model", b"model", "park_seconds", b"park_seconds", "resume_token", b"resume_token", "session_id", b"session_id", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
+
+@_typing.final
+class Resumed(_message.Message):
+    """The session goes on. The client sends its messages again from where this says: what comes before was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOW_FIELD_NUMBER: _builtins.int
+    VIDEO_BYTES_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    PACKET_COUNT_FIELD_NUMBER: _builtins.int
+    END_OF_VIDEO_TAKEN_FIELD_NUMBER: _builtins.int
+    LAST_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REWOUND_TO_FRAME_FIELD_NUMBER: _builtins.int
+    how: Global___Resumption.ValueType
+    """How it goes on."""
+    video_bytes: _builtins.int
+    """Bytes of the file that were taken."""
+    frame_count: _builtins.int
+    """Number of `frame`s that were taken."""
+    packet_count: _builtins.int
+    """Number of `packet`s that were taken."""
+    end_of_video_taken: _builtins.bool
+    """`end_of_video` was taken. Sending it again does no harm."""
+    last_request_id: _builtins.int
+    """Requests up to this `request_id` were taken. 0: none. With RESUMPTION_REWOUND, only the `operations` of the resume
+    are known: the client sends all other requests again, also those that were not answered yet.
+    """
+    rewound_to_frame: _builtins.int
+    """RESUMPTION_RESTORED and RESUMPTION_REWOUND: the last frame that need not be tracked again. Unset: tracking begins
+    at the first frame.
+    """
+    def __init__(
+        self,
+        *,
+        how: Global___Resumption.ValueType = ...,
+        video_bytes: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        packet_count: _builtins.int = ...,
+        end_of_video_taken: _builtins.bool = ...,
+        last_request_id: _builtins.int = ...,
+        rewound_to_frame: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rewound_to_frame", b"_rewound_to_frame", "frame_count", b"frame_count", "input_from", b"input_from", "packet_count", b"packet_count", "rewound_to_frame", b"rewound_to_frame", "video_bytes", b"video_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rewound_to_frame", b"_rewound_to_frame", "end_of_video_taken", b"end_of_video_taken", "frame_count", b"frame_count", "how", b"how", "input_from", b"input_from", "last_request_id", b"last_request_id", "packet_count", b"packet_count", "rewound_to_frame", b"rewound_to_frame", "video_bytes", b"video_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rewound_to_frame: _TypeAlias = _typing.Literal["rewound_to_frame"]  # noqa: Y015
+    _WhichOneofArgType__rewound_to_frame: _TypeAlias = _typing.Literal["_rewound_to_frame", b"_rewound_to_frame"]  # noqa: Y015
+    _WhichOneofReturnType_input_from: _TypeAlias = _typing.Literal["video_bytes", "frame_count", "packet_count"]  # noqa: Y015
+    _WhichOneofArgType_input_from: _TypeAlias = _typing.Literal["input_from", b"input_from"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rewound_to_frame) -> _WhichOneofReturnType__rewound_to_frame | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input_from) -> _WhichOneofReturnType_input_from | None: ...
+
+Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
+
+@_typing.final
+class InputKept(_message.Message):
+    """The client need not keep what it sent before this: a later `resumed` with RESUMPTION_ATTACHED or
+    RESUMPTION_RESTORED does not ask for it. Sent from time to time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEO_BYTES_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    PACKET_COUNT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FRAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    video_bytes: _builtins.int
+    """Bytes of the file."""
+    frame_count: _builtins.int
+    """Number of `frame`s."""
+    packet_count: _builtins.int
+    """Number of `packet`s."""
+    snapshot_frame: _builtins.int
+    """The frame of a snapshot that would outlive the server. Unset: there is none, and what this message says is true as
+    long as the server lives.
+    """
+    request_id: _builtins.int
+    """Requests up to this `request_id` are known. 0: none."""
+    def __init__(
+        self,
+        *,
+        video_bytes: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        packet_count: _builtins.int = ...,
+        snapshot_frame: _builtins.int | None = ...,
+        request_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_snapshot_frame", b"_snapshot_frame", "frame_count", b"frame_count", "packet_count", b"packet_count", "position", b"position", "snapshot_frame", b"snapshot_frame", "video_bytes", b"video_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_snapshot_frame", b"_snapshot_frame", "frame_count", b"frame_count", "packet_count", b"packet_count", "position", b"position", "request_id", b"request_id", "snapshot_frame", b"snapshot_frame", "video_bytes", b"video_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__snapshot_frame: _TypeAlias = _typing.Literal["snapshot_frame"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_frame: _TypeAlias = _typing.Literal["_snapshot_frame", b"_snapshot_frame"]  # noqa: Y015
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["video_bytes", "frame_count", "packet_count"]  # noqa: Y015
+    _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_frame) -> _WhichOneofReturnType__snapshot_frame | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_position) -> _WhichOneofReturnType_position | None: ...
+
+Global___InputKept: _TypeAlias = InputKept  # noqa: Y015
+
+@_typing.final
+class Moving(_message.Message):
+    """The server is about to stop. The call goes on until the deadline, and then ends with UNAVAILABLE. The client then
+    resumes the session at the same address.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token for `resume`."""
+    deadline_seconds: _builtins.float
+    """Seconds until the server ends the call."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        deadline_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Moving: _TypeAlias = Moving  # noqa: Y015
 
 @_typing.final
 class VideoInfo(_message.Message):
@@ -897,10 +1308,20 @@ class PromptResult(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     FRAME_INDEX_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts together with those of frame results."""
     frame_index: _builtins.int
     """The frame. It is not the one that the prompt names if that one was skipped."""
+    applied_after_frame: _builtins.int
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the last frame that was tracked before the server took the
+    prompt. Unset: none was.
+    """
+    applied_after_sequence: _builtins.int
+    """Only in a resumable session with PROPAGATION_AUTOMATIC: the `sequence` of the last result that was made before the
+    server took the prompt; 0: none was.
+    """
     @_builtins.property
     def object(self) -> _common_pb2.ObjectResult:
         """The prompted object."""
@@ -911,12 +1332,16 @@ class PromptResult(_message.Message):
         sequence: _builtins.int = ...,
         frame_index: _builtins.int = ...,
         object: _common_pb2.ObjectResult | None = ...,
+        applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence", "frame_index", b"frame_index", "object", b"object", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
+    _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_after_frame) -> _WhichOneofReturnType__applied_after_frame | None: ...
 
 Global___PromptResult: _TypeAlias = PromptResult  # noqa: Y015
 
@@ -1080,18 +1505,31 @@ Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
 
 @_typing.final
 class Applied(_message.Message):
-    """A `remove_object` or `reset` that came with a `request_id` has taken effect."""
+    """A request that came with a `request_id` has taken effect. In a resumable session with PROPAGATION_AUTOMATIC also: a
+    `prompt` was taken, and waits for its frame.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    APPLIED_AFTER_FRAME_FIELD_NUMBER: _builtins.int
+    APPLIED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    applied_after_frame: _builtins.int
+    """As in PromptResult."""
+    applied_after_sequence: _builtins.int
+    """As in PromptResult. `AppliedOperation` wants it back."""
     def __init__(
         self,
+        *,
+        applied_after_frame: _builtins.int | None = ...,
+        applied_after_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame", "applied_after_frame", b"applied_after_frame", "applied_after_sequence", b"applied_after_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__applied_after_frame: _TypeAlias = _typing.Literal["applied_after_frame"]  # noqa: Y015
+    _WhichOneofArgType__applied_after_frame: _TypeAlias = _typing.Literal["_applied_after_frame", b"_applied_after_frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__applied_after_frame) -> _WhichOneofReturnType__applied_after_frame | None: ...
 
 Global___Applied: _TypeAlias = Applied  # noqa: Y015
 

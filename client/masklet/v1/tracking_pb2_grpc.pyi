@@ -109,8 +109,18 @@ class TrackingServiceStub:
     like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
     was decoded.
 
+    Resuming: with `config.resumable`, a session outlives its call. If the call breaks or is cancelled, the session is
+    parked for `session.park_seconds`: it goes on as far as its window allows, and keeps what it sends. The client
+    makes a new call whose first message is `resume`, not `config`. The new call is answered by `session`, then
+    `resumed`, which says what the server has taken of the client's messages. Then come the responses that the client
+    has not taken yet, and all further ones. They carry `number`: 1, 2, 3 ... without a gap, across all calls. The
+    client sends the rest of its messages from where `resumed` says. A newer call for a session ends the older one with
+    ABORTED. A client that does not want to come back sends `cancel`. If the server does not have the session any more,
+    and the client can send the whole video again, it says so with `resume.can_rewind`.
+
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
-    order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
+    order), NOT_FOUND (unknown model; a session that cannot be resumed), ABORTED (a newer call has resumed the session;
+    do not resume it again), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
     server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
     off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
@@ -167,8 +177,18 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
     was decoded.
 
+    Resuming: with `config.resumable`, a session outlives its call. If the call breaks or is cancelled, the session is
+    parked for `session.park_seconds`: it goes on as far as its window allows, and keeps what it sends. The client
+    makes a new call whose first message is `resume`, not `config`. The new call is answered by `session`, then
+    `resumed`, which says what the server has taken of the client's messages. Then come the responses that the client
+    has not taken yet, and all further ones. They carry `number`: 1, 2, 3 ... without a gap, across all calls. The
+    client sends the rest of its messages from where `resumed` says. A newer call for a session ends the older one with
+    ABORTED. A client that does not want to come back sends `cancel`. If the server does not have the session any more,
+    and the client can send the whole video again, it says so with `resume.can_rewind`.
+
     Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
-    order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
+    order), NOT_FOUND (unknown model; a session that cannot be resumed), ABORTED (a newer call has resumed the session;
+    do not resume it again), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
     come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
     server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
     off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session
@@ -228,8 +248,18 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         like any other. Its masks have its own size, and prompts are checked against the size of the last frame that
         was decoded.
 
+        Resuming: with `config.resumable`, a session outlives its call. If the call breaks or is cancelled, the session is
+        parked for `session.park_seconds`: it goes on as far as its window allows, and keeps what it sends. The client
+        makes a new call whose first message is `resume`, not `config`. The new call is answered by `session`, then
+        `resumed`, which says what the server has taken of the client's messages. Then come the responses that the client
+        has not taken yet, and all further ones. They carry `number`: 1, 2, 3 ... without a gap, across all calls. The
+        client sends the rest of its messages from where `resumed` says. A newer call for a session ends the older one with
+        ABORTED. A client that does not want to come back sends `cancel`. If the server does not have the session any more,
+        and the client can send the whole video again, it says so with `resume.can_rewind`.
+
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
-        order), NOT_FOUND (unknown model), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
+        order), NOT_FOUND (unknown model; a session that cannot be resumed), ABORTED (a newer call has resumed the session;
+        do not resume it again), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
         server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks
         off, or changes its size, the results of all frames before that come first. With PROPAGATION_ON_REQUEST the session

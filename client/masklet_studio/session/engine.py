@@ -102,6 +102,11 @@ class _Session:
     def knows(self, object_id: int) -> bool:
         return object_id in self.tracked
 
+    def prepare(self, frame: int) -> None:
+        # A session that has ended is seen by the next request, which opens another one.
+        with contextlib.suppress(MaskletError):
+            self.annotation.prepare(frame)
+
     async def enter(self, object_id: int, segment: range) -> None:
         """Have the session know of an object only what is true within some frames."""
         if self.segments.get(object_id, segment) != segment:
@@ -143,6 +148,7 @@ class Engine:
         self._video = video
         self._model = model
         self._session: _Session | None = None
+        self._looked_at: int | None = None
         self._stale: set[int] = set()
         self._lock = asyncio.Lock()
         self._waiting = 0
@@ -173,6 +179,12 @@ class Engine:
     def forget(self, object_id: int) -> None:
         """Have the session learn an object anew before it is used again, because its past has changed."""
         self._stale.add(object_id)
+
+    def look(self, frame: int) -> None:
+        """Have the server prepare a frame that a person looks at; a session that opens later is told, too."""
+        self._looked_at = frame
+        if self._session is not None:
+            self._session.prepare(frame)
 
     def stop(self) -> None:
         """End the run, if there is one, after the frame that is on its way."""
@@ -205,6 +217,8 @@ class Engine:
             except BaseException:
                 await self.close()
                 raise
+            if self._looked_at is not None:
+                self._session.prepare(self._looked_at)
         return self._session
 
     async def _ask(self, work: Callable[[_Session], Awaitable[T]]) -> T:

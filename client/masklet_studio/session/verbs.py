@@ -75,9 +75,12 @@ class Verbs:
         if verb == "stop":
             await self._tracker.stop()
             return {}
+        if verb == "look":
+            self._engine.look(frame_of(request, "frame", self._board.last_frame))
+            return {}
         if verb in self._questions.known:
             return await self._questions.answer(request, tab)
-        known = ", ".join([*self._changes, "stop", *self._questions.known])
+        known = ", ".join([*self._changes, "stop", "look", *self._questions.known])
         raise InvalidArgument.of("do", f"is {verb!r:.60}, must be one of {known}")
 
     # Objects

@@ -39,17 +39,16 @@ class Runs:
         return cls(height, width, rle.find_runs(mask))
 
     @classmethod
-    def between(cls, edges: npt.NDArray[np.int64], is_foreground: bool, height: int, width: int) -> Runs:
+    def between(cls, edges: npt.NDArray[np.int64], height: int, width: int) -> Runs:
         """The runs that begin at the given pixels.
 
         Args:
             edges: ``int64[N]``, ascending: pixels, counted down the columns, that differ from the pixel before them.
-            is_foreground: Whether the first pixel of the mask is foreground.
+                Before the first pixel there is background.
             height: Rows of the mask.
             width: Columns of the mask.
         """
-        ends = np.concatenate(([0, 0] if is_foreground else [0], edges, [height * width]))
-        return cls(height, width, np.diff(ends))
+        return cls(height, width, np.diff(edges, prepend=0, append=height * width))
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:

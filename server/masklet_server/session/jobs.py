@@ -16,6 +16,7 @@ from masklet_server.engine.serving.jobs import (
     ApplyPrompt,
     ClearPrompts,
     ConsolidatePrompts,
+    EncodeFrame,
     FrameInput,
     FrameOutput,
     ObjectTask,
@@ -124,6 +125,10 @@ class SessionJobs:
     async def consolidate_prompts(self, memories: Sequence[ObjectMemory]) -> FrameOutput:
         """Encode the memories of applied prompts, for objects that no step follows. Raises as `track` does."""
         return await self._run(ConsolidatePrompts(self._stream, memories))
+
+    async def encode(self, frame: TrackedFrame) -> None:
+        """Encode a frame that a prompt may follow on. Raises as `track` does."""
+        await self._run(EncodeFrame(self._stream, _input(frame)))
 
     async def _run(self, job: TrackingJob) -> FrameOutput:
         try:

@@ -47,6 +47,7 @@ class Step(enum.Enum):
     CLEAR_PROMPTS = "clear_prompts"
     PROPAGATE = "propagate"
     STOP_PROPAGATION = "stop_propagation"
+    PREPARE = "prepare"
     RESET = "reset"
     ACK = "ack"
     END_OF_VIDEO = "end_of_video"
@@ -90,7 +91,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     **{
         (state, step): state
         for state in (State.CONFIGURED, State.RECEIVING, State.TRACKING, State.DRAINING)
-        for step in (Step.CLEAR_PROMPTS, Step.PROPAGATE, Step.STOP_PROPAGATION, Step.RESET)
+        for step in (Step.CLEAR_PROMPTS, Step.PROPAGATE, Step.STOP_PROPAGATION, Step.PREPARE, Step.RESET)
     },
 }
 

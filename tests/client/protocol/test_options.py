@@ -37,6 +37,7 @@ def test_everything_that_is_asked_for_is_said() -> None:
         timings=True,
         frame_count=6,
         source_url="https://x.example/clip.mp4",
+        resumable=True,
     )
 
 
@@ -48,6 +49,7 @@ def test_a_live_call_says_so_and_how_frames_are_delivered() -> None:
         live=True,
         delivery=tracking_pb2.DELIVERY_LATEST,
         max_latency_seconds=0.25,
+        resumable=True,
     )
 
 
@@ -61,13 +63,32 @@ def test_an_annotation_says_so_and_whether_it_wants_logits() -> None:
         window=1,
         frame_count=6,
         source_url="file:///clip.mp4",
+        resumable=True,
     )
 
 
 def test_what_is_left_out_is_the_servers_affair() -> None:
     assert track_config({}) == tracking_pb2.TrackConfig(
-        mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE, memory_policy=tracking_pb2.MEMORY_POLICY_SAM2
+        mask_encoding=common_pb2.MASK_ENCODING_COCO_RLE,
+        memory_policy=tracking_pb2.MEMORY_POLICY_SAM2,
+        resumable=True,
     )
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_session_may_be_wanted_that_ends_with_its_connection(
+    config: Callable[..., tracking_pb2.TrackConfig],
+) -> None:
+    assert config({"resume": False}).resumable is False
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+def test_the_time_for_coming_back_is_a_number_of_seconds(
+    config: Callable[..., tracking_pb2.TrackConfig], seconds: float
+) -> None:
+    with pytest.raises(masklet.InvalidArgument, match=r"^resume_seconds: is [a-z0-9-]+, must be seconds, 0 or above"):
+        config({"resume_seconds": seconds})
 
 
 @pytest.mark.parametrize("field", ["window", "correction_window"])

@@ -16,9 +16,9 @@ from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.batch import run_jobs
-from masklet_server.engine.serving.jobs import FrameJob, FrameOutput
+from masklet_server.engine.serving.jobs import EncodeFrame, FrameJob, FrameOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame, RecentFeatures
-from tests.support.engine import backward, click, features, job, pixels, prompted, small_network, stream
+from tests.support.engine import backward, click, features, frame, job, pixels, prompted, small_network, stream
 
 
 @pytest.fixture
@@ -89,6 +89,31 @@ def test_nothing_is_encoded_ahead_where_it_would_be_forgotten_or_streams_share_t
     streams = [jobs(3, ahead=2, recent=RecentFeatures(3))[0] for _ in range(2)]
     run_jobs(network, streams)
     assert passes == [1, 2]
+
+
+def test_a_frame_that_was_encoded_beforehand_is_not_encoded_for_its_prompt(passes: list[int]) -> None:
+    network, context = small_network(), stream(recent=RecentFeatures())
+    asked = [replace(prompted(MemoryBank(), 3, click(0, 3)), stream=context) for _ in range(2)]
+    alone = run_jobs(network, [asked[0]])[0].prompts[0][0]
+    context = stream(recent=RecentFeatures())
+    passes.clear()
+    (output,) = run_jobs(network, [EncodeFrame(context, frame(3))])
+    assert passes == [1]
+    assert (output.objects, output.prompts) == ([], [])
+    assert output.encode_seconds > 0
+    after = run_jobs(network, [replace(asked[1], stream=context)])[0].prompts[0][0]
+    assert passes == [1]
+    assert np.array_equal(after.mask, alone.mask)
+
+
+def test_a_frame_is_encoded_beforehand_in_the_pass_of_other_streams(passes: list[int]) -> None:
+    context = stream("b", recent=RecentFeatures())
+    tracked, output = run_jobs(small_network(), [job(MemoryBank(), 0, [click()]), EncodeFrame(context, frame(5))])
+    assert passes == [2]
+    assert len(tracked.objects) == 1
+    assert len(output.objects) == 0
+    assert context.recent is not None
+    assert 5 in context.recent
 
 
 def test_recent_features_forget_the_oldest() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from masklet.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from masklet_server.engine.serving import scheduler
 from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.engine import Engine
+from masklet_server.engine.serving.jobs import StreamContext
 from masklet_server.engine.serving.picture_jobs import PictureJob
 from tests.support.engine import click, job, small_network
 
@@ -123,6 +125,32 @@ async def test_a_cancelled_wait_leaves_the_bank_untouched() -> None:
     await idle.run(job(idle.new_bank("nano"), 0, [click()]))
     assert bank.last_frame is None
     await idle.close()
+
+
+async def test_a_cancelled_job_takes_no_turn_of_its_stream() -> None:
+    """Else the next job of the stream would wait for a batch of the others."""
+    idle = Engine({"nano": small_network()})
+    order: list[str] = []
+
+    async def ask(name: str) -> None:
+        await idle.run(
+            replace(
+                job(idle.new_bank("nano"), 0, [click()], name=name),
+                stream=StreamContext(name, "nano", deterministic=True),
+            )
+        )
+        order.append(name)
+
+    given_up = asyncio.ensure_future(ask("a"))
+    await asyncio.sleep(0)
+    asking = [asyncio.ensure_future(ask(name)) for name in ("b", "a")]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    idle.start()
+    await asyncio.gather(*asking)
+    await idle.close()
+    assert order == ["a", "b"]
 
 
 async def test_a_closed_engine_refuses(engine: Engine) -> None:

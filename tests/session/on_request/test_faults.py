@@ -121,7 +121,7 @@ async def test_packets_are_refused() -> None:
             await client.end()
 
 
-@pytest.mark.parametrize("request_", [Propagate(), events.StopPropagation(), Reset()])
+@pytest.mark.parametrize("request_", [Propagate(), events.StopPropagation(), events.Prepare(0), Reset()])
 async def test_requests_are_refused_where_propagation_is_automatic(request_: events.Event) -> None:
     async with talk() as client:
         client.say(request_, click(), *video(2))

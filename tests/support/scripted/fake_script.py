@@ -124,6 +124,7 @@ class Script:
         events: What happens to every object, by frame.
         model: The name of the default model.
         describes: Tell what is known of the video before its first frame.
+        can_prepare: Takes the message `prepare`, as older servers do not.
     """
 
     frame_count: int = 5
@@ -140,6 +141,7 @@ class Script:
     events: dict[int, common_pb2.ObjectEvent.ValueType] = field(default_factory=dict)
     model: str = "nano"
     describes: bool = True
+    can_prepare: bool = True
     mask: Callable[..., npt.NDArray[np.bool_]] = square
 
 

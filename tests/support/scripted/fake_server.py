@@ -167,7 +167,9 @@ class FakeServer(TrackingServiceServicer):
     ) -> Iterator[tracking_pb2.TrackResponse]:
         """Answers requests in order; frames whose index is not below `script.frame_count` do not exist."""
         yield tracking_pb2.TrackResponse(
-            session=tracking_pb2.SessionInfo(session_id="fake-1", model="nano", window=self.script.window)
+            session=tracking_pb2.SessionInfo(
+                session_id="fake-1", model="nano", window=self.script.window, can_prepare=self.script.can_prepare
+            )
         )
         self._maybe_fail(context)
         described = False

@@ -91,6 +91,7 @@ class SAM2VideoPredictor(SAM2Model):
             offload_state_to_cpu=offload_state_to_cpu,
         )
         _ = state.annotation.video if async_loading_frames else state.annotation.frame_count
+        state.annotation.prepare(0)  # as sam2's own init_state encodes frame 0 ("warm up the visual backbone")
         return state
 
     def add_new_points_or_box(

@@ -87,8 +87,8 @@ def _run_jobs(network: Network, jobs: Sequence[TrackingJob], observer: EngineObs
                 consolidate_prompts(network, memory)
     outputs = iter(_run_on_frames(network, frame_jobs, encoded))
     step_seconds = time.perf_counter() - begun
-    if observer is not None:
-        observer.on_step(sum(len(job.memories) for job in jobs), step_seconds)
+    if observer is not None and (objects := sum(len(job.memories) for job in jobs)):
+        observer.on_step(objects, step_seconds)
     return [
         replace(next(outputs) if isinstance(job, FrameJob) else FrameOutput((), ()), step_seconds=step_seconds)
         for job in jobs
@@ -328,15 +328,15 @@ def _draw_on_device(
     if job.stream.edges is Edges.GUIDED:
         pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
         guide = guide_of(pixels.to(network.device), network.logits_size)
-    own = torch.tensor(given, device=logits.device)
     runs = []
     at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
-    for maps, are_own in zip(torch.split(logits, at_once), torch.split(own, at_once), strict=True):
-        if guide is None or are_own.all():
+    for start in range(0, len(logits), at_once):
+        maps, own = logits[start : start + at_once], given[start : start + at_once]
+        if guide is None or all(own):
             masks = network.resize(maps, height, width)[:, 0] > 0
         else:
             masks = guide.draw(maps, height, width)
-            if are_own.any():
-                masks[are_own] = network.resize(maps[are_own], height, width)[:, 0] > 0
+            for i in (i for i, is_own in enumerate(own) if is_own):
+                masks[i] = network.resize(maps[i : i + 1], height, width)[0, 0] > 0
         runs += runs_of(masks)
     return runs

@@ -1,12 +1,13 @@
 """What a session asks of the engine for the objects of one stream, and what the engine answers.
 
-A job is one of five operations. Each has a class with exactly the inputs that the operation takes:
+A job is one of six operations. Each has a class with exactly the inputs that the operation takes:
 
 - `Track` applies the prompts on a frame, if there are any, and then tracks the objects there;
 - `TrackBackward` tracks the objects on a frame while time runs backward (histories only);
 - `ApplyPrompt` applies one prompt to one object on a frame, and does not track the frame;
 - `ClearPrompts` takes back one object's prompts on a frame (histories only);
-- `ConsolidatePrompts` encodes the memories of prompts that were applied; it needs no frame.
+- `ConsolidatePrompts` encodes the memories of prompts that were applied; it needs no frame;
+- `EncodeFrame` encodes a frame before anything is asked of it; it needs no object.
 """
 
 from __future__ import annotations
@@ -184,6 +185,16 @@ class ClearPrompts(FrameJob):
 
 
 @dataclass(frozen=True, eq=False)
+class EncodeFrame(FrameJob):
+    """Encode a frame for the stream's `recent`, so that the next job on the frame need not."""
+
+    @property
+    def memories(self) -> Sequence[ObjectMemory]:
+        """Always empty: no object is changed."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
 class ConsolidatePrompts(TrackingJob):
     """Encode the memories of all frames that were prompted since the last step (`propagate_in_video_preflight`).
 
@@ -242,7 +253,7 @@ class FrameOutput:
     Attributes:
         objects: One for each tracked object, in the job's order. Empty if the job does not track.
         prompts: For each object of the job, the outcome of each of its prompts, in order. `ClearPrompts` gives one
-            outcome: what is left of the object. `TrackBackward` and `ConsolidatePrompts` give none.
+            outcome: what is left of the object. `TrackBackward`, `ConsolidatePrompts` and `EncodeFrame` give none.
         queue_seconds: Time from the job's arrival to the start of its batch.
         encode_seconds: Time of the image encoder for all streams of the batch. If it encoded several frames of one
             stream, each frame has its share.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from masklet_server.masks.runs import Runs
@@ -18,8 +19,8 @@ def runs_of(masks: Tensor) -> list[Runs]:
 def runs_on_device(masks: Tensor) -> list[Runs]:
     """The runs of each mask of ``bool[B, H, W]``, found on the device; one transfer for all masks."""
     count, height, width = masks.shape
-    down = masks.mT.reshape(count, -1)
+    # A pixel of background before the first one makes a mask's first run of foreground an edge like any other.
+    down = F.pad(masks.mT.reshape(count, -1), (1, 0))
     edges = (down[:, 1:] != down[:, :-1]).nonzero().cpu().numpy()
-    of_mask = np.split(edges[:, 1] + 1, np.searchsorted(edges[:, 0], np.arange(1, count)))
-    firsts = down[:, 0].tolist()
-    return [Runs.between(one, first, height, width) for one, first in zip(of_mask, firsts, strict=True)]
+    of_mask = np.split(edges[:, 1], np.searchsorted(edges[:, 0], np.arange(1, count)))
+    return [Runs.between(one, height, width) for one in of_mask]

@@ -83,8 +83,13 @@ class Scheduler:
         stream = job.stream
         ticket: _Ticket[TrackingJob, FrameOutput] = _Ticket(job)
         kind = None if stream.deterministic else ("frame", stream.model)
-        self._put(Entry(ticket, stream.id, kind, weight=len(job.memories)))
-        return await asyncio.wrap_future(ticket.future)
+        self._put(Entry(ticket, stream.id, kind, weight=max(1, len(job.memories))))
+        try:
+            return await asyncio.wrap_future(ticket.future)
+        except asyncio.CancelledError:
+            # Left in the queue, it would take the turn of the stream's next job.
+            self._queue.drop(lambda entry: entry.job is ticket)
+            raise
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Wait for the answer to a job; for what is raised see `Engine.segment`."""
@@ -115,6 +120,9 @@ class Scheduler:
         # CPUs are slow with numbers too small for the normal form, and such numbers do not change a mask. This applies
         # to the engine's thread and to the threads that it starts.
         torch.set_flush_denormal(True)
+        for network in self._networks.values():
+            if network.device.type == "cuda":
+                torch.cuda.set_device(network.device)  # streams and graphs are made on the thread's device
         while self._run_batch(self._queue.take()):
             pass
 

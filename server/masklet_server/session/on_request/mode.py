@@ -44,6 +44,8 @@ class OnRequestMode:
         match event:
             case events.StopPropagation():
                 self.requests.stop()
+            case events.Prepare(frame_index):
+                self.annotator.prepare(frame_index)
             case _:
                 self.requests.add(event)
 

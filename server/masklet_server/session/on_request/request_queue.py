@@ -77,14 +77,23 @@ class RequestQueue:
         self._waiting.clear()
         self.current = None
 
-    async def next(self) -> QueuedRequest | None:
-        """Wait for the next request; None if none will come."""
+    @property
+    def has_next(self) -> bool:
+        """Whether `next` need not wait."""
+        return bool(self._waiting) or self._finished
+
+    async def arrival(self) -> None:
+        """The last request is done: wait until there is a next one, or none will come."""
         self.current = None
-        while not self._waiting:
-            if self._finished:
-                return None
+        while not self.has_next:
             self._changed.clear()
             await self._changed.wait()
+
+    async def next(self) -> QueuedRequest | None:
+        """Wait for the next request; None if none will come."""
+        await self.arrival()
+        if not self._waiting:
+            return None
         self.current = self._waiting.popleft()
         return self.current
 

@@ -2,7 +2,7 @@
 
 The fork server (`fork_server`) forks the process. It gets two pipes for `messages`, a block of shared memory for
 pixels, and for clips a read-only descriptor of the upload. It sees nothing of the server's environment, and confines
-itself (`worker.confinement`) before it looks at any input. What it says is not trusted.
+itself (`masklet_media.confinement`) before it looks at any input. What it says is not trusted.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The engine on devices that are not there."""
