@@ -49,6 +49,7 @@ CLIENT_FOLDERS = {
 STUDIO = "masklet_studio"
 STUDIO_FOLDERS = {
     "session": {"project", "frames"},
+    "live": {"session", "project", "frames"},
     "exporting": {"project", "frames"},
     "project": set[str](),
     "frames": set[str](),
