@@ -106,3 +106,17 @@ async def test_small_requests_are_small_and_few_at_once(tmp_path: Path) -> None:
                 assert not done, "the two others of this client have its turns"
                 assert await status_of(first) is grpc.StatusCode.DEADLINE_EXCEEDED
                 assert await waiting == b"\x08\x01"
+
+
+async def test_a_million_small_fields_are_refused_before_they_are_read() -> None:
+    request = image_pb2.SegmentImageRequest(prompts=[image_pb2.SegmentPrompt()] * 10**6)
+    async with edge() as running, running.stub() as stub:
+        with pytest.raises(grpc.aio.AioRpcError, match="beside pictures, video, masks and texts") as caught:
+            await stub.SegmentImage(request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        call = stub.Track()
+        prompt = common_pb2.Prompt(object_id=1, points=[common_pb2.Point(x=1)] * 10**6)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.write(tracking_pb2.TrackRequest(config=tracking_pb2.TrackConfig()))
+            await call.write(tracking_pb2.TrackRequest(prompt=prompt))
+        assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT
