@@ -22,9 +22,10 @@ MIN_WORDS_OF_A_DOCSTRING = 5
 # The folders of the server and of the client, and the ones that each may import from; a folder's own folders belong to
 # it. Modules at the top (settings, metrics, assembly; errors, prompts, rle) are in none, and free.
 SERVER_FOLDERS = {
-    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets"},
+    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets", "snapshots"},
     "settings": {"session", "video", "fetching", "budgets"},
-    "session": {"video", "engine", "masks", "models", "budgets"},
+    "session": {"video", "engine", "masks", "models", "budgets", "snapshots"},
+    "snapshots": set[str](),
     "video": {"fetching", "budgets"},
     "engine": {"masks", "models", "budgets"},
     "masks": {"budgets"},
@@ -48,6 +49,7 @@ CLIENT_FOLDERS = {
 STUDIO = "masklet_studio"
 STUDIO_FOLDERS = {
     "session": {"project", "frames"},
+    "live": {"session", "project", "frames"},
     "exporting": {"project", "frames"},
     "project": set[str](),
     "frames": set[str](),
@@ -63,6 +65,7 @@ WITHIN = {
     "video.worker": {"video"},
     "session.automatic": {"session"},
     "session.on_request": {"session"},
+    "session.resuming": {"session"},
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}

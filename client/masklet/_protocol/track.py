@@ -173,6 +173,8 @@ class TrackProtocol:
         if self.resumption is not None:
             self.resumption.detach()
             self._closed = False
+            if not self.session_id:
+                self._go_on(None)
 
     def give_up(self) -> None:
         """Note that no other call will go on with the session."""
@@ -184,7 +186,8 @@ class TrackProtocol:
         Returns:
             The messages of a call that tells the server so; empty where it need not be told.
         """
-        farewell = self.resumption.farewell() if self.can_go_on and self.resumption is not None else []
+        is_known = self.can_go_on and self.session_id
+        farewell = self.resumption.farewell() if is_known and self.resumption is not None else []
         self._closed = True
         self.resumption = None
         return farewell
@@ -239,8 +242,8 @@ class TrackProtocol:
             Internal: The server sent a mask in another encoding than was asked for, or left out a response.
             Unavailable: The call cannot go on with the session.
         """
-        if self.resumption is not None:
-            self.resumption.take(response)
+        if self.resumption is not None and not self.resumption.take(response):
+            return None
         kind = response.WhichOneof("response")
         if kind == "frame_result":
             self._take(response.frame_result.sequence)

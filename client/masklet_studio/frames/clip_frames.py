@@ -28,6 +28,7 @@ MAX_FRAME_PIXELS = 1 << 26
 _KEPT_BYTES = 96 * 1024**2  # of decoded frames, so that steps back decode nothing
 _CLOCK_MAY_RESTART = 512  # FFmpeg's AVFMT_TS_DISCONT
 _FALLBACK_RATE = Fraction(30)
+_TOLD_WRONG = 1.25  # a header's rate that is so many times the true one, or its inverse, is not believed
 _WITHOUT_TIMES = {"avi", "h264", "hevc", "obu", "ivf", "image2", "gif", "apng"}  # or with times that decoding changes
 
 
@@ -134,8 +135,7 @@ class ClipFrames:
     @staticmethod
     def _facts(first: av.VideoFrame, stream: av.VideoStream, times: tuple[float, ...], damage: str = "") -> VideoFacts:
         height, width = shown_pixels(first).shape[:2]
-        rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
-        return VideoFacts(width, height, rate, times, damage)
+        return VideoFacts(width, height, _rate(stream, times), times, damage)
 
     # Reaching a frame
 
@@ -228,6 +228,16 @@ class ClipFrames:
 
 class _NotAsNumbered(Exception):  # noqa: N818 - the packets have told something else, and frames are counted then
     """The decoder gives other frames than the packets promised."""
+
+
+def _rate(stream: av.VideoStream, times: tuple[float, ...]) -> float:
+    """The average frames per second: as the header says, where the times do not say otherwise."""
+    told = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
+    seconds = times[-1] - times[0]
+    if seconds <= 0:
+        return told
+    true = (len(times) - 1) / seconds
+    return told if 1 / _TOLD_WRONG < told / true < _TOLD_WRONG else true
 
 
 def _limits() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import DataLoss, ResourceExhausted
+from masklet.errors import DataLoss, MaskletError, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.budgets.shares import Budgets
 from masklet_server.limit_names import OTHER_LIMITS
@@ -21,11 +21,16 @@ from masklet_server.rpc import to_wire
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
+from masklet_server.rpc.server import SessionKeeper
+from masklet_server.rpc.status import as_masklet_error
 from masklet_server.rpc.usage import count_results
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import SourceFactory
+from masklet_server.session.resuming.attachment import Attachment
+from masklet_server.session.resuming.parking import ResumableSessions
+from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
@@ -37,7 +42,7 @@ from masklet_server.video.sources.factory import SandboxedSourceFactory
 _PACKAGES = ("torch", "sam2", "av", "grpcio")
 
 
-class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
+class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
     """masklet.v1.TrackingService.
 
     Args:
@@ -59,6 +64,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self._settings = settings
         self._metrics = metrics
         self._pool = MaskPool()
+        self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude)
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
@@ -68,6 +74,14 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             max_prompts=settings.max_objects,
             decode_picture=self._decode_picture,
         )
+
+    def announce_stop(self, seconds: float) -> None:
+        """The server admits no more calls, and ends those that run in so many seconds: tell clients that can resume."""
+        self._resumables.announce_stop(seconds)
+
+    async def end_sessions(self) -> None:
+        """End all sessions that have outlived their calls, and wait until everything that they had is freed."""
+        await self._resumables.close()
 
     def close(self) -> None:
         """End the threads for masks and for decoders' memory; call it when no request runs any longer."""
@@ -102,12 +116,35 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             # A stream counts as a session from its start, so it must not stay without one for ever.
             idle = IdleWatch(self._settings.idle_timeout_seconds)
             first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
+            attachment = self._attachment(first)
+            if attachment is not None:
+                try:
+                    await attachment.run(incoming, send)
+                finally:
+                    self._resumables.leave(attachment)
+                return
             session = Session(configuration(first), self._resources_of(current_client.get()), send)
             try:
                 await session.run(incoming)
             except DataLoss as error:
                 self._metrics.decode_error(type(error).__name__)
                 raise
+
+    def _attachment(self, first: events.Event | None) -> Attachment | None:
+        """Joins the call to a resumable session, if the first message asks for one that this server can give."""
+        client = current_client.get()
+        owner = Owner(client, client if self._settings.has_identities else "")
+        if isinstance(first, events.Resume):
+            return self._resumables.resume(first, owner, lambda: self._resources_of(client))
+        if isinstance(first, events.Configure) and first.resumable and self._resumables.is_enabled:
+            return self._resumables.begin(first, self._resources_of(client), owner)
+        return None
+
+    def _conclude(self, error: Exception) -> MaskletError:
+        """What the client gets of an error that has ended a resumable session."""
+        if isinstance(error, DataLoss):
+            self._metrics.decode_error(type(error).__name__)
+        return as_masklet_error(error)
 
     async def _events(self, requests: AsyncIterator[tracking_pb2.TrackRequest]) -> AsyncGenerator[events.Event, None]:
         async for request in requests:

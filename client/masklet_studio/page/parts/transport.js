@@ -1,6 +1,7 @@
 /** The bar under the stage: playing, the frame's number, marks, and tracking. */
 import { html, observe } from "../ui.js";
 import * as actions from "../state/actions.js";
+import { toggleFollow } from "../state/keys.js";
 import * as s from "../state/store.js";
 import { counted, IconButton, Problem, Progress } from "./common.js";
 import { Icon } from "./icons.js";
@@ -93,11 +94,14 @@ const Track = observe(() => {
   </div>`;
 });
 
+const Follow = observe(() => html`<${IconButton} icon="follow" name="Picture goes along with tracking" keys="F"
+  pressed=${s.follow.value} onClick=${toggleFollow} />`);
+
 export function Transport() {
   return html`<div class="transport">
     <${Play} /><${Where} /><${Marks} />
     <span class="grow"></span>
     <${Problem} place="track" />
-    <${Track} />
+    <${Follow} /><${Track} />
   </div>`;
 }

@@ -9,6 +9,7 @@ from masklet_server.budgets.bank_memory import BankMemory
 from masklet_server.session import events
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.automatic.latest_reader import LatestReader, PacedReader
+from masklet_server.session.automatic.operation_gate import OperationGate
 from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
 from masklet_server.session.automatic.tracked_objects import TrackedObjects, check_conditioning_frames
 from masklet_server.session.automatic.tracker import Tracker
@@ -27,6 +28,7 @@ class AutomaticMode:
         idle_timeout_seconds: How long the session may go without progress once all of the video is there.
         objects: The objects that are tracked.
         prompts: The prompts that wait.
+        gate: Lets in what the client asks for.
         tracker: Turns frames and prompts into results.
 
     Args:
@@ -38,7 +40,10 @@ class AutomaticMode:
         self.objects = TrackedObjects(context)
         self.prompts = WaitingPrompts(context.limits, self.objects.window)
         self._memory = BankMemory(context.share.banks, context.options.model.memory)
-        self.tracker = Tracker(context, self.objects, self.prompts)
+        self.gate = OperationGate(
+            context, self._do, lambda: self.prompts.next_frame - 1 if self.prompts.next_frame else None
+        )
+        self.tracker = Tracker(context, self.objects, self.prompts, self.gate)
         self._context = context
         self._options = context.options
 
@@ -52,11 +57,11 @@ class AutomaticMode:
         """
         match event:
             case events.PromptObject():
-                await self._prompt(event)
-            case events.RemoveObject():
-                self._remove(event.object_id)
-            case events.ClearPrompts():
-                self._clear(event.object_id, event.frame_index)
+                if event.prompt.mask is not None:
+                    await self._context.pool.run(event.prompt.check_mask)
+                await self.gate.take(event)
+            case events.RemoveObject() | events.ClearPrompts():
+                await self.gate.take(event)
             case events.Propagate():
                 raise _only_on_request("propagate")
             case events.StopPropagation():
@@ -73,10 +78,17 @@ class AutomaticMode:
         self._context.credits.lift()
         self.tracker.client_is_done()
 
-    async def _prompt(self, event: events.PromptObject) -> None:
+    def _do(self, operation: events.Operation) -> None:
+        match operation:
+            case events.PromptObject():
+                self._prompt(operation)
+            case events.RemoveObject():
+                self._remove(operation.object_id)
+            case events.ClearPrompts():
+                self._clear(operation.object_id, operation.frame_index)
+
+    def _prompt(self, event: events.PromptObject) -> None:
         given = event.prompt
-        if given.mask is not None:
-            await self._context.pool.run(given.check_mask)
         if event.on_next_frame:
             given = given.on_frame(self.prompts.next_frame)
         frames = self._conditioning_frames(given.object_id, given)
@@ -136,6 +148,7 @@ class AutomaticMode:
         Raises:
             MaskletError: The video can't be decoded, or the engine has failed.
         """
+        await self.gate.open()
         misfits = self.prompts.fit(info.height, info.width)
         await self._context.send(Described(info))
         await self._report(misfits)
