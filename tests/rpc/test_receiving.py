@@ -114,9 +114,3 @@ async def test_a_million_small_fields_are_refused_before_they_are_read() -> None
         with pytest.raises(grpc.aio.AioRpcError, match="beside pictures, video, masks and texts") as caught:
             await stub.SegmentImage(request)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        call = stub.Track()
-        prompt = common_pb2.Prompt(object_id=1, points=[common_pb2.Point(x=1)] * 10**6)
-        with contextlib.suppress(grpc.aio.AioRpcError):
-            await call.write(tracking_pb2.TrackRequest(config=tracking_pb2.TrackConfig()))
-            await call.write(tracking_pb2.TrackRequest(prompt=prompt))
-        assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT

@@ -58,8 +58,9 @@ def check_structure(data: bytes, descriptor: Descriptor) -> None:
                 if position + size > end:
                     return
                 field = of.fields_by_number.get(tag >> 3)
-                if field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
-                    parts.append((position, position + size, field.message_type))
+                inner = None if field is None else field.message_type
+                if inner is not None:
+                    parts.append((position, position + size, inner))
                     start += size
                 elif field is not None and field.type in _LEAVES:
                     start += size
