@@ -127,8 +127,10 @@ class Watcher:
 
 
 def same(watcher: Watcher, reference: Watcher) -> None:
-    """The same results, with the same masks to the bit. A server measures at its start what computes faster, so scores
-    of two servers may differ in their last bit."""
+    """Check that both have the same results, with the same masks to the bit.
+
+    A server measures at its start what computes faster, so scores of two servers may differ in their last bit.
+    """
     assert watcher.seen.keys() == reference.seen.keys()
     for sequence, (frame_index, revision, objects) in reference.seen.items():
         found = watcher.seen[sequence]
