@@ -49,6 +49,7 @@ OTHER_LIMITS = (
     "idle_timeout_seconds",
     "annotation_idle_timeout_seconds",
     "first_frame_timeout_seconds",
+    "decoder_start_seconds",
     "decoder_memory_bytes",
     "decoder_cpu_seconds",
     "picture_cpu_seconds",

@@ -79,6 +79,7 @@ LIMITS = {
     "idle_timeout_seconds": "seconds without progress before a session ends",
     "annotation_idle_timeout_seconds": "the same of an annotation",
     "first_frame_timeout_seconds": "seconds to decode the first frame",
+    "decoder_start_seconds": "seconds in which a decoder starts",
     "decoder_memory_bytes": "bytes of memory of a decoder",
     "decoder_cpu_seconds": "processor seconds of a decoder",
     "picture_cpu_seconds": "processor seconds of a picture",

@@ -175,5 +175,11 @@ class VideoLimitSettings(BaseModel):
     first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _VIDEO.first_frame_timeout_seconds,
         "Limits for a video",
-        "Seconds from the end of an upload to its first decoded frame.",
+        "Seconds from the end of an upload to its first decoded frame; also for a single picture.",
+    )
+    decoder_start_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
+        _VIDEO.decoder_start_seconds,
+        "Limits for a video",
+        "Seconds in which a decoding process must start, and in which one that has ended must be told of. After that "
+        "the process that forks them is replaced.",
     )

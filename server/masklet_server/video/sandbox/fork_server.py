@@ -18,9 +18,6 @@ from masklet_media.confinement import environment, python
 from masklet_server.video.messages import FORK
 from masklet_server.video.sandbox.control_group import DecoderGroup
 
-# A fork takes milliseconds; starting the fork server takes a second, on a busy machine some. One that does not answer
-# for so long hangs.
-ANSWER_SECONDS = 20.0
 # Sending waits only when many requests wait already, which is so when the fork server hangs.
 _SEND_SECONDS = 5.0
 
