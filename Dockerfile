@@ -14,21 +14,21 @@
 # Give `docker stop` more time than MASKLET_GRACE_SECONDS: `docker stop --time 40`.
 
 FROM python:3.12.12-slim-bookworm AS build
-ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/masklet
 ENV PATH=/opt/masklet/bin:$PATH
-COPY constraints.txt ./
-# torch first, in a layer of its own: PyPI's wheel for Linux brings CUDA with it, and the build of sam2 imports it. sam2
-# declares torchvision, which masklet never imports: so --no-deps. What else sam2 needs is in masklet's extra "runtime".
-RUN pip install pip setuptools wheel && pip install torch
-RUN SAM2_BUILD_CUDA=0 pip install --no-build-isolation --no-deps sam2
+COPY requirements requirements
+# Every file is known by its hash; scripts/lock writes the lists. PyPI's torch for Linux brings CUDA with it. sam2 comes
+# last, because its build imports torch; --no-deps, because it declares torchvision, which masklet never imports.
+RUN pip install --require-hashes --no-deps -r requirements/build.lock
+RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements/server.lock
+RUN SAM2_BUILD_CUDA=0 pip install --require-hashes --no-deps --no-build-isolation -r requirements/sam2.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY checkpoints checkpoints
 COPY client client
 COPY server server
-# pip would report torchvision as a conflict here.
-RUN pip install --no-warn-conflicts '.[runtime]'
+RUN pip install --no-deps --no-index --no-build-isolation .
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent masklet \
@@ -36,6 +36,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent ma
 COPY --from=build /opt/masklet /opt/masklet
 ENV PATH=/opt/masklet/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     MASKLET_CACHE=/var/cache/masklet \

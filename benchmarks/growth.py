@@ -20,6 +20,7 @@ import typer
 
 from benchmarks.serving import Side, serve
 from masklet import Client, Prompt
+from masklet_server.engine.engines import Engines
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.engine import Engine
 from masklet_server.models.build import build_model
@@ -33,10 +34,10 @@ def small_side(connection: Connection) -> None:
     """A server with the small model, which answers every word with the bytes it holds."""
     torch.set_num_threads(1)
     model = build_model(Registry.load().get("nano"), image_size=IMAGE_SIZE)
-    engine = Engine({"nano": Network(model, torch.device("cpu"), torch.bfloat16)})
-    engine.start()
-    asyncio.run(serve(connection, engine, _resident_bytes))
-    asyncio.run(engine.close())
+    engines = Engines([Engine({"nano": Network(model, torch.device("cpu"), torch.bfloat16)})])
+    engines.start()
+    asyncio.run(serve(connection, engines, _resident_bytes))
+    asyncio.run(engines.close())
 
 
 def _resident_bytes() -> int:

@@ -63,7 +63,7 @@ from masklet_server.masks.runs import Runs
 from masklet_server.metrics import Metrics
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
-from masklet_server.rpc.segment_image import SegmentingEngine
+from masklet_server.rpc.segment_image import ServingEngines
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
@@ -116,6 +116,10 @@ class InstantEngine:
         for i in range(40):  # an outline with as many turns as that of an animal
             cv2.circle(mask, (width // 3 + 12 * i, height // 2 + (37 * i) % 120), 40 + (13 * i) % 50, 1, -1)
         self._mask = mask.astype(bool)
+
+    def place(self) -> InstantEngine:
+        """The engine for a new session: this one."""
+        return self
 
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
@@ -181,7 +185,7 @@ def instant_side(connection: Connection, height: int, width: int) -> None:
     asyncio.run(serve(connection, InstantEngine(384, height, width), _processor_seconds))
 
 
-async def serve(connection: Connection, engine: SegmentingEngine, measure: Callable[[], Any]) -> None:
+async def serve(connection: Connection, engine: ServingEngines, measure: Callable[[], Any]) -> None:
     """A server with the engine: tells its address, then answers every word with the measure, until None comes."""
     settings = checked({"address": "127.0.0.1:0"})
     metrics = Metrics()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from masklet.errors import InvalidArgument, MaskletError, NotFound, ResourceExhausted
 from masklet_studio.answers import error_to_dict, failure, refusal
 from masklet_studio.guard import Access, Guard
+from masklet_studio.live import requests as live_requests
 from masklet_studio.studio import THUMBNAIL_WIDTH, WIDTHS, Studio
 from masklet_studio.uploads import WrongOffset, buffered
 
@@ -35,6 +37,7 @@ _TEXT = [Middleware(GZipMiddleware)]  # not for pictures and exports, which are 
 _MAX_BODY = 1 << 16
 _MAX_DRAINED = 64 << 20
 _FAILED = 4500  # a WebSocket's own codes are above 4000
+_OVER = 4404
 
 
 def application(studio: Studio, access: Access) -> ASGIApp:
@@ -81,6 +84,9 @@ class _Handlers:
             Route("/api/uploads/{upload}", self.upload, methods=["PATCH"]),
             Route("/api/uploads/{upload}", self.remove_upload, methods=["DELETE"]),
             WebSocketRoute("/api/videos/{video}/session", self.session),
+            Route("/api/live", self.begin_live, methods=["POST"]),
+            Route("/api/live/{live}", self.end_live, methods=["DELETE"]),
+            WebSocketRoute("/api/live/{live}/session", self.live_session),
             Route("/videos/{video}/frames/{frame:int}", self.frame),
             Route("/videos/{video}/thumbnail", self.thumbnail),
             Mount("/page", _PageFiles(directory=PAGE), middleware=_TEXT),
@@ -162,23 +168,50 @@ class _Handlers:
         return await self._picture(request, 0, THUMBNAIL_WIDTH)
 
     async def _picture(self, request: Request, frame: int, width: int) -> Response:
-        picture = await self._studio.frame(request.path_params["video"], frame, width)
+        wanted = self._studio.frame(request.path_params["video"], frame, width)
+        picture = await _while_wanted(request, wanted)
+        if picture is None:
+            return Response(status_code=400)  # nobody reads it
         return Response(picture, media_type="image/jpeg", headers=_FOR_EVER)
 
+    # Sessions
+
+    async def begin_live(self, request: Request) -> Response:
+        session = await self._studio.lives.start(await _json(request))
+        return JSONResponse(session.told())
+
+    async def end_live(self, request: Request) -> Response:
+        await self._studio.lives.stop(request.path_params["live"])
+        return JSONResponse({})
+
     async def session(self, socket: WebSocket) -> None:
-        await socket.accept()
-        try:
+        async def work() -> None:
             session = await self._studio.session(socket.path_params["video"])
             await session.serve(socket)
-        except WebSocketDisconnect:
-            return
-        except (MaskletError, OSError) as error:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                await socket.send_json({"event": "error", "error": error_to_dict(error)})
-                await socket.close(_FAILED, str(error)[:100])
-        else:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                await socket.close(_FAILED, "the tab did not read; open it again")
+
+        await _served(socket, work)
+
+    async def live_session(self, socket: WebSocket) -> None:
+        async def work() -> None:
+            await live_requests.serve(self._studio.lives.find(socket.path_params["live"]), socket)
+
+        await _served(socket, work)
+
+
+async def _served(socket: WebSocket, work: Callable[[], Awaitable[None]]) -> None:
+    """Accept a tab, and serve it; tell it what cannot be done."""
+    await socket.accept()
+    try:
+        await work()
+    except WebSocketDisconnect:
+        return
+    except (MaskletError, OSError) as error:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await socket.send_json({"event": "error", "error": error_to_dict(error)})
+            await socket.close(_OVER if isinstance(error, NotFound) else _FAILED, str(error)[:100])
+    else:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await socket.close(_FAILED, "the tab did not read; open it again")
 
 
 class _PageFiles(StaticFiles):
@@ -190,6 +223,23 @@ class _PageFiles(StaticFiles):
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(_ASKED_AGAIN)
         return response
+
+
+async def _while_wanted(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes | None:
+    """What the work gives; None if the browser gives up the request before that, and then the work is cancelled."""
+
+    async def given_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(given_up())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:

@@ -29,13 +29,19 @@ from masklet.errors import Unavailable
 from masklet_studio.server_link import ServerLink
 
 CONNECT_SECONDS = 5.0
+HOLD_SECONDS = 4.0
+"""How long a server in this process waits for the first picture of the page, before it loads its model."""
 _PANEL = "Page"
 
 
 def studio(
     videos: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[VIDEO|FOLDER]...", help="Videos, folders of videos, or folders of pictures."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[VIDEO|FOLDER|CAMERA]...",
+            help="Videos, folders of videos, folders of pictures; or cameras: /dev/video0, or the address of a stream "
+            "such as rtsp://camera/stream.",
+        ),
     ] = None,
     project: Annotated[
         Path | None,
@@ -61,6 +67,19 @@ def studio(
         float,
         typer.Option(metavar="GIB", help="The largest video that may be uploaded; 0: none.", rich_help_panel=_PANEL),
     ] = 16.0,
+    any_source: Annotated[
+        bool | None,
+        typer.Option(
+            "--any-source/--named-sources",
+            help="Whether the page may open any camera of this machine and any address, or only those named here. "
+            "Default: any, but only those named here where other machines can reach the page.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    max_recording_gib: Annotated[
+        float,
+        typer.Option(metavar="GIB", help="The most that one recording of a camera may take.", rich_help_panel=_PANEL),
+    ] = 10.0,
     model: ModelOption = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
@@ -74,6 +93,8 @@ def studio(
     masklet studio clip.mp4
 
     masklet studio videos/ --project work --server gpu-machine:50051
+
+    masklet studio rtsp://camera/stream
     """
     try:
         from masklet_studio import app, guard, serving
@@ -82,14 +103,22 @@ def studio(
         raise Unavailable(
             f"masklet studio needs packages that are not installed ({error.name}): pip install 'masklet[studio]'"
         ) from error
+    from masklet._media.capture.source import is_live
+    from masklet_studio.live.camera import source_of
+    from masklet_studio.live.lives import LiveRules
     from masklet_studio.project.project import videos_in
 
-    found = [one for path in videos or () for one in videos_in(path)]
+    cameras = [name for name in videos or () if is_live(name)]
+    for name in cameras:
+        source_of(name)  # what cannot be opened at all is told before the page is there
+    found = [one for name in videos or () if name not in cameras for one in videos_in(Path(name))]
     with contextlib.closing(serving.listen(address)) as listening:
         host = address.rpartition(":")[0].strip("[]")
         secret = token or ("" if guard.is_loopback(host) else secrets.token_urlsafe(24))
         link, where = _server(Access(server, token_file, ca, cert, key, insecure), model)
-        settings = studios.Settings(model or "", round(max_upload_gib * 2**30), server=where)
+        any_source = guard.is_loopback(host) if any_source is None else any_source
+        live = LiveRules(tuple(cameras), any_source, round(max_recording_gib * 2**30))
+        settings = studios.Settings(model or "", round(max_upload_gib * 2**30), server=where, live=live)
         opened = studios.studio_of(project or default_project(), found, link, settings)
         url = serving.url_of(listening, secret)
         serving.serve(app.application(opened, guard.Access(host, secret)), listening, _opener(url, no_browser))
@@ -128,4 +157,5 @@ def _server(access: Access, model: str | None) -> tuple[ServerLink, str]:
             connect_timeout=CONNECT_SECONDS,
         )
 
-    return ServerLink(start, stack.close), access.server or "a server in this process"
+    hold = HOLD_SECONDS if access.server is None else 0.0
+    return ServerLink(start, stack.close, hold_seconds=hold), access.server or "a server in this process"

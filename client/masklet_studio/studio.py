@@ -7,7 +7,7 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from masklet_studio.exporting.formats import export_of, known_formats
 from masklet_studio.exporting.results import ResultWriter
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.frames.frame_cache import FrameCache
+from masklet_studio.live.archive import Archive
+from masklet_studio.live.lives import LiveRules, Lives
 from masklet_studio.project.project import Project, VideoEntry
 from masklet_studio.server_link import ServerLink
 from masklet_studio.session.video_session import VideoSession, open_board
@@ -42,12 +44,14 @@ class Settings:
         max_upload_bytes: The largest video that may be uploaded; 0: none may.
         cache_bytes: What all encoded frames together may take.
         server: The server's address, for people.
+        live: Which cameras the page may open, and how much it may record.
     """
 
     model: str = ""
     max_upload_bytes: int = 16 << 30
     cache_bytes: int = 128 << 20
     server: str = ""
+    live: LiveRules = field(default_factory=LiveRules)
 
 
 class Studio:
@@ -57,6 +61,7 @@ class Studio:
         project: The project.
         settings: What the studio may do.
         uploads: Videos that are on their way.
+        lives: Cameras and streams that are tracked while they run.
 
     Args:
         project: The project.
@@ -68,6 +73,8 @@ class Studio:
         self.project = project
         self.settings = settings
         self.uploads = Uploads(project, settings.max_upload_bytes)
+        archive = Archive(project, settings.live.max_recording_bytes, self._recorded)
+        self.lives = Lives(settings.live, (server, settings.model), archive)
         self._exports = Exports(project.folder / "exports")
         self._server = server
         self._cache = FrameCache(settings.cache_bytes)
@@ -88,6 +95,12 @@ class Studio:
         if entry.video_id not in self._videos:
             self._videos[entry.video_id] = StudioVideo(entry)
         return self._videos[entry.video_id]
+
+    def _recorded(self, entry: VideoEntry) -> dict[str, Any]:
+        """Use a recording that is whole."""
+        video = self.take(entry)
+        self.count_frames()
+        return video.told()
 
     def count_frames(self) -> None:
         """Count the frames of all videos, one after the other, in the background."""
@@ -138,6 +151,8 @@ class Studio:
             "version": masklet.__version__,
             "model": model,
             "models": models,
+            "server": self.settings.server,
+            "live": self.lives.told(),
             "exports": known_formats(),
             "project": {"name": self.project.name, "path": str(self.project.folder)},
             "videos": [video.told() for video in self._videos.values()],
@@ -176,7 +191,10 @@ class Studio:
         if not 0 <= index < facts.frame_count:
             raise NotFound(f"the video has {facts.frame_count} frames, so there is no frame {index}")
         wanted = 0 if width >= facts.width else width
-        return await self._cache.get((video_id, index, wanted), lambda: video.decoder.frame(index, wanted))
+        picture = await self._cache.get((video_id, index, wanted), lambda: video.decoder.frame(index, wanted))
+        if width != THUMBNAIL_WIDTH:
+            self._server.picture_is_there()
+        return picture
 
     async def session(self, video_id: str) -> VideoSession:
         """The session of a video, which begins if there is none.
@@ -245,6 +263,7 @@ class Studio:
 
     async def close(self) -> None:
         """End all sessions and processes, and close the project."""
+        await self.lives.close()
         for task in self._counting:
             task.cancel()
         await asyncio.gather(*self._counting, return_exceptions=True)

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from masklet.errors import InvalidArgument
-from masklet_server.budgets.machine import give_back_free_memory
-from masklet_server.engine.serving.engine import Engine, EngineOptions
+from masklet_server.budgets.free_memory import FreeMemory, give_back
+from masklet_server.engine.engines import Engines
+from masklet_server.engine.serving.engine import EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import ModelSpec, Registry
@@ -21,8 +22,8 @@ from masklet_server.settings import Settings
 from masklet_server.tracing import open_tracer
 from masklet_server.video.sandbox.layers import check_sandbox
 
-# How often free memory is given back, at most; it takes tenths of a second.
-_GIVE_BACK_SECONDS = 10.0
+# How often the server looks for free memory to give back.
+_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         stack.callback(tracer.close)
         if settings.metrics_address:
             stack.callback(metrics.serve(settings.metrics_address).close)
-        engine = Engine.load(
+        engines = Engines.load(
             specs,
             EngineOptions(
                 device=settings.device,
@@ -86,19 +87,20 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
             ),
             observer=metrics,
         )
-        stack.push_async_callback(engine.close)
-        engine.start()
-        metrics.watch_bank_bytes(engine.bank_bytes)
-        service = TrackingService(engine, settings, metrics)
+        stack.push_async_callback(engines.close)
+        give_back(collect=True)  # loading takes more memory than the models
+        engines.start()
+        metrics.watch_bank_bytes(engines.bank_bytes)
+        service = TrackingService(engines, settings, metrics)
         stack.callback(service.close)
         server = Server(service, settings, metrics, tracer)
         stack.push_async_callback(server.stop)
         await server.start()
         broken = asyncio.Event()
-        watches = [asyncio.create_task(_watch(engine, server, broken)), asyncio.create_task(_give_back_memory(server))]
+        watches = [asyncio.create_task(_watch(engines, server, broken)), asyncio.create_task(_give_back_memory(server))]
         for watch in watches:
             stack.callback(watch.cancel)
-        yield RunningServer(server, engine.models, broken)
+        yield RunningServer(server, engines.models, broken)
 
 
 def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
@@ -109,16 +111,25 @@ def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:
     return specs
 
 
-async def _watch(engine: Engine, server: Server, broken: asyncio.Event) -> None:
+async def _watch(engines: Engines, server: Server, broken: asyncio.Event) -> None:
     """Report in the health service when the engine breaks down, so that the server can be restarted."""
-    await asyncio.wrap_future(engine.broken)
+    await asyncio.wrap_future(engines.broken)
     await server.not_serving()
     broken.set()
 
 
 async def _give_back_memory(server: Server) -> None:
-    """Whenever the last work has ended, give the memory that is free back to the system."""
+    """Give free memory back to the system when the last work has ended, and when a peak is over while work goes on."""
+    free = FreeMemory()
     while True:
-        await server.became_idle()
-        await asyncio.to_thread(give_back_free_memory)
-        await asyncio.sleep(_GIVE_BACK_SECONDS)
+        idle = asyncio.ensure_future(server.became_idle())
+        try:
+            await asyncio.wait({idle}, timeout=_LOOK_SECONDS)
+            is_idle = idle.done()
+        finally:
+            idle.cancel()
+        if is_idle or await asyncio.to_thread(free.is_too_much):
+            # Giving back takes tenths of a second, in which no other thread gets memory.
+            await asyncio.to_thread(give_back, collect=is_idle)
+            await asyncio.to_thread(free.given_back)
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -50,6 +50,9 @@ class Metrics:
         self._encoded = make.counter("encoded_pictures", "Pictures that the image encoder has encoded.")
         self._budget_used = make.gauge("budget_used", "Bytes that all clients have of a shared budget.", "budget")
         self._budget_limit = make.gauge("budget_limit", "Bytes of a shared budget; 0: no limit.", "budget")
+        self._parked = make.gauge("parked_sessions", "Resumable sessions that wait for their clients.")
+        self._resumes = make.counter("resumes", "Calls that asked to resume a session.", "how")
+        self._parked_ended = make.counter("parked_ended", "Sessions that ended while they waited.", "why")
         self._bank_bytes = make.gauge("bank_bytes", "Bytes held by the memory banks of all objects.")
 
     def session_started(self) -> None:
@@ -73,6 +76,18 @@ class Metrics:
             limit: Why: the name of a setting, "token" or "draining".
         """
         self._refusals.labels(limit).inc()
+
+    def parked(self, count: int) -> None:
+        """So many resumable sessions wait for their clients now."""
+        self._parked.set(count)
+
+    def resumed(self, how: str) -> None:
+        """Count a call that asked to resume a session, by how it went: "attached", "rewound" or "refused"."""
+        self._resumes.labels(how).inc()
+
+    def parked_ended(self, why: str) -> None:
+        """Count a session that waited for its client and is gone: "expired", "evicted" or "stopped"."""
+        self._parked_ended.labels(why).inc()
 
     def uploaded(self, size: int) -> None:
         """Count the bytes of requests that arrived."""

@@ -17,6 +17,7 @@ IN_WORDS = {
     "half of the machine's": 0,
     "half of that": 0,
     "an eighth of the machine's": 0,
+    "an eighth of the device's": 0,
     "32 MiB": 32 * 2**20,
     "512 MiB": 512 * 2**20,
     "256 MiB": 256 * 2**20,

@@ -1,9 +1,10 @@
 """Attacks on a real server, with a client beside them that wants an honest answer: ``python -m tests.hostile.attacks``.
 
 Each attack is rebuilt from the description of one that once took a server down. For each, a line says how it ended for
-the attacker, how much memory the server and its decoders took at most, and how long the honest client's pictures took,
-at the 99th percentile, alone and beside the attack. Names of attacks as arguments choose some of them. Where a memory
-control group may be made, the server gets one of 4 GiB.
+the attacker, how much memory the server and its decoders took at most, and how long the frames of an honest client's
+stream took, at the 99th percentile, without the attack and beside it, by turns; and whether its masks were the same.
+Names of attacks as arguments choose some of them. Where a memory control group may be made, the server gets one of 4
+GiB.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,136 +32,25 @@ from PIL import Image
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.masks.encoding import MaskEncoding, encode
 from masklet_server.masks.runs import Runs
+from tests.hostile.target import (
+    GIB,
+    GROUP,
+    Comparison,
+    HonestClient,
+    Outcome,
+    Target,
+    as_client,
+    asking,
+    connect,
+    ended,
+    jpeg,
+)
 from tests.support.clips import make_clip
 
-GIB = 1024**3
-GROUP = Path("/sys/fs/cgroup/memory/masklet-attacks")
 LARGEST = (4320, 8192)
 # Forty, as at first, take minutes: all are answered.
 REQUESTS = int(os.environ.get("MASKLET_HOSTILE_REQUESTS", "40"))
-_ENTER_GROUP = f'if [ -w {GROUP}/cgroup.procs ]; then echo $$ > {GROUP}/cgroup.procs; fi; exec "$@"'
 Request = tracking_pb2.TrackRequest
-Outcome = Counter[str]
-
-
-class Target:
-    """A running ``masklet serve`` with two clients: mallory, who attacks, and bob, who wants an answer.
-
-    Attributes:
-        address: Where it listens.
-        pid: The server's process id.
-        peak_bytes: Most memory of server and decoders together so far.
-    """
-
-    def __init__(self, folder: Path, *settings: str) -> None:
-        tokens = folder / "tokens"
-        tokens.write_text("mallory m\nbob b\n")
-        command = [sys.executable, "-c", "from masklet.cli import main; main()", "serve", "--device", "cpu"]
-        command += ["--address", "127.0.0.1:0", "--token-file", str(tokens), *settings]
-        self._process = subprocess.Popen(
-            ["sh", "-c", _ENTER_GROUP, "sh", *command],
-            stdout=subprocess.PIPE,
-            stderr=(folder / "log").open("w"),
-            text=True,
-        )
-        assert self._process.stdout is not None
-        banner = re.search(r"listening on (\S+)", self._process.stdout.readline())
-        assert banner is not None, (folder / "log").read_text()
-        self.address = banner[1]
-        self.pid = self._process.pid
-        self.tokens = tokens
-        self.log = folder / "log"
-        self.peak_bytes = 0
-
-    def lives(self) -> bool:
-        return self._process.poll() is None
-
-    def family(self) -> list[int]:
-        """Process ids of the server, its fork server and its decoders."""
-        found, parents = {self.pid}, dict[int, int]()
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        for _ in range(3):
-            found |= {pid for pid, parent in parents.items() if parent in found}
-        return sorted(found)
-
-    def memory(self) -> int:
-        """Bytes that the family has, each page once."""
-        total = 0
-        for pid in self.family():
-            with contextlib.suppress(OSError):
-                line = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-                total += int(line[1]) * 1024 if line else 0
-        return total
-
-    async def watch(self) -> None:
-        while True:
-            self.peak_bytes = max(self.peak_bytes, await asyncio.to_thread(self.memory))
-            await asyncio.sleep(0.1)
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def _jpeg(side: int = 128, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-CLICK = [common_pb2.Point(x=40, y=40, label=common_pb2.POINT_LABEL_FOREGROUND)]
-
-
-def asking(picture: bytes) -> image_pb2.SegmentImageRequest:
-    return image_pb2.SegmentImageRequest(
-        picture=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=picture),
-        prompts=[image_pb2.SegmentPrompt(points=CLICK)],
-    )
-
-
-def as_client(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),)
-
-
-@contextlib.asynccontextmanager
-async def connect(target: Target, number: int = 0) -> AsyncIterator[grpc.aio.Channel]:
-    options = [("grpc.use_local_subchannel_pool", 1), ("masklet.number", number)]
-    async with grpc.aio.insecure_channel(target.address, options=options) as channel:
-        yield channel
-
-
-async def ended(call: Any, seconds: float = 90) -> str:
-    """How a call ends, by its status and the setting that it names."""
-    try:
-        code = await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(call.code())), seconds)
-    except asyncio.TimeoutError:
-        call.cancel()
-        return "still running"
-    details = await call.details()
-    names = re.findall(r"\b(?:max|min|picture|decoder|idle|receive|first)_\w+|token\b|scans\b", details or "")
-    return f"{code.name} ({names[-1]})" if names else str(code.name)
-
-
-async def measure(target: Target, seconds: float) -> list[float]:
-    """Seconds that each of bob's pictures takes."""
-    taken = []
-    async with connect(target) as channel:
-        stub = tracking_pb2_grpc.TrackingServiceStub(channel)
-        until = time.monotonic() + seconds
-        picture = 0
-        while time.monotonic() < until:
-            picture += 1
-            began = time.monotonic()
-            try:
-                await stub.SegmentImage(asking(_jpeg(96 + picture % 32)), metadata=as_client("b"), timeout=120)
-            except grpc.aio.AioRpcError as error:
-                print(f"  the honest client got {error.code().name}: {error.details()}", flush=True)
-            taken.append(time.monotonic() - began)
-            await asyncio.sleep(0.05)
-    return taken
-
 
 # The attacks
 
@@ -351,7 +241,7 @@ async def frozen_decoders(target: Target) -> Outcome:
         os.kill(pid, signal.SIGSTOP)
     async with connect(target) as channel:
         stub = tracking_pb2_grpc.TrackingServiceStub(channel)
-        call = stub.SegmentImage(asking(_jpeg()), metadata=as_client("m"))
+        call = stub.SegmentImage(asking(jpeg()), metadata=as_client("m"))
         return Counter([await ended(call, 90)])
 
 
@@ -371,30 +261,35 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[Outcome]]] = {
 }
 
 
-async def run(name: str) -> None:
-    """Attack a new server, and print a line about it."""
+async def run(name: str, rounds: int) -> None:
+    """Attack a new server several times, with quiet times between, and print a line about it."""
     extra = ["--idle-timeout-seconds", "5"] if name == "slow_upload" else []
+    outcome: Outcome = Counter()
     with tempfile.TemporaryDirectory() as folder:
         target = Target(Path(folder), *extra)
+        bob, comparison = HonestClient(target), Comparison()
+        os.nice(5)  # the attacker's own work does not take the server's time
+        watching = asyncio.create_task(target.watch())
         try:
-            alone = await measure(target, 5)
-            watching = asyncio.create_task(target.watch())
-            attack = asyncio.ensure_future(ATTACKS[name](target))
-            beside: list[float] = []
-            while not attack.done():
-                beside += await measure(target, 1)
-            outcome = await attack
-            after = await measure(target, 2)
-            watching.cancel()
-            p99 = [f"{np.percentile(times, 99) * 1000:.0f} ms" for times in (alone, beside, after)]
+            await bob.track()
+            for _ in range(1 if name == "frozen_decoders" else rounds):
+                comparison.add(await bob.track(), beside=False)
+                attack = asyncio.ensure_future(ATTACKS[name](target))
+                await asyncio.sleep(0.5)
+                while not attack.done():
+                    comparison.add(await bob.track(), beside=True)
+                outcome += await attack
+            comparison.add(await bob.track(), beside=False)
             alive = "" if target.lives() else "; THE SERVER HAS DIED"
             bugs = len(re.findall("internal error", target.log.read_text()))
             print(
-                f"{name}: {dict(outcome)}; peak {target.peak_bytes / GIB:.2f} GiB; honest p99 alone {p99[0]}, beside "
-                f"{p99[1]}, after {p99[2]}; internal errors {bugs}{alive}",
+                f"{name}: {dict(outcome)}; peak {target.peak_bytes / GIB:.2f} GiB; {comparison}; internal errors "
+                f"{bugs}{alive}",
                 flush=True,
             )
         finally:
+            watching.cancel()
+            bob.close()
             target.close()
 
 
@@ -402,12 +297,18 @@ def main() -> None:
     """Run the attacks that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*ATTACKS, []], default=[])
-    names = parser.parse_args().names or list(ATTACKS)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each attack runs, with quiet times between")
+    options = parser.parse_args()
     with contextlib.suppress(OSError):
         GROUP.mkdir(exist_ok=True)
         (GROUP / "memory.limit_in_bytes").write_text(str(4 * GIB))
-    for name in names:
-        asyncio.run(run(name))
+    names = options.names or list(ATTACKS)
+    if len(names) == 1:
+        asyncio.run(run(names[0], options.rounds))
+        return
+    for name in names:  # each in a process of its own, which may lower its priority
+        command = [sys.executable, "-m", "tests.hostile.attacks", name, "--rounds", str(options.rounds)]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

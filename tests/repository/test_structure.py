@@ -22,9 +22,10 @@ MIN_WORDS_OF_A_DOCSTRING = 5
 # The folders of the server and of the client, and the ones that each may import from; a folder's own folders belong to
 # it. Modules at the top (settings, metrics, assembly; errors, prompts, rle) are in none, and free.
 SERVER_FOLDERS = {
-    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets"},
+    "rpc": {"session", "video", "engine", "masks", "models", "fetching", "settings", "budgets", "snapshots"},
     "settings": {"session", "video", "fetching", "budgets"},
-    "session": {"video", "engine", "masks", "models", "budgets"},
+    "session": {"video", "engine", "masks", "models", "budgets", "snapshots"},
+    "snapshots": set[str](),
     "video": {"fetching", "budgets"},
     "engine": {"masks", "models", "budgets"},
     "masks": {"budgets"},
@@ -48,6 +49,7 @@ CLIENT_FOLDERS = {
 STUDIO = "masklet_studio"
 STUDIO_FOLDERS = {
     "session": {"project", "frames"},
+    "live": {"session", "project", "frames"},
     "exporting": {"project", "frames"},
     "project": set[str](),
     "frames": set[str](),
@@ -63,12 +65,15 @@ WITHIN = {
     "video.worker": {"video"},
     "session.automatic": {"session"},
     "session.on_request": {"session"},
+    "session.resuming": {"session"},
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}
 # What server and client read files with. It imports these packages, and nothing of either.
 MEDIA = "masklet_media"
 MEDIA_IMPORTS = {"av", "PIL"}
+# Its folder for what a decoding process gives up, which imports neither.
+CONFINEMENT = "confinement"
 # What is said on a stream is worked out without saying it.
 INPUT_AND_OUTPUT = {"asyncio", "av", "grpc", "os", "pathlib", "queue", "socket", "subprocess", "threading"}
 
@@ -181,9 +186,10 @@ def test_no_folder_escapes_the_rules() -> None:
     assert folders - {"", "cli"} == SERVER_FOLDERS.keys()
     inner = {folder_of(name, 2) for name in modules() if name.startswith(SERVER)}
     assert {folder for folder in inner if "." in folder} == WITHIN.keys()
-    client = [name for name in modules() if not name.startswith((SERVER, STUDIO))]
+    client = [name for name in modules() if not name.startswith((SERVER, STUDIO, MEDIA))]
     assert {folder_of(name) for name in client} - {""} == CLIENT_FOLDERS.keys()
     assert {folder_of(name) for name in modules() if name.startswith(STUDIO)} - {""} == STUDIO_FOLDERS.keys()
+    assert {folder_of(name) for name in modules() if name.startswith(MEDIA)} - {""} == {CONFINEMENT}
 
 
 def test_the_studio_is_a_program_that_uses_the_client() -> None:
@@ -216,6 +222,14 @@ def test_what_reads_files_imports_neither_the_client_nor_the_server() -> None:
     for name in names:
         roots = {other.partition(".")[0] for other in imported(name)}
         assert roots - sys.stdlib_module_names <= MEDIA_IMPORTS | {MEDIA}, name
+
+
+def test_what_confines_a_process_needs_no_library() -> None:
+    names = [name for name in modules() if name.startswith(f"{MEDIA}.{CONFINEMENT}.")]
+    assert len(names) > 3
+    for name in names:
+        others = {other for other in imported(name) if other.partition(".")[0] not in sys.stdlib_module_names}
+        assert {other for other in others if not other.startswith(f"{MEDIA}.{CONFINEMENT}")} == set(), name
 
 
 def test_the_clients_protocol_does_no_input_or_output() -> None:

@@ -106,3 +106,11 @@ async def test_small_requests_are_small_and_few_at_once(tmp_path: Path) -> None:
                 assert not done, "the two others of this client have its turns"
                 assert await status_of(first) is grpc.StatusCode.DEADLINE_EXCEEDED
                 assert await waiting == b"\x08\x01"
+
+
+async def test_a_million_small_fields_are_refused_before_they_are_read() -> None:
+    request = image_pb2.SegmentImageRequest(prompts=[image_pb2.SegmentPrompt()] * 10**6)
+    async with edge() as running, running.stub() as stub:
+        with pytest.raises(grpc.aio.AioRpcError, match="beside pictures, video, masks and texts") as caught:
+            await stub.SegmentImage(request)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

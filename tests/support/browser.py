@@ -24,8 +24,11 @@ def find_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser without a window. The test is skipped where Playwright or Chromium is missing."""
+def chromium(*options: str) -> Iterator[Any]:
+    """A browser without a window, with further options of its command line.
+
+    The test is skipped where Playwright or Chromium is missing.
+    """
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="needs Playwright: pip install 'masklet[studio-tests]'"
     )
@@ -33,7 +36,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium, or set MASKLET_CHROMIUM to its path")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
         try:
             yield browser
         finally:

@@ -193,6 +193,10 @@ class FakeEngine:
         self.refuse: Callable[[FrameJob], Exception | None] = lambda _: None
         self.running = self.max_running = 0
 
+    def place(self) -> FakeEngine:
+        """The engine for a new session: this one."""
+        return self
+
     def new_bank(
         self, model: str, *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
     ) -> MemoryBank:

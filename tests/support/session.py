@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from masklet.prompts import Prompt
+from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.masks.encoding import decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
@@ -43,6 +44,7 @@ class Talk:
         engine: FakeEngine | None = None,
         pool: MaskPool | None = None,
         sources: FakeSources | None = None,
+        share: ClientShare = UNBOUNDED,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.sources = sources or FakeSources()
@@ -52,7 +54,8 @@ class Talk:
         self.reading.set()
         self._requests: asyncio.Queue[events.Event | None] = asyncio.Queue()
         self._changed = asyncio.Event()
-        self.session = Session(config, SessionResources(self.engine, self.sources, self.pool, limits), self._take)
+        resources = SessionResources(self.engine, self.sources, self.pool, limits, share)
+        self.session = Session(config, resources, self._take)
         self.task = asyncio.create_task(self.session.run(self._incoming()))
 
     def say(self, *said: events.Event) -> None:
@@ -129,11 +132,12 @@ async def talk(
     *,
     engine: FakeEngine | None = None,
     sources: FakeSources | None = None,
+    share: ClientShare = UNBOUNDED,
     **limits: float,
 ) -> AsyncIterator[Talk]:
     """A session that is ended with the block, whatever its state."""
     held = SessionLimits(**limits)  # type: ignore[arg-type]
-    client = Talk(config or events.Configure(), held, engine, sources=sources)
+    client = Talk(config or events.Configure(), held, engine, sources=sources, share=share)
     try:
         yield client
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
+import itertools
 import socket
 import threading
 import time
@@ -30,17 +31,20 @@ class _Camera(_Quiet):
     """Sends pictures as webcams with a web page do."""
 
     pictures: Pictures
+    endless = False
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        for picture in self.pictures:
+        for picture in itertools.cycle(self.pictures) if self.endless else self.pictures:
             file = io.BytesIO()
             Image.fromarray(picture).save(file, "JPEG", quality=90)
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {file.tell()}\r\n\r\n"
-            with contextlib.suppress(OSError):
+            try:
                 self.wfile.write(head.encode() + file.getvalue() + b"\r\n")
+            except OSError:
+                return  # nobody looks any more
             time.sleep(0.02)
 
 
@@ -58,9 +62,9 @@ def _serving(handler: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mjpeg(pictures: Pictures) -> Iterator[str]:
-    """A camera that sends each picture once, and then breaks off."""
-    with _serving(type("Camera", (_Camera,), {"pictures": pictures})) as address:
+def mjpeg(pictures: Pictures, *, endless: bool = False) -> Iterator[str]:
+    """A camera that sends each picture once, and then breaks off; or again and again."""
+    with _serving(type("Camera", (_Camera,), {"pictures": pictures, "endless": endless})) as address:
         yield f"{address}/video"
 
 

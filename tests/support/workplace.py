@@ -167,3 +167,26 @@ class Workplace:
     def hosts(self) -> set[str]:
         """The hosts that the page asked anything of."""
         return {found[1] for url in self.asked if (found := re.match(r"\w+://([^/]+)", url))}
+
+
+class LiveWorkplace(Workplace):
+    """A person who looks at a live video."""
+
+    def wait_for_live(self) -> None:
+        """Until pictures come, and can be clicked."""
+        self.page.locator(".stage-canvas").wait_for()
+        self.until(
+            "s.status.value.state === 'running' && s.status.value.server && s.frame.value > 0 && !s.waiting.value"
+        )
+
+    def wait_for_masks(self, count: int) -> None:
+        """Until the picture that is drawn has so many masks that are not empty."""
+        expression = (
+            "(async () => { const a = await import('/page/state/actions.js'); "
+            "const s = await import('/page/state/store.js'); "
+            "return a.opened.value.masks.at(s.frame.value).filter((one) => one.area > 0).length; })()"
+        )
+        end = time.monotonic() + SECONDS
+        while (found := self.page.evaluate(expression)) != count:
+            assert time.monotonic() < end, f"there are {found} masks, not {count}"
+            self.page.wait_for_timeout(50)

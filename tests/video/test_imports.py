@@ -46,7 +46,7 @@ def files(folder: str) -> list[Path]:
     return sorted((VIDEO / folder).glob("*.py"))
 
 
-@pytest.mark.parametrize("path", [*files("worker"), *files("worker/confinement")], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", files("worker"), ids=lambda path: path.stem)
 def test_the_worker_imports_nothing_of_the_server_but_what_both_sides_share(path: Path) -> None:
     allowed = {f"{PREFIX}.{name}" for name in SHARED}
     others = {name for name in ours(path) if not name.startswith(f"{PREFIX}.worker.")}
@@ -85,8 +85,6 @@ def test_what_the_fork_server_has_imported_is_all_of_masklet_that_it_may() -> No
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     heavy, _, modules = done.stdout.partition("\n")
     assert heavy == ""
-    inside = f"{PREFIX}.worker.confinement"
     worker = {f"{PREFIX}.worker.{path.stem}" for path in files("worker")}
-    worker |= {inside, *(f"{inside}.{path.stem}" for path in files("worker/confinement"))}
     packages = {"masklet_server", PREFIX, f"{PREFIX}.worker"}
     assert set(modules.split()) - worker - packages == {f"{PREFIX}.{name}" for name in SHARED}

@@ -161,7 +161,7 @@ def _decoded(data: bytes, field: str, name: str = "the picture") -> npt.NDArray[
 
     from masklet_media.rgb import to_rgb
 
-    _learn_heif()
+    learn_heif()
     try:
         with damage_named(field, name), Image.open(io.BytesIO(data)) as image:
             return np.asarray(to_rgb(image))
@@ -171,7 +171,7 @@ def _decoded(data: bytes, field: str, name: str = "the picture") -> npt.NDArray[
         ) from error
 
 
-def _learn_heif() -> None:
+def learn_heif() -> None:
     """Let Pillow read HEIC, if the package for it is installed."""
     with contextlib.suppress(ImportError):
         import pillow_heif

@@ -103,13 +103,12 @@ class AnnotationProtocol(TrackProtocol):
             self._can_prepare = response.session.can_prepare
         if response.HasField("video_info"):
             self.is_decoded = self.video is not None  # it comes twice
+        event: FrameResult | PromptResult | Applied | PropagationEnd | MaskletError | None = self.receive(response)
         if response.HasField("applied"):
-            return Answer(response.request_id, Applied())
-        if response.HasField("propagation_done"):
-            self.acknowledge()
-            return Answer(response.request_id, PropagationEnd())
-        event = self.receive(response)
-        if isinstance(event, PromptResult):
+            event = Applied()
+        elif response.HasField("propagation_done"):
+            event = PropagationEnd()
+        if isinstance(event, PromptResult | PropagationEnd):
             self.acknowledge()
         return Answer(response.request_id, event)
 

@@ -26,7 +26,7 @@ _HOW: dict[int, HowResumed] = {
     tracking_pb2.RESUMPTION_RESTORED: "restored",
     tracking_pb2.RESUMPTION_REWOUND: "rewound",
 }
-_ANSWERS = ("prompt_result", "applied", "propagation_done", "error")
+_ANSWERS = ("prompt_result", "applied", "propagation_done")
 # What `AppliedOperation` can hold.
 _OPERATIONS = ("prompt", "clear_prompts", "remove_object")
 
@@ -83,6 +83,7 @@ class Resumption:
         self._unanswered: dict[int, tuple[int, tracking_pb2.TrackRequest]] = {}  # with the video's position
         self._applied: list[tracking_pb2.AppliedOperation] = []
         self._applied_bytes = 0
+        self._refused: set[int] = set()
         self._position = 0  # of the video, as sent
         self._kept: deque[tuple[int, tracking_pb2.TrackRequest]] = deque()  # with the position where it begins
         self._kept_bytes = 0
@@ -91,8 +92,8 @@ class Resumption:
 
     @property
     def is_possible(self) -> bool:
-        """Whether a new call could go on with the session."""
-        return bool(self._token)
+        """Whether a new call could go on with the session, or begin it if the server has not answered yet."""
+        return bool(self._token) or self._reads_again or self._kept_from == 0
 
     @property
     def can_rewind(self) -> bool:
@@ -127,21 +128,30 @@ class Resumption:
         if not self.can_rewind:
             self._applied.clear()
 
-    def detach(self) -> None:
-        """Go on in a new call: `next_request` says what to send in it."""
+    def detach(self, last_ack: int) -> None:
+        """Go on in a new call: `next_request` says what to send in it.
+
+        Args:
+            last_ack: The sequence of the last acknowledgement that was sent; 0: none was.
+        """
+        self._again.clear()
+        if not self._token:  # the server has not answered the first call: begin once more
+            self._opening = tracking_pb2.TrackRequest(config=self._config)
+            self._go_on(tracking_pb2.Resumed())
+            return
         # What was applied is of use where the server begins anew, or goes on from a snapshot.
         resume = tracking_pb2.Resume(
             token=self._token,
             last_response=self._last_number,
             last=self.last,
             last_sequence=self._last_sequence,
+            last_ack=last_ack,
             config=self._config,
             operations=sorted(self._applied, key=lambda one: one.request_id),
             can_rewind=self.can_rewind,
         )
         self._opening = tracking_pb2.TrackRequest(resume=resume)
         self._is_waiting = True
-        self._again.clear()
 
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""
@@ -165,8 +175,11 @@ class Resumption:
 
     # Receiving
 
-    def take(self, response: tracking_pb2.TrackResponse) -> None:
+    def take(self, response: tracking_pb2.TrackResponse) -> bool:
         """Take in one response.
+
+        Returns:
+            False for an error that the caller has had: it comes again where a session begins anew.
 
         Raises:
             Internal: Responses are missing, or came twice.
@@ -182,8 +195,13 @@ class Resumption:
         if kind == "frame_result":
             result = response.frame_result
             self.last = tracking_pb2.FrameMark(frame_index=result.frame_index, revision=result.revision)
+        elif kind == "error" and response.request_id:
+            self._unanswered.pop(response.request_id, None)
+            is_known = response.request_id in self._refused
+            self._refused.add(response.request_id)
+            return not is_known
         elif kind in _ANSWERS and response.request_id in self._unanswered:
-            self._answered(kind, response)
+            self._answered(response)
         elif kind == "session":
             self._token = response.session.resume_token
         elif kind == "moving":
@@ -192,13 +210,14 @@ class Resumption:
             self._let_go(response.input_kept)
         elif kind == "resumed":
             self._go_on(response.resumed)
+        return True
 
-    def _answered(self, kind: str, response: tracking_pb2.TrackResponse) -> None:
+    def _answered(self, response: tracking_pb2.TrackResponse) -> None:
         _, request = self._unanswered.pop(response.request_id)
         operation = request.WhichOneof("request") or ""
-        if kind not in ("prompt_result", "applied") or operation not in _OPERATIONS or not self.can_rewind:
+        if not response.HasField("applied") or operation not in _OPERATIONS or not self.can_rewind:
             return
-        answer: Any = getattr(response, kind)
+        answer = response.applied
         applied = tracking_pb2.AppliedOperation(request_id=response.request_id)
         getattr(applied, operation).CopyFrom(getattr(request, operation))
         applied.applied_after_sequence = answer.applied_after_sequence

@@ -171,8 +171,10 @@ class TrackProtocol:
     def detach(self) -> None:
         """Go on in a new call, after the last one has broken; only where `can_go_on` says that it is possible."""
         if self.resumption is not None:
-            self.resumption.detach()
+            self.resumption.detach(self._ack_sent)
             self._closed = False
+            if not self.session_id:
+                self._go_on(None)
 
     def give_up(self) -> None:
         """Note that no other call will go on with the session."""
@@ -184,7 +186,8 @@ class TrackProtocol:
         Returns:
             The messages of a call that tells the server so; empty where it need not be told.
         """
-        farewell = self.resumption.farewell() if self.can_go_on and self.resumption is not None else []
+        is_known = self.can_go_on and self.session_id
+        farewell = self.resumption.farewell() if is_known and self.resumption is not None else []
         self._closed = True
         self.resumption = None
         return farewell
@@ -239,8 +242,8 @@ class TrackProtocol:
             Internal: The server sent a mask in another encoding than was asked for, or left out a response.
             Unavailable: The call cannot go on with the session.
         """
-        if self.resumption is not None:
-            self.resumption.take(response)
+        if self.resumption is not None and not self.resumption.take(response):
+            return None
         kind = response.WhichOneof("response")
         if kind == "frame_result":
             self._take(response.frame_result.sequence)
@@ -272,10 +275,8 @@ class TrackProtocol:
         return None  # also for kinds that only newer servers and clients know
 
     def _go_on(self, how: HowResumed | None) -> None:
-        if how == "rewound":  # what is here counts as acknowledged
-            self._ack_due = self._ack_sent = self._received
-        else:
-            self._ack_sent = 0  # nobody knows whether the last one has arrived
+        if how != "rewound":  # where the server was told which one was sent last
+            self._ack_sent = 0  # nobody knows whether it has arrived
         if self.read_from is not None:
             self._parts.clear()
             self._video_ended = False

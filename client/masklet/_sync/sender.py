@@ -100,5 +100,8 @@ class RequestSender:
     def _ended(self, number: int, call: RunningCall) -> None:
         """Send nothing more, unless another call will go on."""
         with self.changing():
-            if number == self._calls and not (self.protocol.can_go_on and TrackMethod.is_broken(call)):
+            connected = bool(self.protocol.session_id)
+            if number == self._calls and not (
+                self.protocol.can_go_on and TrackMethod.is_broken(call, connected=connected)
+            ):
                 self.protocol.close()

@@ -113,16 +113,19 @@ class Stream:
         if self._sender.failure is not None:
             raise self._sender.failure from None
         protocol, reconnection = self._sender.protocol, self._method.reconnection
-        is_broken = self._method.is_broken(error) and not self._stopped.is_set()
+        connected = bool(self.session_id)
+        is_broken = self._method.is_broken(error, connected=connected) and not self._stopped.is_set()
         if is_broken and protocol.finished:
             raise StopIteration
-        failure = self._method.failure(error, connected=bool(self.session_id))
+        if is_broken and not connected:
+            is_broken = not self._method.needs_tls()
+        failure = self._method.failure(error, connected=connected or is_broken)
         if not protocol.can_go_on or not (is_broken or reconnection.is_worth_a_try(failure)):
             protocol.give_up()
             raise failure from error
         self._is_back = False
         try:
-            delay = reconnection.lost(failure, protocol.last_frame_index)
+            delay = reconnection.lost(failure, protocol.last_frame_index, has_begun=connected)
         except MaskletError as reason:
             protocol.give_up()
             raise reason from error
@@ -140,7 +143,11 @@ class Stream:
 
     def _note_return(self, response: tracking_pb2.TrackResponse) -> None:
         reconnection = self._method.reconnection
-        if response.HasField("resumed"):
+        if response.HasField("session") and not self.session_id:
+            reconnection.resumed(
+                "rewound", None, has_begun=False
+            )  # the first call broke before the server had answered it
+        elif response.HasField("resumed"):
             reconnection.resumed(how_resumed(response.resumed), self._sender.protocol.last_frame_index)
         elif response.number:
             reconnection.progressed()

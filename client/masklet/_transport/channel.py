@@ -29,8 +29,10 @@ RunningCall = Any
 """A running stream; gRPC's own type for it is private."""
 
 
-LEAVE_SECONDS = 1.0
+LEAVE_SECONDS = 10.0
 """Seconds for telling a server that a session will not be resumed."""
+CLOSE_SECONDS = 3.0
+"""Seconds of these that closing a channel waits for."""
 
 # How servers begin a message about one picture.
 _ABOUT_A_FRAME = re.compile(r"(?:frame\.data: )?frame (\d+)\b")
@@ -92,10 +94,19 @@ class TrackMethod:
         """
         self._channel.leave(farewell)
 
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self._channel.needs_tls()
+
     @staticmethod
-    def is_broken(error: grpc.RpcError) -> bool:
-        """Whether another call may go on with the session of one that has failed."""
-        return is_broken(cast("FailedCall", error))
+    def is_broken(error: grpc.RpcError, *, connected: bool) -> bool:
+        """Whether another call may go on with the session of one that has failed.
+
+        Args:
+            error: What gRPC raised.
+            connected: The server has already answered during the session.
+        """
+        return is_broken(cast("FailedCall", error), connected=connected)
 
     def failure(self, error: grpc.RpcError, *, connected: bool) -> MaskletError:
         """What a failed call is raised as.
@@ -157,7 +168,7 @@ class Channel:
         for stream in streams:
             stream.cancel()
         self._closed = True
-        deadline = time.monotonic() + LEAVE_SECONDS
+        deadline = time.monotonic() + CLOSE_SECONDS
         for thread in tuple(self._leaving):
             thread.join(max(0.0, deadline - time.monotonic()))
         self._channel.close()
@@ -251,6 +262,10 @@ class Channel:
         if self._closed:
             raise FailedPrecondition("this client is closed; make another one")
 
+    def needs_tls(self) -> bool:
+        """Whether the server speaks TLS and this client does not; asks the server."""
+        return self.endpoint.credentials is None and self.server.speaks_tls()
+
     def failure(self, error: grpc.RpcError, *, connected: bool = False, timeout: float | None) -> MaskletError:
         """What a failed call is raised as. It may ask the server once more what it speaks.
 
@@ -261,6 +276,6 @@ class Channel:
         """
         failed = cast("FailedCall", error)
         unreached = failed.code() is grpc.StatusCode.UNAVAILABLE and not connected and not failed.trailing_metadata()
-        if unreached and self.endpoint.credentials is None and self.server.speaks_tls():
+        if unreached and self.needs_tls():
             return needs_tls(str(self))
         return from_call(failed, target=str(self), connected=connected, timeout=timeout)

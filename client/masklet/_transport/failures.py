@@ -14,6 +14,8 @@ from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, Unavailabl
 
 # What gRPC and proxies report of streams that were reset or removed.
 _OF_THE_NETWORK = (StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN)
+# How gRPC says that a connection was there, and broke.
+_WAS_REACHED = re.compile(r"recvmsg|sendmsg|socket closed|stream removed|reset by peer|goaway", re.IGNORECASE)
 _RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
 
 
@@ -53,13 +55,21 @@ def from_call(error: FailedCall, *, target: str, connected: bool = False, timeou
     return of_code(code.value[0], details or f"the server ended the call with {code.name}")
 
 
-def is_broken(error: FailedCall) -> bool:
+def is_broken(error: FailedCall, *, connected: bool) -> bool:
     """Whether the connection broke, or the server is leaving, so that another call may go on with the session.
 
     A server of masklet says with a rich status why it ends a call. A call that fails without one was ended by the
     network, by gRPC itself or by a proxy.
+
+    Args:
+        error: What gRPC raised.
+        connected: The server has already answered during the session. If it has not, only a connection that was there
+            can have broken.
     """
     code: StatusCode = error.code()
+    if not connected:
+        was_reached = _WAS_REACHED.search(str(error.details() or "")) is not None
+        return code is StatusCode.UNAVAILABLE and was_reached and _rich_status(error) is None
     if code is StatusCode.UNAVAILABLE:
         return True
     return code in _OF_THE_NETWORK and _rich_status(error) is None
@@ -97,4 +107,4 @@ def _unreachable(target: str, details: str) -> str:
 
 
 def _lost(target: str, details: str) -> str:
-    return f"the connection to {target} was lost ({details or 'no reason given'}); start again"
+    return f"the connection to {target} was lost ({details or 'no reason given'})"

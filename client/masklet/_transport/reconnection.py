@@ -15,6 +15,8 @@ RESUME_SECONDS = 120.0
 """How long a client tries to reach the server again, if its caller says nothing else."""
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
+# Where a server has never answered, something else than masklet may listen there.
+MAX_TRIES_TO_BEGIN = 3
 # A video that ends the server each time that it is gone over must not do so for ever.
 MAX_VAIN_REWINDS = 2
 
@@ -59,12 +61,13 @@ class Reconnection:
         """Whether the connection is lost, and the stream does not go on yet."""
         return self._lost_at is not None
 
-    def lost(self, failure: MaskletError, frame_index: int | None) -> float:
+    def lost(self, failure: MaskletError, frame_index: int | None, *, has_begun: bool = True) -> float:
         """Decide what to do after a call has broken, or has failed to resume the session.
 
         Args:
             failure: Why.
             frame_index: The last frame whose result is here; None where there is none.
+            has_begun: Whether the server has answered at all.
 
         Returns:
             Seconds to wait before the next try.
@@ -72,6 +75,8 @@ class Reconnection:
         Raises:
             MaskletError: It is too late, or there is no use in trying again.
         """
+        if not has_begun and self._tries >= MAX_TRIES_TO_BEGIN:
+            raise failure
         if self._lost_at is None or self._first_failure is None:
             if self._vain_rewinds >= MAX_VAIN_REWINDS:
                 raise Unavailable(
@@ -98,16 +103,17 @@ class Reconnection:
         full = isinstance(failure, ResourceExhausted) and failure.retry_after_seconds is not None
         return full or isinstance(failure, NotFound)
 
-    def resumed(self, how: HowResumed | None, frame_index: int | None) -> None:
+    def resumed(self, how: HowResumed | None, frame_index: int | None, *, has_begun: bool = True) -> None:
         """Note that the stream goes on.
 
         Args:
             how: Where the server goes on from.
             frame_index: The last frame whose result is here; None where there is none.
+            has_begun: Whether the server had answered before.
         """
         away = 0.0 if self._lost_at is None else self._clock() - self._lost_at
         self._lost_at = self._first_failure = None
-        self._vain_rewinds += how == "rewound"
+        self._vain_rewinds += has_begun and how == "rewound"
         at = "the start" if frame_index is None else f"frame {frame_index}"
         self._tell(ResumeEvent("resumed", f"resumed at {at} after {away:.1f} s", frame_index, away, how))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 import masklet
+from masklet._urls import without_secrets
 from masklet.cli import plugins
-from masklet.cli.console import err, waiting
+from masklet.cli.console import err, waiting, warn
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from masklet import Client, Edges
+    from masklet import Client, Edges, ResumeEvent, TrackOptions
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 CONNECT_SECONDS = 30.0
@@ -69,6 +71,14 @@ KeyOption = Annotated[
 InsecureOption = Annotated[
     bool,
     typer.Option("--insecure", help="Connect to a server on another machine without TLS.", rich_help_panel=_PANEL),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="When the connection to the server is lost, connect again and go on where it was.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 EdgesOption = Annotated[
     str | None,
@@ -168,3 +178,20 @@ def checked_edges(name: str | None) -> Edges | None:
     if name not in (None, "none", "guided"):
         raise typer.BadParameter(f"is {name}, must be none or guided", param_hint="--edges")
     return cast("Edges | None", name)
+
+
+def resume_options(resume: bool) -> TrackOptions:
+    """The options of a call that goes on after a break, and prints that it does.
+
+    Args:
+        resume: The value of `ResumeOption`.
+    """
+    logging.getLogger("masklet").addHandler(logging.NullHandler())  # what is printed need not be logged on stderr, too
+    return {"resume": resume, "on_resume": _tell}
+
+
+def _tell(event: ResumeEvent) -> None:
+    if event.kind == "lost":
+        warn(event.message)
+    else:
+        err().print(without_secrets(event.message), markup=False, soft_wrap=True)

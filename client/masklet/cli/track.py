@@ -48,9 +48,11 @@ from masklet.cli.server import (
     InsecureOption,
     KeyOption,
     ModelOption,
+    ResumeOption,
     ServerOption,
     TokenFileOption,
     checked_edges,
+    resume_options,
 )
 from masklet.cli.signals import Signals
 from masklet.cli.tally import Tally
@@ -174,6 +176,7 @@ def track(
             rich_help_panel=_LIVE_PANEL,
         ),
     ] = None,
+    resume: ResumeOption = True,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -209,6 +212,7 @@ def track(
         "model": model or "",
         "deterministic": deterministic,
         "memory_policy": _memory_policy(memory_policy),
+        **resume_options(resume),
     }
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
@@ -260,7 +264,7 @@ def _start(
         return CorrectedTracking(client, video, prompts, editing.plan, options)
     if options["memory_policy"] != "sam2":
         raise typer.BadParameter("must be sam2 with --start, --end or --direction", param_hint="--memory-policy")
-    known = ("model", "deterministic", "edges")
+    known = ("model", "deterministic", "edges", "resume", "on_resume")
     chosen = cast("AnnotateOptions", {name: value for name, value in options.items() if name in known})
     return PlannedTracking(client, video, prompts, editing.plan, chosen)
 

@@ -310,7 +310,8 @@ class TrackRequest(_message.Message):
     In a resumable session (`config.resumable`) all of these, and `stop_propagation`, must have a number, also with
     PROPAGATION_AUTOMATIC. It must rise from one request to the next. A request whose number is not above that of the
     last one taken is dropped without an answer, because it is known: so a request that is sent again takes effect
-    once. With PROPAGATION_AUTOMATIC, `clear_prompts` and `remove_object` are then answered by `applied`, too.
+    once. With PROPAGATION_AUTOMATIC, `prompt`, `clear_prompts` and `remove_object` are then answered by `applied` when
+    they are taken, before any result that they change; a `prompt` has its `prompt_result` later.
     """
     @_builtins.property
     def config(self) -> Global___TrackConfig:
@@ -756,7 +757,7 @@ class Resume(_message.Message):
     not, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
     again from its start, the server applies `operations` where they were applied before, and results up to
     `last_sequence` are made again but not sent. `number` goes on after `last_response`, and `sequence` is what it would
-    have been. Only results of the new call are acknowledged. With `config.deterministic` the masks are then those of a session that did not break.
+    have been. With `config.deterministic` the masks are then those of a session that did not break.
     Otherwise the call ends with NOT_FOUND: begin a new session.
     """
 
@@ -769,6 +770,7 @@ class Resume(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     CAN_REWIND_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_ACK_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """As in the last `session` or `moving` of the session. May be empty with `can_rewind`."""
     last_response: _builtins.int
@@ -777,6 +779,10 @@ class Resume(_message.Message):
     """The client can send the whole video again, from its start. Only with PROPAGATION_AUTOMATIC and DELIVERY_LOSSLESS."""
     last_sequence: _builtins.int
     """The `sequence` of the last frame result or prompt result that the client has taken. 0: none."""
+    last_ack: _builtins.int
+    """The `sequence` of the last `ack` that the client has sent. 0: none. Results after it take their places in the window
+    until the client acknowledges them, as if nothing had happened.
+    """
     @_builtins.property
     def last(self) -> Global___FrameMark:
         """The last frame result that the client has taken. Unset: none. For the log."""
@@ -787,8 +793,9 @@ class Resume(_message.Message):
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedOperation]:
-        """Only with `can_rewind` or a snapshot: the operations to which the client has a `prompt_result` or `applied`, in the
-        order in which they were applied. They are not answered again. Others are sent as requests after `resumed`.
+        """Only with `can_rewind` or a snapshot: the operations to which the client has an `applied`, in the order of their
+        numbers. They are not answered by `applied` again; an `error` that names one of them may come again. Other requests
+        without an answer are sent again after `resumed`.
         """
 
     def __init__(
@@ -801,10 +808,11 @@ class Resume(_message.Message):
         operations: _abc.Iterable[Global___AppliedOperation] | None = ...,
         can_rewind: _builtins.bool = ...,
         last_sequence: _builtins.int = ...,
+        last_ack: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "last", b"last"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_response", b"last_response", "last_sequence", b"last_sequence", "operations", b"operations", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_rewind", b"can_rewind", "config", b"config", "last", b"last", "last_ack", b"last_ack", "last_response", b"last_response", "last_sequence", b"last_sequence", "operations", b"operations", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -851,9 +859,9 @@ class AppliedOperation(_message.Message):
     request_id: _builtins.int
     """As in the request."""
     applied_after_frame: _builtins.int
-    """As in the `prompt_result` or `applied` that answered it."""
+    """As in the `applied` that answered it."""
     applied_after_sequence: _builtins.int
-    """As in the `prompt_result` or `applied` that answered it."""
+    """As in the `applied` that answered it."""
     @_builtins.property
     def prompt(self) -> _common_pb2.Prompt: ...
     @_builtins.property
@@ -1109,9 +1117,11 @@ class Resumed(_message.Message):
     packet_count: _builtins.int
     """Number of `packet`s that were taken."""
     end_of_video_taken: _builtins.bool
-    """`end_of_video` was taken. Sending it again does no harm before anything else is sent."""
+    """`end_of_video` was taken. Sending it again does no harm."""
     last_request_id: _builtins.int
-    """Requests up to this `request_id` were taken. 0: none."""
+    """Requests up to this `request_id` were taken. 0: none. With RESUMPTION_REWOUND, only the `operations` of the resume
+    are known: the client sends all other requests again, also those that were not answered yet.
+    """
     rewound_to_frame: _builtins.int
     """RESUMPTION_RESTORED and RESUMPTION_REWOUND: the last frame that need not be tracked again. Unset: tracking begins
     at the first frame.
@@ -1310,7 +1320,7 @@ class PromptResult(_message.Message):
     """
     applied_after_sequence: _builtins.int
     """Only in a resumable session with PROPAGATION_AUTOMATIC: the `sequence` of the last result that was made before the
-    server took the prompt; 0: none was. `AppliedOperation` wants it back.
+    server took the prompt; 0: none was.
     """
     @_builtins.property
     def object(self) -> _common_pb2.ObjectResult:
@@ -1495,7 +1505,9 @@ Global___PropagationDone: _TypeAlias = PropagationDone  # noqa: Y015
 
 @_typing.final
 class Applied(_message.Message):
-    """A request that came with a `request_id`, and has no other answer, has taken effect."""
+    """A request that came with a `request_id` has taken effect. In a resumable session with PROPAGATION_AUTOMATIC also: a
+    `prompt` was taken, and waits for its frame.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1504,7 +1516,7 @@ class Applied(_message.Message):
     applied_after_frame: _builtins.int
     """As in PromptResult."""
     applied_after_sequence: _builtins.int
-    """As in PromptResult."""
+    """As in PromptResult. `AppliedOperation` wants it back."""
     def __init__(
         self,
         *,

@@ -13,8 +13,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 from PIL import Image
@@ -29,6 +28,7 @@ MAX_FRAME_PIXELS = 1 << 26
 _KEPT_BYTES = 96 * 1024**2  # of decoded frames, so that steps back decode nothing
 _CLOCK_MAY_RESTART = 512  # FFmpeg's AVFMT_TS_DISCONT
 _FALLBACK_RATE = Fraction(30)
+_TOLD_WRONG = 1.25  # a header's rate that is so many times the true one, or its inverse, is not believed
 _WITHOUT_TIMES = {"avi", "h264", "hevc", "obu", "ivf", "image2", "gif", "apng"}  # or with times that decoding changes
 
 
@@ -39,7 +39,7 @@ class ClipFrames:
         facts: What is known of the video.
 
     Args:
-        path: The file.
+        file: The file, which belongs to this object from now on.
 
     Raises:
         DataLoss: It cannot be decoded.
@@ -48,8 +48,8 @@ class ClipFrames:
 
     facts: VideoFacts
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._kept: OrderedDict[int, av.VideoFrame] = OrderedDict()
         self._kept_bytes = 0
         self._container: av.container.InputContainer | None = None
@@ -65,8 +65,8 @@ class ClipFrames:
         except av.FFmpegError as error:
             raise DataLoss(f"the video cannot be decoded: {error.strerror}") from error
 
-    def picture(self, index: int) -> Image.Image:
-        """The frame as shown, in mode RGB.
+    def picture(self, index: int, data: bytes = b"") -> Image.Image:
+        """The frame as shown, in mode RGB; `data` means nothing here.
 
         Raises:
             DataLoss: It cannot be decoded.
@@ -135,8 +135,7 @@ class ClipFrames:
     @staticmethod
     def _facts(first: av.VideoFrame, stream: av.VideoStream, times: tuple[float, ...], damage: str = "") -> VideoFacts:
         height, width = shown_pixels(first).shape[:2]
-        rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
-        return VideoFacts(width, height, rate, times, damage)
+        return VideoFacts(width, height, _rate(stream, times), times, damage)
 
     # Reaching a frame
 
@@ -229,6 +228,16 @@ class ClipFrames:
 
 class _NotAsNumbered(Exception):  # noqa: N818 - the packets have told something else, and frames are counted then
     """The decoder gives other frames than the packets promised."""
+
+
+def _rate(stream: av.VideoStream, times: tuple[float, ...]) -> float:
+    """The average frames per second: as the header says, where the times do not say otherwise."""
+    told = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
+    seconds = times[-1] - times[0]
+    if seconds <= 0:
+        return told
+    true = (len(times) - 1) / seconds
+    return told if 1 / _TOLD_WRONG < told / true < _TOLD_WRONG else true
 
 
 def _limits() -> dict[str, str]:

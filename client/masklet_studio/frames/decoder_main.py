@@ -1,22 +1,24 @@
 """The process that decodes one video: reads requests on its standard input, and answers on its standard output.
 
-A decoder is the part that hostile files attack. So this process can write no file, start no other process and take no
-more memory than its limits say, and the gateway only ever reads pictures from it.
+A decoder is the part that hostile files attack. So this process confines itself before it reads anything, as the
+server's decoding processes do and by the same code (`masklet_media.confinement`). The video is a descriptor that was
+opened for it; the pictures of a folder come with the requests.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import resource
 import sys
 from array import array
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet._media.pictures import learn_heif
+from masklet.errors import DataLoss, InvalidArgument, MaskletError
+from masklet_media import picture_readers  # noqa: F401 - see there
+from masklet_media.confinement import confine
 from masklet_media.picture_pages import has_pages
 from masklet_studio.frames import messages
 from masklet_studio.frames.clip_frames import MAX_FRAME_PIXELS, ClipFrames
@@ -29,25 +31,30 @@ _QUALITY, _QUALITY_OF_FULL = 85, 92
 
 
 def main() -> None:
-    """Decode the video that the first argument names, until the input ends."""
+    """Decode the video whose descriptor is the first argument, until the input ends; -1: pictures that are sent."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    path = Path(sys.argv[1])
+    learn_heif()
+    PIL.Image.MAX_IMAGE_PIXELS = MAX_FRAME_PIXELS
+    missing = confine(memory_bytes=MAX_MEMORY_BYTES, cpu_seconds=0, nice=0)  # nice: a person waits for the frame
+    _answer(answers, {"kind": "confined", "missing": missing})
     try:
-        _limit()
-        reader = _open(path)
-        _answer(answers, *_facts(reader.facts))
+        reader = _open(int(sys.argv[1]), requests)
     except Exception as error:  # noqa: BLE001 - the gateway is told, whatever it is
         _answer(answers, _failure(error))
-        return
-    _serve(reader, requests, answers)
+    else:
+        _answer(answers, *_facts(reader.facts))
+        _serve(reader, requests, answers)
+    answers.close()
+    os._exit(0)  # without Python's clean-up, for which the rights are gone
 
 
 def _serve(reader: FrameReader, requests: io.BufferedReader, answers: io.BufferedWriter) -> None:
     while (request := messages.read(requests)) is not None:
         told = reader.facts
+        asked, data = request
         try:
-            picture = _encode(reader, request[0]["frame"], request[0]["width"])
+            picture = _encode(reader.picture(asked["frame"], data), asked["width"])
         except Exception as error:  # noqa: BLE001 - the gateway is told, whatever it is
             message, picture = _failure(error), b""
         else:
@@ -57,31 +64,20 @@ def _serve(reader: FrameReader, requests: io.BufferedReader, answers: io.Buffere
         _answer(answers, message, picture)
 
 
-def _limit() -> None:
-    """Give up what decoding does not need."""
-    for what, limit in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-    ):
-        _, hard = resource.getrlimit(what)
-        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(what, (least, least))
-    PIL.Image.MAX_IMAGE_PIXELS = MAX_FRAME_PIXELS
+def _open(descriptor: int, requests: io.BufferedReader) -> FrameReader:
+    if descriptor < 0:
+        request = messages.read(requests)
+        if request is None:
+            raise DataLoss("the studio has ended")
+        return PictureFolder(request[0]["pictures"], request[1])
+    file = os.fdopen(descriptor, "rb")
+    start = file.read(16)
+    file.seek(0)
+    return PictureFile(file) if has_pages(start) else ClipFrames(file)
 
 
-def _open(path: Path) -> FrameReader:
-    if path.is_dir():
-        return PictureFolder(path)
-    with path.open("rb") as file:
-        start = file.read(16)
-    return PictureFile(path) if has_pages(start) else ClipFrames(path)
-
-
-def _encode(reader: FrameReader, index: int, width: int) -> bytes:
+def _encode(picture: PIL.Image.Image, width: int) -> bytes:
     """A frame as JPEG: WebP takes ten times as long to encode, which a person sees."""
-    picture = reader.picture(index)
     full = not width or width >= picture.width
     if not full:
         height = max(1, round(picture.height * width / picture.width))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from PIL import Image
 
 from masklet._media.pictures import load_rgb
-from masklet._media.uploads import picture_files
 from masklet_media.picture_pages import TIME_BASE, PicturePages
 from masklet_media.rgb import to_rgb
 from masklet_studio.frames.facts import VideoFacts
@@ -26,45 +24,49 @@ class FrameReader(Protocol):
 
     facts: VideoFacts
 
-    def picture(self, index: int) -> Image.Image:
-        """The frame as shown, in mode RGB; `index` is below the number of frames."""
+    def picture(self, index: int, data: bytes = b"") -> Image.Image:
+        """The frame as shown, in mode RGB.
+
+        Args:
+            index: Below the number of frames.
+            data: The frame's own file, where each frame has one.
+        """
         ...
 
 
 class PictureFolder:
-    """A folder of pictures, in natural order of their names.
+    """A folder of pictures. Its files are read by who may open files; this decodes what they hold.
 
     Args:
-        folder: Where the pictures are.
+        count: How many pictures there are.
+        first: The first picture's file.
 
     Raises:
-        InvalidArgument: There are none.
-        OSError: The first one cannot be read.
+        InvalidArgument: The first one is no picture.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._files = picture_files(folder)
-        first = self.picture(0)
-        times = tuple(index / PICTURE_RATE for index in range(len(self._files)))
-        self.facts = VideoFacts(first.width, first.height, PICTURE_RATE, times)
+    def __init__(self, count: int, first: bytes) -> None:
+        shown = self.picture(0, first)
+        times = tuple(index / PICTURE_RATE for index in range(count))
+        self.facts = VideoFacts(shown.width, shown.height, PICTURE_RATE, times)
 
-    def picture(self, index: int) -> Image.Image:
-        """The frame as shown, in mode RGB."""
-        return Image.fromarray(load_rgb(self._files[index]))
+    def picture(self, index: int, data: bytes = b"") -> Image.Image:
+        """The frame as shown, in mode RGB; `data` is its file."""
+        return Image.fromarray(load_rgb(data, field=f"picture {index}"))
 
 
 class PictureFile:
     """A file with several pictures: animated WebP, or TIFF with pages.
 
     Args:
-        path: The file.
+        file: The file, which belongs to this object from now on.
 
     Raises:
         OSError, SyntaxError, ValueError: It cannot be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         times = tuple(float(page.pts * TIME_BASE) for page in PicturePages(self._file).pages())
         self._file.seek(0)
         self._image = Image.open(self._file)
@@ -73,8 +75,8 @@ class PictureFile:
         first = self.picture(0)
         self.facts = VideoFacts(first.width, first.height, rate, times)
 
-    def picture(self, index: int) -> Image.Image:
-        """The frame as shown, in mode RGB."""
+    def picture(self, index: int, data: bytes = b"") -> Image.Image:
+        """The frame as shown, in mode RGB; `data` means nothing here."""
         self._image.seek(index)
         self._image.load()
         return to_rgb(self._image)

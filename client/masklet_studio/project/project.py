@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class VideoEntry:
         video_id: A name that no other video of any project has.
         name: What people call it.
         path: The file, or the folder of pictures.
-        bytes: The size of the file when it was added; 0 for a folder.
+        bytes: The size of the file when it was added; 0 for a folder, and for a recording, which grew afterwards.
         uploaded: True: the file belongs to the project, and goes with it.
     """
 
@@ -85,13 +86,16 @@ class Project:
             ) from None
         self._journal = Journal(self.folder / "videos.jsonl")
         self._videos: dict[str, VideoEntry] = {}
+        self._removed: set[str] = set()
         self._number = 0
+        self._writing = threading.Lock()
         for operation in self._journal.take():
             self._apply(operation)
         if not self._number:
             self._do("begin", version=VERSION)
         for name in ("videos", "uploads", "exports"):
             (self.folder / name).mkdir(exist_ok=True)
+        self._sweep()
 
     @property
     def name(self) -> str:
@@ -148,6 +152,23 @@ class Project:
         part.unlink()
         return entry
 
+    def make_room(self) -> tuple[str, Path]:
+        """The id and the folder of a video that is about to be recorded."""
+        video_id = secrets.token_hex(6)
+        folder = self.folder / "videos" / video_id
+        folder.mkdir()
+        return video_id, folder
+
+    def record(self, video_id: str, name: str, file_name: str) -> VideoEntry:
+        """Add a video that is being recorded; its file is still growing.
+
+        Args:
+            video_id: From `make_room`.
+            name: What people call it.
+            file_name: The file, in the video's folder.
+        """
+        return self._add(name, self.folder / "videos" / video_id / file_name, 0, uploaded=True, video_id=video_id)
+
     def _add(self, name: str, path: Path, size: int, *, uploaded: bool, video_id: str = "") -> VideoEntry:
         entry = VideoEntry(video_id or secrets.token_hex(6), name, path, size, uploaded)
         # The path of an uploaded video is relative, so that the project can be moved.
@@ -166,10 +187,11 @@ class Project:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _do(self, verb: str, **fields: Any) -> None:
-        operation = {"n": self._number + 1, "do": verb, **fields}
-        self._journal.append(operation)
-        self._apply(operation)
-        self._journal.sync()
+        with self._writing:
+            operation = {"n": self._number + 1, "do": verb, **fields}
+            self._journal.append(operation)
+            self._apply(operation)
+            self._journal.sync()
 
     def _apply(self, operation: dict[str, Any]) -> None:
         self._number = operation["n"]
@@ -182,6 +204,14 @@ class Project:
             )
         if operation["do"] == "remove_video":
             self._videos.pop(operation["video"], None)
+            self._removed.add(operation["video"])
+
+    def _sweep(self) -> None:
+        """Delete what a process left that was killed while it removed a video, or while it took one from an upload."""
+        for folder in (self.folder / "videos").iterdir():
+            is_new = not (folder / "journal.jsonl").exists()
+            if folder.name not in self._videos and (folder.name in self._removed or is_new):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let another studio work in the folder. May be called twice."""

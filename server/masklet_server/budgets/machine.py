@@ -1,9 +1,7 @@
-"""How much memory this machine, or the container, has; and giving back what a process does not need any more."""
+"""How much memory this machine, or the container, has."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +47,3 @@ def _limit(path: Path) -> int:
     except OSError:
         return 0
     return int(text) if text.isdigit() else 0
-
-
-def give_back_free_memory() -> None:
-    """Give the memory that is free in this process back to the system, where the C library can (glibc can)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

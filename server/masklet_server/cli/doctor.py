@@ -185,7 +185,9 @@ def check_video() -> Iterator[Finding]:
 def check_sandbox() -> Iterator[Finding]:
     """The layers of the sandbox in which video is decoded."""
     try:
-        from masklet_server.video.sandbox.layers import LAYERS, describe, missing_layers
+        from masklet_media.confinement import LAYERS, describe
+        from masklet_server.video.sandbox.control_group import HOW_TO_HAVE, delegated_group
+        from masklet_server.video.sandbox.layers import missing_layers
 
         missing = missing_layers()
     except ImportError as error:
@@ -198,6 +200,10 @@ def check_sandbox() -> Iterator[Finding]:
         yield Finding("sandbox", "ok", ", ".join(LAYERS))
     for name in missing:
         yield Finding("sandbox", "warn", f"{name} is missing", describe(name))
+    if delegated_group() is None:
+        yield Finding("sandbox", "ok", "without a control group for decoders", HOW_TO_HAVE)
+    else:
+        yield Finding("sandbox", "ok", "a control group for decoders can be made")
 
 
 def check_grpc(port: int = _PORT) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-import resource
 import signal
 from collections.abc import Callable
 from importlib import metadata
@@ -18,13 +17,13 @@ from pydantic.fields import FieldInfo
 
 from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet_server import logs
+from masklet_server.cli.process import allow_many_descriptors, collect_less, hide_memory
 from masklet_server.settings import Settings, flag_of
 from masklet_server.settings.sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
     from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
 
-_DESCRIPTORS = 8192
 _NOT_SERVING_SECONDS = 2.0
 
 
@@ -64,13 +63,18 @@ async def _serve(settings: Settings) -> None:
     import cv2
 
     from masklet_server.assembly import running_server
+    from masklet_server.video.sandbox.control_group import GroupBounds
+    from masklet_server.video.sandbox.layers import bound_together
 
     # OpenCV's own threads would take cores from the engine's for work that lasts less than a millisecond.
     cv2.setNumThreads(1)
 
-    _allow_many_descriptors()
+    hide_memory()
+    allow_many_descriptors()
+    bound_together(GroupBounds.of(settings.budget_limits().decoder_memory.total, settings.max_sessions))
     stop = asyncio.Event()
     async with running_server(settings) as running:
+        collect_less()
         with _Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
             if await _is_broken(stop, running.broken):
@@ -90,14 +94,6 @@ async def _is_broken(stop: asyncio.Event, broken: asyncio.Event) -> bool:
         for wait in waits:
             wait.cancel()
     return broken.is_set() and not stop.is_set()
-
-
-def _allow_many_descriptors() -> None:
-    """Each connection and each decoder takes some. The soft limit is often 256 or 1024, for programs with select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _banner(address: str, models: list[LoadedModel]) -> str:

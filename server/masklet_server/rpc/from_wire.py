@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument, NotFound
+from masklet.errors import InvalidArgument
 from masklet.prompts import MAX_POINTS, Prompt
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
 from masklet_server.engine.memory.policies import MemoryPolicy
@@ -132,12 +132,50 @@ class RequestParser:
             case "ack" | "prepare":
                 return _EVENTS_OF_ONE_NUMBER[kind](request)
             case "resume":
-                raise NotFound("this server keeps no sessions whose calls have ended; begin a new one with config")
+                return self._resume(request.resume)
             case "stop_propagation" | "reset" | "end_of_video" | "cancel":
                 return _EVENTS_WITHOUT_FIELDS[kind]()
         raise InvalidArgument.of(
             "request", "is not set, or of a kind that this server does not know; set one of the fields of TrackRequest"
         )
+
+    def _resume(self, message: tracking_pb2.Resume) -> events.Resume:
+        try:
+            operations = tuple(
+                events.TakenOperation(self._operation(one, i), one.applied_after_sequence)
+                for i, one in enumerate(message.operations)
+            )
+            return events.Resume(
+                token=message.token,
+                last_response=message.last_response,
+                can_rewind=message.can_rewind,
+                config=_config(message.config) if message.HasField("config") else None,
+                replay=events.Replay(operations, message.last_sequence, message.last_ack),
+                last_frame=message.last.frame_index if message.HasField("last") else None,
+            )
+        except InvalidArgument as error:
+            raise error.within("resume") from None
+
+    def _operation(self, message: tracking_pb2.AppliedOperation, i: int) -> events.Operation:
+        """An operation that a session has taken before.
+
+        Raises:
+            InvalidArgument: A field is wrong, or the operation is missing.
+        """
+        kind = message.WhichOneof("operation")
+        try:
+            match kind:
+                case "prompt":
+                    prompt = self.prompt(message.prompt)
+                    return events.PromptObject(prompt, message.prompt.on_next_frame, request_id=message.request_id)
+                case "clear_prompts":
+                    cleared = message.clear_prompts
+                    return events.ClearPrompts(cleared.object_id, cleared.frame_index, request_id=message.request_id)
+                case "remove_object":
+                    return events.RemoveObject(message.remove_object.object_id, request_id=message.request_id)
+        except InvalidArgument as error:
+            raise error.within(f"operations[{i}].prompt") from None
+        raise InvalidArgument.of(f"operations[{i}]", "has no operation; set prompt, clear_prompts or remove_object")
 
     def _prompt_event(self, message: common_pb2.Prompt) -> events.Event:
         try:
@@ -253,6 +291,7 @@ def _config(message: tracking_pb2.TrackConfig) -> events.Configure:
         memory_policy=_one_of(_MEMORY_POLICIES, message.memory_policy, "config.memory_policy", "MemoryPolicy"),
         correction_window=message.correction_window,
         edges=edges(message.edges, "config.edges"),
+        resumable=message.resumable,
     )
 
 

@@ -19,6 +19,8 @@ import grpc
 from grpc_status import rpc_status
 
 from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
+from masklet.v1 import image_pb2, tracking_pb2
+from masklet_server.budgets.message_size import bounded
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 TRACK = "/masklet.v1.TrackingService/Track"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
+_REQUESTS = {TRACK: tracking_pb2.TrackRequest.DESCRIPTOR, SEGMENT_IMAGE: image_pb2.SegmentImageRequest.DESCRIPTOR}
 _HEALTH = "/grpc.health.v1.Health/"
 # How often the tokens of running calls are looked at.
 _TOKEN_SECONDS = 2.0
@@ -126,7 +129,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             return await self._surround(Call(method, context, client=_caller(context)), answer)
 
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
-        return make(run, handler.request_deserializer, handler.response_serializer)
+        return make(run, _reader(handler, method), handler.response_serializer)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -242,6 +245,13 @@ class _Metered:
         request = await anext(self._requests)
         await self._meter(self._call, request)
         return request
+
+
+def _reader(handler: Handler, method: str) -> Any:
+    """What makes messages of bytes for the method; it refuses those that would take far more memory than bytes."""
+    if method not in _REQUESTS or handler.request_deserializer is None:
+        return handler.request_deserializer
+    return bounded(handler.request_deserializer, _REQUESTS[method])
 
 
 async def _run_to_end(result: Any, context: Context) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from masklet.errors import InvalidArgument, NotFound, ResourceExhausted
 from masklet.v1 import image_pb2
 from masklet_server.engine.network.mask_input import logits_of_mask
-from masklet_server.engine.serving.loaded_model import find_loaded
+from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
 from masklet_server.masks.pool import MaskPool
@@ -33,8 +33,19 @@ MAX_MASK_PIXELS = 2**30
 DecodePicture = Callable[[Picture, str], Awaitable[npt.NDArray[np.uint8]]]
 
 
-class SegmentingEngine(TrackingEngine, Protocol):
-    """All of `masklet_server.engine.serving.engine.Engine` that the service uses."""
+class ServingEngines(Protocol):
+    """The part of `masklet_server.engine.engines.Engines` that the service uses."""
+
+    @property
+    def models(self) -> Mapping[str, LoadedModel]:
+        """The loaded models, by name."""
+
+    @property
+    def default_model(self) -> str:
+        """Name of the model for sessions that name none."""
+
+    def place(self) -> TrackingEngine:
+        """The engine for a new session."""
 
     async def segment(self, job: PictureJob) -> PictureOutput:
         """Find the masks of one picture's prompts."""
@@ -62,7 +73,7 @@ class SegmentImageHandler:
 
     def __init__(
         self,
-        engine: SegmentingEngine,
+        engine: ServingEngines,
         pool: MaskPool,
         parser: RequestParser,
         *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import resource
@@ -37,6 +38,22 @@ _CLOSE_SECONDS = 1.0
 _STREAMS_PER_CONNECTION = 128
 
 
+class SessionKeeper(abc.ABC):
+    """A service whose sessions may outlive their calls."""
+
+    @abc.abstractmethod
+    def announce_stop(self, seconds: float) -> None:
+        """The server admits no more calls, and ends those that run in so many seconds."""
+
+    @abc.abstractmethod
+    def replaceable(self, client: str) -> int:
+        """Number of the client's sessions that another call may take from the call that has them."""
+
+    @abc.abstractmethod
+    async def end_sessions(self) -> None:
+        """End all sessions, and wait until everything that they had is freed."""
+
+
 class Server:
     """One gRPC server around a tracking service.
 
@@ -58,9 +75,13 @@ class Server:
         tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._sessions = service if isinstance(service, SessionKeeper) else None
         self._metrics = metrics
         self._credentials = tls.server_credentials(settings)
-        self._admission = Admission(settings, metrics)
+        if self._sessions is None:
+            self._admission = Admission(settings, metrics)
+        else:
+            self._admission = Admission(settings, metrics, self._sessions.replaceable)
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
@@ -109,7 +130,12 @@ class Server:
             return
         self._stopped = True
         await self.not_serving()
-        await self._admission.drain(self._settings.grace_seconds if grace is None else grace)
+        grace = self._settings.grace_seconds if grace is None else grace
+        if self._sessions is not None:
+            self._sessions.announce_stop(grace)
+        await self._admission.drain(grace)
+        if self._sessions is not None:
+            await self._sessions.end_sessions()
         await self._server.stop(_CLOSE_SECONDS)
         if self._watching is not None:
             self._watching.cancel()

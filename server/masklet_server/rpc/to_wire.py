@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ _ENCODINGS = {
     MaskEncoding.COCO_RLE: common_pb2.MASK_ENCODING_COCO_RLE,
     MaskEncoding.PNG: common_pb2.MASK_ENCODING_PNG,
     MaskEncoding.NONE: common_pb2.MASK_ENCODING_NONE,
+}
+_RESUMPTIONS = {
+    replies.Resumption.ATTACHED: tracking_pb2.RESUMPTION_ATTACHED,
+    replies.Resumption.REWOUND: tracking_pb2.RESUMPTION_REWOUND,
 }
 _OBJECT_EVENTS = {
     None: common_pb2.OBJECT_EVENT_UNSPECIFIED,
@@ -36,32 +41,57 @@ def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
         case replies.PromptResult():
             return tracking_pb2.TrackResponse(
                 prompt_result=tracking_pb2.PromptResult(
-                    sequence=answer.sequence, frame_index=answer.frame_index, object=_object_result(answer.object)
+                    sequence=answer.sequence,
+                    frame_index=answer.frame_index,
+                    object=_object_result(answer.object),
+                    applied_after_frame=None if answer.taken is None else answer.taken.after_frame,
+                    applied_after_sequence=0 if answer.taken is None else answer.taken.after_sequence,
                 )
             )
         case replies.FrameResult():
             return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
         case replies.PropagationDone():
-            return tracking_pb2.TrackResponse(
-                propagation_done=tracking_pb2.PropagationDone(
-                    start_frame_index=answer.start_frame_index,
-                    frame_count=answer.frame_count,
-                    stopped=answer.stopped,
-                )
-            )
+            return tracking_pb2.TrackResponse(propagation_done=_propagation_done(answer))
         case replies.Problem():
             return tracking_pb2.TrackResponse(error=to_status(answer.error))
         case replies.PacketsTaken():
             return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
         case replies.Applied():
-            return tracking_pb2.TrackResponse(applied=tracking_pb2.Applied())
-        case replies.Answer():
-            message = response(answer.response)
-            message.request_id = answer.request_id
-            return message
+            return tracking_pb2.TrackResponse(applied=_applied(answer))
+        case replies.Answer() | replies.Numbered():
+            return _wrapped(answer)
         case replies.Done():
             done = tracking_pb2.Done(frame_count=answer.frame_count, undecoded_pts_nanoseconds=answer.undecoded)
             return tracking_pb2.TrackResponse(done=done)
+        case replies.Resumed() | replies.InputKept() | replies.Moving():
+            return _about_call(answer)
+
+
+def _wrapped(answer: replies.Answer | replies.Numbered) -> tracking_pb2.TrackResponse:
+    message = response(answer.response)
+    if isinstance(answer, replies.Answer):
+        message.request_id = answer.request_id
+    else:
+        message.number = answer.number
+    return message
+
+
+def _propagation_done(answer: replies.PropagationDone) -> tracking_pb2.PropagationDone:
+    return tracking_pb2.PropagationDone(
+        start_frame_index=answer.start_frame_index, frame_count=answer.frame_count, stopped=answer.stopped
+    )
+
+
+def _about_call(answer: replies.Resumed | replies.InputKept | replies.Moving) -> tracking_pb2.TrackResponse:
+    match answer:
+        case replies.Resumed():
+            return tracking_pb2.TrackResponse(resumed=_resumed(answer))
+        case replies.InputKept():
+            kept = tracking_pb2.InputKept(request_id=answer.position.request_id, **_video_position(answer.position))
+            return tracking_pb2.TrackResponse(input_kept=kept)
+        case replies.Moving():
+            moving = tracking_pb2.Moving(token=answer.token, deadline_seconds=answer.deadline_seconds)
+            return tracking_pb2.TrackResponse(moving=moving)
 
 
 def mask(encoded: EncodedMask) -> common_pb2.Mask:
@@ -85,8 +115,16 @@ def logits(values: npt.NDArray[np.float32]) -> common_pb2.Logits:
     return common_pb2.Logits(height=height, width=width, data=values.astype("<f4").tobytes())
 
 
+def _applied(answer: replies.Applied) -> tracking_pb2.Applied:
+    if answer.taken is None:
+        return tracking_pb2.Applied()
+    return tracking_pb2.Applied(
+        applied_after_frame=answer.taken.after_frame, applied_after_sequence=answer.taken.after_sequence
+    )
+
+
 def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
-    return tracking_pb2.SessionInfo(
+    info = tracking_pb2.SessionInfo(
         session_id=opened.session_id,
         model=opened.model,
         window=opened.window,
@@ -94,6 +132,25 @@ def _session_info(opened: replies.Opened) -> tracking_pb2.SessionInfo:
         idle_timeout_seconds=max(1, round(opened.idle_timeout_seconds)),
         can_prepare=opened.can_prepare,
     )
+    if opened.resume is not None:
+        info.resume_token, info.epoch = opened.resume.token, opened.resume.epoch
+        info.park_seconds, info.keep_bytes = max(1, int(opened.resume.park_seconds)), opened.resume.keep_bytes
+    return info
+
+
+def _resumed(answer: replies.Resumed) -> tracking_pb2.Resumed:
+    return tracking_pb2.Resumed(
+        how=_RESUMPTIONS[answer.how],
+        end_of_video_taken=answer.position.end_of_video,
+        last_request_id=answer.position.request_id,
+        rewound_to_frame=answer.rewound_to_frame,
+        **_video_position(answer.position),
+    )
+
+
+def _video_position(position: replies.InputPosition) -> dict[str, Any]:
+    """The field that says how much of the video was taken; none if there was no video."""
+    return {position.unit: position.count} if position.unit else {}
 
 
 def _video_info(described: replies.Described) -> tracking_pb2.VideoInfo:

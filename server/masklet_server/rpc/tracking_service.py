@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import DataLoss, ResourceExhausted
+from masklet.errors import DataLoss, MaskletError, ResourceExhausted
 from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_grpc
 from masklet_server.budgets.shares import Budgets
 from masklet_server.limit_names import OTHER_LIMITS
@@ -18,14 +18,20 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
+from masklet_server.rpc.admission import current_refusal
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
-from masklet_server.rpc.segment_image import SegmentImageHandler, SegmentingEngine
+from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
+from masklet_server.rpc.server import SessionKeeper
+from masklet_server.rpc.status import as_masklet_error
 from masklet_server.rpc.usage import count_results
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import SourceFactory
+from masklet_server.session.resuming.attachment import Attachment
+from masklet_server.session.resuming.parking import ResumableSessions
+from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.session.session import Session, configuration
 from masklet_server.settings import Settings
 from masklet_server.video import formats
@@ -37,35 +43,50 @@ from masklet_server.video.sources.factory import SandboxedSourceFactory
 _PACKAGES = ("torch", "sam2", "av", "grpcio")
 
 
-class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
+class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
     """masklet.v1.TrackingService.
 
     Args:
-        engine: Tracks and segments; the caller starts and closes it.
+        engines: They track and segment; the caller starts and closes them.
         settings: The server's limits.
         metrics: Counts frames, decoding errors, and what clients share.
         sources: Makes sources of frames; None: sources that decode in sandboxed processes.
     """
 
     def __init__(
-        self, engine: SegmentingEngine, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
+        self, engines: ServingEngines, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
     ) -> None:
-        self._budgets = Budgets(settings.budget_limits, metrics.refused)
-        metrics.watch_budgets(self._budgets.disk, self._budgets.decoders.budget, self._budgets.corrections)
+        default = engines.models[engines.default_model]
+        self._budget_limits = settings.budget_limits(default.device_bytes)
+        self._budgets = budgets = Budgets(self._budget_limits, metrics.refused)
+        metrics.watch_budgets(budgets.disk, budgets.decoders.budget, budgets.corrections, budgets.banks)
         self._sources = sources
-        self._engine = engine
+        self._engines = engines
         self._settings = settings
         self._metrics = metrics
         self._pool = MaskPool()
+        self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude)
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
-            engine,
+            engines,
             self._pool,
             self._parser,
             max_prompts=settings.max_objects,
             decode_picture=self._decode_picture,
         )
+
+    def announce_stop(self, seconds: float) -> None:
+        """The server admits no more calls, and ends those that run in so many seconds: tell clients that can resume."""
+        self._resumables.announce_stop(seconds)
+
+    def replaceable(self, client: str) -> int:
+        """Number of the client's sessions that another call may take from the call that has them."""
+        return self._resumables.attached(client)
+
+    async def end_sessions(self) -> None:
+        """End all sessions that have outlived their calls, and wait until everything that they had is freed."""
+        await self._resumables.close()
 
     def close(self) -> None:
         """End the threads for masks and for decoders' memory; call it when no request runs any longer."""
@@ -77,7 +98,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         sources = self._sources or SandboxedSourceFactory(
             settings.video_limits, settings.fetch_rules, share, settings.latest_decoding
         )
-        return SessionResources(self._engine, sources, self._pool.of(client), settings.session_limits, share)
+        return SessionResources(self._engines.place(), sources, self._pool.of(client), settings.session_limits, share)
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
@@ -100,12 +121,38 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
             # A stream counts as a session from its start, so it must not stay without one for ever.
             idle = IdleWatch(self._settings.idle_timeout_seconds)
             first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
+            attachment = self._attachment(first)
+            if attachment is not None:
+                try:
+                    await attachment.run(incoming, send)
+                finally:
+                    self._resumables.leave(attachment)
+                return
             session = Session(configuration(first), self._resources_of(current_client.get()), send)
             try:
                 await session.run(incoming)
             except DataLoss as error:
                 self._metrics.decode_error(type(error).__name__)
                 raise
+
+    def _attachment(self, first: events.Event | None) -> Attachment | None:
+        """Joins the call to a resumable session, if the first message asks for one that this server can give."""
+        client, refusal = current_client.get(), current_refusal.get()
+        if refusal is not None and not isinstance(first, events.Resume):
+            self._metrics.refused(refusal.violations[0].field)
+            raise refusal
+        owner = Owner(client, client if self._settings.has_identities else "")
+        if isinstance(first, events.Resume):
+            return self._resumables.resume(first, owner, lambda: self._resources_of(client), refusal)
+        if isinstance(first, events.Configure) and first.resumable and self._resumables.is_enabled:
+            return self._resumables.begin(first, self._resources_of(client), owner)
+        return None
+
+    def _conclude(self, error: Exception) -> MaskletError:
+        """What the client gets of an error that has ended a resumable session."""
+        if isinstance(error, DataLoss):
+            self._metrics.decode_error(type(error).__name__)
+        return as_masklet_error(error)
 
     async def _events(self, requests: AsyncIterator[tracking_pb2.TrackRequest]) -> AsyncGenerator[events.Event, None]:
         async for request in requests:
@@ -133,7 +180,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
         self, request: server_info_pb2.GetServerInfoRequest, context: Any
     ) -> server_info_pb2.GetServerInfoResponse:
         """Describe the server, its models and its limits; see the contract."""
-        device = self._engine.models[self._engine.default_model]
+        device = self._engines.models[self._engines.default_model]
         return server_info_pb2.GetServerInfoResponse(
             server_version=version("masklet"),
             device=device.device,
@@ -147,28 +194,30 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer):
 
     def _models(self) -> list[server_info_pb2.ModelInfo]:
         """The default model, the other loaded models, and those of the registry."""
-        loaded = self._engine.models
-        names = dict.fromkeys([self._engine.default_model, *loaded, *self._registry.names])
+        loaded = self._engines.models
+        names = dict.fromkeys([self._engines.default_model, *loaded, *self._registry.names])
         return [self._model_info(name) for name in names]
 
     def _model_info(self, name: str) -> server_info_pb2.ModelInfo:
-        info = server_info_pb2.ModelInfo(name=name, default=name == self._engine.default_model)
+        info = server_info_pb2.ModelInfo(name=name, default=name == self._engines.default_model)
         spec = self._registry.find(name)
         if spec is not None:
             info.description, info.image_size = spec.description, spec.image_size
-        if name in self._engine.models:
-            model = self._engine.models[name]
+        if name in self._engines.models:
+            model = self._engines.models[name]
             info.loaded, info.dtype, info.runtime = True, model.dtype, model.runtime
             info.image_size, info.parameter_count = model.image_size, model.parameter_count
         return info
 
     def _limits(self) -> server_info_pb2.Limits:
-        settings, limits = self._settings, self._settings.budget_limits
-        shared = limits.decoder_memory
+        settings, limits = self._settings, self._budget_limits
+        decoders, banks = limits.decoder_memory, limits.bank_memory
         others = {name: getattr(settings, name) for name in OTHER_LIMITS}
         others["max_correction_memory_bytes"] = limits.correction_memory.total
-        others["max_decoder_memory_bytes"] = shared.total
-        others["max_decoder_memory_bytes_per_client"] = shared.per_client
+        others["max_decoder_memory_bytes"] = decoders.total
+        others["max_decoder_memory_bytes_per_client"] = decoders.per_client
+        others["max_bank_memory_bytes"] = banks.total
+        others["max_bank_memory_bytes_per_client"] = banks.per_client
         return server_info_pb2.Limits(
             max_sessions=settings.max_sessions,
             max_sessions_per_client=settings.max_sessions_per_client,

@@ -6,18 +6,18 @@ import asyncio
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.masks.edges import Edges
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.credits import Credits
-from masklet_server.session.events import Configure, Delivery
+from masklet_server.session.events import NO_REPLAY, Configure, Delivery, Replay
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.ports import SourceFactory, TrackingEngine
-from masklet_server.session.replies import Send
+from masklet_server.session.replies import Response, Send
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +169,16 @@ class SessionTasks:
         self._tasks.clear()
 
 
+class Reporter(Protocol):
+    """Sends answers without letting anybody wait; see `masklet_server.session.sending.ProblemReporter`."""
+
+    async def report(self, response: Response) -> None:
+        """Send the answer as soon as the client reads."""
+
+    async def flush(self) -> None:
+        """Wait until all answers are sent."""
+
+
 @dataclass(frozen=True, eq=False)
 class SessionContext:
     """What a session gives to its mode.
@@ -181,6 +191,8 @@ class SessionContext:
         idle: Ends a session that makes no progress.
         tasks: The session's tasks; a mode may begin further ones.
         send: Sends a response to the client.
+        reporter: Sends answers later, without waiting for the client.
+        replay: What is repeated, because the session begins anew.
         share: What the client may have of disk and memory.
     """
 
@@ -191,6 +203,8 @@ class SessionContext:
     idle: IdleWatch
     tasks: SessionTasks
     send: Send
+    reporter: Reporter
+    replay: Replay = NO_REPLAY
     share: ClientShare = UNBOUNDED
 
     @property

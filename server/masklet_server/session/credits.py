@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from masklet.errors import InvalidArgument
+from masklet_server.session.events import NO_REPLAY, Replay
 
 # Handing a response to the network takes no longer than this, unless the client does not read.
 UNREAD_SECONDS = 0.25
@@ -90,16 +91,18 @@ class Credits:
 
     Args:
         window: At least 1.
+        replay: What the client has and has acknowledged already, if the session begins anew.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, replay: Replay = NO_REPLAY) -> None:
         self.window = window
         self.results_wait = ResultsWait()
         self.has_heard = False
         self._taken = 0  # credits of frames whose results have no number yet
         self._frames: deque[int] = deque()  # numbers of the frame results that are not acknowledged
         self._last_sent = 0
-        self._last_acked = 0
+        self._last_acked = replay.last_ack
+        self._known = replay.last_sequence
         self._changed = asyncio.Event()
         self._is_lifted = False
 
@@ -144,6 +147,7 @@ class Credits:
         self._last_sent += 1
         self._taken -= 1
         self._frames.append(self._last_sent)
+        self._release()  # the client may have it already
         return self._last_sent
 
     def ack(self, sequence: int) -> None:
@@ -153,13 +157,16 @@ class Credits:
             InvalidArgument: No response has that number, or a later one was acknowledged before.
         """
         self.has_heard = True
-        if sequence > self._last_sent:
+        if sequence > max(self._last_sent, self._known):
             raise InvalidArgument.of("ack.sequence", f"is {sequence}, but the last response sent was {self._last_sent}")
         if sequence < self._last_acked:
             raise InvalidArgument.of(
                 "ack.sequence", f"is {sequence}, but {self._last_acked} was acknowledged before; it must not go back"
             )
         self._last_acked = sequence
-        while self._frames and self._frames[0] <= sequence:
+        self._release()
+
+    def _release(self) -> None:
+        while self._frames and self._frames[0] <= self._last_acked:
             self._frames.popleft()
         self._changed.set()

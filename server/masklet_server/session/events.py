@@ -14,6 +14,9 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 
+# Far more responses than a session can have in a lifetime. Counting on from here does not leave 64 bits.
+_MAX_NUMBER = 2**62
+
 
 class Delivery(enum.Enum):
     """What happens to frames that arrive faster than they can be tracked."""
@@ -67,6 +70,7 @@ class Configure:
         edges: How the edges of masks are drawn; None: the model's own way.
         correction_window: Number of the last tracked frames that can be corrected; 0: the server's limit. If the client
             sets it, the session waits for corrections until all its results are acknowledged.
+        resumable: The session outlives a call that breaks.
 
     Raises:
         InvalidArgument: The latency is not a time, or the options contradict each other.
@@ -87,6 +91,7 @@ class Configure:
     memory_policy: MemoryPolicy = MemoryPolicy.SAM2
     edges: Edges | None = None
     correction_window: int = 0
+    resumable: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_latency_seconds < math.inf:
@@ -211,7 +216,7 @@ class Propagate(Numbered):
 
 
 @dataclass(frozen=True)
-class StopPropagation:
+class StopPropagation(Numbered):
     """End the current propagation, and those that wait."""
 
 
@@ -251,8 +256,81 @@ class Unreadable(Numbered):
     error: MaskletError
 
 
+# Requests that automatic propagation knows, and that change what is tracked.
+Operation = PromptObject | RemoveObject | ClearPrompts
+
+
+@dataclass(frozen=True)
+class TakenOperation:
+    """An operation that a session took before it began anew, and when.
+
+    Attributes:
+        operation: The operation.
+        after_sequence: The sequence of the last result that was made before the session took it; 0: none.
+    """
+
+    operation: Operation
+    after_sequence: int
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a session repeats that begins anew. The default repeats nothing.
+
+    Attributes:
+        operations: The operations whose answers the client has, in the order in which they were taken.
+        last_sequence: The sequence of the last result that the client has; 0: none.
+        last_ack: The last sequence that the client has acknowledged; 0: none.
+    """
+
+    operations: tuple[TakenOperation, ...] = ()
+    last_sequence: int = 0
+    last_ack: int = 0
+
+
+NO_REPLAY = Replay()
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a session whose call has ended.
+
+    Attributes:
+        token: Names the session.
+        last_response: The number of the last response that the client has; 0: none.
+        can_rewind: The client can send the whole video again.
+        config: The configuration that began the session; None: the client did not say.
+        replay: What a session repeats that begins anew.
+        last_frame: The frame of the last frame result that the client has; None: it has none.
+
+    Raises:
+        InvalidArgument: A number is too large to be right.
+    """
+
+    token: str
+    last_response: int = 0
+    can_rewind: bool = False
+    config: Configure | None = None
+    replay: Replay = NO_REPLAY
+    last_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        replay = self.replay
+        for name, value in (("last_response", self.last_response), ("last_sequence", replay.last_sequence)):
+            if value > _MAX_NUMBER:
+                raise InvalidArgument.of(
+                    name, f"is {value}, and no session has had so many; send the last one received"
+                )
+        if replay.last_ack > replay.last_sequence:
+            raise InvalidArgument.of(
+                "last_ack",
+                f"is {replay.last_ack}, but the last result received is {replay.last_sequence} (last_sequence)",
+            )
+
+
 Event = (
     Configure
+    | Resume
     | VideoChunk
     | NextPicture
     | NextPacket

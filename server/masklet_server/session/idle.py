@@ -31,6 +31,9 @@ class IdleWatch:
         self._last = self._began = clock()
         self._longest = longest_seconds
         self._busy = 0
+        self._rest_began: float | None = None
+        self._rested = 0.0
+        self._rested_since_progress = 0.0
 
     def extend(self, timeout_seconds: float) -> None:
         """Set the time without progress that is allowed from now on."""
@@ -39,6 +42,7 @@ class IdleWatch:
     def touch(self) -> None:
         """There was progress: start to measure again."""
         self._last = self._clock()
+        self._rested_since_progress = 0.0
 
     @property
     def quiet_seconds(self) -> float:
@@ -54,6 +58,30 @@ class IdleWatch:
         finally:
             self._busy -= 1
             self.touch()
+
+    def rest(self) -> None:
+        """The client is away, and may come back: the time does not count until `resume`. May be called twice."""
+        if self._rest_began is None:
+            self._rest_began = self._clock()
+
+    def resume(self, at_most_seconds: float) -> None:
+        """The client is back. The time since `rest` does not count.
+
+        Args:
+            at_most_seconds: Without progress, no more than this is left out, however often the client goes away.
+        """
+        if self._rest_began is None:
+            return
+        rested, self._rest_began = self._clock() - self._rest_began, None
+        rested = min(rested, max(0.0, at_most_seconds - self._rested_since_progress))
+        self._rested += rested
+        self._rested_since_progress += rested
+        self._last = min(self._clock(), self._last + rested)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the client is away, and may come back."""
+        return self._rest_began is not None
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -76,11 +104,18 @@ class IdleWatch:
         """
         # Not wait_for: before Python 3.12, it loses a cancellation that comes together with the result.
         task = asyncio.ensure_future(awaited)
+        began, rested = self._clock(), self._rested
         try:
             with self.waiting(what):
-                done, _ = await asyncio.wait({task}, timeout=self._timeout)
-            if not done:
-                raise self._expired(what)
+                while not task.done():
+                    left = (
+                        self._timeout
+                        if self.is_resting
+                        else began + self._rested - rested + self._timeout - self._clock()
+                    )
+                    if left <= 0:
+                        raise self._expired(what)
+                    await asyncio.wait({task}, timeout=left)
             return task.result()
         finally:
             task.cancel()
@@ -94,7 +129,7 @@ class IdleWatch:
             DeadlineExceeded: This is so.
         """
         while True:
-            rest = self._timeout if self._busy else self._last + self._timeout - self._clock()
+            rest = self._timeout if self._busy or self.is_resting else self._last + self._timeout - self._clock()
             if rest <= 0:
                 raise self._expired(" and for ".join(dict.fromkeys(self._waits)) or "the client's messages")
             if self._longest:

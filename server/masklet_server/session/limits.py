@@ -65,3 +65,20 @@ class SessionLimits:
                 f"max_message_bytes = {self.max_message_bytes} bytes; leave it out or choose a smaller model",
             )
         return replace(self, max_objects=min(self.max_objects, fitting))
+
+
+@dataclass(frozen=True)
+class ParkingLimits:
+    """Bounds of what waits for clients that are away.
+
+    Attributes:
+        park_seconds: How long a session waits; 0: no session can be resumed.
+        max_sessions: Number of sessions that wait; beyond it, those that have waited longest end.
+        max_sessions_per_client: The same of one client.
+        keep_bytes: Size of one session's responses that its client does not have.
+    """
+
+    park_seconds: float = 30.0
+    max_sessions: int = 32
+    max_sessions_per_client: int = 8
+    keep_bytes: int = 16 * 1024**2

@@ -12,6 +12,7 @@ from masklet_server.engine.network.mask_input import square_mask
 from masklet_server.masks.encoding import EncodedMask, check_data, decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.limits import SessionLimits
+from masklet_server.session.replies import Taken
 
 # The encoded masks that wait in one session take at most this many times the size of the largest mask allowed.
 MAX_WAITING_MASKS = 4
@@ -24,10 +25,17 @@ class GivenPrompt:
     Attributes:
         prompt: The prompt, checked without regard to the video. If `mask` is given, its own mask means nothing.
         mask: The encoded mask, or None.
+        taken: When the session has taken it; None if the session is not resumable.
     """
 
     prompt: Prompt
     mask: EncodedMask | None = None
+    taken: Taken | None = None
+
+    @property
+    def request_id(self) -> int:
+        """The request's number in a resumable session, which errors and results name; otherwise 0."""
+        return 0 if self.taken is None else self.taken.request_id
 
     @property
     def object_id(self) -> int:

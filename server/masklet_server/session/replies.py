@@ -6,6 +6,7 @@ import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,23 @@ import numpy.typing as npt
 from masklet.errors import MaskletError
 from masklet_server.masks.encoding import EncodedMask
 from masklet_server.video.info import VideoInfo
+
+
+@dataclass(frozen=True)
+class ResumeGrant:
+    """How a client can resume its session.
+
+    Attributes:
+        token: Names the session in a `Resume`. It is a secret.
+        epoch: 1 in the first call of the session, and one more in each further one.
+        park_seconds: How long the session waits for a client whose call has ended.
+        keep_bytes: Bytes of responses that are kept for a client that has not acknowledged them.
+    """
+
+    token: str
+    epoch: int
+    park_seconds: float
+    keep_bytes: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +43,7 @@ class Opened:
         window: Number of frame results that are sent before the client acknowledges the first of them, at most.
         max_objects: Number of objects that are tracked at once, at most.
         idle_timeout_seconds: The session ends after this time without progress.
+        resume: How the client can resume the session; None: it can't.
         can_prepare: The client may say which frame it looks at.
     """
 
@@ -33,6 +52,7 @@ class Opened:
     window: int
     max_objects: int
     idle_timeout_seconds: float
+    resume: ResumeGrant | None = None
     can_prepare: bool = False
 
 
@@ -95,12 +115,28 @@ class ObjectResult:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """When a resumable session has taken a request.
+
+    Attributes:
+        request_id: The request's number.
+        after_frame: The last frame that was tracked before; None: none was.
+        after_sequence: The sequence of the last result that was made before; 0: none was.
+    """
+
+    request_id: int
+    after_frame: int | None
+    after_sequence: int
+
+
+@dataclass(frozen=True)
 class PromptResult:
     """The mask that a prompt gives on its frame, before the frame is tracked."""
 
     sequence: int
     frame_index: int
     object: ObjectResult
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +213,8 @@ class PropagationDone:
 class Applied:
     """A request with a number, and without a result of its own, was done."""
 
+    taken: Taken | None = None
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -218,8 +256,98 @@ class Answer:
     response: Response
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A response of a resumable session.
+
+    Attributes:
+        number: Counts the session's responses from 1.
+        response: The response itself.
+    """
+
+    number: int
+    response: Response
+
+
+@dataclass(frozen=True)
+class InputPosition:
+    """How much of what a client sent was taken.
+
+    Attributes:
+        unit: What of the video is counted, by the contract's name of the field; empty: no video was taken.
+        count: How many of them were taken.
+        end_of_video: The end of the video was taken.
+        request_id: The number of the last request that was taken; 0: none was.
+        size: What was taken of the video, in bytes.
+    """
+
+    unit: Literal["", "video_bytes", "frame_count", "packet_count"] = ""
+    count: int = 0
+    end_of_video: bool = False
+    request_id: int = 0
+    size: int = 0
+
+
+class Resumption(enum.Enum):
+    """How a session was resumed."""
+
+    ATTACHED = enum.auto()
+    """The server had the session."""
+
+    REWOUND = enum.auto()
+    """The session began anew."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The session goes on.
+
+    Attributes:
+        how: How it goes on.
+        position: The client sends the rest of its messages from here.
+        rewound_to_frame: The last frame that the client has already, in a session that began anew.
+    """
+
+    how: Resumption
+    position: InputPosition
+    rewound_to_frame: int | None = None
+
+
+@dataclass(frozen=True)
+class InputKept:
+    """The client need not keep what it sent before this position."""
+
+    position: InputPosition
+
+
+@dataclass(frozen=True)
+class Moving:
+    """The server is about to stop.
+
+    Attributes:
+        token: Names the session in a `Resume`.
+        deadline_seconds: The call ends after so many seconds.
+    """
+
+    token: str
+    deadline_seconds: float
+
+
 Response = (
-    Opened | Described | PromptResult | FrameResult | PropagationDone | Applied | Problem | PacketsTaken | Done | Answer
+    Opened
+    | Described
+    | PromptResult
+    | FrameResult
+    | PropagationDone
+    | Applied
+    | Problem
+    | PacketsTaken
+    | Done
+    | Answer
+    | Numbered
+    | Resumed
+    | InputKept
+    | Moving
 )
 Send = Callable[[Response], Awaitable[None]]
 

@@ -22,7 +22,9 @@ from masklet_server.session.replies import (
     PromptResult,
     Response,
     Send,
+    Taken,
     Timings,
+    answering,
 )
 from masklet_server.video.frame import Frame
 
@@ -146,11 +148,13 @@ class FoundObject:
         output: The mask and its scores.
         observe: Takes the object's result, and tells what happened to the object; None where the result tells nothing
             new.
+        taken: When the session has taken the prompt that found the object; None if the session is not resumable.
     """
 
     object_id: int
     output: ObjectOutput
     observe: Callable[[ObjectResult, Frame], ObjectEvent | None] | None = None
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +194,7 @@ class ResultSender:
 
     async def send_prompt(self, frame_index: int, found: FoundObject) -> None:
         """Send what a prompt gave."""
-        await self._send_prompt(frame_index, await self._object_result(found))
+        await self._send_prompt(frame_index, await self._object_result(found), found.taken)
 
     async def send_frame(self, outcome: FrameOutcome) -> None:
         """Send what the prompts on a frame gave, then the frame's result. A credit was taken for it before."""
@@ -199,8 +203,8 @@ class ResultSender:
             results = await asyncio.gather(*map(self._object_result, (*outcome.prompted, *outcome.objects)))
         mask_seconds = time.perf_counter() - start
         prompted, objects = results[: len(outcome.prompted)], results[len(outcome.prompted) :]
-        for result in prompted:
-            await self._send_prompt(frame.index, result)
+        for result, found in zip(prompted, outcome.prompted, strict=True):
+            await self._send_prompt(frame.index, result, found.taken)
         objects = [_observed(one, found, frame) for one, found in zip(objects, outcome.objects, strict=True)]
         times = self._timings(outcome, mask_seconds)
         start = time.perf_counter()
@@ -222,8 +226,9 @@ class ResultSender:
         )
         self._send_seconds = time.perf_counter() - start
 
-    async def _send_prompt(self, frame_index: int, result: ObjectResult) -> None:
-        await self._send(PromptResult(self._credits.number_prompt(), frame_index, result))
+    async def _send_prompt(self, frame_index: int, result: ObjectResult, taken: Taken | None) -> None:
+        answer = PromptResult(self._credits.number_prompt(), frame_index, result, taken)
+        await self._send(answering(0 if taken is None else taken.request_id, answer))
 
     async def _object_result(self, found: FoundObject) -> ObjectResult:
         output = found.output

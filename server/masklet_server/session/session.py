@@ -92,19 +92,26 @@ class Session:
         config: The client's first message.
         resources: What the server gives to each session.
         send: Takes each response, in order; waits while the client can't take more.
+        replay: What the session repeats, if it begins anew for a client that has some of its results already.
 
     Raises:
         NotFound: The model is not loaded.
         InvalidArgument: The server does not fetch videos from where the video is, or logits do not fit into a message.
     """
 
-    def __init__(self, config: events.Configure, resources: SessionResources, send: Send) -> None:
+    def __init__(
+        self,
+        config: events.Configure,
+        resources: SessionResources,
+        send: Send,
+        replay: events.Replay = events.NO_REPLAY,
+    ) -> None:
         options = SessionOptions.resolve(config, resources)
         self.id = options.session_id
         self._options = options
         self._engine = resources.engine
         self._machine = StateMachine()
-        self._credits = Credits(options.window)
+        self._credits = Credits(options.window, replay)
         self._idle = IdleWatch(options.limits.idle_timeout_seconds, longest_seconds=options.limits.max_session_seconds)
         self._tasks = SessionTasks(options.session_id)
         self._send = ResponseWriter(send, self._idle, self._credits.results_wait, latest=options.latest).send
@@ -119,6 +126,8 @@ class Session:
             idle=self._idle,
             tasks=self._tasks,
             send=self._send,
+            reporter=self._reporter,
+            replay=replay,
             share=resources.share,
         )
         self.mode = _new_mode(context)
@@ -129,6 +138,14 @@ class Session:
     def state(self) -> State:
         """The state in which the session is."""
         return self._machine.state
+
+    def client_left(self) -> None:
+        """The client is away, and may come back: it is not waited for meanwhile."""
+        self._idle.rest()
+
+    def client_came(self, at_most_seconds: float) -> None:
+        """The client is back. Without progress, at most so many seconds of its absences do not count as idle."""
+        self._idle.resume(at_most_seconds)
 
     async def run(self, incoming: AsyncIterator[Event]) -> None:
         """Take the client's messages, and send all answers.
@@ -177,6 +194,8 @@ class Session:
 
     def _last_heard(self) -> float:
         """When the client sent its last message; for a live stream, which goes on anyway, long ago."""
+        if self._idle.is_resting:
+            return time.monotonic()
         return 0.0 if self._options.config.live or self._video.is_live else self._heard_at
 
     async def _free(self) -> None:
@@ -210,6 +229,8 @@ class Session:
                     raise Cancelled("the client asked to cancel")
                 case events.Configure():
                     raise refusal(self.state, Step.CONFIG)
+                case events.Resume():
+                    raise FailedPrecondition("resume came after another message; send it first, in a call of its own")
                 case _:
                     await self._on_mendable(event)
         if self.state in (State.CONFIGURED, State.RECEIVING, State.TRACKING) and not self._video.is_fetching:

@@ -1,4 +1,4 @@
-"""Settings of what all clients share: disk, and the memory of decoders."""
+"""Settings of what all clients share: disk, and the memory of decoders and of objects."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class BudgetSettings(BaseModel):
         "Limits for all clients",
         "Memory of all sessions for their correction windows, in bytes, half of it at most for one client. Where it "
         "does not suffice, fewer frames can be corrected. 0: an eighth of the memory of the machine or container.",
+    )
+    max_bank_memory_bytes: Bytes = setting(
+        0,
+        "Limits for all clients",
+        "Memory of all sessions for what is remembered of their objects, and for the features of their frames, in "
+        "bytes. It is counted when an object is prompted. 0: an eighth of the memory of the device that tracks.",
+    )
+    max_bank_memory_bytes_per_client: Bytes = setting(
+        0, "Limits for all clients", "The same of one client, in bytes. 0: half of max_bank_memory_bytes."
     )
     max_decoder_memory_bytes: Bytes = setting(
         0,

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, Field
 
-from masklet_server.session.limits import SessionLimits
+from masklet_server.session.limits import ParkingLimits, SessionLimits
 from masklet_server.settings.types import MIB, Bytes, Count, Positive, Seconds, setting
 from masklet_server.video.limits import VideoLimits
 
 _VIDEO = VideoLimits()
 _SESSION = SessionLimits()
+_PARKING = ParkingLimits()
 
 
 class ClientLimitSettings(BaseModel):
@@ -37,6 +38,29 @@ class ClientLimitSettings(BaseModel):
     )
     upload_bytes_per_second: Bytes = setting(
         0, "Limits for clients", "Bytes per second that one client may send. 0: no limit."
+    )
+
+
+class ParkingSettings(BaseModel):
+    """How long, and how much, waits for clients that may come back."""
+
+    park_seconds: Seconds = setting(
+        _PARKING.park_seconds,
+        "Limits for resumable sessions",
+        "Seconds that a resumable session waits for a client whose call has ended. 0: no session can be resumed.",
+    )
+    max_parked_sessions: Positive = setting(
+        _PARKING.max_sessions,
+        "Limits for resumable sessions",
+        "Sessions that wait for their clients. Beyond it, those that have waited longest end.",
+    )
+    max_parked_sessions_per_client: Positive = setting(
+        _PARKING.max_sessions_per_client, "Limits for resumable sessions", "The same of one client."
+    )
+    max_kept_response_bytes: Bytes = setting(
+        _PARKING.keep_bytes,
+        "Limits for resumable sessions",
+        "Memory for a session's responses that its client has not acknowledged, in bytes.",
     )
 
 
@@ -151,5 +175,11 @@ class VideoLimitSettings(BaseModel):
     first_frame_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _VIDEO.first_frame_timeout_seconds,
         "Limits for a video",
-        "Seconds from the end of an upload to its first decoded frame.",
+        "Seconds from the end of an upload to its first decoded frame; also for a single picture.",
+    )
+    decoder_start_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
+        _VIDEO.decoder_start_seconds,
+        "Limits for a video",
+        "Seconds in which a decoding process must start, and in which one that has ended must be told of. After that "
+        "the process that forks them is replaced.",
     )

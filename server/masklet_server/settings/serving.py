@@ -44,7 +44,12 @@ class ModelSettings(BaseModel):
         "Models to load, by name; the first is the default model. `masklet models list` shows the names. NAME@SIZE "
         "loads a model for another size of its input, such as sam2.1-tiny@512.",
     )
-    device: str = setting("auto", "Models", "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+    device: str = setting(
+        "auto",
+        "Models",
+        "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N. Several GPUs: cuda:0,cuda:1. Each "
+        "has all models, and each session runs on one of them.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",
         "Models",

@@ -20,10 +20,15 @@ from masklet_server.addresses import is_loopback, split_address
 from masklet_server.budgets.budget import Bounds
 from masklet_server.budgets.shares import BudgetLimits
 from masklet_server.fetching.rules import SCHEMES, FetchRules
-from masklet_server.session.limits import SessionLimits
+from masklet_server.session.limits import ParkingLimits, SessionLimits
 from masklet_server.settings.budgets import BudgetSettings
 from masklet_server.settings.fetching import FetchingSettings
-from masklet_server.settings.limits import ClientLimitSettings, SessionLimitSettings, VideoLimitSettings
+from masklet_server.settings.limits import (
+    ClientLimitSettings,
+    ParkingSettings,
+    SessionLimitSettings,
+    VideoLimitSettings,
+)
 from masklet_server.settings.serving import ListeningSettings, LoggingSettings, ModelSettings, SecuritySettings
 from masklet_server.video.limits import VideoLimits
 
@@ -39,6 +44,7 @@ class Settings(
     FetchingSettings,
     VideoLimitSettings,
     SessionLimitSettings,
+    ParkingSettings,
     BudgetSettings,
     ClientLimitSettings,
     SecuritySettings,
@@ -119,8 +125,8 @@ class Settings(
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
+            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as cuda:0,cuda:1")
         return value
 
     @model_validator(mode="after")
@@ -130,8 +136,7 @@ class Settings(
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         encrypted = self.tls_certificate is not None
-        authenticated = self.token_file is not None or self.tls_client_ca is not None
-        if not (is_loopback(self.address) or self.insecure or (encrypted and authenticated)):
+        if not (is_loopback(self.address) or self.insecure or (encrypted and self.has_identities)):
             raise ValueError(
                 f"other machines can reach {self.address}: give tls_certificate and tls_key, and token_file (or "
                 "tls_client_ca); or listen on 127.0.0.1; or give insecure if you trust the network"
@@ -144,20 +149,39 @@ class Settings(
         names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox"}
         return VideoLimits(**{name: getattr(self, name) for name in names}, strict_sandbox=self.sandbox == "strict")
 
-    @property
-    def budget_limits(self) -> BudgetLimits:
-        """How much there is of what all clients share."""
+    def budget_limits(self, device_bytes: int = 0) -> BudgetLimits:
+        """How much there is of what all clients share.
+
+        Args:
+            device_bytes: Memory of the device that tracks; 0: it is the machine's.
+        """
         return BudgetLimits(
             Bounds(self.max_disk_bytes, self.max_disk_bytes_per_client),
             self.min_free_disk_bytes,
             Bounds(self.max_decoder_memory_bytes, self.max_decoder_memory_bytes_per_client),
             Bounds(self.max_correction_memory_bytes),
-        ).resolved()
+            Bounds(self.max_bank_memory_bytes, self.max_bank_memory_bytes_per_client),
+        ).resolved(device_bytes)
 
     @property
     def fetch_rules(self) -> FetchRules:
         """What the server may fetch by URL."""
         return FetchRules(self.source_schemes, self.source_hosts, self.source_directories, self.source_timeout_seconds)
+
+    @property
+    def parking_limits(self) -> ParkingLimits:
+        """The limits for what waits for clients that may come back."""
+        return ParkingLimits(
+            self.park_seconds,
+            self.max_parked_sessions,
+            self.max_parked_sessions_per_client,
+            self.max_kept_response_bytes,
+        )
+
+    @property
+    def has_identities(self) -> bool:
+        """Whether each client has an identity: the name of its token, or the subject of its certificate."""
+        return self.token_file is not None or self.tls_client_ca is not None
 
     @property
     def session_limits(self) -> SessionLimits:

@@ -22,6 +22,7 @@ class VideoLimits:
         decoder_cpu_seconds: Processor time of the decoding process; 0: no limit.
         picture_cpu_seconds: Processor time of a single picture; 0: no limit.
         first_frame_timeout_seconds: Time from the end of the upload to the first frame.
+        decoder_start_seconds: Time in which a decoding process must start, or tell that it has ended.
         strict_sandbox: Nothing is decoded where a layer of the decoders' sandbox is missing.
     """
 
@@ -35,6 +36,7 @@ class VideoLimits:
     decoder_cpu_seconds: int = 7200
     picture_cpu_seconds: int = 15
     first_frame_timeout_seconds: float = 30.0
+    decoder_start_seconds: float = 20.0
     strict_sandbox: bool = False
 
     def of_live_stream(self) -> VideoLimits:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 import masklet
-from masklet._transport.reconnection import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, MAX_VAIN_REWINDS, Reconnection
+from masklet._transport.reconnection import (
+    FIRST_DELAY_SECONDS,
+    MAX_DELAY_SECONDS,
+    MAX_TRIES_TO_BEGIN,
+    MAX_VAIN_REWINDS,
+    Reconnection,
+)
 
 LOST = masklet.Unavailable("the connection was lost")
 
@@ -71,6 +77,14 @@ def test_a_server_without_the_session_ends_it() -> None:
 
 def test_not_found_without_a_break_before_it_is_the_servers_own_word() -> None:
     assert not reconnection(Clock()).is_worth_a_try(masklet.NotFound("no such model"))
+
+
+def test_a_server_that_has_never_answered_is_given_up_soon() -> None:
+    subject = reconnection(Clock())
+    for _ in range(MAX_TRIES_TO_BEGIN):
+        subject.lost(LOST, None, has_begun=False)
+    with pytest.raises(masklet.Unavailable, match=r"^the connection was lost$"):
+        subject.lost(LOST, None, has_begun=False)
 
 
 def test_a_full_server_is_asked_again_when_it_says_so() -> None:

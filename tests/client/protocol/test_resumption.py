@@ -212,6 +212,21 @@ def test_whatever_breaks_everything_arrives_once_and_in_order(
     assert server.acked == len(server.responses)
 
 
+@pytest.mark.parametrize("reads_again", [True, False])
+def test_a_first_call_that_was_never_answered_is_made_once_more(reads_again: bool) -> None:
+    protocol = TrackProtocol(track_config({}), [CLICK], pictures=False, reads_again=reads_again)
+    link = Link(protocol, chunks(4), reads_again=reads_again)
+    link.send(6)  # config, prompt, and two parts, of which each is fetched and then sent
+    link.breaks()
+    for _ in range(10):
+        link.send(3)
+        link.arrive(3)
+    assert link.server.epoch == 1
+    assert b"".join(link.server.video) == b"000001002003"
+    assert link.server.requests == [1]
+    assert link.server.has_ended
+
+
 def live() -> LiveProtocol:
     return LiveProtocol(live_config({"delivery": "lossless"}), [])
 
@@ -286,9 +301,13 @@ def begun(*, reads_again: bool = True) -> TrackProtocol:
     return protocol
 
 
-def answered(protocol: TrackProtocol, number: int, sequence: int, request_id: int, **when: int) -> None:
-    found = wire_object(1, square(0))
-    answer = tracking_pb2.PromptResult(sequence=sequence, object=found, **when)
+def taken(protocol: TrackProtocol, number: int, request_id: int, **when: int) -> None:
+    answer = tracking_pb2.Applied(**when)
+    protocol.receive(tracking_pb2.TrackResponse(applied=answer, number=number, request_id=request_id))
+
+
+def answered(protocol: TrackProtocol, number: int, sequence: int, request_id: int) -> None:
+    answer = tracking_pb2.PromptResult(sequence=sequence, object=wire_object(1, square(0)))
     protocol.receive(tracking_pb2.TrackResponse(prompt_result=answer, number=number, request_id=request_id))
 
 
@@ -299,32 +318,55 @@ def frame(protocol: TrackProtocol, number: int, sequence: int, frame_index: int)
 
 def test_a_session_that_begins_anew_is_told_what_took_effect_and_when() -> None:
     protocol = begun()
-    answered(protocol, 1, 1, 1)
-    frame(protocol, 2, 2, 0)
+    taken(protocol, 1, 1)
+    answered(protocol, 2, 1, 1)
+    frame(protocol, 3, 2, 0)
+    assert asked(protocol).ack.sequence == 2
     protocol.prompt(masklet.Prompt(frame_index=50, point_coords=[[3, 4]]))
     protocol.prompt(masklet.Prompt(frame_index=0, point_coords=[[5, 6]]))
     assert [asked(protocol).request_id, asked(protocol).request_id] == [2, 3]
-    answered(protocol, 3, 3, 3, applied_after_frame=0, applied_after_sequence=2)
+    taken(protocol, 4, 3, applied_after_frame=0, applied_after_sequence=2)
+    answered(protocol, 5, 3, 3)
     protocol.detach()
     resume = asked(protocol).resume
-    assert (resume.last_response, resume.last_sequence, resume.can_rewind) == (3, 3, True)
+    assert (resume.last_response, resume.last_sequence, resume.can_rewind) == (5, 3, True)
     assert resume.config == track_config({})
     assert [(one.request_id, one.applied_after_sequence) for one in resume.operations] == [(1, 0), (3, 2)]
     assert not resume.operations[0].HasField("applied_after_frame")
     assert resume.operations[1].applied_after_frame == 0
+    assert resume.last_ack == 2, "the prompt's answer came after the last one"
     assert protocol.next_request() is Step.WAIT, "the server has not said from where"
     told = tracking_pb2.Resumed(how=tracking_pb2.RESUMPTION_REWOUND)
     protocol.receive(tracking_pb2.TrackResponse(resumed=told))
     assert asked(protocol).request_id == 2, "the one without an answer"
+    assert asked(protocol).ack.sequence == 3
     assert protocol.next_request() is Step.VIDEO
     assert protocol.read_from == 0
 
 
+def refused(number: int, request_id: int) -> tracking_pb2.TrackResponse:
+    return tracking_pb2.TrackResponse(
+        error=status_pb2.Status(code=3, message="no"), number=number, request_id=request_id
+    )
+
+
 def test_requests_that_were_refused_took_no_effect() -> None:
     protocol = begun()
-    protocol.receive(tracking_pb2.TrackResponse(error=status_pb2.Status(code=3, message="no"), number=1, request_id=1))
+    protocol.receive(refused(1, 1))
     protocol.detach()
     assert list(asked(protocol).resume.operations) == []
+
+
+def test_a_refusal_that_comes_again_is_told_once() -> None:
+    """As when a session begins anew with a request that was taken first, and refused on its frame."""
+    protocol = begun()
+    taken(protocol, 1, 1)
+    assert isinstance(protocol.receive(refused(2, 1)), masklet.InvalidArgument)
+    protocol.detach()
+    assert [one.request_id for one in asked(protocol).resume.operations] == [1]
+    protocol.receive(tracking_pb2.TrackResponse(resumed=tracking_pb2.Resumed(how=tracking_pb2.RESUMPTION_REWOUND)))
+    assert protocol.receive(refused(3, 1)) is None
+    frame(protocol, 4, 1, 0)
 
 
 @pytest.mark.parametrize("number", [1, 3])

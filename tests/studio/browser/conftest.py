@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import browser, e2e
 from tests.support.studio import RunningStudio, running_studio
-from tests.support.workplace import Workplace
+from tests.support.workplace import LiveWorkplace, Workplace
 
 
 @pytest.fixture(scope="package")
@@ -41,6 +41,14 @@ def tabs(chromium: Any) -> Iterator[list[Workplace]]:
         viewport={"width": browser.WIDTH, "height": browser.HEIGHT}, color_scheme="dark", accept_downloads=True
     )
     yield [Workplace(context.new_page()), Workplace(context.new_page())]
+    context.close()
+
+
+@pytest.fixture
+def live_tabs(chromium: Any) -> Iterator[list[LiveWorkplace]]:
+    """Two tabs of one browser, for live videos."""
+    context = chromium.new_context(viewport={"width": browser.WIDTH, "height": browser.HEIGHT}, color_scheme="dark")
+    yield [LiveWorkplace(context.new_page()), LiveWorkplace(context.new_page())]
     context.close()
 
 

@@ -118,6 +118,27 @@ def test_tracking_forward_backward_both_and_between_marks(work: Workplace) -> No
     work.until("s.marks.value.in === null && s.marks.value.out === null")
 
 
+def test_the_picture_goes_along_with_tracking_until_somebody_moves_it(work: Workplace) -> None:
+    work.page.evaluate(
+        "(async () => { const s = await import('/page/state/store.js'); const ui = await import('/page/ui.js');"
+        " window.seen = []; ui.effect(() => { window.seen.push(s.frame.value); }); })()"
+    )
+    work.go(2)
+    work.click(*center(0, 2))
+    work.track("t")
+    seen = work.page.evaluate("window.seen")
+    assert max(seen) >= LAST - 1
+    assert seen == [0, *range(2, 3), *sorted(set(seen[2:-1])), 2], "forward, without a way back but the last one"
+    assert work.store("s.frame.value") == 2, "what is done next begins where the run began"
+    work.press("f")
+    work.until("!s.follow.value")
+    work.page.evaluate("window.seen = []")
+    work.track("t")
+    assert work.page.evaluate("window.seen") == []
+    work.press("f")
+    work.until("s.follow.value")
+
+
 def test_a_correction_tracks_that_object_on(work: Workplace) -> None:
     work.click(*center(0))
     work.press("a")

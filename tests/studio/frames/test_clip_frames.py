@@ -7,6 +7,8 @@ import contextlib
 import io
 import os
 import random
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image
 
 from masklet._media.frames import shown_frames
-from masklet.errors import DataLoss
+from masklet.errors import DataLoss, FailedPrecondition
+from masklet_media.confinement import CAPABILITIES, NAMESPACES, SECCOMP
+from masklet_server.video.sandbox import layers
 from masklet_studio.frames.clip_frames import ClipFrames
 from masklet_studio.frames.decoder import Decoder
 from masklet_studio.frames.frame_cache import FrameCache
@@ -43,7 +47,7 @@ def test_a_frame_is_the_same_in_whatever_order_it_is_asked_for(kind: str, tmp_pa
     path = tmp_path / "clip"
     path.write_bytes(clips.make_clip(frames=40, size=(96, 64), **CLIPS[kind]))  # type: ignore[arg-type]
     expected = list(shown_frames(path))
-    reader = ClipFrames(path)
+    reader = ClipFrames(path.open("rb"))
     assert reader.facts.frame_count == len(expected)
     assert (reader.facts.height, reader.facts.width) == expected[0].shape[:2]
     assert list(reader.facts.times) == sorted(reader.facts.times)
@@ -61,7 +65,7 @@ def test_frames_that_cannot_be_decoded_are_not_counted(tmp_path: Path) -> None:
     path = tmp_path / "damaged.mp4"
     path.write_bytes(whole)
     expected = list(shown_frames(path))
-    reader = ClipFrames(path)
+    reader = ClipFrames(path.open("rb"))
     for index in (len(expected) - 1, 3, len(expected) // 2):
         assert (np.asarray(reader.picture(index)) == expected[index]).all()
     assert reader.facts.frame_count == len(expected)
@@ -119,6 +123,11 @@ def _decoding() -> list[int]:
     return found
 
 
+def _network(process: str) -> Path:
+    """The namespace that a process is in."""
+    return Path(f"/proc/{process}/ns/net").readlink()
+
+
 async def test_a_decoder_that_dies_is_started_again(clip: Path) -> None:
     decoder = Decoder(clip)
     await decoder.facts()
@@ -129,6 +138,143 @@ async def test_a_decoder_that_dies_is_started_again(clip: Path) -> None:
         await decoder.frame(5, 320)
     assert await decoder.frame(4, 320) == before
     await decoder.close()
+
+
+async def test_the_process_has_given_up_its_rights_before_it_reads(clip: Path) -> None:
+    decoder = Decoder(clip)
+    await decoder.facts()
+    (process,) = (Path(f"/proc/{one}") for one in _decoding())
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    missing = layers.missing_layers()
+    assert SECCOMP in missing or status["Seccomp"].strip() == "2"
+    assert CAPABILITIES in missing or int(status["CapEff"], 16) == 0
+    assert status["NoNewPrivs"].strip() == "1"
+    if NAMESPACES not in missing:
+        assert _network(process.name) != _network("self")
+    limits = {line[:26].strip(): line[26:].split() for line in (process / "limits").read_text().splitlines()}
+    for name in ("Max open files", "Max file size", "Max core file size"):
+        assert limits[name][:2] == ["0", "0"]
+    assert (process / "environ").read_bytes().count(b"=") < 10, "nothing of the studio's own"
+    await decoder.close()
+    assert not process.exists()
+
+
+async def test_layers_that_are_missing_are_told_once(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = "import masklet_studio.frames.decoder_main as m; m.confine = lambda **_: ['landlock']; m.main()"
+    monkeypatch.setattr("masklet_studio.frames.decoder.python", lambda _, fd: [sys.executable, "-c", program, fd])
+    for _ in range(2):
+        decoder = Decoder(clip)
+        await decoder.facts()
+        await decoder.close()
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("the sandbox of the decoding processes lacks landlock (no file can be opened")
+
+
+@pytest.mark.parametrize("kind", ["lzw.tif", "deflate.tif", "animated.webp"])
+async def test_files_of_several_pictures_are_decoded_without_the_right_to_open_any(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / kind
+    pages = [Image.new("RGB", (40, 30), (60 * index, 0, 0)) for index in range(4)]
+    options: dict[str, object] = {"lossless": True} if kind.endswith("webp") else {}
+    if kind.endswith("tif"):
+        options["compression"] = {"lzw": "tiff_lzw", "deflate": "tiff_adobe_deflate"}[kind[:-4]]
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)  # type: ignore[arg-type]
+    assert await _reds(path, 4) == [0, 60, 120, 180]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tif", "avif"])
+async def test_a_folder_of_any_kind_of_pictures(suffix: str, tmp_path: Path) -> None:
+    for index in range(3):
+        Image.new("RGB", (40, 30), (60 * index, 0, 0)).save(tmp_path / f"{index}.{suffix}")
+    assert [60 * round(red / 60) for red in await _reds(tmp_path, 3)] == [0, 60, 120]
+
+
+async def _reds(path: Path, count: int) -> list[int]:
+    """The red of each frame's first pixel."""
+    decoder = Decoder(path)
+    assert (await decoder.facts()).frame_count == count
+    order = [*range(1, count), 0]
+    seen = {n: np.asarray(Image.open(io.BytesIO(await decoder.frame(n, 0))))[0, 0, 0] for n in order}
+    await decoder.close()
+    return [int(seen[n]) for n in range(count)]
+
+
+async def test_pictures_of_a_folder_that_are_damaged_or_gone_are_named(tmp_path: Path) -> None:
+    for index in range(4):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (tmp_path / "2.png").unlink()
+    Image.new("RGB", (40, 30)).save(tmp_path / "2.png")
+    decoder = Decoder(tmp_path)
+    assert (await decoder.facts()).frame_count == 4
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(DataLoss, match="is not a picture that can be read"):
+        await decoder.frame(1, 0)
+    with pytest.raises(DataLoss, match=r"2\.png cannot be read: No such file"):
+        await decoder.frame(2, 0)
+    assert await decoder.frame(3, 0)
+    await decoder.close()
+
+
+async def test_a_video_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    decoder = Decoder(tmp_path / "gone.mp4")
+    with pytest.raises(DataLoss, match="the video cannot be read: No such file"):
+        await decoder.facts()
+    await decoder.close()
+
+
+async def test_frames_that_nobody_waits_for_are_not_decoded(clip: Path) -> None:
+    decoder = Decoder(clip)
+    await decoder.facts()
+    asked: list[int] = []
+    cache = FrameCache(1 << 20)
+
+    async def make(index: int) -> bytes:
+        picture = await decoder.frame(index, 320)
+        asked.append(index)
+        return picture
+
+    def get(index: int) -> asyncio.Task[bytes]:
+        return asyncio.ensure_future(cache.get(("v", index, 320), lambda: make(index)))
+
+    waiting = {index: get(index) for index in range(20)}
+    again = get(7)  # two wait for this one
+    await asyncio.sleep(0)
+    for index in range(19):
+        waiting[index].cancel()
+    begun = time.perf_counter()
+    assert await waiting[19]
+    assert await again
+    await asyncio.gather(*waiting.values(), return_exceptions=True)
+    assert set(asked) == {7, 19}
+    assert time.perf_counter() - begun < 30
+    assert await get(3), "it can be asked for again"
+    await decoder.close()
+
+
+async def test_who_gives_up_while_frames_are_counted_does_not_end_counting(clip: Path) -> None:
+    decoder = Decoder(clip)
+    impatient = asyncio.ensure_future(decoder.facts())
+    await asyncio.sleep(0.01)
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    (process,) = _decoding()
+    assert (await decoder.facts()).frame_count == 30
+    assert _decoding() == [process]
+    await decoder.close()
+
+
+async def test_closing_waits_for_no_counting(clip: Path) -> None:
+    decoder = Decoder(clip)
+    counting = asyncio.ensure_future(decoder.facts())
+    await asyncio.sleep(0.01)
+    await asyncio.wait_for(decoder.close(), 10)
+    with pytest.raises((DataLoss, FailedPrecondition)):
+        await counting
+    with pytest.raises(FailedPrecondition):
+        await decoder.frame(0, 0)
 
 
 async def test_the_cache_is_bounded_and_makes_nothing_twice() -> None:

@@ -110,22 +110,38 @@ export class MaskCache {
    */
   path(record, smooth) {
     let shape = this.shapes.get(record);
-    if (shape === undefined) {
-      this.shapes.set(record, null);
-      this.trimShapes();
-      const { counts, width, height } = record;
-      this.work({ counts, width, height }).then((reply) => {
-        if (!this.shapes.has(record)) return;
-        this.shapes.set(record, { outlines: reply.outlines ?? new Int32Array(0), smooth: null, exact: null });
-        this.previous.delete(record);
-        this.drawn++;
-        this.changed();
-      });
-    }
+    if (shape === undefined) this.trace(record);
     shape ??= this.previous.get(record) ?? null;
     if (!shape) return null;
     if (smooth) return (shape.smooth ??= pathOf(shape.outlines, 0.5));
     return (shape.exact ??= pathOf(shape.outlines, 0));
+  }
+
+  /** Have the worker find the outline of a mask. @param {MaskRecord} record */
+  async trace(record) {
+    this.shapes.set(record, null);
+    this.trimShapes();
+    const { counts, width, height } = record;
+    const reply = await this.work({ counts, width, height });
+    if (!this.shapes.has(record)) return;
+    this.shapes.set(record, { outlines: reply.outlines ?? new Int32Array(0), smooth: null, exact: null });
+    this.previous.delete(record);
+    this.drawn++;
+    this.changed();
+  }
+
+  /** Until all masks of a frame can be drawn. @param {number} frame */
+  async settle(frame) {
+    await Promise.all([...(this.frames.get(frame)?.values() ?? [])].map((record) => this.trace(record)));
+  }
+
+  /** Give up all frames before one. @param {number} frame */
+  keepFrom(frame) {
+    for (const [old, records] of this.frames) {
+      if (old >= frame) return;
+      records.forEach((record) => this.drop(old, record));
+      this.frames.delete(old);
+    }
   }
 
   /** Outlines that will be drawn soon. @param {number} frame @param {number} ahead */

@@ -3,13 +3,13 @@
 const HEADER = 32;
 
 /**
- * @param {ArrayBuffer} buffer
+ * @param {ArrayBuffer} buffer @param {number} [from] Where the first record begins.
  * @returns {import("../types.js").MaskRecord[]}
  */
-export function readRecords(buffer) {
+export function readRecords(buffer, from = 0) {
   const view = new DataView(buffer);
   const records = [];
-  for (let at = 0; at < buffer.byteLength; ) {
+  for (let at = from; at < buffer.byteLength; ) {
     if (view.getUint8(at) !== 1) throw new Error(`A mask came in version ${view.getUint8(at)}; reload the page.`);
     const flags = view.getUint8(at + 1);
     const size = view.getUint32(at + 24, true);

@@ -4,19 +4,27 @@ import * as s from "../state/store.js";
 import { Stage } from "../stage/stage.js";
 import { Timeline } from "../timeline/timeline.js";
 import { Dialogs } from "./dialogs.js";
+import { LiveBanner, LiveBar } from "./live.js";
 import { Panel } from "./objects.js";
 import { Start } from "./start.js";
 import { Hint, Tools, Waiting } from "./tools.js";
 import { Banner, Top } from "./top.js";
 import { Transport } from "./transport.js";
 
+const Told = observe(() => (s.live.value ? html`<${LiveBanner} />` : html`<${Banner} />`));
+const Bottom = observe(() =>
+  s.live.value
+    ? html`<${LiveBar} />`
+    : html`<section class="bottom" aria-label="Timeline"><${Transport} /><${Timeline} /></section>`,
+);
+
 const Workplace = () => html`<div class="workplace">
   <${Top} />
-  <${Banner} />
+  <${Told} />
   <${Tools} />
   <main class="stage"><${Stage} /><${Waiting} /><${Hint} /></main>
   <${Panel} />
-  <section class="bottom" aria-label="Timeline"><${Transport} /><${Timeline} /></section>
+  <${Bottom} />
   <${Dialogs} />
 </div>`;
 

@@ -1,17 +1,17 @@
 /** Which dialog is open, and the sheet of all keys. */
 import { html, observe } from "../ui.js";
-import { SHORTCUTS } from "../state/keys.js";
+import { shortcuts } from "../state/keys.js";
 import * as s from "../state/store.js";
 import { Dialog } from "./common.js";
 import { ExportDialog } from "./export.js";
 
 const KeysDialog = () => html`<${Dialog} title="Keys" wide=${true}>
   <div class="keys">
-    ${[...new Set(SHORTCUTS.map(({ group }) => group))].map(
+    ${[...new Set(shortcuts().map(({ group }) => group))].map(
       (group) => html`<section key=${group}>
         <h3>${group}</h3>
         <dl>
-          ${SHORTCUTS.filter((one) => one.group === group).map(
+          ${shortcuts().filter((one) => one.group === group).map(
             ({ keys, shown, what }) => html`<div key=${what}><dt>${what}</dt><dd>
               ${(shown ?? keys[0].toUpperCase()).split(" ").map((key) => html`<kbd>${key}</kbd>`)}
             </dd></div>`,

@@ -1,6 +1,6 @@
 /** The dialog that takes masks out: a format, what it leaves to choose, progress, and the file. */
 import { computed, html, observe, signal } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { startExport } from "../state/exporting.js";
 import * as s from "../state/store.js";
 import { counted, Dialog, Problem, Progress } from "./common.js";
 import { Icon } from "./icons.js";
@@ -106,7 +106,7 @@ export const ExportDialog = observe(() => {
         ? html`<a class="button primary" href=${`/api/exports/${running.id}/file`} download>
             <${Icon} name="download" size=${16} /> Download</a>`
         : html`<button type="button" class="button primary" disabled=${busy || !one || nothing}
-            onClick=${() => one && actions.startExport(one.format, chosen(one))}>
+            onClick=${() => one && startExport(one.format, chosen(one))}>
             Export ${one ? one.name : ""}</button>`}
     </footer>
   </${Dialog}>`;

@@ -34,7 +34,8 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
     <input class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false} onKeyDown=${enterLeaves}
       onFocus=${() => (s.selected.value = object)}
       onChange=${(/** @type {any} */ event) => actions.changeObject(object, { name: event.target.value })} />
-    <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count || ""}</span>
+    ${s.lost.value.has(object) && html`<span class="object-lost" title="Not in the picture now">lost</span>`}
+    <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count > 1 ? count : ""}</span>
     ${number <= 9 && html`<kbd title=${`Press ${number} to select it`}>${number}</kbd>`}
     <${IconButton} icon=${seen ? "eye" : "eyeOff"} size=${16} name=${seen ? `Hide ${name}` : `Show ${name}`} pressed=${!seen}
       onClick=${() => toggle(object)} />
@@ -64,24 +65,38 @@ function Action({ icon, text, keys, onClick, disabled }) {
   </button>`;
 }
 
+/** @param {{one: import("../types.js").TrackedObject}} props */
+function Class({ one }) {
+  const classes = [...new Set(s.objects.value.map((other) => other.class).filter(Boolean))];
+  return html`<label class="field">
+      <span>Class</span>
+      <input list="classes" placeholder="such as person or car" value=${one.class ?? ""} onKeyDown=${enterLeaves}
+        onChange=${(/** @type {any} */ event) => actions.changeObject(one.object, { class: event.target.value })} />
+    </label>
+    <datalist id="classes">${classes.map((name) => html`<option value=${name}></option>`)}</datalist>`;
+}
+
 const Selected = observe(() => {
   const one = s.chosen.value;
   if (!one) return null;
+  if (s.live.value) {
+    return html`<section class="panel-section" aria-label=${`What to do with ${s.called(one)}`}>
+      <header class="panel-head"><h2 class="chosen">${s.called(one)}</h2></header>
+      <${Class} one=${one} />
+      <div class="actions">
+        <${Action} icon="trash" text="Track it no longer" keys="Shift Del" onClick=${() => actions.removeObject(one.object)} />
+      </div>
+    </section>`;
+  }
   const { object } = one;
   const at = s.frame.value;
   const here = s.promptOf(object, at);
   const has = (s.lanes.value.get(object)?.runs ?? []).some(([from, to]) => at >= from && at <= to);
   const others = s.objects.value.filter((other) => other.object !== object);
   const { in: first, out: last } = s.marks.value;
-  const classes = [...new Set(s.objects.value.map((other) => other.class).filter(Boolean))];
   return html`<section class="panel-section" aria-label=${`What to do with ${s.called(one)}`}>
     <header class="panel-head"><h2 class="chosen">${s.called(one)}</h2></header>
-    <label class="field">
-      <span>Class</span>
-      <input list="classes" placeholder="such as person or car" value=${one.class ?? ""} onKeyDown=${enterLeaves}
-        onChange=${(/** @type {any} */ event) => actions.changeObject(object, { class: event.target.value })} />
-    </label>
-    <datalist id="classes">${classes.map((name) => html`<option value=${name}></option>`)}</datalist>
+    <${Class} one=${one} />
     <div class="actions">
       <${Action} icon="close" text="Clear points on this frame" keys="X"
         disabled=${!here?.points.length && !here?.box && !here?.has_mask} onClick=${() => actions.clearPrompts(object)} />
@@ -100,7 +115,7 @@ const Selected = observe(() => {
             actions.exchange(object, Number(event.target.value));
             event.target.value = "";
           }}>
-          <option value="" disabled>Exchange with … from here on</option>
+          <option value="" disabled>Exchange with …</option>
           ${others.map((other) => html`<option value=${other.object}>${s.called(other)}</option>`)}
         </select>
       </label>`}
@@ -136,7 +151,7 @@ const Looks = observe(() => html`<section class="panel-section" aria-label="How 
 const SHOWN = 30;
 
 const Review = observe(() => {
-  if (!s.anythingTracked.value) return null;
+  if (s.framesTracked.value < 2) return null; // the mask of a click alone was looked at
   const doubts = s.review.value;
   const names = new Map(s.objects.value.map((one) => [one.object, s.called(one)]));
   return html`<section class="panel-section grow" aria-label="Frames to check">
@@ -159,7 +174,9 @@ const Review = observe(() => {
             </li>`,
           )}
         </ul>`
-      : html`<p class="empty"><${Icon} name="check" size=${15} /> Nothing looks doubtful.</p>`}
+      : s.tracking.value.running
+        ? html`<p class="empty">Looked through when tracking is done.</p>`
+        : html`<p class="empty"><${Icon} name="check" size=${15} /> Nothing looks doubtful.</p>`}
   </section>`;
 });
 

@@ -5,7 +5,8 @@ import * as s from "../state/store.js";
 import { dismiss, uploadFile, uploads } from "../state/upload.js";
 import { counted, IconButton, Problem, Progress, size } from "./common.js";
 import { Icon } from "./icons.js";
-import { Brand, ThemeButton } from "./top.js";
+import { LiveStart } from "./live.js";
+import { Brand, Model, ThemeButton } from "./top.js";
 
 const POLL = 400; // milliseconds between two looks at a video that is being read
 
@@ -136,6 +137,7 @@ export class Start extends Component {
       <header class="top">
         <${Brand} />
         <span class="grow"></span>
+        <${Model} />
         <${ThemeButton} />
       </header>
       <main class="start-body">
@@ -151,6 +153,7 @@ export class Start extends Component {
         <${Problem} place="video" />
         <${Drop} />
         <${Uploads} />
+        <${LiveStart} />
         <${Library} />
       </main>
     </div>`;

@@ -1,6 +1,7 @@
 /** The tools at the left, and what is told on the stage: hints, problems, the zoom. */
 import { html, observe } from "../ui.js";
 import * as actions from "../state/actions.js";
+import { opened } from "../state/actions.js";
 import * as s from "../state/store.js";
 import { zoomBy } from "../stage/stage.js";
 import { IconButton, Problem } from "./common.js";
@@ -16,7 +17,7 @@ const TOOLS = /** @type {[import("../types.js").Tool, string, string, string][]}
 export const Tools = observe(() => {
   const painting = s.tool.value === "brush" || s.tool.value === "eraser";
   return html`<nav class="tools" aria-label="Tools">
-    ${TOOLS.map(
+    ${TOOLS.filter(([tool]) => !s.live.value || (tool !== "brush" && tool !== "eraser")).map(
       ([tool, icon, name, keys]) => html`<${IconButton} key=${tool} icon=${icon} name=${name} keys=${keys} size=${20}
         pressed=${s.tool.value === tool} onClick=${() => (s.tool.value = tool)} />`,
     )}
@@ -41,6 +42,7 @@ function hint() {
   if (running || s.playing.value) return null;
   const object = s.selected.value;
   const at = s.frame.value;
+  if (s.live.value) return liveHint(object);
   if (s.tool.value === "brush") return { text: html`Paint the mask. <kbd>E</kbd> erases, <kbd>[</kbd> <kbd>]</kbd> change the size.` };
   if (s.tool.value === "eraser") return { text: html`Erase from the mask. <kbd>P</kbd> paints again.` };
   if (object === null) return { text: html`<b>Click the object</b> that you want to track` };
@@ -59,6 +61,17 @@ function hint() {
   } : null;
   if (!lane?.corrections.includes(at) && !here?.has_mask) return null;
   return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => actions.track("forward", [object])] };
+}
+
+/** @param {number | null} object @returns {{text: unknown, act?: [string, () => unknown]} | null} */
+function liveHint(object) {
+  const { state, server } = s.status.value;
+  if (state !== "running" || !server || s.pending.value.size) return null;
+  if (object === null) return { text: html`<b>Click an object</b> in the picture: it is tracked from then on` };
+  const name = s.called(s.chosen.value) || "it";
+  if (!opened.value?.masks.get(s.frame.value, object)) return { text: html`<b>Click</b> on ${name}, or drag a box round it` };
+  if (s.lost.value.has(object)) return { text: html`${name} is out of sight. Click it again where you see it.` };
+  return null;
 }
 
 export const Hint = observe(() => {

@@ -28,7 +28,16 @@ export const ThemeButton = observe(() => {
   return html`<${IconButton} icon=${icon} name=${name} onClick=${() => setTheme(next)} />`;
 });
 
+/** The model that makes the masks, and where it runs. */
+export const Model = observe(() => {
+  const { model, server } = s.server.value ?? {};
+  if (!model) return null;
+  return html`<span class="model" title=${`The model that makes the masks, on ${server || "the server"}`}>
+    <span class="unseen">Model: </span>${model}</span>`;
+});
+
 const Connection = observe(() => {
+  if (s.live.value) return null; // its own bar tells
   const fine = s.connected.value && s.engine.value.connected;
   const text = !s.connected.value ? "Connecting…" : fine ? "Saved" : "The model server is away";
   return html`<span class=${fine ? "connection" : "connection lost"} role="status" title=${s.engine.value.message}>
@@ -43,16 +52,18 @@ export const Top = observe(() => {
     <span class="crumb" aria-hidden="true">/</span>
     <h1 class="title" title=${video?.name}>${video?.name}</h1>
     <${Connection} />
+    <${Model} />
     <span class="grow"></span>
-    <${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${actions.undo} />
-    <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${actions.redo} />
-    <span class="divider"></span>
+    ${!s.live.value &&
+    html`<${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${actions.undo} />
+      <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${actions.redo} />
+      <span class="divider"></span>`}
     <${ThemeButton} />
     <${IconButton} icon="keys" name="All keys" keys="?" onClick=${() => (s.dialog.value = "keys")} />
-    <button type="button" class=${s.framesTracked.value > 1 && !s.tracking.value.running ? "button primary" : "button"}
+    ${!s.live.value && html`<button type="button" class=${s.framesTracked.value > 1 && !s.tracking.value.running ? "button primary" : "button"}
       title="Export  (Ctrl E)" onClick=${() => (s.dialog.value = "export")}>
       <${Icon} name="export" size=${16} /> Export
-    </button>
+    </button>`}
   </header>`;
 });
 

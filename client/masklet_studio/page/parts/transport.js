@@ -1,6 +1,7 @@
 /** The bar under the stage: playing, the frame's number, marks, and tracking. */
 import { html, observe } from "../ui.js";
 import * as actions from "../state/actions.js";
+import { toggleFollow } from "../state/keys.js";
 import * as s from "../state/store.js";
 import { counted, IconButton, Problem, Progress } from "./common.js";
 import { Icon } from "./icons.js";
@@ -40,13 +41,17 @@ const Where = observe(() => html`<div class="where">
   </select>
 </div>`);
 
+/** @param {{which: "in" | "out", at: number | null, name: string, keys: string}} props */
+const Mark = ({ which, at, name, keys }) => html`<button type="button" class="mark" aria-label=${name} aria-keyshortcuts=${keys}
+  aria-pressed=${String(at !== null)} title=${`${name}  (${keys})`} onClick=${() => actions.mark(which)}>
+  ${which === "in" && html`<${Icon} name="in" size=${16} />`}${which === "in" ? "In" : "Out"}${which === "out" && html`<${Icon} name="out" size=${16} />`}
+</button>`;
+
 const Marks = observe(() => {
   const { in: first, out: last } = s.marks.value;
   return html`<div class="group" role="group" aria-label="Marks">
-    <${IconButton} icon="in" name=${first === null ? "Mark in: begin here" : `Mark in at frame ${first}`} keys="I"
-      pressed=${first !== null} onClick=${() => actions.mark("in")} />
-    <${IconButton} icon="out" name=${last === null ? "Mark out: end here" : `Mark out at frame ${last}`} keys="O"
-      pressed=${last !== null} onClick=${() => actions.mark("out")} />
+    <${Mark} which="in" at=${first} name=${first === null ? "Mark in: begin here" : `Mark in at frame ${first}`} keys="I" />
+    <${Mark} which="out" at=${last} name=${last === null ? "Mark out: end here" : `Mark out at frame ${last}`} keys="O" />
     ${(first !== null || last !== null) &&
     html`<button type="button" class="range number" title="Take the marks away  (U)" onClick=${actions.clearMarks}>
       ${first ?? 0} – ${last ?? s.lastFrame.value} <${Icon} name="close" size=${12} />
@@ -93,11 +98,14 @@ const Track = observe(() => {
   </div>`;
 });
 
+const Follow = observe(() => html`<${IconButton} icon="follow" name="Picture goes along with tracking" keys="F"
+  pressed=${s.follow.value} onClick=${toggleFollow} />`);
+
 export function Transport() {
   return html`<div class="transport">
     <${Play} /><${Where} /><${Marks} />
     <span class="grow"></span>
     <${Problem} place="track" />
-    <${Track} />
+    <${Follow} /><${Track} />
   </div>`;
 }

@@ -116,7 +116,7 @@ export class Stage extends Component {
     if (s.playing.value) return [];
     const all = new Map([...s.prompts.value, ...s.pending.value]);
     return [...all]
-      .filter(([, prompt]) => prompt.frame === at && !s.hidden.value.has(prompt.object))
+      .filter(([, prompt]) => (prompt.frame === at || s.live.value) && !s.hidden.value.has(prompt.object))
       .map(([key, prompt]) => ({
         prompt,
         colour: colours.get(prompt.object) ?? "#56b4e9",

@@ -1,13 +1,16 @@
 /** What a person can do: each verb of the page, and what comes back. */
 import { batch, untracked } from "../ui.js";
+import { lookAtExport } from "./exporting.js";
 import { FrameCache } from "./frames.js";
 import { MaskCache } from "../masks/cache.js";
 import { Refused, request } from "./http.js";
+import { readRecords } from "../masks/records.js";
 import { Session } from "./session.js";
 import * as s from "./store.js";
 
 /** @typedef {import("../types.js").Place} Place */
-/** @typedef {{session: Session, frames: FrameCache, masks: MaskCache}} Opened */
+/** @typedef {Pick<FrameCache, "look" | "get" | "ahead" | "retry" | "close" | "direction">} Frames */
+/** @typedef {{session: Session, frames: Frames, masks: MaskCache, close?: () => void}} Opened */
 
 /** @type {{value: Opened | null, redraw: () => void}} */
 export const opened = { value: null, redraw: () => {} };
@@ -59,10 +62,10 @@ export function openVideo(video, frame = 0) {
     s.video.value = video;
     s.frame.value = frame;
   });
-  const session = new Session(video.id, {
+  const session = new Session(`/api/videos/${video.id}/session`, {
     event: onEvent,
-    masks: (records) => {
-      records.forEach((record) => opened.value?.masks.put(record));
+    binary: (data) => {
+      readRecords(data).forEach((record) => opened.value?.masks.put(record));
       opened.value?.masks.trim(untracked(() => s.frame.value));
       opened.redraw();
     },
@@ -95,6 +98,7 @@ export function closeVideo() {
   opened.value?.session.close();
   opened.value?.frames.close();
   opened.value?.masks.close();
+  opened.value?.close?.();
   opened.value = null;
   batch(() => {
     s.video.value = null;
@@ -107,6 +111,7 @@ export function closeVideo() {
     s.hidden.value = new Set();
     s.tracking.value = { running: false };
     s.exporting.value = null;
+    s.lost.value = new Set();
     s.problems.value = {};
     s.playing.value = false;
     s.dialog.value = null;
@@ -141,6 +146,7 @@ function setObjects(objects) {
 
 /** The list of doubtful frames, asked for again when masks changed: at most once in a second. */
 function reviewSoon() {
+  if (s.live.value) return;
   clearTimeout(reviewTimer);
   reviewTimer = setTimeout(async () => {
     const session = opened.value?.session;
@@ -161,6 +167,8 @@ const EVENTS = {
     s.tracking.value = event.tracking ?? { running: false };
     s.history.value = { can_undo: event.can_undo, can_redo: event.can_redo };
     s.engine.value = { connected: event.connected !== false, message: "" };
+    if (event.status) s.status.value = event.status;
+    if (event.recording) s.recording.value = event.recording;
     // After a restart the numbers of revisions may begin anew: what is held counts no more.
     opened.value?.masks.renew();
     reviewSoon();
@@ -171,6 +179,7 @@ const EVENTS = {
   history: (event) => (s.history.value = event),
   tracking(event) {
     const was = s.tracking.value.running;
+    followTracking(event, was);
     s.tracking.value = event;
     if (event.error) problem("track", event.error);
     if (was && !event.running) reviewSoon();
@@ -192,10 +201,33 @@ const EVENTS = {
   invalid: (event) => opened.value?.masks.forget(event.object, event.from, event.to),
   video: (event) => (s.video.value = event.video),
   saved: () => {},
+  status: (event) => (s.status.value = event),
+  recording: (event) => (s.recording.value = event),
+  say: (event) => say(event.message),
 };
 
+/** The run that the picture goes along with: where it began, and how far the picture is. @type {{from: number, at: number} | null} */
+let followed = null;
+
+/**
+ * The picture goes along with a run forward that began at it, until somebody moves it. At the run's end it is where it
+ * was, because what is done next often begins there; where a run is stopped, it stays, because something is to be seen.
+ *
+ * @param {any} event @param {boolean} was
+ */
+function followTracking({ running, direction, frame, to, error }, was) {
+  const goes = running && direction === "forward" && s.follow.value && !s.playing.value;
+  if (goes && !was && Math.abs(frame - s.frame.value) <= 1) followed = { from: s.frame.value, at: s.frame.value };
+  else if (followed?.at !== s.frame.value) followed = null;
+  else if (goes) s.frame.value = followed.at = Math.max(followed.at, frame);
+  else {
+    if (direction !== "forward" || (frame === to && !error)) s.frame.value = followed.from;
+    followed = null;
+  }
+}
+
 /** @param {any} event */
-function onEvent(event) {
+export function onEvent(event) {
   batch(() => EVENTS[event.event]?.(event));
   opened.redraw();
 }
@@ -232,8 +264,8 @@ async function sendPrompt({ object, frame, points, box }) {
   const reply = await act("stage", "prompt", { object, frame, points, box, mask: null });
   if (reply?.pending) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
   if (s.pending.value.get(id) !== shown) return; // a later one is on its way
-  // The list of prompts may come after the reply: nothing disappears in between.
-  if (reply && (points.length || box)) s.prompts.value = new Map(s.prompts.value).set(id, shown);
+  // The list of prompts may come after the reply: nothing disappears in between. The picture of a live video is gone.
+  if (reply && !s.live.value && (points.length || box)) s.prompts.value = new Map(s.prompts.value).set(id, shown);
   settled(id);
 }
 
@@ -358,34 +390,4 @@ export function go(to) {
 /** @param {string} text */
 export function say(text) {
   s.told.value = text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-// ---- export
-
-/** What became of an export whose events were missed while the connection was lost. */
-async function lookAtExport() {
-  const { id, ready } = untracked(() => s.exporting.value) ?? { id: "", ready: true };
-  if (!id || ready) return;
-  try {
-    s.exporting.value = await request("GET", `/api/exports/${id}`);
-  } catch (error) {
-    s.exporting.value = null;
-    problem("export", `The export was broken off: ${error instanceof Error ? error.message : error}`);
-  }
-}
-
-/** @param {string} format @param {any} options */
-export async function startExport(format, options) {
-  const video = s.video.value;
-  if (!video) return;
-  problem("export", null);
-  s.exporting.value = { id: "", done: 0, total: null, ready: false, error: null };
-  try {
-    const { id } = await request("POST", `/api/videos/${video.id}/exports`, { format, options });
-    // Its first events may have come before its id was known here.
-    if (s.exporting.value?.id === "") s.exporting.value = { id, done: 0, total: null, ready: false, error: null };
-  } catch (error) {
-    s.exporting.value = null;
-    problem("export", error instanceof Error ? error.message : String(error));
-  }
 }

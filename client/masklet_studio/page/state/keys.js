@@ -1,5 +1,6 @@
 /** The keyboard: one list, which both the handler and the sheet under "?" are made of. */
 import * as actions from "./actions.js";
+import { toggleRecording } from "./live.js";
 import * as s from "./store.js";
 import { zoomBy } from "../stage/stage.js";
 
@@ -86,11 +87,25 @@ export const SHORTCUTS = [
   { group: "See", keys: ["-"], shown: "−", what: "Zoom out", run: () => zoomBy(1 / 1.4) },
   { group: "See", keys: ["0"], what: "Whole picture", run: () => zoomBy(0) },
 
+  { group: "Track", keys: ["f"], what: "Picture goes along with tracking", run: () => toggleFollow() },
+  { group: "Live", keys: ["r"], what: "Record, stop recording", run: () => toggleRecording() },
+
   { group: "Work", keys: ["Ctrl+z"], shown: "Ctrl Z", what: "Undo", run: () => actions.undo() },
   { group: "Work", keys: ["Ctrl+Shift+Z", "Ctrl+y"], shown: "Ctrl Shift Z", what: "Redo", run: () => actions.redo() },
   { group: "Work", keys: ["Ctrl+e"], shown: "Ctrl E", what: "Export", run: () => void (s.dialog.value = "export") },
   { group: "Work", keys: ["?"], what: "This sheet", run: () => void (s.dialog.value = s.dialog.value === "keys" ? null : "keys") },
 ];
+
+/** What is done by keys with a live video; all of it but recording is done with any video. */
+const ALSO_LIVE = new Set("123456789".split("").concat("ArrowUp", "ArrowDown", "a", "Shift+Delete", "v", "b", "h", "s", "m", "+", "-", "0", "?", "r", "Escape"));
+
+/** The keys of what is shown now. */
+export const shortcuts = () => SHORTCUTS.filter(({ keys, group }) => (s.live.value ? ALSO_LIVE.has(keys[0]) : group !== "Live"));
+
+export function toggleFollow() {
+  s.follow.value = !s.follow.value;
+  s.keep("follow", s.follow.value ? "yes" : "no");
+}
 
 /** @param {KeyboardEvent} event */
 export function nameOf({ key, ctrlKey, metaKey, shiftKey, altKey }) {
@@ -113,7 +128,7 @@ export function onKey(event) {
   // A button that has the focus is pressed by these; the timeline, a menu and a slider move by the arrows.
   if ((event.key === " " || event.key === "Enter") && target.closest("button, a, summary, [role=radio]")) return;
   if (event.key.startsWith("Arrow") && target.closest("[role=radiogroup], input, [role=menu]")) return;
-  const shortcut = SHORTCUTS.find(({ keys }) => keys.includes(name));
+  const shortcut = shortcuts().find(({ keys }) => keys.includes(name));
   if (!shortcut) return;
   event.preventDefault();
   shortcut.run(event);

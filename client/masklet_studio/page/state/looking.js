@@ -10,7 +10,7 @@ export function startLooking() {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ let timer;
   return effect(() => {
     const frame = s.frame.value;
-    const looks = s.video.value && s.connected.value && !s.playing.value;
+    const looks = s.video.value && !s.live.value && s.connected.value && !s.playing.value;
     clearTimeout(timer);
     if (!looks) return;
     // A hint: where it is lost, the click takes a little longer.

@@ -1,19 +1,18 @@
 /** The WebSocket of one video: verbs with their replies, events, masks. A lost connection is opened again by itself. */
-import { readRecords } from "../masks/records.js";
-
 const LOST = "Not connected to the studio. Your work is kept; this goes on as soon as it answers.";
 const REFUSED = new Set([4401, 4403]); // no token, or a page of another origin: to ask again changes nothing
+const OVER = 4404; // what it was about is not there any more
 const NOT_ALLOWED = "This page may not talk to the studio. Open the address that the studio printed, with its token.";
 const SLOWEST = 4; // seconds between two tries
 
 export class Session {
   /**
-   * @param {string} video
-   * @param {{event: (event: any) => void, masks: (records: import("../types.js").MaskRecord[]) => void,
-   *   connected: (connected: boolean) => void}} handlers
+   * @param {string} path Of the WebSocket.
+   * @param {{event: (event: any) => void, binary: (data: ArrayBuffer) => void, connected: (connected: boolean) => void,
+   *   over?: (message: string) => void}} handlers
    */
-  constructor(video, handlers) {
-    this.video = video;
+  constructor(path, handlers) {
+    this.path = path;
     this.handlers = handlers;
     /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: Error) => void}>} */ this.waiting = new Map();
     this.count = 0;
@@ -25,7 +24,7 @@ export class Session {
   }
 
   open() {
-    const address = new URL(`/api/videos/${this.video}/session`, location.href);
+    const address = new URL(this.path, location.href);
     address.protocol = address.protocol.replace("http", "ws");
     const socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";
@@ -34,13 +33,14 @@ export class Session {
       this.handlers.connected(true);
     };
     socket.onmessage = ({ data }) => {
-      if (typeof data !== "string") return this.handlers.masks(readRecords(data));
+      if (typeof data !== "string") return this.handlers.binary(data);
       const event = JSON.parse(data);
       if (event.event === "reply") this.reply(event);
       else this.handlers.event(event);
     };
     socket.onclose = ({ code, reason }) => {
-      if (REFUSED.has(code)) this.closed = true;
+      if (REFUSED.has(code) || code === OVER) this.closed = true;
+      if (code === OVER) this.handlers.over?.(reason);
       this.lost();
       if (REFUSED.has(code)) this.handlers.event({ event: "error", error: { message: reason || NOT_ALLOWED } });
     };
@@ -71,6 +71,16 @@ export class Session {
       this.waiting.set(id, { resolve, reject });
       this.socket?.send(JSON.stringify({ id, do: verb, ...fields }));
     });
+  }
+
+  /** Say something that has no reply. @param {string} verb @param {any} [fields] */
+  tell(verb, fields = {}) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ do: verb, ...fields }));
+  }
+
+  /** @param {Blob} bytes */
+  sendBytes(bytes) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(bytes);
   }
 
   close() {

@@ -26,6 +26,12 @@ export const review = signal(/** @type {import("../types.js").Doubt[]} */ ([]));
 export const exporting = signal(/** @type {import("../types.js").Export | null} */ (null));
 export const problems = signal(/** @type {Partial<Record<import("../types.js").Place, string>>} */ ({}));
 
+/** Of a live video: how it goes, its recording, and the objects that the newest picture does not show. */
+export const status = signal(/** @type {import("../types.js").LiveStatus} */ ({ state: "connecting", message: "", server: true }));
+export const recording = signal(/** @type {import("../types.js").Recording} */ ({ on: false }));
+export const lost = signal(/** @type {Set<number>} */ (new Set()));
+export const opening = signal(false); // a camera is being opened
+
 export const frame = signal(0);
 export const playing = signal(false);
 export const speed = signal(1);
@@ -38,6 +44,7 @@ export const shown = signal(true); // masks are drawn at all
 export const zoom = signal(1); // screen pixels for a pixel of the video
 export const scope = signal(/** @type {"all" | "selected"} */ ("all")); // what is tracked
 export const dialog = signal(/** @type {null | "keys" | "export"} */ (null));
+export const follow = signal(kept("follow", "yes") === "yes"); // the picture goes along with tracking
 export const theme = signal(kept("theme", "system"));
 export const scheme = signal(0); // counts changes of the system's colours
 export const told = signal(""); // for screen readers, and the line at the stage
@@ -53,6 +60,7 @@ export function keep(key, value) {
 export const frames = computed(() => video.value?.frames ?? null);
 export const lastFrame = computed(() => Math.max(0, (frames.value ?? 1) - 1));
 export const fps = computed(() => video.value?.fps || 25);
+export const live = computed(() => Boolean(video.value?.live));
 export const chosen = computed(() => objects.value.find(({ object }) => object === selected.value) ?? null);
 
 /** @param {number} object @param {number} at */

@@ -56,6 +56,11 @@ def device_name(device: torch.device) -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
 
+def device_bytes(device: torch.device) -> int:
+    """Memory of a GPU in bytes; 0 for the CPU, which has the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware has instructions for products in bfloat16."""
     if device.type == "cuda":

@@ -61,9 +61,16 @@ class FastImageEncoder(nn.Module):
                 fuse_linears(self.trunk)
         hidden, top, middle, finest = (conv.conv for conv in neck.convs)
         self.hidden, self.top = hidden, top
-        join = nn.Sequential if exact else _chained
-        self.fine0 = join(finest, model.sam_mask_decoder.conv_s0)
-        self.fine1 = join(middle, model.sam_mask_decoder.conv_s1)
+        self.fine0: nn.Module = nn.Sequential(finest, model.sam_mask_decoder.conv_s0)
+        self.fine1: nn.Module = nn.Sequential(middle, model.sam_mask_decoder.conv_s1)
+        if not exact:
+            self.join_convolutions()
+
+    def join_convolutions(self) -> None:
+        """Make one convolution of each two in a row: equal results up to rounding, in less time."""
+        for name in ("fine0", "fine1"):
+            if isinstance(pair := getattr(self, name), nn.Sequential):
+                setattr(self, name, _chained(*pair))
 
     def _adapt_mobilenet(self, trunk: MobileNetV2Trunk) -> None:
         trunk.fold_norms()

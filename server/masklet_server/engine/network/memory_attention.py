@@ -203,7 +203,23 @@ class RearrangedLayer:
         q, q_turned = self.queries(self.norms[1](x)).split(width, dim=-1)
         in_columns = takes_keys_in_columns(self._kernels.memory)
         k = self._keys_in_columns(keys, spatial) if in_columns else self._keys_in_rows(keys, spatial)
-        x = x + self.cross_out(self._attention(self._kernels.memory, self._rotated(q, q_turned), k, memory))
+        return self._with_found(x, self._attention(self._kernels.memory, self._rotated(q, q_turned), k, memory))
+
+    def attend_to_keys(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """As `attend_to_memory`, with keys that are projected and rotated already, and by plain products.
+
+        Args:
+            x: From `attend_to_itself`, ``[B, h * w, C]``.
+            keys: In columns, ``[B, C, K]``.
+            values: ``[B, K, M]``.
+        """
+        q, q_turned = self.queries(self.norms[1](x)).split(self.cos.shape[-1], dim=-1)
+        scores = torch.matmul(self._rotated(q, q_turned) * q.shape[-1] ** -0.5, keys)
+        return self._with_found(x, torch.matmul(torch.softmax(scores, dim=-1), values))
+
+    def _with_found(self, x: Tensor, found: Tensor) -> Tensor:
+        """The features with what they have found in the memory, ``[B, h * w, M]``, and through the MLP."""
+        x = x + self.cross_out(found)
         widened: Tensor = self.narrow(self.wide(self.norms[2](x)))
         return x + widened
 

@@ -267,20 +267,10 @@ class Network:
                 started, before = self._attend.start(_tokens(one)), one
             yield self._attended(started, its_past)
 
-    def attention_inputs(self, past: Past) -> tuple[Tensor, Tensor, Tensor]:
-        """What memory attention takes of a past beside the memories.
-
-        Returns:
-            The temporal encoding of each memory ``[B, N, 1, M]``, and the tokens of object pointers and their position
-            encodings, ``[B, P*C/M, M]`` each.
-        """
-        width = past.memories.shape[2]
-        # A memory of age t has the temporal encoding t - 1; conditioning frames have the last one (t_pos 0 upstream).
-        temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, width)
-        return temporal, *self._pointer_tokens(past.pointers.to(self.dtype), past.distances, width)
-
     def _attended(self, started: Tensor, past: Past) -> Tensor:
-        temporal, pointer_tokens, pointer_position = self.attention_inputs(past)
+        # A memory of age t has the temporal encoding t - 1; conditioning frames have the last one (t_pos 0 upstream).
+        temporal = self.model.maskmem_tpos_enc[past.ages - 1].view(*past.ages.shape, 1, -1)
+        pointer_tokens, pointer_position = self.pointer_tokens(past)
         tokens = past.memories.to(self.dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         position = (self.memory_position + temporal).flatten(1, 2)
         return self._attend(
@@ -290,8 +280,9 @@ class Network:
             spatial=tokens.shape[1],
         )
 
-    def _pointer_tokens(self, pointers: Tensor, distances: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Pointers ``[B, P, C]`` cut into tokens ``[B, P*C/M, M]``, and the position encodings of the tokens."""
+    def pointer_tokens(self, past: Past) -> tuple[Tensor, Tensor]:
+        """The pointers of a past cut into tokens ``[B, P*C/M, M]``, and the position encodings of the tokens."""
+        pointers, distances, width = past.pointers.to(self.dtype), past.distances, self.model.mem_dim
         batch, _, channels = pointers.shape
         pieces = channels // width
         if self.model.add_tpos_enc_to_obj_ptrs:

@@ -12,8 +12,9 @@ from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
 from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.sizes import MemorySizes
 from masklet_server.engine.memory.tensor_file import TensorFile
-from masklet_server.engine.network.device import device_name, make_network, pick_device
+from masklet_server.engine.network.device import device_bytes, device_name, make_network, pick_device
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.serving.batch import EngineObserver
 from masklet_server.engine.serving.image_predictor import PictureCache
@@ -121,6 +122,16 @@ class Engine:
             ) from error
         edges = {spec.name: Edges(spec.edges) for spec in models}
         return cls(networks, picture_cache_bytes=options.picture_cache_bytes, edges=edges, observer=observer)
+
+    @property
+    def device(self) -> str:
+        """Where the models compute, such as "cpu" or "cuda:1"."""
+        return self.models[self.default_model].device
+
+    @property
+    def object_count(self) -> int:
+        """Number of memories that are in use; any thread may ask."""
+        return len(self._memories)
 
     @property
     def broken(self) -> Future[None]:
@@ -238,4 +249,12 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
         encodes_meanwhile=network.workers.threads > 1,
         runtime=network.runtime,
         edges=edges,
+        memory=MemorySizes.of(
+            network.grid_size,
+            network.feature_position.shape[-1],
+            network.memory_position.shape[-1],
+            network.dtype.itemsize,
+            network.encode_ahead,
+        ),
+        device_bytes=device_bytes(network.device),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from masklet.errors import NotFound
+from masklet_server.engine.memory.sizes import MemorySizes
 from masklet_server.masks.edges import Edges
 from masklet_server.models.sizes import split_size
 
@@ -25,6 +26,8 @@ class LoadedModel:
         device_name: The hardware's name.
         parameter_count: Number of weights.
         encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
+        memory: What tracking takes of memory.
+        device_bytes: Memory of the device; 0: it is the machine's.
         encodes_meanwhile: Next frames are encoded while others are tracked, and not only together with others.
     """
 
@@ -39,6 +42,8 @@ class LoadedModel:
     encodes_meanwhile: bool = False
     runtime: str = "torch"
     edges: Edges = Edges.NONE
+    memory: MemorySizes = field(default_factory=MemorySizes)
+    device_bytes: int = 0
 
 
 def find_loaded(models: Mapping[str, LoadedModel], name: str) -> LoadedModel:

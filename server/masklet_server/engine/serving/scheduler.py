@@ -120,6 +120,9 @@ class Scheduler:
         # CPUs are slow with numbers too small for the normal form, and such numbers do not change a mask. This applies
         # to the engine's thread and to the threads that it starts.
         torch.set_flush_denormal(True)
+        for network in self._networks.values():
+            if network.device.type == "cuda":
+                torch.cuda.set_device(network.device)  # streams and graphs are made on the thread's device
         while self._run_batch(self._queue.take()):
             pass
 

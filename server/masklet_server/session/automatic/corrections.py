@@ -30,7 +30,7 @@ from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext
 from masklet_server.session.jobs import SessionJobs, TrackedFrame
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.session.replies import Problem
+from masklet_server.session.replies import Problem, answering
 from masklet_server.session.sending import FoundObject, FrameOutcome
 
 
@@ -105,7 +105,7 @@ class Corrections:
         corrections = [(given, self._objects.get_or_add(given.object_id)) for given in self._take(frame)]
         found = await self._track_again(frame)
         prompted = await self._correct(frame, corrections)
-        found.update(prompted)
+        found.update({one.object_id: one.output for one in prompted})
         self._returning = {i: one for i, one in self._returning.items() if one.until > frame.index}
         self._last = frame
         if self._window.is_last(frame):
@@ -114,7 +114,7 @@ class Corrections:
             return None
         return FrameOutcome(
             frame,
-            [FoundObject(*one) for one in prompted],
+            prompted,
             [FoundObject(object_id, found[object_id]) for object_id in sorted(found)],
             self._answers,
             self._window.count_revision(frame),
@@ -157,8 +157,8 @@ class Corrections:
 
     async def _answer(self, object_id: int, frame_index: int, error: MaskletError) -> None:
         """Drop the object's first corrections, which are for that frame."""
-        for _ in self._prompts.take_corrections(frame_index, frame_index, {object_id}):
-            await self._context.send(Problem(error))
+        for given in self._prompts.take_corrections(frame_index, frame_index, {object_id}):
+            await self._context.send(answering(given.request_id, Problem(error)))
 
     async def _next_frame(self) -> TrackedFrame | None:
         self._retracked = {i: one for i, one in self._retracked.items() if self._objects.has(i, one)}
@@ -228,16 +228,16 @@ class Corrections:
 
     async def _correct(
         self, frame: TrackedFrame, corrections: Sequence[tuple[GivenPrompt, TrackedObject]]
-    ) -> list[tuple[int, ObjectOutput]]:
+    ) -> list[FoundObject]:
         """Apply the frame's corrections. Their objects are tracked from here on."""
-        prompted: list[tuple[int, ObjectOutput]] = []
+        prompted: list[FoundObject] = []
         joining: dict[int, TrackedObject] = {}
         for given, tracked in corrections:
             if not self._objects.has(given.object_id, tracked):
                 continue  # removed meanwhile
             output = await self._apply(frame, given, tracked)
             if output is not None:
-                prompted.append((given.object_id, output))
+                prompted.append(FoundObject(given.object_id, output, taken=given.taken))
                 joining[given.object_id] = tracked
             elif not tracked.conditioning_frames and given.object_id not in joining:
                 self._objects.remove(given.object_id)  # it is new, and nothing says where it is
@@ -265,7 +265,7 @@ class Corrections:
                 frame, tracked, await given.decode_in(self._context.pool, self._context.options.model.image_size)
             )
         except (InvalidArgument, ResourceExhausted) as error:
-            await self._context.send(Problem(error))
+            await self._context.send(answering(given.request_id, Problem(error)))
             return None
 
     async def _prompt(self, frame: TrackedFrame, tracked: TrackedObject, prompt: Prompt) -> ObjectOutput:

@@ -8,15 +8,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument
+from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectTask
 from masklet_server.session.automatic.tracked_objects import TrackedObject, TrackedObjects
 from masklet_server.session.context import SessionContext
 from masklet_server.session.jobs import SessionJobs, TrackedFrame
 from masklet_server.session.prompts import GivenPrompt
-from masklet_server.session.replies import Problem
+from masklet_server.session.replies import Problem, Response, Taken, answering
 from masklet_server.session.sending import FoundObject, FrameOutcome
+
+
+@dataclass(frozen=True)
+class _DecodedPrompt:
+    """A prompt whose mask is decoded, and when the session has taken it."""
+
+    prompt: Prompt
+    taken: Taken | None
+
+    def problem(self, error: MaskletError) -> Response:
+        """The answer that it is wrong."""
+        return answering(0 if self.taken is None else self.taken.request_id, Problem(error))
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,7 @@ class _Entry:
 
     object_id: int
     tracked: TrackedObject
-    prompts: tuple[Prompt, ...] = ()
+    prompts: tuple[_DecodedPrompt, ...] = ()
 
     @property
     def is_unknown(self) -> bool:
@@ -76,11 +88,11 @@ class FrameTracker:
 
     async def _decode_prompts(self, entries: Sequence[_Entry], prompts: Sequence[GivenPrompt]) -> list[_Entry]:
         """Give each entry its prompts, without those whose mask is malformed."""
-        decoded: dict[int, list[Prompt]] = {}
+        decoded: dict[int, list[_DecodedPrompt]] = {}
         for given in prompts:
             prompt = await self._decode(given)
             if prompt is not None:
-                decoded.setdefault(given.object_id, []).append(prompt)
+                decoded.setdefault(given.object_id, []).append(_DecodedPrompt(prompt, given.taken))
         return self._without_unknown([replace(e, prompts=tuple(decoded.get(e.object_id, ()))) for e in entries])
 
     async def _decode(self, given: GivenPrompt) -> Prompt | None:
@@ -88,7 +100,7 @@ class FrameTracker:
         try:
             return await given.decode_in(self._context.pool, self._context.options.model.image_size)
         except InvalidArgument as error:
-            await self._context.send(Problem(error))
+            await self._context.send(answering(given.request_id, Problem(error)))
             return None
 
     def _without_unknown(self, entries: Sequence[_Entry]) -> list[_Entry]:
@@ -103,7 +115,7 @@ class FrameTracker:
     ) -> FrameOutcome:
         was_refused = False
         while entries:
-            tasks = [ObjectTask(entry.tracked.bank, entry.prompts) for entry in entries]
+            tasks = [ObjectTask(one.tracked.bank, tuple(given.prompt for given in one.prompts)) for one in entries]
             try:
                 output = await self._jobs.track(frame, tasks, upcoming)
             except InvalidArgument:
@@ -122,16 +134,16 @@ class FrameTracker:
         """
         accepted = []
         for entry in entries:
-            good = [prompt for prompt in entry.prompts if await self._is_accepted(frame, prompt)]
+            good = [given for given in entry.prompts if await self._is_accepted(frame, given)]
             accepted.append(replace(entry, prompts=tuple(good)))
         return self._without_unknown(accepted)
 
-    async def _is_accepted(self, frame: TrackedFrame, prompt: Prompt) -> bool:
+    async def _is_accepted(self, frame: TrackedFrame, given: _DecodedPrompt) -> bool:
         """Whether the engine accepts the prompt; if not, the client is told why."""
         try:
-            await self._jobs.track(frame, [ObjectTask(self._objects.new_bank(), (prompt,))])
+            await self._jobs.track(frame, [ObjectTask(self._objects.new_bank(), (given.prompt,))])
         except InvalidArgument as error:
-            await self._context.send(Problem(error.within("prompt")))
+            await self._context.send(given.problem(error.within("prompt")))
             return False
         return True
 
@@ -142,9 +154,9 @@ class FrameTracker:
                 entry.tracked.conditioning_frames.add(frame.index)
             entry.tracked.is_prompted_now = False
         prompted = [
-            FoundObject(entry.object_id, found)
+            FoundObject(entry.object_id, found, taken=given.taken)
             for entry, outputs in zip(entries, output.prompts, strict=True)
-            for found in outputs
+            for given, found in zip(entry.prompts, outputs, strict=True)
         ]
         objects = [
             FoundObject(entry.object_id, found, entry.tracked.observe)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound
+from masklet_server.budgets.bank_memory import BankMemory
 from masklet_server.session import events
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.automatic.latest_reader import LatestReader, PacedReader
+from masklet_server.session.automatic.operation_gate import OperationGate
 from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
 from masklet_server.session.automatic.tracked_objects import TrackedObjects, check_conditioning_frames
 from masklet_server.session.automatic.tracker import Tracker
-from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
+from masklet_server.session.automatic.waiting_prompts import RefusedPrompt, WaitingPrompts
 from masklet_server.session.context import SessionContext
 from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
@@ -26,6 +28,7 @@ class AutomaticMode:
         idle_timeout_seconds: How long the session may go without progress once all of the video is there.
         objects: The objects that are tracked.
         prompts: The prompts that wait.
+        gate: Lets in what the client asks for.
         tracker: Turns frames and prompts into results.
 
     Args:
@@ -36,7 +39,11 @@ class AutomaticMode:
         self.idle_timeout_seconds = context.limits.idle_timeout_seconds
         self.objects = TrackedObjects(context)
         self.prompts = WaitingPrompts(context.limits, self.objects.window)
-        self.tracker = Tracker(context, self.objects, self.prompts)
+        self._memory = BankMemory(context.share.banks, context.options.model.memory)
+        self.gate = OperationGate(
+            context, self._do, lambda: self.prompts.next_frame - 1 if self.prompts.next_frame else None
+        )
+        self.tracker = Tracker(context, self.objects, self.prompts, self.gate)
         self._context = context
         self._options = context.options
 
@@ -50,11 +57,11 @@ class AutomaticMode:
         """
         match event:
             case events.PromptObject():
-                await self._prompt(event)
-            case events.RemoveObject():
-                self._remove(event.object_id)
-            case events.ClearPrompts():
-                self._clear(event.object_id, event.frame_index)
+                if event.prompt.mask is not None:
+                    await self._context.pool.run(event.prompt.check_mask)
+                await self.gate.take(event)
+            case events.RemoveObject() | events.ClearPrompts():
+                await self.gate.take(event)
             case events.Propagate():
                 raise _only_on_request("propagate")
             case events.StopPropagation():
@@ -71,32 +78,52 @@ class AutomaticMode:
         self._context.credits.lift()
         self.tracker.client_is_done()
 
-    async def _prompt(self, event: events.PromptObject) -> None:
+    def _do(self, operation: events.Operation) -> None:
+        match operation:
+            case events.PromptObject():
+                self._prompt(operation)
+            case events.RemoveObject():
+                self._remove(operation.object_id)
+            case events.ClearPrompts():
+                self._clear(operation.object_id, operation.frame_index)
+
+    def _prompt(self, event: events.PromptObject) -> None:
         given = event.prompt
-        if given.mask is not None:
-            await self._context.pool.run(given.check_mask)
         if event.on_next_frame:
             given = given.on_frame(self.prompts.next_frame)
-        self._check_conditioning(given)
-        self.prompts.add(given, tuple(self.objects))
+        frames = self._conditioning_frames(given.object_id, given)
+        check_conditioning_frames(given.object_id, frames)
+        self._memory.admit({**self._frames_of_objects(), given.object_id: frames})
+        try:
+            self.prompts.add(given, tuple(self.objects))
+        except MaskletError:
+            self._memory.settle(self._frames_of_objects())
+            raise
 
-    def _check_conditioning(self, given: GivenPrompt) -> None:
-        is_timed = given.pts_nanoseconds is not None
-        if not is_timed and given.frame_index < self.prompts.next_frame:
-            return  # a correction
-        tracked = self.objects.get(given.object_id)
+    def _conditioning_frames(self, object_id: int, given: GivenPrompt | None = None) -> int:
+        """How many conditioning frames the object has or waits for, the one of a further prompt included."""
+        tracked = self.objects.get(object_id)
         prompted = 0 if tracked is None else len(tracked.conditioning_frames) + tracked.is_prompted_now
-        waiting = self.prompts.frames_of(given.object_id) | (set() if is_timed else {given.frame_index})
-        times = self.prompts.times_of(given.object_id) + is_timed
-        check_conditioning_frames(given.object_id, prompted + len(waiting) + times)
+        waiting, times = self.prompts.frames_of(object_id), self.prompts.times_of(object_id)
+        if given is not None and given.pts_nanoseconds is not None:
+            times += 1
+        elif given is not None and given.frame_index >= self.prompts.next_frame:  # or else it is a correction
+            waiting = waiting | {given.frame_index}
+        return prompted + len(waiting) + times
+
+    def _frames_of_objects(self) -> dict[int, int]:
+        """By object, the number of its conditioning frames, those that prompts wait for included."""
+        return {one: self._conditioning_frames(one) for one in {*self.objects, *self.prompts.object_ids}}
 
     def _remove(self, object_id: int) -> None:
         waiting = self.prompts.drop(object_id)
         if not self.objects.remove(object_id) and not waiting:
             raise NotFound(f"object {object_id} is not tracked, and no prompt for it waits")
+        self._memory.settle(self._frames_of_objects())
 
     def _clear(self, object_id: int, frame_index: int) -> None:
         if self.prompts.drop(object_id, frame_index):
+            self._memory.settle(self._frames_of_objects())
             return
         if self.objects.was_prompted(object_id, frame_index):
             raise FailedPrecondition(
@@ -121,6 +148,7 @@ class AutomaticMode:
         Raises:
             MaskletError: The video can't be decoded, or the engine has failed.
         """
+        await self.gate.open()
         misfits = self.prompts.fit(info.height, info.width)
         await self._context.send(Described(info))
         await self._report(misfits)
@@ -132,13 +160,15 @@ class AutomaticMode:
             await self.tracker.run(frames)
         await self._report(self.prompts.end(frames.frame_count))
         if frames.is_frame_count_wrong():
-            await self._report([_wrong_count(self._options.config.frame_count, frames.taken)])
+            wrong = _wrong_count(self._options.config.frame_count, frames.taken)
+            await self._context.send(Problem(wrong))
         return Done(frames.taken, frames.undecoded_at_end)
 
     def close(self) -> None:
         """Let all memories and frames go."""
         self.tracker.clear()
         self.objects.clear()
+        self._memory.close()
 
     def _reader(self, video: Video) -> FrameReader:
         idle, max_latency = self._context.idle, self._options.max_latency_seconds
@@ -154,9 +184,9 @@ class AutomaticMode:
         )
         return FrameReader(video.source, idle, options)
 
-    async def _report(self, errors: Sequence[MaskletError]) -> None:
-        for error in errors:
-            await self._context.send(Problem(error))
+    async def _report(self, refused: Sequence[RefusedPrompt]) -> None:
+        for one in refused:
+            await self._context.send(one.answer)
 
 
 def _only_on_request(message: str) -> FailedPrecondition:

@@ -9,11 +9,11 @@ from typing import Any
 from masklet_server.session.automatic.corrections import Corrections
 from masklet_server.session.automatic.frame_reader import FrameReader
 from masklet_server.session.automatic.frame_tracker import FrameTracker
+from masklet_server.session.automatic.operation_gate import OperationGate
 from masklet_server.session.automatic.tracked_objects import TrackedObjects
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext, either
 from masklet_server.session.jobs import SessionJobs
-from masklet_server.session.replies import Problem
 from masklet_server.session.sending import BackgroundSender, FrameOutcome, ResultSender
 from masklet_server.video.frame import Frame
 
@@ -32,10 +32,14 @@ class Tracker:
         objects: The objects. One joins when a frame with its first prompt is tracked. One that is removed is still in
             the results of the frames under way.
         prompts: The prompts that wait.
+        gate: Is told of each step.
     """
 
-    def __init__(self, context: SessionContext, objects: TrackedObjects, prompts: WaitingPrompts) -> None:
+    def __init__(
+        self, context: SessionContext, objects: TrackedObjects, prompts: WaitingPrompts, gate: OperationGate
+    ) -> None:
         self._context = context
+        self._gate = gate
         self._prompts = prompts
         self._credits = context.credits
         self._idle = context.idle
@@ -73,9 +77,13 @@ class Tracker:
                     if outcome is None:
                         self._credits.give_back()
                     else:
-                        await background.send(self._results.send_frame(outcome))
+                        await background.send(self._send(outcome))
         finally:
             await self.corrections.end()
+
+    async def _send(self, outcome: FrameOutcome) -> None:
+        await self._gate.before_sending()
+        await self._results.send_frame(outcome)
 
     async def _has_work(self, frames: FrameReader) -> bool:
         """Wait for a frame or a correction. Returns False if neither will come."""
@@ -85,6 +93,8 @@ class Tracker:
                     await self._unless_corrected(frames.ready())
                 continue
             self._prompts.end_times()
+            if await self._gate.let_all_in():
+                continue
             if self._context.options.waits_for_acks and not self.corrections.are_due:
                 with self._idle.waiting("acks of the last results, or corrections"):
                     await self._unless_corrected(self._credits.all_acknowledged())
@@ -107,7 +117,9 @@ class Tracker:
     async def _work(self, frames: FrameReader) -> FrameOutcome | None:
         """Correct something, if there is anything to correct, or else track the next frame; None if nothing came."""
         if self.corrections.are_due:
-            return await self.corrections.step()
+            async with self._gate.step() as made:
+                made.outcome = await self.corrections.step()
+            return made.outcome
         return await self._track_next(frames) if frames.has_next else None
 
     async def _track_next(self, frames: FrameReader) -> FrameOutcome:
@@ -118,12 +130,14 @@ class Tracker:
         # ahead as its window reaches would wait for results, and never send the pictures that tell the length.
         with self._idle.waiting("further frames, which tell how long the clip is, or end_of_video"):
             frame = replace(frame, clip_length=await frames.clip_length())
-        await self._place_times(frame.frame, frames)
-        # From here on, prompts for this frame are corrections.
-        await self._fit(frame.frame)
-        prompts = self._prompts.take(frame.index)
-        upcoming = frames.upcoming[: self._context.options.encode_ahead - 1]
-        return await self._frame_tracker.track(frame, prompts, [one.pixels for one in upcoming])
+        async with self._gate.step() as made:
+            await self._place_times(frame.frame, frames)
+            # From here on, prompts for this frame are corrections.
+            await self._fit(frame.frame)
+            prompts = self._prompts.take(frame.index)
+            upcoming = [one.pixels for one in frames.upcoming[: self._context.options.encode_ahead - 1]]
+            made.outcome = outcome = await self._frame_tracker.track(frame, prompts, upcoming)
+        return outcome
 
     async def _place_times(self, frame: Frame, frames: FrameReader) -> None:
         """Give the frame the prompts whose times it is nearest to."""
@@ -142,6 +156,6 @@ class Tracker:
         """Compare waiting prompts with the size of the frame, if it is not the size of the frame before."""
         size = (frame.height, frame.width)
         if self._size not in (None, size):
-            for error in self._prompts.fit(*size):
-                await self._context.send(Problem(error))
+            for refused in self._prompts.fit(*size):
+                await self._context.send(refused.answer)
         self._size = size

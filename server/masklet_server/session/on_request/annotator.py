@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from masklet_server.budgets.bank_memory import BankMemory
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectTask
@@ -76,6 +77,7 @@ class Annotator:
         self._send = _AnswerWriter(context.send, requests).send
         self._results = ResultSender(context, self._send)
         self._history_file = TensorFile(context.limits.max_history_bytes, context.share.disk)
+        self._memory = BankMemory(context.share.banks, context.options.model.memory)
         self._clip_length: int | None = None
         self._revisions: dict[int, int] = {}
 
@@ -84,6 +86,7 @@ class Annotator:
         self._reset()
         self._history_file = TensorFile(0)
         self._jobs.clear()
+        self._memory.close()
 
     def prepare(self, frame_index: int) -> None:
         """Encode a frame while no request waits; it takes the place of a frame that is not begun."""
@@ -124,6 +127,7 @@ class Annotator:
             case events.RemoveObject():
                 if self.objects.pop(request.object_id, None) is None:
                     raise _unknown(request.object_id)
+                self._settle()
                 await self._confirm(request)
             case events.Propagate():
                 await self._propagate(queued, request)
@@ -140,6 +144,11 @@ class Annotator:
     def _reset(self) -> None:
         self.objects.clear()
         self._revisions.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Give back the memory that objects do not need any more."""
+        self._memory.settle({one: len(history.conditioning_frames) for one, history in self.objects.items()})
 
     # Prompts
 
@@ -155,12 +164,21 @@ class Annotator:
             )
         prompt = await given.decode_in(self._context.pool, self._context.options.model.image_size)
         history = self.objects.get(object_id) or self._new_history()
+        self._admit(object_id, history, frame)
         try:
             output = await self._jobs.apply_prompt(frame, history, prompt)
+            self.objects[object_id] = history
         except InvalidArgument as error:
             raise error.within("prompt") from None
-        self.objects[object_id] = history
+        finally:
+            self._settle()
         await self._show(frame.index, object_id, output)
+
+    def _admit(self, object_id: int, history: History, frame: TrackedFrame) -> None:
+        """Count what the object takes with a prompt on the frame; ResourceExhausted where that is too much."""
+        frames = {one: len(known.conditioning_frames) for one, known in self.objects.items()}
+        prompted = history.conditioning_frames | (set() if history.was_tracked(frame.step) else {frame.step})
+        self._memory.admit({**frames, object_id: len(prompted)})
 
     def _new_history(self) -> History:
         return self._context.engine.new_history(self._context.options.model.name, self._history_file)
@@ -182,7 +200,9 @@ class Annotator:
         history = self.objects.get(request.object_id)
         if history is None:
             raise _unknown(request.object_id)
-        await self._show(frame.index, request.object_id, await self._jobs.clear_prompts(frame, history))
+        output = await self._jobs.clear_prompts(frame, history)
+        self._settle()
+        await self._show(frame.index, request.object_id, output)
 
     async def _show(self, frame_index: int, object_id: int, output: FrameOutput) -> None:
         """Answer with the only outcome of the only object."""

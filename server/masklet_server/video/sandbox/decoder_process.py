@@ -2,7 +2,7 @@
 
 The fork server (`fork_server`) forks the process. It gets two pipes for `messages`, a block of shared memory for
 pixels, and for clips a read-only descriptor of the upload. It sees nothing of the server's environment, and confines
-itself (`worker.confinement`) before it looks at any input. What it says is not trusted.
+itself (`masklet_media.confinement`) before it looks at any input. What it says is not trusted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DecoderProcess:
         pipes = None
         try:
             pipes = await _Pipes.connect(fork_server.fork(pixels.fd, upload_fd))
-            pid = fork_server.process_id(await _first_line(pipes))
+            pid = fork_server.process_id(await _first_line(pipes, setup.limits.decoder_start_seconds))
         except BaseException as error:
             if pipes is not None:
                 pipes.close()
@@ -161,7 +161,7 @@ class DecoderProcess:
         """How the process ended. One that does not end is killed; a fork server that does not tell is replaced."""
         reading = asyncio.ensure_future(self._pipes.status.readline())
         for give_up in (self.kill_process, lambda: fork_server.replace(self._pipes.server_id)):
-            done, _ = await asyncio.wait({reading}, timeout=fork_server.ANSWER_SECONDS)
+            done, _ = await asyncio.wait({reading}, timeout=self._setup.limits.decoder_start_seconds)
             if done:
                 break
             give_up()
@@ -203,10 +203,10 @@ class _Pipes:
             transport.close()
 
 
-async def _first_line(pipes: _Pipes) -> bytes:
-    """The first line of the fork server, which is ended if it does not answer."""
+async def _first_line(pipes: _Pipes, seconds: float) -> bytes:
+    """The first line of the fork server, which is ended if it does not answer in so many seconds."""
     try:
-        return await asyncio.wait_for(pipes.status.readline(), fork_server.ANSWER_SECONDS)
+        return await asyncio.wait_for(pipes.status.readline(), seconds)
     except asyncio.TimeoutError:  # not the builtin one before Python 3.11
         fork_server.replace(pipes.server_id)
         raise fork_server.silent() from None

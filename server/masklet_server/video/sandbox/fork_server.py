@@ -10,37 +10,21 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 
 from masklet.errors import Unavailable
+from masklet_media.confinement import environment, python
 from masklet_server.video.messages import FORK
+from masklet_server.video.sandbox.control_group import DecoderGroup
 
-_PASSED_ON = ("PYTHONHOME", "LD_LIBRARY_PATH")
-
-# A fork takes milliseconds; starting the fork server takes a second, on a busy machine some. One that does not answer
-# for so long hangs.
-ANSWER_SECONDS = 20.0
 # Sending waits only when many requests wait already, which is so when the fork server hangs.
 _SEND_SECONDS = 5.0
 
 
 def command(socket_fd: int) -> list[str]:
-    """The command line. The site module is left out, because `environment` says where packages are."""
-    return [sys.executable, "-s", "-S", "-m", "masklet_server.video.worker.fork_server_main", str(socket_fd)]
-
-
-def environment() -> dict[str, str]:
-    """The environment of decoding processes: what Python needs to start, and nothing of the server's own."""
-    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {
-        **passed,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "PYTHONSAFEPATH": "1",
-        "LC_ALL": "C.UTF-8",
-        "MALLOC_ARENA_MAX": "2",  # each thread's arena would count against the address space
-    }
+    """The command line of the fork server."""
+    return python("masklet_server.video.worker.fork_server_main", str(socket_fd))
 
 
 logger = logging.getLogger(__name__)
@@ -145,7 +129,22 @@ class _Server:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._group: DecoderGroup | None = None
         atexit.register(self.close)
+
+    def put_into(self, group: DecoderGroup | None) -> None:
+        with self._lock:
+            self._group = group
+            if self._process is not None and self._process.poll() is None:
+                self._enter_group(self._process.pid)
+
+    def _enter_group(self, process_id: int) -> None:
+        if self._group is None:
+            return
+        try:
+            self._group.add(process_id)
+        except OSError as error:
+            logger.warning("decoding processes are not in their control group: %s", error)
 
     def start(self) -> int:
         with self._lock:
@@ -190,6 +189,7 @@ class _Server:
             except BaseException:
                 server_end.close()
                 raise
+        self._enter_group(self._process.pid)
         server_end.settimeout(_SEND_SECONDS)
         self._socket = server_end
         return server_end
@@ -209,6 +209,11 @@ _server = _Server()
 def start() -> int:
     """Start the fork server before it is needed, unless it runs; returns its process id."""
     return _server.start()
+
+
+def put_into(group: DecoderGroup | None) -> None:
+    """Have this fork server, and all that follow it, run in a control group with what they fork; None: in none."""
+    _server.put_into(group)
 
 
 def replace(server_id: int) -> None:

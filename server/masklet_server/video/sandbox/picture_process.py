@@ -8,7 +8,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import MaskletError, ResourceExhausted
+from masklet.errors import MaskletError, ResourceExhausted, Unavailable
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodePicture, DecodingFailed, FrameDecoded, MessageError, Setup
 from masklet_server.video.picture import Picture
@@ -27,6 +27,8 @@ from masklet_server.video.sandbox.shared_pixels import SharedPixels
 _MAX_PICTURES = 256
 _KEPT_BYTES = 16 * 1024**2
 _END_SECONDS = 5.0
+# A process that gets less of a processor's time is not slow because of its picture.
+_IDLE_SHARE = 0.05
 
 
 class PictureProcess:
@@ -113,7 +115,7 @@ class PictureProcess:
         except MessageError as error:
             self.close()
             raise error_of_answer(error) from error
-        except ResourceExhausted:
+        except (ResourceExhausted, Unavailable):
             self.close()
             raise
         if isinstance(answer, DecodingFailed):
@@ -144,7 +146,7 @@ class PictureProcess:
 
     def _status_line(self) -> bytes:
         """What the fork server says of the process. If it says nothing, it is ended, and so the line is empty."""
-        if not is_ready(self._forked.status, select.POLLIN, fork_server.ANSWER_SECONDS):
+        if not is_ready(self._forked.status, select.POLLIN, self._limits.decoder_start_seconds):
             fork_server.replace(self._forked.server_id)
         return self._forked.status.readline()
 
@@ -165,14 +167,22 @@ class _Patience:
         self._used_before = self._processor_seconds()
 
     def check(self) -> None:
-        """Raise ResourceExhausted if the picture takes too long."""
+        """Raise ResourceExhausted if the picture takes too long, and Unavailable if the process does not work on it."""
         limits = self._limits
+        used = self._processor_seconds() - self._used_before
         if time.monotonic() - self._began > limits.first_frame_timeout_seconds:
-            raise ResourceExhausted(
+            late = (
                 "the picture was not decoded within first_frame_timeout_seconds = "
-                f"{limits.first_frame_timeout_seconds:g}; send a smaller picture"
+                f"{limits.first_frame_timeout_seconds:g}"
             )
-        if 0 < limits.picture_cpu_seconds < self._processor_seconds() - self._used_before:
+            if used < _IDLE_SHARE * limits.first_frame_timeout_seconds:
+                raise Unavailable(
+                    f"{late}: its decoding process did hardly anything in this time, so it hangs, or the machine is "
+                    "overloaded; the process was ended, try again",
+                    retry_after_seconds=1.0,
+                )
+            raise ResourceExhausted(f"{late}; send a smaller picture")
+        if 0 < limits.picture_cpu_seconds < used:
             raise ResourceExhausted(
                 f"decoding the picture took more processor time than picture_cpu_seconds = {limits.picture_cpu_seconds}"
                 " allows; send a smaller picture, or one with fewer scans"

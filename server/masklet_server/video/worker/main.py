@@ -9,9 +9,9 @@ import mmap
 import os
 from typing import NoReturn
 
+from masklet_media.confinement import confine
 from masklet_server.video.messages import Channel, EndOfFrames, Setup, decode_to_decoder
 from masklet_server.video.worker import tasks
-from masklet_server.video.worker.confinement import confine
 from masklet_server.video.worker.connection import ServerChannel, ServerConnection
 from masklet_server.video.worker.refusal import Refusal, out_of_memory
 

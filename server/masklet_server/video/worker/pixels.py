@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, UnidentifiedImageError
 
-# Pillow imports its readers when it first needs them; the decoding process can import nothing then.
-from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin, MpoImagePlugin  # noqa: F401  # isort: skip
-from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # isort: skip
-
+from masklet_media import picture_readers  # noqa: F401 - see there
 from masklet_media.clip_reader import may_be_transparent
 from masklet_media.rgb import flatten, to_rgb
 from masklet_server.video.formats import PICTURE_FORMATS
@@ -32,7 +29,6 @@ MAX_SCANS = 100
 _NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
-Image.preinit()
 
 _Transpose = Image.Transpose
 

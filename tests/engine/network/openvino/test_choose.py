@@ -17,7 +17,7 @@ from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.openvino import choose
 from masklet_server.engine.network.openvino.choose import accelerate
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
-from masklet_server.engine.network.tensors import Features, Past
+from masklet_server.engine.network.tensors import FeatureBatch, Features, Past
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 
@@ -87,6 +87,26 @@ def test_features_and_steps_are_those_of_torch(dtype: torch.dtype, tolerance: fl
 
 
 @torch.inference_mode()
+def test_the_encoder_begins_the_step_where_openvino_computes_both(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_torch, helped = networks(torch.float32, cache)
+    (features,) = helped.encode_pixels(pixels())
+    assert features.started is not None
+    batch, past = Features.stack([features]), past_of(by_torch)
+    without = FeatureBatch(batch.top, batch.fine)
+    assert difference(helped.step(without, past)[0].logits, helped.step(batch, past)[0].logits) < 1e-4
+    assert difference(features.started, by_torch.encode_pixels(pixels())[0].top.flatten(1).T) > 1e-2
+
+    # The encoder is asked second.
+    times = iter([(2.0, 1.0), (1.0, 2.0)])
+    monkeypatch.setattr(choose, "_best_seconds", lambda *_: next(times))
+    _, encoder_alone = networks(torch.float32, cache)
+    assert encoder_alone.runtime == "openvino"
+    (features,) = encoder_alone.encode_pixels(pixels())
+    assert features.started is None
+    assert torch.equal(encoder_alone.step(without, past)[0].logits, by_torch.step(without, past)[0].logits)
+
+
+@torch.inference_mode()
 def test_what_is_slower_is_left_to_torch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "_best_seconds", lambda *_: (2.0, 1.0))
     by_torch, helped = networks(torch.bfloat16, cache)
@@ -135,10 +155,10 @@ def test_every_size_of_memory_is_attended_to_the_same_each_time(memories: int, p
 @pytest.mark.parametrize("threads", [1, 2])
 @torch.inference_mode()
 @pytest.mark.slow
-def test_threads_that_share_an_object_give_what_one_gives(
+def test_objects_that_threads_share_out_are_those_of_one_thread(
     threads: int, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One object is shared by both threads, each of several by one; both are what torch gives."""
+    """Several objects at the same time, and each of them alone, are what torch gives."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     by_torch, helped = networks(torch.float32, cache)
     assert helped.workers.threads == threads

@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from masklet_server.budgets.shares import UNBOUNDED
 from masklet_server.engine.serving.jobs import FrameJob
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
@@ -45,7 +46,9 @@ PIECE = 512 * 1024
 
 def narrow(config: events.Configure = PATIENT, **limits: float) -> AbstractAsyncContextManager[Talk]:
     """A session that keeps three frames, and of each object every fifth bank."""
-    return talk(config, engine=None, sources=None, **{"window": 1000, "correction_window": STRIDE, **limits})
+    return talk(
+        config, engine=None, sources=None, share=UNBOUNDED, **{"window": 1000, "correction_window": STRIDE, **limits}
+    )
 
 
 def clip_of(client: Talk) -> FakeClip:

@@ -1,11 +1,12 @@
-"""Which parts of a network OpenVINO computes: those where it measures quicker than torch on this machine."""
+"""What OpenVINO computes of a network, encoder and step: that where it is quicker than torch on this machine."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,14 +17,11 @@ from masklet_server.engine.network.memory_attention import AttentionKernels, Fas
 from masklet_server.engine.network.network import PIXEL_MEAN, PIXEL_STD, Network
 from masklet_server.engine.network.openvino import modules
 from masklet_server.engine.network.openvino.attention import (
+    Attend,
     AttentionParts,
-    CompiledLayer,
-    FirstLayer,
     KeysOfMemory,
-    LaterLayer,
     MemoryAttention,
     Start,
-    shared_rows,
 )
 from masklet_server.engine.network.openvino.cache import converted, fingerprint
 from masklet_server.engine.network.openvino.compiled import CompiledModel, Model
@@ -34,8 +32,9 @@ from masklet_server.engine.network.workers import Workers
 
 logger = logging.getLogger(__name__)
 
-# Each part is timed so often, by turns, and its best time counts, so that a busy moment does not decide.
-ROUNDS = 5
+# Each part is timed so often, by turns, and its best time counts, so that a busy moment does not decide. After so many
+# seconds no further round begins: what takes that long is far less disturbed.
+ROUNDS, ROUND_SECONDS = 5, 3.0
 # Difference to torch in float32, as a part of the greatest number, at which a part is taken for broken. In bfloat16
 # torch itself differs by 0.05.
 TOLERANCE = 0.2
@@ -54,13 +53,11 @@ def accelerate(network: Network, model: SAM2Base, folder: Path | None) -> None:
         folder: Where converted models are kept; None: nowhere.
     """
     candidates = _Candidates(network, Network(model, network.device), folder)
-    encoder = candidates.encoder()
     step = candidates.step()
+    encoder = candidates.encoder(starts=step is not None)
     if encoder is None and step is None:
         candidates.workers.close()
         return
-    if encoder is not None and step is not None and isinstance(step.attend, MemoryAttention):
-        encoder.start = step.attend.start
     network.compute_with("openvino", encode_pixels=encoder, step=step, workers=candidates.workers)
 
 
@@ -86,7 +83,13 @@ class _Candidates:
         self._pixels = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8, generator=generator)
         features = exact.encode_pixels(self._pixels)[0]
         self._levels = tuple(level[None].clone() for level in (features.top, *features.fine))
-        self._past = _past(exact, frames=exact.max_pointers)
+        top, *fine = (level.to(network.dtype) for level in self._levels)
+        self._frame = FeatureBatch(top, (fine[0], fine[1]))
+        self._past = _past(network, frames=network.max_pointers)
+        placement = Placement(exact.device, torch.float32)
+        kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
+        self._attention = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
+        self._decoded = modules.Decode(exact)(*self._levels)
 
     def _file(self, part: str) -> Path | None:
         return None if self._files is None else self._files / f"{part}-{self._compute}.xml"
@@ -102,131 +105,115 @@ class _Candidates:
         model = converted(self._file(part), convert)
         return model.compile(compute or self._compute, shapes, callers=self.workers.threads)
 
-    def encoder(self) -> Encoder | None:
-        """The image encoder, if it is right and quicker."""
+    def encoder(self, *, starts: bool) -> Encoder | None:
+        """The image encoder, if it is right and quicker.
+
+        Args:
+            starts: It gives `Features.started` as well.
+        """
         dtype = self._network.dtype
+        start = Start(self._attention) if starts else None
+        right = self._levels if start is None else (*self._levels, start(self._levels[0]))
 
         def convert() -> Model:
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-            module = modules.Encode(self._exact.image_encoder, mean, std)
-            return Model.convert(module, [self._pixels.float()], [torch.uint8, dtype, dtype, dtype])
+            encoder = copy.deepcopy(self._exact.image_encoder)
+            encoder.join_convolutions()
+            module = modules.Encode(encoder, torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD), start)
+            return Model.convert(module, [self._pixels.float()], [torch.uint8, *[dtype] * len(right)])
 
-        encoder = Encoder(self._compiled("encoder", convert), self.workers)
+        encoder = Encoder(self._compiled("encoder-and-start" if starts else "encoder", convert), self.workers)
 
         def by_torch(pixels: Tensor) -> tuple[Tensor, ...]:
-            features = self._network.encode_pixels(pixels)[0]
-            return features.top[None], features.fine[0][None], features.fine[1][None]
+            return (self._network.encode_pixels(pixels)[0].top,)
 
-        return encoder if self._is_better(encoder, by_torch, [self._pixels], self._levels, "image encoder") else None
+        return encoder if self._is_better(encoder, by_torch, [self._pixels], right, "image encoder") else None
 
     def step(self) -> Step | None:
-        """The step of one object, each part of it by what is right and quicker; None if torch is for all of them."""
-        network, exact, dtype = self._network, self._exact, self._network.dtype
-        top, *fine = (level.to(dtype) for level in self._levels)
-        past = _of_dtype(self._past, dtype)
-        attention = self._attention(FeatureBatch(top, (fine[0], fine[1])), past)
-        attended = network.with_memory(top, past)
-        decode_by_torch, remember_by_torch = _decode_by(network), _remember_by(network)
-        right = _decode_by(exact)(attended.float(), *self._levels[1:])
+        """The step of one object, if all its parts are right and it is quicker as a whole.
 
-        def convert_decoder() -> Model:
-            # In bfloat16 OpenVINO 2026.4 predicts another IoU than torch, 0.60 for 0.44, and by it takes other masks.
-            dtypes = [dtype, dtype, dtype, torch.float32, torch.float32, dtype, torch.float32]
-            return Model.convert(modules.Decode(exact), self._levels, dtypes)
-
-        def convert_memory_encoder() -> Model:
-            example = [self._levels[0], *(part.clone() for part in (right[0], right[3]))]
-            dtypes = [dtype, torch.float32, torch.float32, torch.bfloat16]
-            return Model.convert(modules.Remember(exact), example, dtypes)
-
-        decode = self._compiled("decoder", convert_decoder, compute="f32")
-        remember = self._compiled("memory", convert_memory_encoder)
-        by_openvino = (
-            attention is not None,
-            self._is_better(decode, decode_by_torch, [attended, *fine], right, "mask decoder"),
-            self._is_better(
-                remember,
-                remember_by_torch,
-                [top, right[0], right[3]],
-                _remember_by(exact)(self._levels[0], right[0], right[3]),
-                "memory encoder",
-            ),
-        )
-        if not any(by_openvino):
+        The parts are not chosen one by one. On some machines torch is as quick at memory attention, and chance would
+        decide; but only together do the parts work without what is between them.
+        """
+        network = self._network
+        attend = MemoryAttention(self._attention_parts(), network.pointer_tokens)
+        step = Step(attend, self._decoder(), self._memory_encoder(), self.workers)
+        if not self._is_right_step(step):
             return None
-        return Step(
-            attention or _AttentionByTorch(network),
-            decode if by_openvino[1] else decode_by_torch,
-            remember if by_openvino[2] else remember_by_torch,
-            self.workers,
-        )
+        remembered = list(self._past.memories[0])
 
-    def _attention(self, frame: FeatureBatch, past: Past) -> MemoryAttention | None:
-        network, exact, dtype = self._network, self._exact, self._network.dtype
-        attention = MemoryAttention(self._attention_parts(), network.attention_inputs, self.workers)
-
-        remembered = list(past.memories[0])
-
-        def compiled(top: Tensor) -> tuple[Tensor, ...]:
+        def compiled() -> tuple[Tensor, ...]:
             # As in a stream, where of each object's memories one is new on each frame.
-            sources = [[*remembered[:-1], remembered[-1].clone()]]
-            return (attention(FeatureBatch(top, frame.fine), replace(past, sources=sources)),)
+            return step(self._frame, replace(self._past, sources=[[*remembered[:-1], remembered[-1].clone()]]))
 
-        def by_torch(top: Tensor) -> tuple[Tensor, ...]:
-            return (network.with_memory(top, past),)
+        def by_torch() -> tuple[Tensor, ...]:
+            return (network.step(self._frame, self._past)[1],)
 
-        top = frame.top
-        want = (exact.with_memory(top.float(), self._past),)
-        if not self._is_better(compiled, by_torch, [top], want, "memory attention"):
+        if not self._is_quicker(compiled, by_torch, [], "step"):
             return None
         # Every frame up to the seventeenth has a longer past than the one before.
         for frames in range(1, network.max_pointers + 1):
-            attention.prepare(frame, _of_dtype(_past(exact, frames=frames), dtype))
-        return attention
+            attend.prepare(self._frame, _past(network, frames=frames))
+        return step
+
+    def _is_right_step(self, step: Step) -> bool:
+        """Whether each part gives what it should, from the same arguments."""
+        exact, dtype = self._exact, self._network.dtype
+        attended = exact.with_memory(self._levels[0], replace(self._past, pointers=self._past.pointers.float()))
+        logits, iou, pointer, score = self._decoded
+        memory = exact.encode_memory(self._levels[0], logits, score, prompted=False)
+        rights = (
+            _is_right(lambda: (step.attend(self._frame, self._past),), [], (attended,), "memory attention"),
+            _is_right(
+                step.decode, [level.to(dtype) for level in self._levels], (logits, iou, pointer, score), "mask decoder"
+            ),
+            _is_right(step.remember, [self._frame.top, logits, score], (memory,), "memory encoder"),
+        )
+        return all(rights)
+
+    def _decoder(self) -> CompiledModel:
+        dtype = self._network.dtype
+
+        def convert() -> Model:
+            dtypes = [dtype, dtype, dtype, torch.float32, torch.float32, dtype, torch.float32]
+            return Model.convert(modules.Decode(self._exact), self._levels, dtypes)
+
+        # In bfloat16 OpenVINO 2026.4 predicts another IoU than torch, 0.60 for 0.44, and by it takes other masks.
+        return self._compiled("decoder", convert, compute="f32")
+
+    def _memory_encoder(self) -> CompiledModel:
+        dtype = self._network.dtype
+
+        def convert() -> Model:
+            example = [self._levels[0], *(part.clone() for part in (self._decoded[0], self._decoded[3]))]
+            dtypes = [dtype, torch.float32, torch.float32, torch.bfloat16]
+            return Model.convert(modules.Remember(self._exact), example, dtypes)
+
+        return self._compiled("memory", convert)
 
     def _attention_parts(self) -> AttentionParts:
         exact, dtype = self._exact, self._network.dtype
-        placement = Placement(exact.device, torch.float32)
-        kernels = AttentionKernels(own=modules.sdpa, memory=modules.sdpa)
-        rearranged = FastMemoryAttention(exact.model.memory_attention, exact.feature_position, placement, kernels)
+        rearranged = self._attention
         keys_of_memory = KeysOfMemory(rearranged, exact.memory_position)
         top, memory = self._levels[0], self._past.memories[:, 0].float()
         tokens, width = rearranged.layers[0].cos.shape
-        wide = memory.shape[1]
-        layers = []
-        for number, layer in enumerate(rearranged.layers):
-            last = number == len(rearranged.layers) - 1
-            module = LaterLayer(layer, rearranged.norm if last else None) if number else FirstLayer(layer)
-            example = [torch.zeros(1, tokens, width), layer.cos, layer.sin]
-            example += [torch.zeros(1, 1, width, tokens), torch.zeros(1, 1, tokens, wide)]
-            example += [torch.zeros(1, tokens, width)] * min(number, 1)
-            model = converted(self._file(f"layer{number}"), _converter(module, example, [dtype] * 7))
-            layers.append(self._compiled_layer(model, tokens, width))
-        of_ages = keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1))
+        # An object with one prompt, from its seventeenth frame on.
+        memories, pointers = self._past.memories.shape[1], self._past.pointers.shape[1]
+        lasting = memories * tokens + pointers * (exact.model.hidden_dim // exact.model.mem_dim)
+        example = [torch.zeros(1, tokens, width), torch.zeros(1, lasting, exact.model.mem_dim)]
+        example += [torch.zeros(1, width, lasting) for _ in rearranged.layers]
+        attend = converted(self._file("attend"), _converter(Attend(rearranged), example, [dtype] * (len(example) + 1)))
+        any_length = {1: [1, -1, exact.model.mem_dim]} | {i: [1, width, -1] for i in range(2, len(example))}
         linears = [layer.keys for layer in rearranged.layers]
         return AttentionParts(
             start=self._compiled("start", _converter(Start(rearranged), [top], [dtype, dtype])),
             keys=self._compiled("keys", _converter(keys_of_memory, [memory], [torch.bfloat16, dtype, dtype])),
-            layers=layers,
-            rotations=[(layer.cos.to(dtype), layer.sin.to(dtype)) for layer in rearranged.layers],
-            of_ages=of_ages.to(dtype),
+            attend=attend.compile(self._compute, any_length, callers=self.workers.threads),
+            attend_lasting=attend.compile(self._compute, callers=self.workers.threads),
+            lasting=lasting,
+            of_ages=keys_of_memory.of_ages(exact.model.maskmem_tpos_enc.flatten(1)).to(dtype),
             pointer_weight=torch.cat([linear.weight[:width] for linear in linears]).to(dtype),
             pointer_bias=torch.cat([linear.bias[:width] for linear in linears])[:, None].to(dtype),
         )
-
-    def _compiled_layer(self, model: Model, tokens: int, width: int) -> CompiledLayer:
-        memory_width = self._past.memories.shape[2]
-
-        def compiled(rows: int, keys: int) -> CompiledModel:
-            shapes = {0: [1, rows, width], 1: [rows, width], 2: [rows, width]}
-            shapes |= {3: [1, 1, width, keys], 4: [1, 1, keys, memory_width]}
-            return model.compile(self._compute, shapes, callers=self.workers.threads)
-
-        # An object with one prompt, from its seventeenth frame on.
-        pieces = self._exact.model.hidden_dim // memory_width
-        lasting = self._past.memories.shape[1] * tokens + self._past.pointers.shape[1] * pieces
-        heights = shared_rows(tokens, self.workers.threads)
-        return CompiledLayer(compiled(-1, -1), {(height, lasting): compiled(height, lasting) for height in heights})
 
     def _is_better(
         self, candidate: Part, by_torch: Part, arguments: list[Tensor], want: tuple[Tensor, ...], what: str
@@ -259,7 +246,10 @@ def _best_seconds(
     candidate: Part, by_torch: Part, arguments: list[Tensor], clock: Callable[[], float]
 ) -> tuple[float, float]:
     best = [float("inf"), float("inf")]
-    for _ in range(ROUNDS):
+    begun = time.perf_counter()
+    for number in range(ROUNDS):
+        if number > 1 and time.perf_counter() - begun > ROUND_SECONDS:
+            break
         for i, part in enumerate((candidate, by_torch)):
             start = clock()
             part(*arguments)
@@ -268,50 +258,17 @@ def _best_seconds(
 
 
 def _past(network: Network, *, frames: int) -> Past:
-    """What an object remembers that was prompted so many frames ago, in float32."""
+    """What an object remembers that was prompted so many frames ago."""
     model, side = network.model, network.grid_size
     generator = torch.Generator().manual_seed(1)
     memories, pointers = min(frames, model.num_maskmem), min(frames, network.max_pointers)
     return Past(
         memories=torch.randn(1, memories, model.mem_dim, side, side, generator=generator).to(torch.bfloat16),
         ages=torch.tensor([list(range(memories))]),
-        pointers=torch.randn(1, pointers, model.hidden_dim, generator=generator),
+        pointers=torch.randn(1, pointers, model.hidden_dim, generator=generator).to(network.dtype),
         distances=torch.linspace(0, 1, pointers)[None],
     )
 
 
-def _of_dtype(past: Past, dtype: torch.dtype) -> Past:
-    return Past(past.memories, past.ages, past.pointers.to(dtype), past.distances)
-
-
 def _converter(module: nn.Module, example: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> Callable[[], Model]:
     return lambda: Model.convert(module, [part.clone() for part in example], dtypes)
-
-
-@dataclass(frozen=True, eq=False)
-class _AttentionByTorch:
-    """Torch's, which keeps nothing."""
-
-    network: Network
-    kept_bytes: int = 0
-
-    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
-        del objects
-        return self.network.with_memory(frame.top, past)
-
-
-def _decode_by(network: Network) -> Part:
-    multimask = network.decoder.use_multimask(initial=False, num_points=0)
-
-    def decode(attended: Tensor, fine0: Tensor, fine1: Tensor) -> tuple[Tensor, ...]:
-        found = network.decoder.decode(attended, (fine0, fine1), multimask=multimask)
-        return found.logits, found.predicted_iou, found.pointer, found.object_score
-
-    return decode
-
-
-def _remember_by(network: Network) -> Part:
-    def remember(top: Tensor, logits: Tensor, object_score: Tensor) -> tuple[Tensor, ...]:
-        return (network.encode_memory(top, logits, object_score, prompted=False),)
-
-    return remember

@@ -17,23 +17,24 @@ class Encode(nn.Module):
 
     Args:
         encoder: Takes ``float32[1, 3, S, S]``, normalised.
-        mean: ``float32[3, 1, 1]`` of the normalisation, of values between 0 and 1.
+        mean: ``float32[3]`` of the normalisation, of values between 0 and 1.
         std: Its standard deviation, likewise.
+        start: Takes ``[1, C, h, w]``; what it gives is a further result. None: there is none.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, encoder: nn.Module, mean: Tensor, std: Tensor, start: nn.Module | None = None) -> None:
         super().__init__()
-        self._encoder = encoder
+        self._encoder, self._start = encoder, start
         self.register_buffer("mean", mean * 255)
         self.register_buffer("std", std * 255)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """``[1, S, S, 3]``, 0 to 255, to ``[1, C, h, w]``, ``[1, C/8, 4h, 4w]`` and ``[1, C/4, 2h, 2w]``."""
-        features: tuple[Tensor, Tensor, Tensor] = self._encoder((pixels.permute(0, 3, 1, 2) - self.mean) / self.std)
-        return features
+        features: tuple[Tensor, ...] = self._encoder(((pixels - self.mean) / self.std).permute(0, 3, 1, 2))
+        return features if self._start is None else (*features, self._start(features[0]))
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from masklet_server.engine.network.openvino.attention import MemoryAttention
 from masklet_server.engine.network.openvino.compiled import CompiledModel
 from masklet_server.engine.network.tensors import FeatureBatch, Past
 from masklet_server.engine.network.workers import Workers
 
 Part = Callable[..., tuple[Tensor, ...]]
-
-
-class Attention(Protocol):
-    """Attends to the memory of one object; see `attention.MemoryAttention`."""
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes that are kept of living memories."""
-
-    def __call__(self, frame: FeatureBatch, past: Past, *, objects: int = 1) -> Tensor:
-        """Features ``[1, C, h, w]`` of one object that have attended to its past."""
 
 
 class Encoder:
@@ -33,23 +22,14 @@ class Encoder:
     Args:
         compiled: Of `modules.Encode`.
         workers: Threads that share pictures.
-
-    Attributes:
-        start: Computes what all objects of a frame share, ``[1, h * w, C]``, from ``[1, C, h, w]``; None: left to
-            the step.
     """
 
     def __init__(self, compiled: CompiledModel, workers: Workers) -> None:
         self._compiled, self._workers = compiled, workers
-        self.start: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``uint8[B, S, S, 3]`` RGB to ``[B, C, h, w]``, ``[B, C/8, 4h, 4w]``, ``[B, C/4, 2h, 2w]``, and `start`'s."""
-        return _joined(self._workers.each(self._one, torch.split(pixels, 1)))
-
-    def _one(self, picture: Tensor) -> tuple[Tensor, ...]:
-        levels = self._compiled(picture)
-        return levels if self.start is None else (*levels, self.start(levels[0]))
+        """``uint8[B, S, S, 3]`` RGB to the three levels of features, and `Features.started` if that is compiled in."""
+        return _joined(self._workers.each(self._compiled, torch.split(pixels, 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +43,7 @@ class Step:
         workers: Threads that share objects.
     """
 
-    attend: Attention
+    attend: MemoryAttention
     decode: Part
     remember: Part
     workers: Workers
@@ -75,11 +55,10 @@ class Step:
 
     def __call__(self, batch: FeatureBatch, past: Past) -> tuple[Tensor, ...]:
         """Logits, predicted IoU, pointers, object scores and memories of B objects."""
-        objects = len(batch.top)
 
         def one(row: tuple[FeatureBatch, Past]) -> tuple[Tensor, ...]:
             frame, its_past = row
-            attended = self.attend(frame, its_past, objects=objects)
+            attended = self.attend(frame, its_past)
             logits, iou, pointer, score = self.decode(attended, *frame.fine)
             return logits, iou, pointer, score, self.remember(frame.top, logits, score)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from masklet_server.video.worker.confinement import confine
+from masklet_media.confinement import confine
 
 _MEMORY_BYTES = 2**30
 _SECONDS = 10

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import struct
 
-from masklet_server.video.worker.confinement import system_calls
+from masklet_media.confinement import system_calls
+from masklet_media.confinement.layers import CAPABILITIES, LANDLOCK, NAMESPACES, SECCOMP
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWIPC = 0x08000000
 _CPU_GRACE_SECONDS = 5
+_THREADS = 32
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446  # the same numbers on every processor
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 # All rights over files, by the version of the interface: the first has 13 of them, and others came with later ones.
@@ -23,29 +27,28 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _MOST_FILE_RIGHTS = 16
 _CAPABILITY_VERSION_3 = 0x20080522
 
-# What a kernel or a container may not permit; the limits below work everywhere. `sandbox.layers` describes them.
-NAMESPACES, LANDLOCK, CAPABILITIES, SECCOMP = LAYERS = ("namespaces", "landlock", "capabilities", "seccomp")
 
-
-def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:
+def confine(*, memory_bytes: int, cpu_seconds: int, nice: int = 5) -> list[str]:
     """Give up files, network and privileges, limit memory and processor time, and leave few system calls.
 
-    All modules must have been imported before: from here on no file and no socket can be opened. FFmpeg reads its input
-    through a descriptor that is open already.
+    The process must have one thread. All modules must have been imported before: from here on no file and no socket can
+    be opened. FFmpeg reads its input through a descriptor that is open already.
 
     Args:
         memory_bytes: Limit on the address space.
         cpu_seconds: Limit on the processor time; 0: no limit.
+        nice: By how much others on the processor go first.
 
     Returns:
-        The layers that are not possible here.
+        The layers, of `LAYERS`, that are not possible here.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     # Many containers do not permit this call.
     layers = {NAMESPACES: libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) == 0}
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _prctl(libc, _PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(5)
+    _prctl(libc, _PR_SET_DUMPABLE, 0)  # other processes of this user cannot read a client's video in its memory
+    os.nice(nice)
     layers[LANDLOCK] = _close_file_system(libc)
     layers[CAPABILITIES] = _drop_capabilities(libc)
     _limit(resource.RLIMIT_CORE, 0)
@@ -54,8 +57,16 @@ def confine(*, memory_bytes: int, cpu_seconds: int) -> list[str]:
     if cpu_seconds:
         _limit(resource.RLIMIT_CPU, cpu_seconds, grace=_CPU_GRACE_SECONDS)
     _limit(resource.RLIMIT_NOFILE, 0)
+    if layers[NAMESPACES] and _counts_by_namespace():
+        _limit(resource.RLIMIT_NPROC, _THREADS + 4 * (os.cpu_count() or 1))
     layers[SECCOMP] = system_calls.leave_few()
     return [name for name, is_there in layers.items() if not is_there]
+
+
+def _counts_by_namespace() -> bool:
+    """Whether the kernel counts processes and threads for each user namespace; before 5.14, for the whole user."""
+    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (5, 14)
 
 
 def _close_file_system(libc: ctypes.CDLL) -> bool:

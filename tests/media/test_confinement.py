@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -11,25 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from masklet.errors import FailedPrecondition
-from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import (
-    Channel,
-    DecodingFailed,
-    EndOfInput,
-    Setup,
-    decode_from_decoder,
-    decode_to_decoder,
-    encode,
-)
+from masklet_media import confinement
 from masklet_server.video.sandbox import layers
-from masklet_server.video.worker import confinement, main
 
 KILLED = -signal.SIGSYS
 PROGRAM = """
 import ctypes, mmap, os, platform, resource, signal, socket, sys, threading
 from masklet_server.video.worker import main
-from masklet_server.video.worker.confinement import confine
+from masklet_media.confinement import confine
 libc = ctypes.CDLL(None, use_errno=True)
 X86 = platform.machine() == "x86_64"
 other, path = int(sys.argv[1]), sys.argv[2]
@@ -95,6 +83,7 @@ def test_a_decoder_can_not(what: str, tmp_path: Path) -> None:
         "threading.Thread(target=bytearray, args=(10**7,)).start()",
         "bytearray(300 * 2**20)",
         "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (0, 0)",
+        "assert missing or 0 < resource.getrlimit(resource.RLIMIT_NPROC)[0] <= 32 + 4 * os.cpu_count()",
         "libc.prctl(15, b'decoder')",
         "assert libc.syscall(96 if X86 else 169, None, None) == 0",  # gettimeofday
         "assert libc.syscall(309 if X86 else 168, None, None, None) == 0",  # getcpu
@@ -109,43 +98,3 @@ def test_a_decoder_can(act: str, tmp_path: Path) -> None:
 
 def test_abort_ends_it_as_such(tmp_path: Path) -> None:
     assert run("os.abort()", tmp_path) == -signal.SIGABRT
-
-
-def test_missing_layers_are_named_and_a_strict_server_refuses(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert tuple(layers.LAYERS) == confinement.LAYERS
-    for name in layers.LAYERS:
-        monkeypatch.setattr(layers, "missing_layers", lambda name=name: (name,))
-        caplog.clear()
-        layers.check_sandbox(strict=False)
-        assert layers.LAYERS[name] in caplog.text
-        with pytest.raises(FailedPrecondition, match=f"lacks {name}"):
-            layers.check_sandbox(strict=True)
-    monkeypatch.setattr(layers, "missing_layers", tuple)
-    layers.check_sandbox(strict=True)
-
-
-def test_a_sandbox_that_cannot_be_tried_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/no/python")
-    with pytest.raises(FailedPrecondition, match="cannot be tried"):
-        layers.missing_layers.__wrapped__()
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_a_strict_decoder_decodes_nothing_when_a_layer_is_missing(
-    strict: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = VideoLimits(strict_sandbox=strict)
-    incoming = io.BytesIO(
-        b"".join(b"".join(encode(one)) for one in (Setup("packets", 32, 1, 4096, limits), EndOfInput()))
-    )
-    outgoing = io.BytesIO()
-    monkeypatch.setattr(main, "confine", lambda **_: ["namespaces"])
-    pixels = os.memfd_create("pixels")
-    os.ftruncate(pixels, 4096)
-    main.serve(Channel(incoming, outgoing, decode_to_decoder), pixels, -1)
-    answer = decode_from_decoder(outgoing.getvalue().splitlines(keepends=True)[0])
-    assert isinstance(answer, DecodingFailed)
-    assert answer.kind == ("ResourceExhausted" if strict else "DataLoss")
-    assert ("sandbox is strict, and the decoding process lacks namespaces" in answer.message) is strict

@@ -1,0 +1,184 @@
+"""Streams over a network that breaks and to servers that die: `python -m benchmarks.faults --faults 10000 --seed N`.
+
+Streams of each kind run at the same time, each through a proxy of its own that breaks its connections at random places.
+Now and then the server is killed, frozen, or asked to end, and started again. What each client saw is held against a
+run without faults: each result once, in order, with the same masks to the last bit.
+
+A stream may end with an error only where the server died and the client could not send its video once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.history import History, violations
+from tests.faults.proxy import KINDS, Direction, Fault, Proxy
+from tests.faults.server import ServerProcess
+from tests.faults.streams import NOT_REPEATABLE, REWINDABLE, STREAMS, run
+
+SERVER_KINDS = ("kill", "terminate", "freeze")
+_MAX_FAULTS_OF_A_STREAM = 4
+
+
+@dataclass
+class Outcome:
+    """What all streams of a run came to.
+
+    Attributes:
+        faults: How often each kind of fault was made.
+        streams: How many streams of each kind came to their end.
+        named: How many ended with an error that may be.
+        resumed: How often streams went on, by where from.
+        wrong: What was wrong, with the stream and its seed.
+    """
+
+    faults: Counter[str] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)
+    named: Counter[str] = field(default_factory=Counter)
+    resumed: Counter[str] = field(default_factory=Counter)
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Trial:
+    """Runs streams until there were enough faults.
+
+    Args:
+        server: The server, which this kills.
+        faults: How many.
+        seed: Of everything random.
+        kills: Every so many faults, one happens to the server itself; 0: never.
+    """
+
+    def __init__(self, server: ServerProcess, faults: int, seed: int, kills: int) -> None:
+        self.outcome = Outcome()
+        self._server = server
+        self._faults = faults
+        self._seed = seed
+        self._kills = kills
+        self._lock = threading.Lock()
+        self._started = 0
+        self._deaths = 0
+        self._references: dict[str, History] = {}
+
+    def learn(self) -> None:
+        """Run each kind of stream without faults.
+
+        Raises:
+            RuntimeError: One of them is wrong even so.
+        """
+        for name in STREAMS:
+            history, _ = run(name, self._server.address)
+            if found := violations(history):
+                raise RuntimeError(f"{name} without faults: {found}")
+            self._references[name] = history
+
+    def work(self) -> None:
+        """Run streams, one after the other, until there were enough faults; for several threads at the same time."""
+        while sum(self.outcome.faults.values()) < self._faults:
+            with self._lock:
+                number, self._started = self._started, self._started + 1
+            self._run(random.Random(f"{self._seed}/{number}"), number)
+
+    def _run(self, chance: random.Random, number: int) -> None:
+        name = chance.choice(list(STREAMS))
+        with Proxy(self._server.address, seed=number) as proxy:
+            for _ in range(chance.randint(1, _MAX_FAULTS_OF_A_STREAM)):
+                direction: Direction = "up" if chance.random() < 0.5 else "down"
+                reach = chance.choice((500, 5_000, 50_000)) if direction == "up" else chance.choice((500, 3_000, 9_000))
+                seconds = chance.uniform(0.05, 0.6)
+                proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
+            deaths = self._deaths
+            history, events = run(name, proxy.address)
+            has_died = self._deaths != deaths
+            made = proxy.made
+        may_fail = has_died and name not in REWINDABLE
+        should = None if name in NOT_REPEATABLE else self._references[name]
+        with self._lock:
+            self.outcome.faults += made
+            self.outcome.streams[name] += 1
+            self.outcome.named[name] += may_fail and history.end != "done"
+            self.outcome.resumed.update(str(event.how) for event in events if event.kind == "resumed")
+            for found in violations(history, should, may_fail=may_fail):
+                self.outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
+
+    def haunt(self, done: threading.Event) -> None:
+        """Kill, freeze and end the server, in proportion to the other faults."""
+        chance = random.Random(self._seed)
+        while not done.wait(0.2):
+            of_server = sum(self.outcome.faults[kind] for kind in SERVER_KINDS)
+            if not self._kills or sum(self.outcome.faults.values()) < (of_server + 1) * self._kills:
+                continue
+            kind = chance.choice(SERVER_KINDS)
+            if kind == "freeze":
+                self._server.freeze(chance.uniform(0.2, 2.0))
+            else:
+                self._deaths += 1
+                if kind == "kill":
+                    self._server.kill()
+                else:
+                    self._server.terminate()
+                self._server.start()
+            self.outcome.faults[kind] += 1
+
+
+def main(
+    faults: Annotated[int, typer.Option(help="How many faults to make.")] = 1_000,
+    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    streams: Annotated[int, typer.Option(help="How many streams run at the same time.")] = 4,
+    kills: Annotated[int, typer.Option(help="Every so many faults, one happens to the server; 0: never.")] = 50,
+) -> None:
+    """Make faults, and print what became of the streams."""
+    logging.getLogger("masklet").addHandler(logging.NullHandler())  # thousands of lines say the same
+    begun = time.monotonic()
+    with ServerProcess("--grace", "5", "--max-sessions", "32", "--max-sessions-per-client", "32") as server:
+        trial = Trial(server, faults, seed, kills)
+        trial.learn()
+        done = threading.Event()
+        haunting = threading.Thread(target=trial.haunt, args=(done,))
+        workers = [threading.Thread(target=trial.work) for _ in range(streams)]
+        for thread in (haunting, *workers):
+            thread.start()
+        for thread in workers:
+            thread.join()
+        done.set()
+        haunting.join()
+    _report(trial.outcome, time.monotonic() - begun, seed)
+    if trial.outcome.wrong:
+        raise typer.Exit(1)
+
+
+def _report(outcome: Outcome, seconds: float, seed: int) -> None:
+    console = Console()
+    table = Table(title=f"faults, seed {seed}, {platform.processor() or platform.machine()}, {date.today()}")
+    table.add_column("fault")
+    table.add_column("times", justify="right")
+    for kind, count in sorted(outcome.faults.items()):
+        table.add_row(kind, str(count))
+    table.add_row("all", str(sum(outcome.faults.values())), style="bold")
+    console.print(table)
+    table = Table(title=f"streams, {seconds:.0f} s")
+    for column in ("stream", "ended", "of these by a named error"):
+        table.add_column(column, justify="left" if column == "stream" else "right")
+    for name, count in sorted(outcome.streams.items()):
+        table.add_row(name, str(count), str(outcome.named[name]))
+    console.print(table)
+    console.print("resumed:", dict(outcome.resumed))
+    console.print(f"violations: {sum(map(len, outcome.wrong.values()))}")
+    for where, found in outcome.wrong.items():
+        console.print(f"  {where}: {'; '.join(found[:3])}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Cameras and streams that are tracked while they run, and recordings of them."""

@@ -1,0 +1,1 @@
+"""Sessions that outlive their calls: parked when a call breaks, and resumed by the next one."""

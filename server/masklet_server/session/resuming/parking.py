@@ -1,0 +1,272 @@
+"""All resumable sessions of a server: those that a call has, and those that are parked until a call comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from masklet.errors import Cancelled, InvalidArgument, MaskletError, NotFound, Unavailable
+from masklet_server.session import events, replies
+from masklet_server.session.context import SessionResources
+from masklet_server.session.events import Delivery, Propagation
+from masklet_server.session.limits import ParkingLimits
+from masklet_server.session.replies import Resumption
+from masklet_server.session.resuming.attachment import Attachment
+from masklet_server.session.resuming.resumable_session import Owner, ResumableSession
+from masklet_server.session.resuming.state import Presence
+from masklet_server.session.resuming.tokens import ResumeTokens
+
+logger = logging.getLogger(__name__)
+
+# Of so many sessions that are gone the server can say why.
+_REMEMBERED = 1000
+
+
+class ParkingObserver(Protocol):
+    """Is told what happens to resumable sessions, for metrics."""
+
+    def parked(self, count: int) -> None:
+        """So many sessions are parked now."""
+
+    def resumed(self, how: str) -> None:
+        """A session was resumed: "attached" or "rewound"; or it could not be: "refused"."""
+
+    def parked_ended(self, why: str) -> None:
+        """A parked session is gone: "expired", "evicted" or "stopped"."""
+
+
+class ResumableSessions:
+    """The resumable sessions of one server.
+
+    It holds every session's task, so that none is lost, and ends each session: when its client cancels it, when it has
+    waited too long, when too many wait, or when the server stops.
+
+    Args:
+        limits: Bounds.
+        observer: Is told what happens.
+        conclude: Makes the error that the client gets of what a session raised.
+    """
+
+    def __init__(
+        self, limits: ParkingLimits, observer: ParkingObserver, conclude: Callable[[Exception], MaskletError]
+    ) -> None:
+        self.limits = limits
+        self._observer = observer
+        self._conclude = conclude
+        self._tokens = ResumeTokens()
+        self._sessions: dict[str, ResumableSession] = {}
+        self._attachments: dict[str, Attachment] = {}
+        self._parked: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # longest parked first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gone: OrderedDict[str, str] = OrderedDict()
+        self._is_stopping = False
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether sessions can be resumed at all."""
+        return self.limits.park_seconds > 0
+
+    @property
+    def running(self) -> int:
+        """How many sessions go on, whether or not a call has them."""
+        return len(self._tasks)
+
+    def attached(self, client: str) -> int:
+        """How many sessions of the client a call has."""
+        return sum(one.session.owner.client == client for one in self._attachments.values())
+
+    @property
+    def parked(self) -> int:
+        """How many sessions wait for their clients, those that are over included."""
+        return len(self._parked)
+
+    # Beginning and resuming
+
+    def begin(self, config: events.Configure, resources: SessionResources, owner: Owner) -> Attachment:
+        """Begin a session, and let the call that asks for it have it.
+
+        Raises:
+            NotFound, InvalidArgument: As `Session` does.
+        """
+        session = ResumableSession(config, resources, owner, self.limits.keep_bytes)
+        return self._begin(session, None)
+
+    def resume(
+        self,
+        resume: events.Resume,
+        owner: Owner,
+        resources: Callable[[], SessionResources],
+        refusal: MaskletError | None = None,
+    ) -> Attachment:
+        """Let the call have a session that goes on, or that begins anew.
+
+        Args:
+            resume: What the client says.
+            owner: Who it is.
+            resources: Makes what a session needs that begins anew.
+            refusal: Why there is no room for one more call; it may only take the place of another one.
+
+        Raises:
+            NotFound: The session cannot be resumed.
+            MaskletError: The refusal.
+            InvalidArgument: A field of the request is wrong.
+        """
+        try:
+            return self._attach_again(resume, owner, refusal)
+        except NotFound as gone:
+            if not resume.can_rewind:
+                self._observer.resumed("refused")
+                raise
+            if refusal is not None:
+                raise refusal from None
+            attachment = self._rewind(resume, owner, resources, gone)
+        self._observer.resumed("rewound")
+        return attachment
+
+    def _attach_again(self, resume: events.Resume, owner: Owner, refusal: MaskletError | None) -> Attachment:
+        session_id = self._tokens.session_id(resume.token, owner.identity)
+        session = self._sessions.get(session_id or "")
+        if session is None or session.presence is Presence.ENDED:
+            raise NotFound(self._why_gone(session_id))
+        try:
+            session.check(resume.last_response)
+        except NotFound:
+            if not resume.can_rewind:  # it can never go on
+                self._finish(session, Cancelled("the session can't be resumed"), "its responses were not kept")
+            raise
+        if refusal is not None and session.presence is not Presence.ATTACHED:
+            raise refusal
+        self._unpark(session)
+        attached = self._attachment(session, replies.Resumed(Resumption.ATTACHED, session.inbox.position), resume)
+        self._observer.resumed("attached")
+        return attached
+
+    def _rewind(
+        self, resume: events.Resume, owner: Owner, resources: Callable[[], SessionResources], gone: NotFound
+    ) -> Attachment:
+        if not self.is_enabled:
+            raise gone
+        config = resume.config
+        if config is None:
+            raise InvalidArgument.of("resume.config", "is missing; with can_rewind, send the session's configuration")
+        if config.propagation is not Propagation.AUTOMATIC or config.delivery is not Delivery.LOSSLESS:
+            raise InvalidArgument.of(
+                "resume.can_rewind",
+                "is only possible with PROPAGATION_AUTOMATIC and DELIVERY_LOSSLESS; leave it out",
+            )
+        session_id = self._tokens.session_id(resume.token, owner.identity)
+        if session_id in self._sessions:  # it can't go on: too few of its responses are kept
+            self._finish(self._sessions[session_id], Cancelled("the session began anew"), "began anew")
+        session = ResumableSession(
+            replace(config, resumable=True), resources(), owner, self.limits.keep_bytes, begun_anew=resume
+        )
+        resumed = replies.Resumed(Resumption.REWOUND, session.inbox.position, resume.last_frame)
+        return self._begin(session, resumed)
+
+    def _begin(self, session: ResumableSession, resumed: replies.Resumed | None) -> Attachment:
+        self._sessions[session.id] = session
+        task = session.start(self._conclude)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return self._attachment(session, resumed, None)
+
+    def _attachment(
+        self, session: ResumableSession, resumed: replies.Resumed | None, resume: events.Resume | None
+    ) -> Attachment:
+        limits = self.limits
+        epoch = session.attach(None if resume is None else resume.last_response, limits.park_seconds)
+        token = self._tokens.token(session.id, session.owner.identity)
+        grant = replies.ResumeGrant(token, epoch, limits.park_seconds, limits.keep_bytes)
+        attachment = self._attachments[session.id] = Attachment(session, grant, resumed)
+        return attachment
+
+    def _why_gone(self, session_id: str | None) -> str:
+        why = self._gone.get(session_id or "", "it has ended, it is of another server, or the server was started again")
+        return f"the session can't be resumed: {why}; begin a new one with config"
+
+    # Parking
+
+    def leave(self, attachment: Attachment) -> None:
+        """A call has ended, whatever the reason. The caller must always call it."""
+        session = attachment.session
+        if self._attachments.get(session.id) is attachment:
+            del self._attachments[session.id]
+        if session.presence is Presence.ENDED:
+            self._forget(session)
+        elif session.detach(attachment.epoch):
+            if self._is_stopping:
+                self._finish(session, _stopped(), "the server was stopped")
+            else:
+                self._park(session)
+
+    def _park(self, session: ResumableSession) -> None:
+        loop = asyncio.get_running_loop()
+        self._parked[session.id] = loop.call_later(self.limits.park_seconds, self._expire, session)
+        logger.info("session parked", extra={"session": session.id, "client": session.owner.client})
+        limits, client = self.limits, session.owner.client
+        mine = [one for one in self._parked if self._sessions[one].owner.client == client]
+        if len(mine) > limits.max_sessions_per_client:
+            self._evict(mine)
+        elif len(self._parked) > limits.max_sessions:
+            self._evict(list(self._parked))
+        self._observer.parked(len(self._parked))
+
+    def _evict(self, session_ids: list[str]) -> None:
+        """End the session that has waited longest; first one that is over, whose client may have everything."""
+        over = [one for one in session_ids if self._sessions[one].outcome is not None]
+        session = self._sessions[(over or session_ids)[0]]
+        self._observer.parked_ended("evicted")
+        self._finish(session, NotFound("the session was evicted"), "too many sessions waited for their clients")
+
+    def _expire(self, session: ResumableSession) -> None:
+        self._observer.parked_ended("expired")
+        seconds = self.limits.park_seconds
+        self._finish(session, NotFound("the session has expired"), f"its client was away for more than {seconds:g} s")
+
+    def _unpark(self, session: ResumableSession) -> None:
+        timer = self._parked.pop(session.id, None)
+        if timer is not None:
+            timer.cancel()
+            self._observer.parked(len(self._parked))
+
+    def _finish(self, session: ResumableSession, error: MaskletError, why: str) -> None:
+        """End a session for good. Its task frees everything that it has."""
+        session.end(error)
+        self._forget(session)
+        self._gone[session.id] = why
+        while len(self._gone) > _REMEMBERED:
+            self._gone.popitem(last=False)
+
+    def _forget(self, session: ResumableSession) -> None:
+        self._unpark(session)
+        self._sessions.pop(session.id, None)
+
+    # Stopping
+
+    def announce_stop(self, seconds: float) -> None:
+        """The server stops in so many seconds: tell the clients, and end the sessions that wait for theirs.
+
+        No call comes back from now on, because the server admits none.
+        """
+        self._is_stopping = True
+        for session_id in list(self._parked):
+            self._observer.parked_ended("stopped")
+            self._finish(self._sessions[session_id], _stopped(), "the server was stopped")
+        for attachment in self._attachments.values():
+            attachment.note(replies.Moving(attachment.token, seconds))
+
+    async def close(self) -> None:
+        """End all sessions, and wait until everything that they had is freed."""
+        self._is_stopping = True
+        for session in list(self._sessions.values()):
+            self._finish(session, _stopped(), "the server was stopped")
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the server was stopped; resume the session, or send the video again", retry_after_seconds=1.0)

@@ -1,0 +1,96 @@
+"""A server in a process of its own, always at the same address, that a test kills, stops and starts again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import masklet
+from tests.support.streams import free_port
+
+_PROGRAM = "import typer\nfrom masklet_server.cli import serve\napp = typer.Typer()\napp.command()(serve)\napp()"
+_SECONDS_TO_START = 120.0
+
+
+class ServerProcess:
+    """A real ``masklet serve`` with nano on a CPU. Use it as a context manager.
+
+    Args:
+        arguments: Further arguments of ``masklet serve``.
+
+    Attributes:
+        address: Where it listens, before and after a restart.
+        starts: How often it was started.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.starts = 0
+        self._arguments = arguments
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="masklet-faults-", suffix=".log")  # noqa: SIM115
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> ServerProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self._log.close()
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKLET_")}
+        arguments = ("--address", self.address, "--model", "nano", "--device", "cpu", "--dtype", "float32")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, *arguments, *self._arguments],
+            stdout=self._log,
+            stderr=self._log,
+            text=True,
+            env={**clean, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        self.starts += 1
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            assert self._process.poll() is None, f"the server ended:\n{self.log()}"
+            with contextlib.suppress(masklet.MaskletError), masklet.Client(self.address, connect_timeout=0) as client:
+                if client.health():
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"the server did not start:\n{self.log()}")
+
+    def kill(self) -> None:
+        """End it without a warning (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM), and wait until it has."""
+        self._end(signal.SIGTERM)
+
+    def freeze(self, seconds: float) -> None:
+        """Stop it for a while (SIGSTOP, SIGCONT)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(60)
+            self._process = None
+
+    def log(self) -> str:
+        """What it has logged."""
+        return Path(self._log.name).read_text()

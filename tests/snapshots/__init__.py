@@ -1,0 +1,1 @@
+"""Snapshots that survive the server."""
