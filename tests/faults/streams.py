@@ -170,15 +170,19 @@ NOT_REPEATABLE = ("latest",)
 """Streams of which two runs are not alike."""
 
 
-def run(name: str, address: str, *, resume_seconds: float = 60.0) -> tuple[History, Events]:
+def run(
+    name: str, address: str, *, resume_seconds: float = 60.0, history: History | None = None
+) -> tuple[History, Events]:
     """Run a stream to its end.
 
     Args:
         name: One of `STREAMS`.
         address: The server, or a proxy before it.
         resume_seconds: How long the client tries to reach the server again.
+        history: Where to put what the client sees; None: into a new one.
     """
-    history, events = History(frame_count=None if name == "annotation" else FRAMES), Events()
+    history, events = history or History(), Events()
+    history.frame_count = None if name == "annotation" else FRAMES
     with masklet.Client(address, connect_timeout=0) as client:
         options: masklet.SessionOptions = {
             "deterministic": True,

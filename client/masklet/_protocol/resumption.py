@@ -128,8 +128,12 @@ class Resumption:
         if not self.can_rewind:
             self._applied.clear()
 
-    def detach(self) -> None:
-        """Go on in a new call: `next_request` says what to send in it."""
+    def detach(self, last_ack: int) -> None:
+        """Go on in a new call: `next_request` says what to send in it.
+
+        Args:
+            last_ack: The sequence of the last acknowledgement that was sent; 0: none was.
+        """
         self._again.clear()
         if not self._token:  # the server has not answered the first call: begin once more
             self._opening = tracking_pb2.TrackRequest(config=self._config)
@@ -141,6 +145,7 @@ class Resumption:
             last_response=self._last_number,
             last=self.last,
             last_sequence=self._last_sequence,
+            last_ack=last_ack,
             config=self._config,
             operations=sorted(self._applied, key=lambda one: one.request_id),
             can_rewind=self.can_rewind,

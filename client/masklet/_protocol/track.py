@@ -171,7 +171,7 @@ class TrackProtocol:
     def detach(self) -> None:
         """Go on in a new call, after the last one has broken; only where `can_go_on` says that it is possible."""
         if self.resumption is not None:
-            self.resumption.detach()
+            self.resumption.detach(self._ack_sent)
             self._closed = False
             if not self.session_id:
                 self._go_on(None)
@@ -275,10 +275,8 @@ class TrackProtocol:
         return None  # also for kinds that only newer servers and clients know
 
     def _go_on(self, how: HowResumed | None) -> None:
-        if how == "rewound":  # what is here counts as acknowledged
-            self._ack_due = self._ack_sent = self._received
-        else:
-            self._ack_sent = 0  # nobody knows whether the last one has arrived
+        if how != "rewound":  # where the server was told which one was sent last
+            self._ack_sent = 0  # nobody knows whether it has arrived
         if self.read_from is not None:
             self._parts.clear()
             self._video_ended = False

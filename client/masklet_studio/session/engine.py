@@ -24,7 +24,7 @@ from typing import TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from masklet import FrameResult, ObjectResult, Prompt, rle
+from masklet import AnnotateOptions, FrameResult, ObjectResult, Prompt, rle
 from masklet._aio.annotation import AsyncAnnotation
 from masklet.errors import InvalidArgument, MaskletError, NotFound
 from masklet.rle import Rle
@@ -35,6 +35,8 @@ T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 _Told = tuple[object, ...]
 _WINDOW = 8  # results on their way: few, because those of a run that is broken off are tracked again
+# A short break is bridged. After a longer one the page is told, and a new session is told everything again.
+_RESUME_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,11 @@ class Engine:
 
     async def _opened(self) -> _Session:
         if self._session is None:
-            options = {"model": self._model} if self._model else {}
+            options: AnnotateOptions = {"window": _WINDOW, "resume_seconds": _RESUME_SECONDS}
+            if self._model:
+                options["model"] = self._model
             client = await self._server.client()
-            annotation = client.annotate(str(self._video), window=_WINDOW, **options)  # type: ignore[arg-type]
+            annotation = client.annotate(str(self._video), **options)
             self._session = _Session(annotation)
             try:
                 await annotation.video()

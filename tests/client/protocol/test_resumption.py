@@ -321,6 +321,7 @@ def test_a_session_that_begins_anew_is_told_what_took_effect_and_when() -> None:
     taken(protocol, 1, 1)
     answered(protocol, 2, 1, 1)
     frame(protocol, 3, 2, 0)
+    assert asked(protocol).ack.sequence == 2
     protocol.prompt(masklet.Prompt(frame_index=50, point_coords=[[3, 4]]))
     protocol.prompt(masklet.Prompt(frame_index=0, point_coords=[[5, 6]]))
     assert [asked(protocol).request_id, asked(protocol).request_id] == [2, 3]
@@ -333,10 +334,12 @@ def test_a_session_that_begins_anew_is_told_what_took_effect_and_when() -> None:
     assert [(one.request_id, one.applied_after_sequence) for one in resume.operations] == [(1, 0), (3, 2)]
     assert not resume.operations[0].HasField("applied_after_frame")
     assert resume.operations[1].applied_after_frame == 0
+    assert resume.last_ack == 2, "the prompt's answer came after the last one"
     assert protocol.next_request() is Step.WAIT, "the server has not said from where"
     told = tracking_pb2.Resumed(how=tracking_pb2.RESUMPTION_REWOUND)
     protocol.receive(tracking_pb2.TrackResponse(resumed=told))
     assert asked(protocol).request_id == 2, "the one without an answer"
+    assert asked(protocol).ack.sequence == 3
     assert protocol.next_request() is Step.VIDEO
     assert protocol.read_from == 0
 
