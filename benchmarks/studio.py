@@ -39,7 +39,7 @@ BARS = {"first picture": 3.0, "first click": 0.15, "later clicks": 0.15, "frame 
 LONG = 3000
 _REST = 1.0
 _TRACKED = 60
-_STEPS = 40
+_STEPS = 20
 
 
 @dataclass
@@ -108,7 +108,7 @@ def measure(clip: Path, name: str, place: Sequence[float], browser: Any, work: P
         page.track([list(place), [place[0] / 2, place[1] / 2]], _TRACKED)
         page.rest(0, _REST)
         for index in range(_STEPS):
-            found.seconds.setdefault("frame change", []).append(page.step(index % 20 < 10))
+            found.seconds.setdefault("frame change", []).append(page.step(index % _STEPS < _STEPS // 2))
         found.masks, found.masks_seconds = page.draw(0, _TRACKED)
         tab.close()
     return found
@@ -151,6 +151,7 @@ def _processor() -> str:
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often the studio is started for each clip.")] = 5,
+    clip: Annotated[list[str] | None, typer.Option(help="example or 720p; may be repeated. Default: both.")] = None,
     long: Annotated[bool, typer.Option(help="Also measure memory with a clip of 3,000 frames.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
 ) -> None:
@@ -161,9 +162,11 @@ def main(
         scale = (SIZE[0] / stream.width, SIZE[1] / stream.height)
     with tempfile.TemporaryDirectory() as folder, _page.chromium() as browser:
         work, large = Path(folder), Path(folder) / "720p.mp4"
-        at_720p(EXAMPLE, large, 300)
-        clips = [("example", EXAMPLE, place), ("720p", large, [place[0] * scale[0], place[1] * scale[1]])]
-        found = [measure(clip, name, at, browser, work / name, rounds) for name, clip, at in clips]
+        chosen = clip or ["example", "720p"]
+        if "720p" in chosen:
+            at_720p(EXAMPLE, large, 300)
+        clips = {"example": (EXAMPLE, place), "720p": (large, [place[0] * scale[0], place[1] * scale[1]])}
+        found = [measure(clips[name][0], name, clips[name][1], browser, work / name, rounds) for name in chosen]
         held: dict[str, int] = {}
         if long:
             at_720p(EXAMPLE, work / "long.mp4", LONG)

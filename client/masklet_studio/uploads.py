@@ -80,7 +80,8 @@ class Uploads:
 
     def _find_again(self, told: Path) -> None:
         part = told.with_suffix(".part")
-        if not part.exists() or time.time() - part.stat().st_mtime > KEEP_SECONDS:
+        is_done = any(entry.uploaded and _is_same(entry.path, part) for entry in self._project.videos)
+        if is_done or not part.exists() or time.time() - part.stat().st_mtime > KEEP_SECONDS:
             part.unlink(missing_ok=True)
             told.unlink()
             return
@@ -207,6 +208,11 @@ async def buffered(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise
     if waiting:
         yield bytes(waiting)
+
+
+def _is_same(video: Path, part: Path) -> bool:
+    """Whether an upload has become a video, and its process was killed before it could say so."""
+    return video.exists() and part.exists() and video.samefile(part)
 
 
 def _sync(path: Path) -> None:

@@ -273,3 +273,40 @@ async def test_nothing_is_left_of_a_client_that_does_not_come_back() -> None:
         assert await late.code() is grpc.StatusCode.NOT_FOUND
         assert "its client was away for more than 0.2 s" in await late.call.details()
         assert h.sample("resumes_total", how="refused") == 1
+
+
+async def test_a_call_may_take_the_place_of_another_where_there_is_no_room_for_a_further_one() -> None:
+    async with house(max_sessions_per_client=1, window=4) as h:
+        first, session = await begun(h.stub, numbered(click(), 1), chunk(20))
+        await first.read("frame_result", 4)
+        further = Client(h.stub.Track())
+        await further.say(config(resumable=True))
+        assert await further.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert h.sample("refusals_total", limit="max_sessions_per_client") == 1
+        second = Client(h.stub.Track())  # the server has not noticed that the first one's network is gone
+        await second.say(resume(session.resume_token, first.last), ack(5))
+        await second.read("frame_result", 4)
+        assert await first.code() is grpc.StatusCode.ABORTED
+        assert frames(first, second) == list(range(8))
+
+
+async def test_a_parked_session_needs_room_like_a_new_one() -> None:
+    async with house(max_sessions=1) as h:
+        first, session = await begun(h.stub)
+        first.call.cancel()
+        await h.until(lambda: h.sample("parked_sessions") == 1)
+        other, _ = await begun(h.stub)  # a parked session takes no room
+        for request in (resume(session.resume_token), config()):
+            refused = Client(h.stub.Track())
+            await refused.say(request)
+            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        third = Client(h.stub.Track())
+        await third.say(
+            Request(resume=tracking_pb2.Resume(token="x", can_rewind=True, config=tracking_pb2.TrackConfig()))
+        )
+        assert await third.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await other.say(CANCEL)
+        assert await other.code() is grpc.StatusCode.CANCELLED
+        again = Client(h.stub.Track())
+        await again.say(resume(session.resume_token))
+        await again.read("resumed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from websockets.sync.client import connect
 from masklet_server.embedded import EmbeddedServer
 from tests.support import clips
 from tests.support.e2e import HEIGHT, NUM_FRAMES, WIDTH, center, frames, lossless
-from tests.support.studio import Page, RunningStudio, running_studio
+from tests.support.studio import Page, RunningStudio, children, running_studio, wait_for
 
 pytestmark = pytest.mark.slow
 LONG = 4
@@ -216,3 +218,41 @@ def test_elsewhere_a_token_is_needed(nano_server: str, tmp_path: Path) -> None:
         assert "SameSite=strict" in opened.headers["set-cookie"]
     with running_studio(tmp_path / "new", server=nano_server, address="0.0.0.0:0") as studio:
         assert len(studio.token) > 20, "a token is made where nobody has given one"
+
+
+def test_a_studio_that_is_killed_leaves_no_process_and_goes_on_with_an_upload(
+    nano_server: str, tmp_path: Path, clip: Path
+) -> None:
+    data = clip.read_bytes()
+    half = len(data) // 2
+    with running_studio(tmp_path / "work", clip, server=nano_server) as studio:
+        video = studio.videos()[0]["id"]
+        with studio.tab(video) as page:
+            _begin(page)
+            page.track(0)
+        upload = studio.post("/api/uploads", name="again.mkv", size=len(data)).json["id"]
+        assert studio.ask(f"/api/uploads/{upload}?offset=0", "PATCH", data[:half]).json == {"offset": half}
+        assert studio.post(f"/api/videos/{video}/exports", format="matte", options={}).status == 200
+        processes = [*wait_for(lambda: children(studio, "export_main") or None)]
+        processes += wait_for(lambda: children(studio, "decoder_main") or None)
+        studio.kill()
+    wait_for(lambda: not any(Path(f"/proc/{process}/exe").exists() for process in processes))
+    with running_studio(tmp_path / "work", server=nano_server) as studio:
+        assert list((tmp_path / "work" / "exports").iterdir()) == []
+        assert studio.ask(f"/api/uploads/{upload}").json["offset"] == half
+        answer = studio.ask(f"/api/uploads/{upload}?offset={half}", "PATCH", data[half:])
+        assert answer.json["video"]["name"] == "again.mkv"
+        assert [one["frames"] for one in studio.videos()] == [LONG * NUM_FRAMES] * 2
+
+
+def test_a_project_of_a_newer_studio_is_left_alone(nano_server: str, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "videos.jsonl").write_text('{"n":1,"do":"begin","version":2}\n')
+    command = [sys.executable, "-m", "masklet_studio", "--project", str(tmp_path / "work"), "--no-browser"]
+    done = subprocess.run(
+        [*command, "--server", nano_server, "--address", "127.0.0.1:0"], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "was made by a newer studio; use that one" in done.stderr
+    assert [one.name for one in (tmp_path / "work").iterdir() if one.name != "lock"] == ["videos.jsonl"]

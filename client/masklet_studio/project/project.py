@@ -86,6 +86,7 @@ class Project:
             ) from None
         self._journal = Journal(self.folder / "videos.jsonl")
         self._videos: dict[str, VideoEntry] = {}
+        self._removed: set[str] = set()
         self._number = 0
         self._writing = threading.Lock()
         for operation in self._journal.take():
@@ -94,6 +95,7 @@ class Project:
             self._do("begin", version=VERSION)
         for name in ("videos", "uploads", "exports"):
             (self.folder / name).mkdir(exist_ok=True)
+        self._sweep()
 
     @property
     def name(self) -> str:
@@ -202,6 +204,14 @@ class Project:
             )
         if operation["do"] == "remove_video":
             self._videos.pop(operation["video"], None)
+            self._removed.add(operation["video"])
+
+    def _sweep(self) -> None:
+        """Delete what a process left that was killed while it removed a video, or while it took one from an upload."""
+        for folder in (self.folder / "videos").iterdir():
+            is_new = not (folder / "journal.jsonl").exists()
+            if folder.name not in self._videos and (folder.name in self._removed or is_new):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let another studio work in the folder. May be called twice."""

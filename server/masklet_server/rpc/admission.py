@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from masklet.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable
@@ -32,6 +33,9 @@ _SMALL_BYTES = 64 * 1024
 WAITING_PER_TURN = 32
 
 logger = logging.getLogger(__name__)
+
+current_refusal: ContextVar[ResourceExhausted | None] = ContextVar("current_refusal", default=None)
+"""Why the session call that runs is one too many; None if it is not. See `Admission.session`."""
 
 Clock = Callable[[], float]
 T = TypeVar("T")
@@ -123,9 +127,18 @@ class Admission:
 
     Attributes:
         uploads: Limits the bytes that each client sends.
+
+    Args:
+        settings: The limits.
+        metrics: Counts refusals.
+        replaceable: Number of a client's sessions that another call may take from the call that has them.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, replaceable: Callable[[str], int] = lambda client: 0
+    ) -> None:
+        self._replaceable = replaceable
+        self._extra: Counter[str] = Counter()
         self.uploads = RateLimiter(settings.upload_bytes_per_second)
         self._requests = RateLimiter(settings.requests_per_second)
         self._settings = settings
@@ -216,24 +229,31 @@ class Admission:
     def session(self, client: str) -> Iterator[None]:
         """Count one session of the client while the block runs.
 
+        A call too many may be one that takes the place of another call, whose connection is broken without the server's
+        having noticed. So it is let in if the client has a session that can be resumed; `current_refusal` is then what
+        it must be refused with if its first message is not a `resume` of such a session.
+
         Raises:
             ResourceExhausted: The server, or the client, has as many sessions as it may have.
         """
+        refusal = self._session_refusal(client)
+        if refusal is not None and self._extra[client] >= self._replaceable(client):
+            self._metrics.refused(refusal.violations[0].field)
+            raise refusal
+        current_refusal.set(refusal)
+        with _counted(self._sessions, client), _counted(self._extra, client, int(refusal is not None)):
+            yield
+
+    def _session_refusal(self, client: str) -> ResourceExhausted | None:
+        """Why the client may have no further session."""
         settings = self._settings
         if settings.max_sessions and self.session_count >= settings.max_sessions:
-            raise self._refusal("max_sessions", f"all {settings.max_sessions} sessions of this server are in use")
+            text = f"all {settings.max_sessions} sessions of this server are in use"
+            return exhausted("max_sessions", text, _RETRY_SECONDS)
         if settings.max_sessions_per_client and self._sessions[client] >= settings.max_sessions_per_client:
-            raise self._refusal(
-                "max_sessions_per_client",
-                f"{client} uses all {settings.max_sessions_per_client} sessions that one client may have",
-            )
-        self._sessions[client] += 1
-        try:
-            yield
-        finally:
-            self._sessions[client] -= 1
-            if not self._sessions[client]:
-                del self._sessions[client]
+            text = f"{client} uses all {settings.max_sessions_per_client} sessions that one client may have"
+            return exhausted("max_sessions_per_client", text, _RETRY_SECONDS)
+        return None
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
@@ -299,6 +319,17 @@ class Admission:
     def _refusal(self, limit: str, description: str, seconds: float = _RETRY_SECONDS) -> ResourceExhausted:
         self._metrics.refused(limit)
         return exhausted(limit, description, seconds)
+
+
+@contextlib.contextmanager
+def _counted(counter: Counter[str], client: str, amount: int = 1) -> Iterator[None]:
+    counter[client] += amount
+    try:
+        yield
+    finally:
+        counter[client] -= amount
+        if not counter[client]:
+            del counter[client]
 
 
 async def _at_most_two(requests: AsyncIterable[T]) -> list[T]:

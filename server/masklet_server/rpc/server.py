@@ -46,6 +46,10 @@ class SessionKeeper(abc.ABC):
         """The server admits no more calls, and ends those that run in so many seconds."""
 
     @abc.abstractmethod
+    def replaceable(self, client: str) -> int:
+        """Number of the client's sessions that another call may take from the call that has them."""
+
+    @abc.abstractmethod
     async def end_sessions(self) -> None:
         """End all sessions, and wait until everything that they had is freed."""
 
@@ -74,7 +78,10 @@ class Server:
         self._sessions = service if isinstance(service, SessionKeeper) else None
         self._metrics = metrics
         self._credentials = tls.server_credentials(settings)
-        self._admission = Admission(settings, metrics)
+        if self._sessions is None:
+            self._admission = Admission(settings, metrics)
+        else:
+            self._admission = Admission(settings, metrics, self._sessions.replaceable)
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None

@@ -18,6 +18,7 @@ from masklet_server.masks.pool import MaskPool
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
+from masklet_server.rpc.admission import current_refusal
 from masklet_server.rpc.auth import current_client
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
@@ -79,6 +80,10 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         """The server admits no more calls, and ends those that run in so many seconds: tell clients that can resume."""
         self._resumables.announce_stop(seconds)
 
+    def replaceable(self, client: str) -> int:
+        """Number of the client's sessions that another call may take from the call that has them."""
+        return self._resumables.attached(client)
+
     async def end_sessions(self) -> None:
         """End all sessions that have outlived their calls, and wait until everything that they had is freed."""
         await self._resumables.close()
@@ -132,10 +137,13 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
 
     def _attachment(self, first: events.Event | None) -> Attachment | None:
         """Joins the call to a resumable session, if the first message asks for one that this server can give."""
-        client = current_client.get()
+        client, refusal = current_client.get(), current_refusal.get()
+        if refusal is not None and not isinstance(first, events.Resume):
+            self._metrics.refused(refusal.violations[0].field)
+            raise refusal
         owner = Owner(client, client if self._settings.has_identities else "")
         if isinstance(first, events.Resume):
-            return self._resumables.resume(first, owner, lambda: self._resources_of(client))
+            return self._resumables.resume(first, owner, lambda: self._resources_of(client), refusal)
         if isinstance(first, events.Configure) and first.resumable and self._resumables.is_enabled:
             return self._resumables.begin(first, self._resources_of(client), owner)
         return None

@@ -14,6 +14,9 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 
+# Far more responses than a session can have in a lifetime. Counting on from here does not leave 64 bits.
+_MAX_NUMBER = 2**62
+
 
 class Delivery(enum.Enum):
     """What happens to frames that arrive faster than they can be tracked."""
@@ -299,6 +302,9 @@ class Resume:
         config: The configuration that began the session; None: the client did not say.
         replay: What a session repeats that begins anew.
         last_frame: The frame of the last frame result that the client has; None: it has none.
+
+    Raises:
+        InvalidArgument: A number is too large to be right.
     """
 
     token: str
@@ -307,6 +313,19 @@ class Resume:
     config: Configure | None = None
     replay: Replay = NO_REPLAY
     last_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        replay = self.replay
+        for name, value in (("last_response", self.last_response), ("last_sequence", replay.last_sequence)):
+            if value > _MAX_NUMBER:
+                raise InvalidArgument.of(
+                    name, f"is {value}, and no session has had so many; send the last one received"
+                )
+        if replay.last_ack > replay.last_sequence:
+            raise InvalidArgument.of(
+                "last_ack",
+                f"is {replay.last_ack}, but the last result received is {replay.last_sequence} (last_sequence)",
+            )
 
 
 Event = (

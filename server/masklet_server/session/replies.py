@@ -278,12 +278,14 @@ class InputPosition:
         count: How many of them were taken.
         end_of_video: The end of the video was taken.
         request_id: The number of the last request that was taken; 0: none was.
+        size: What was taken of the video, in bytes.
     """
 
     unit: Literal["", "video_bytes", "frame_count", "packet_count"] = ""
     count: int = 0
     end_of_video: bool = False
     request_id: int = 0
+    size: int = 0
 
 
 class Resumption(enum.Enum):

@@ -105,7 +105,7 @@ def test_sizes_are_held_as_soon_as_they_are_known() -> None:
     inside, outside = click(1, 0, (63, 47)), click(2, 0, (65, 5))
     waiting.add(outside)
     waiting.add(inside)
-    errors = waiting.fit(48, 64)
+    errors = [one.error for one in waiting.fit(48, 64)]
     assert [violations_of(error) for error in errors] == [["prompt.points[0]"]]
     assert "(65, 5) lies outside the picture of 64x48" in errors[0].message
     with pytest.raises(InvalidArgument, match="outside"):
@@ -125,7 +125,7 @@ def test_the_end_answers_what_lies_beyond_it() -> None:
     waiting = WaitingPrompts(LIMITS, CorrectionWindow(0, 0))
     waiting.add(click(1, 90))
     advance(waiting, 48)
-    errors = waiting.end(48)
+    errors = [one.error for one in waiting.end(48)]
     assert [violations_of(error) for error in errors] == [["prompt.frame_index"]]
     assert "is 90 (object 1), but the video has 48 frames, 0 to 47" in errors[0].message
     with pytest.raises(InvalidArgument, match="has 48 frames"):
@@ -217,7 +217,7 @@ def test_late_prompts_end_with_the_window_and_with_the_video() -> None:
     with pytest.raises(InvalidArgument, match="frames 3 to 5 can"):
         waiting.add(click(1, 2))
     waiting.add(click(1, 3))
-    errors = waiting.end(6)
+    errors = [one.error for one in waiting.end(6)]
     assert ["nothing to correct any more" in error.message for error in errors] == [True]
     assert len(waiting) == 0
     with pytest.raises(FailedPrecondition, match="the last result was sent already"):

@@ -29,13 +29,13 @@ async def test_only_what_fits_in_is_taken() -> None:
     assert await inbox.put(events.VideoChunk(b"abc"), 1)
     second = asyncio.create_task(inbox.put(events.VideoChunk(b"de"), 1))
     await asyncio.sleep(0)
-    assert inbox.position == InputPosition("video_bytes", 3), "the session has not taken the first one yet"
+    assert inbox.position == InputPosition("video_bytes", 3, size=3), "the session has not taken the first one yet"
     second.cancel()  # its call broke
     await asyncio.gather(second, return_exceptions=True)
     assert await anext(inbox) == events.VideoChunk(b"abc")
     inbox.begin(2)
     assert await inbox.put(events.VideoChunk(b"de"), 2)
-    assert inbox.position == InputPosition("video_bytes", 5)
+    assert inbox.position == InputPosition("video_bytes", 5, size=5)
     assert await anext(inbox) == events.VideoChunk(b"de")
 
 
@@ -54,7 +54,7 @@ async def test_a_call_that_has_lost_the_session_puts_nothing_in() -> None:
     assert not following.done(), "neither the end nor the failure of the old call counts"
     await inbox.put(events.EndOfVideo(), 2)
     assert await following == events.EndOfVideo()
-    assert inbox.position == InputPosition("video_bytes", 3, end_of_video=True)
+    assert inbox.position == InputPosition("video_bytes", 3, end_of_video=True, size=3)
 
 
 async def test_requests_and_the_end_are_taken_once() -> None:

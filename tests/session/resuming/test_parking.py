@@ -13,6 +13,7 @@ from masklet.errors import Aborted, Cancelled, DataLoss, DeadlineExceeded, Inval
 from masklet_server.session import events, replies
 from masklet_server.session.resuming import attachment
 from masklet_server.session.resuming.resumable_session import Owner
+from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.fake_sources import BROKEN
 from tests.support.resuming import CONFIG, Call, lot
@@ -50,7 +51,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice() -> None:
         second = held.again(first)
         await second.until(lambda: second.all(replies.Resumed))
         assert second.resumed.how is replies.Resumption.ATTACHED
-        assert second.resumed.position == replies.InputPosition("video_bytes", 20, request_id=1)
+        assert second.resumed.position == replies.InputPosition("video_bytes", 20, request_id=1, size=20)
         assert (first.grant.epoch, second.grant.epoch) == (1, 2)
         second.say(events.Ack(first.all(replies.FrameResult)[-1].sequence))
         second.say(chunk(5), events.EndOfVideo())
@@ -163,6 +164,27 @@ async def test_answers_name_the_request_and_when_it_was_taken() -> None:
         assert [one.request_id for one in answers if isinstance(one, replies.Answer)] == [1, 1, 5, 5]
 
 
+async def test_errors_name_the_request_whenever_they_come() -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(1), 1), numbered(click(2, 0, (999, 5)), 2), numbered(click(3, 90), 3))
+        first.say(numbered(click(1), 1), events.RemoveObject(7, request_id=4), *video(20))
+        first.half_close()
+        await first.end()
+        answers = [one.response for one in first.responses if isinstance(one, replies.Numbered)]
+        refused = {
+            one.request_id: one.response.error.message
+            for one in answers
+            if isinstance(one, replies.Answer) and isinstance(one.response, replies.Problem)
+        }
+        assert {number: message.split(":")[0] for number, message in refused.items()} == {
+            2: "prompt.points[0]",
+            3: "prompt.frame_index",
+            4: "object 7 is not tracked, and no prompt for it waits",
+        }
+        assert not any(isinstance(one, replies.Problem) for one in answers)
+
+
 async def test_an_acknowledged_response_is_not_kept() -> None:
     async with lot(window=4) as held:
         first = held.begin()
@@ -178,7 +200,6 @@ async def test_an_acknowledged_response_is_not_kept() -> None:
 
 
 async def test_the_client_is_told_what_it_need_not_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachment, "KEPT_BYTES", 10)
     async with lot() as held:
         first = held.begin()
         first.say(*[events.NextPicture(Picture("encoded", b"x")) for _ in range(33)])
@@ -186,13 +207,18 @@ async def test_the_client_is_told_what_it_need_not_keep(monkeypatch: pytest.Monk
         (kept,) = first.all(replies.InputKept)
         assert kept.position.unit == "frame_count"
         assert kept.position.count >= 32
+        monkeypatch.setattr(attachment, "KEPT_BYTES", 10)
         second = held.begin()
         second.say(chunk(9))
         await held.quiet()
         assert not second.all(replies.InputKept)
         second.say(chunk(2))
         await second.until(lambda: second.all(replies.InputKept))
-        assert second.all(replies.InputKept) == [replies.InputKept(replies.InputPosition("video_bytes", 11))]
+        third = held.begin()
+        third.say(*[events.NextPicture(Picture("encoded", b"xxxx")) for _ in range(3)])
+        await third.until(lambda: third.all(replies.InputKept))
+        assert third.all(replies.InputKept)[0].position.count == 3
+        assert second.all(replies.InputKept) == [replies.InputKept(replies.InputPosition("video_bytes", 11, size=11))]
 
 
 async def test_a_session_on_request_is_resumed() -> None:
@@ -281,6 +307,7 @@ async def test_responses_that_are_not_kept_any_more_are_named() -> None:
         await first.frames(30)
         with pytest.raises(NotFound, match=r"only 3000 bytes of responses are kept \(max_kept_response_bytes\)"):
             held.again(first, last=2)
+        await held.nothing_is_left()
 
 
 # How it ends
@@ -335,6 +362,25 @@ async def test_a_client_that_cancels_is_not_waited_for() -> None:
         await held.nothing_is_left()
         with pytest.raises(NotFound):
             held.again(first)
+
+
+async def test_a_client_that_has_left_cancels_by_a_call_of_its_own() -> None:
+    async with lot() as held:
+        held.engine.open_gate.clear()
+        attached, parked = held.begin(), held.begin()
+        for call in (attached, parked):
+            call.say(numbered(click(), 1), *video(20))
+            await call.until(lambda: call.all(replies.Described))  # noqa: B023 - it is called at once
+        await parked.breaks()
+        for call in (attached, parked):
+            last = held.again(call, last=0)
+            last.say(events.Cancel())
+            last.half_close()
+            with pytest.raises(Cancelled):
+                await last.end()
+        with pytest.raises(Aborted):
+            await attached.end()
+        await held.nothing_is_left()
 
 
 async def test_a_session_expires_and_nothing_is_left() -> None:
@@ -490,3 +536,61 @@ async def test_closing_ends_everything_within_a_second() -> None:
         await asyncio.wait_for(held.sessions.close(), 1.0)
         assert held.sessions.running == 0
         assert all(source.closed for source in held.sources.made)
+
+
+# All kinds of video
+
+
+async def test_of_packets_the_number_that_was_taken_is_told() -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(), 1), *[events.NextPacket(Packet(b"x", codec="h264"))] * 5)
+        await first.frames(5)
+        await first.breaks()
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        assert second.resumed.position == replies.InputPosition("packet_count", 5, request_id=1, size=5)
+        second.say(*[events.NextPacket(Packet(b"x", codec="h264"))] * 3, events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        assert marks(first, second) == [(index, 0) for index in range(8)]
+
+
+async def test_a_video_that_the_server_fetches_goes_on_meanwhile() -> None:
+    async with lot(window=4) as held:
+        first = held.begin(events.Configure(source_url="http://x/20"))
+        first.say(numbered(click(), 1), events.EndOfVideo())
+        await first.frames(4)
+        await first.breaks()
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        assert second.resumed.position == replies.InputPosition(end_of_video=True, request_id=1)
+        second.say(events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        assert marks(first, second) == [(index, 0) for index in range(20)]
+
+
+async def test_of_the_latest_delivery_frames_are_results_or_skipped_by_name() -> None:
+    async with lot(window=4) as held:
+        first = held.begin(events.Configure(delivery=events.Delivery.LATEST, max_latency_seconds=0.01))
+        picture = events.NextPicture(Picture("encoded", b"x"))
+        first.say(numbered(click(), 1), *[picture] * 30)
+        await first.frames(2)
+        await first.breaks()
+        await asyncio.sleep(0.05)
+        second = held.again(first)
+        await second.until(lambda: second.all(replies.Resumed))
+        taken = second.resumed.position.count
+        second.say(events.Ack(first.all(replies.FrameResult)[-1].sequence))
+        for _ in range(10):
+            second.say(picture)
+            await asyncio.sleep(0.02)
+        second.say(events.EndOfVideo())
+        second.half_close()
+        await second.end()
+        results = [*first.all(replies.FrameResult), *second.all(replies.FrameResult)]
+        named = [index for result in results for index in (*result.skipped, result.frame_index)]
+        assert named == list(range(len(named)))
+        assert len(named) == taken + 10
+        assert contiguous(first, second)

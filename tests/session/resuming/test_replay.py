@@ -268,3 +268,16 @@ async def test_a_server_that_keeps_no_sessions_begins_none_anew() -> None:
     async with lot(park_seconds=0) as held:
         with pytest.raises(NotFound):
             held.resume(events.Resume("x", can_rewind=True, config=CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("last_response", "replay", "words"),
+    [
+        (2**63, events.NO_REPLAY, "last_response: is 9223372036854775808, and no session has had so many"),
+        (1, events.Replay((), 2**63), "last_sequence: is 9223372036854775808"),
+        (1, events.Replay((), 3, 4), "last_ack: is 4, but the last result received is 3"),
+    ],
+)
+def test_impossible_numbers_are_refused(last_response: int, replay: events.Replay, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        events.Resume("x", last_response, can_rewind=True, config=CONFIG, replay=replay)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument
+from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from masklet_studio.project.journal import Journal
 from masklet_studio.project.mask_log import MaskLog
 from masklet_studio.project.project import Project, videos_in
 from masklet_studio.project.records import ABSENT, PROMPTED, VISIBLE, MaskRecord
 from masklet_studio.project.video_project import VideoProject
+from masklet_studio.uploads import Uploads
 
 
 def _always(_number: int) -> bool:
@@ -191,3 +192,50 @@ def test_a_project_may_hold_files_of_a_file_browser(tmp_path: Path) -> None:
     Project(tmp_path / "work").close()
     (tmp_path / "work" / ".DS_Store").touch()
     Project(tmp_path / "work").close()
+
+
+def test_what_a_killed_process_left_of_a_video_is_swept_up(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    kept, gone = (project.adopt(uploaded(tmp_path, name), name) for name in ("kept.mp4", "gone.mp4"))
+    for entry in (kept, gone):
+        Journal(project.folder_of(entry.video_id) / "journal.jsonl").close()
+    left = {path.name: path.read_bytes() for path in gone.path.parent.iterdir()}
+    project.remove(gone.video_id)
+    project.close()
+    gone.path.parent.mkdir()  # as if it had been killed before the files were deleted
+    for name, data in left.items():
+        (gone.path.parent / name).write_bytes(data)
+    taken = tmp_path / "videos" / "0123456789ab"  # as if it had been killed before the video was entered
+    taken.mkdir()
+    (taken / "video.mp4").hardlink_to(uploaded(tmp_path, "part.mp4"))
+    strange = tmp_path / "videos" / "somebodys"
+    strange.mkdir()
+    (strange / "journal.jsonl").write_text("")
+    project = Project(tmp_path)
+    assert {one.name for one in (tmp_path / "videos").iterdir()} == {kept.video_id, "somebodys"}
+    assert [entry.check() for entry in project.videos] == [""]
+    project.close()
+
+
+def test_an_upload_that_has_become_a_video_does_so_once(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    begun = Uploads(project, 1000).begin("clip.mp4", 5)
+    begun.part.write_bytes(b"video")
+    told = begun.part.with_suffix(".json").read_text()
+    entry = project.adopt(begun.part, "clip.mp4")
+    begun.part.hardlink_to(entry.path)  # as if it had been killed before the part was deleted
+    begun.part.with_suffix(".json").write_text(told)
+    project.close()
+    project = Project(tmp_path)
+    with pytest.raises(NotFound):
+        Uploads(project, 1000).find(begun.upload_id)
+    assert list((tmp_path / "uploads").iterdir()) == []
+    assert entry.path.read_bytes() == b"video"
+    project.close()
+
+
+def uploaded(folder: Path, name: str) -> Path:
+    """A file that was uploaded."""
+    path = folder / "uploads" / name
+    path.write_bytes(b"video")
+    return path

@@ -13,7 +13,7 @@ from masklet_server.session.automatic.operation_gate import OperationGate
 from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
 from masklet_server.session.automatic.tracked_objects import TrackedObjects, check_conditioning_frames
 from masklet_server.session.automatic.tracker import Tracker
-from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
+from masklet_server.session.automatic.waiting_prompts import RefusedPrompt, WaitingPrompts
 from masklet_server.session.context import SessionContext
 from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
@@ -160,7 +160,8 @@ class AutomaticMode:
             await self.tracker.run(frames)
         await self._report(self.prompts.end(frames.frame_count))
         if frames.is_frame_count_wrong():
-            await self._report([_wrong_count(self._options.config.frame_count, frames.taken)])
+            wrong = _wrong_count(self._options.config.frame_count, frames.taken)
+            await self._context.send(Problem(wrong))
         return Done(frames.taken, frames.undecoded_at_end)
 
     def close(self) -> None:
@@ -183,9 +184,9 @@ class AutomaticMode:
         )
         return FrameReader(video.source, idle, options)
 
-    async def _report(self, errors: Sequence[MaskletError]) -> None:
-        for error in errors:
-            await self._context.send(Problem(error))
+    async def _report(self, refused: Sequence[RefusedPrompt]) -> None:
+        for one in refused:
+            await self._context.send(one.answer)
 
 
 def _only_on_request(message: str) -> FailedPrecondition:

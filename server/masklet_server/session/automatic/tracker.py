@@ -14,7 +14,6 @@ from masklet_server.session.automatic.tracked_objects import TrackedObjects
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext, either
 from masklet_server.session.jobs import SessionJobs
-from masklet_server.session.replies import Problem
 from masklet_server.session.sending import BackgroundSender, FrameOutcome, ResultSender
 from masklet_server.video.frame import Frame
 
@@ -157,6 +156,6 @@ class Tracker:
         """Compare waiting prompts with the size of the frame, if it is not the size of the frame before."""
         size = (frame.height, frame.width)
         if self._size not in (None, size):
-            for error in self._prompts.fit(*size):
-                await self._context.send(Problem(error))
+            for refused in self._prompts.fit(*size):
+                await self._context.send(refused.answer)
         self._size = size

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt, check_waiting_masks
+from masklet_server.session.replies import Problem, Response, answering
+
+
+@dataclass(frozen=True)
+class RefusedPrompt:
+    """A prompt that waited, and turned out to be wrong.
+
+    Attributes:
+        given: The prompt.
+        error: What is wrong.
+    """
+
+    given: GivenPrompt
+    error: MaskletError
+
+    @property
+    def answer(self) -> Response:
+        """What the client is told."""
+        return answering(self.given.request_id, Problem(self.error))
 
 
 class WaitingPrompts:
@@ -221,20 +241,20 @@ class WaitingPrompts:
         )
         return before - len(self)
 
-    def fit(self, height: int, width: int) -> list[MaskletError]:
-        """The video's size is known: forget the prompts that do not fit it. Returns an error for each."""
+    def fit(self, height: int, width: int) -> list[RefusedPrompt]:
+        """The video's size is known: forget and return the prompts that do not fit it."""
         self._size = (height, width)
         misfits = [(given, _misfit(given, height, width)) for given in self._ahead()]
         self._filter(lambda given: all(given is not other or error is None for other, error in misfits))
-        return [error for _, error in misfits if error is not None]
+        return [RefusedPrompt(given, error) for given, error in misfits if error is not None]
 
-    def end(self, frame_count: int) -> list[MaskletError]:
-        """The video has ended: forget the prompts for frames beyond it. Returns an error for each."""
+    def end(self, frame_count: int) -> list[RefusedPrompt]:
+        """The video has ended: forget and return the prompts for frames beyond it, and late corrections."""
         self._frame_count = frame_count
-        errors: list[MaskletError] = [_too_late() for _ in self._corrections]
-        errors += [_beyond_end(given, frame_count) for given in self._ahead()]
+        refused = [RefusedPrompt(given, _too_late()) for given in self._corrections]
+        refused += [RefusedPrompt(given, _beyond_end(given, frame_count)) for given in self._ahead()]
         self._filter(lambda _: False)
-        return errors
+        return refused
 
     def _ahead(self) -> list[GivenPrompt]:
         """All but the corrections, whose frames may have another size."""

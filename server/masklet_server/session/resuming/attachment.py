@@ -103,7 +103,7 @@ class Attachment:
 
     def _end(self) -> MaskletError | None:
         """The error with which the call ends."""
-        if not self._is_current and self.session.presence is not Presence.ENDED:
+        if self.session.epoch != self.epoch:
             return Aborted("another call has resumed this session; this one is over")
         outcome = self.session.outcome
         assert outcome is not None, "the session is over, or this call has lost it"
@@ -151,8 +151,9 @@ class Attachment:
     def _tell_kept(self) -> None:
         """Tell the client from time to time how much was taken."""
         told, position = self._told, self.session.inbox.position
-        most = KEPT_BYTES if position.unit == "video_bytes" else KEPT_PIECES
-        if position.count - told.count >= most or position.request_id - told.request_id >= KEPT_PIECES:
+        pieces = position.count - told.count if position.unit != "video_bytes" else 0
+        requests = position.request_id - told.request_id
+        if position.size - told.size >= KEPT_BYTES or max(pieces, requests) >= KEPT_PIECES:
             self._told = position
             self.note(replies.InputKept(position))
 

@@ -98,11 +98,14 @@ class Inbox:
         position = self.position
         match event:
             case events.VideoChunk():
-                position = replace(position, unit="video_bytes", count=position.count + len(event.data))
+                size = position.size + len(event.data)
+                position = replace(position, unit="video_bytes", count=size, size=size)
             case events.NextPicture():
-                position = replace(position, unit="frame_count", count=position.count + 1)
+                size = position.size + len(event.picture.data)
+                position = replace(position, unit="frame_count", count=position.count + 1, size=size)
             case events.NextPacket():
-                position = replace(position, unit="packet_count", count=position.count + 1)
+                size = position.size + len(event.packet.data)
+                position = replace(position, unit="packet_count", count=position.count + 1, size=size)
             case events.EndOfVideo():
                 position = replace(position, end_of_video=True)
             case events.Numbered() if event.request_id:

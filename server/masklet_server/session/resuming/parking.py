@@ -75,6 +75,10 @@ class ResumableSessions:
         """How many sessions go on, whether or not a call has them."""
         return len(self._tasks)
 
+    def attached(self, client: str) -> int:
+        """How many sessions of the client a call has."""
+        return sum(one.session.owner.client == client for one in self._attachments.values())
+
     @property
     def parked(self) -> int:
         """How many sessions wait for their clients, those that are over included."""
@@ -91,34 +95,51 @@ class ResumableSessions:
         session = ResumableSession(config, resources, owner, self.limits.keep_bytes)
         return self._begin(session, None)
 
-    def resume(self, resume: events.Resume, owner: Owner, resources: Callable[[], SessionResources]) -> Attachment:
+    def resume(
+        self,
+        resume: events.Resume,
+        owner: Owner,
+        resources: Callable[[], SessionResources],
+        refusal: MaskletError | None = None,
+    ) -> Attachment:
         """Let the call have a session that goes on, or that begins anew.
 
         Args:
             resume: What the client says.
             owner: Who it is.
             resources: Makes what a session needs that begins anew.
+            refusal: Why there is no room for one more call; it may only take the place of another one.
 
         Raises:
             NotFound: The session cannot be resumed.
+            MaskletError: The refusal.
             InvalidArgument: A field of the request is wrong.
         """
         try:
-            return self._attach_again(resume, owner)
+            return self._attach_again(resume, owner, refusal)
         except NotFound as gone:
             if not resume.can_rewind:
                 self._observer.resumed("refused")
                 raise
+            if refusal is not None:
+                raise refusal from None
             attachment = self._rewind(resume, owner, resources, gone)
         self._observer.resumed("rewound")
         return attachment
 
-    def _attach_again(self, resume: events.Resume, owner: Owner) -> Attachment:
+    def _attach_again(self, resume: events.Resume, owner: Owner, refusal: MaskletError | None) -> Attachment:
         session_id = self._tokens.session_id(resume.token, owner.identity)
         session = self._sessions.get(session_id or "")
         if session is None or session.presence is Presence.ENDED:
             raise NotFound(self._why_gone(session_id))
-        session.check(resume.last_response)
+        try:
+            session.check(resume.last_response)
+        except NotFound:
+            if not resume.can_rewind:  # it can never go on
+                self._finish(session, Cancelled("the session can't be resumed"), "its responses were not kept")
+            raise
+        if refusal is not None and session.presence is not Presence.ATTACHED:
+            raise refusal
         self._unpark(session)
         attached = self._attachment(session, replies.Resumed(Resumption.ATTACHED, session.inbox.position), resume)
         self._observer.resumed("attached")
