@@ -183,7 +183,7 @@ class LiveTracker:
         call = _Call(self._hear)
         live = client.live(
             prompts, delivery="latest", correction_window=CORRECTION_WINDOW, on_prompt=call.prompted,
-            on_error=call.refused, model=self._model,
+            on_error=call.refused, model=self._model, resume=False,  # the camera is seen meanwhile
         )  # fmt: skip
         work = call.hear(live), call.begin([picture for picture, _ in start], said)
         hearing, beginning = (asyncio.create_task(one) for one in work)

@@ -33,6 +33,13 @@ startLooking();
 addEventListener("keydown", onKey);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());
+addEventListener("hashchange", () => {
+  // The browser's way back: to the first page, or to another video.
+  const video = s.video.value;
+  if (location.hash === (video ? `#/${video.live ? "live" : "video"}/${video.id}` : "#/")) return;
+  actions.closeVideo();
+  actions.loadState();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => s.scheme.value++);
 
 effect(() => {

@@ -35,7 +35,7 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
       onFocus=${() => (s.selected.value = object)}
       onChange=${(/** @type {any} */ event) => actions.changeObject(object, { name: event.target.value })} />
     ${s.lost.value.has(object) && html`<span class="object-lost" title="Not in the picture now">lost</span>`}
-    <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count || ""}</span>
+    <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count > 1 ? count : ""}</span>
     ${number <= 9 && html`<kbd title=${`Press ${number} to select it`}>${number}</kbd>`}
     <${IconButton} icon=${seen ? "eye" : "eyeOff"} size=${16} name=${seen ? `Hide ${name}` : `Show ${name}`} pressed=${!seen}
       onClick=${() => toggle(object)} />
@@ -115,7 +115,7 @@ const Selected = observe(() => {
             actions.exchange(object, Number(event.target.value));
             event.target.value = "";
           }}>
-          <option value="" disabled>Exchange with … from here on</option>
+          <option value="" disabled>Exchange with …</option>
           ${others.map((other) => html`<option value=${other.object}>${s.called(other)}</option>`)}
         </select>
       </label>`}
@@ -174,7 +174,9 @@ const Review = observe(() => {
             </li>`,
           )}
         </ul>`
-      : html`<p class="empty"><${Icon} name="check" size=${15} /> Nothing looks doubtful.</p>`}
+      : s.tracking.value.running
+        ? html`<p class="empty">Looked through when tracking is done.</p>`
+        : html`<p class="empty"><${Icon} name="check" size=${15} /> Nothing looks doubtful.</p>`}
   </section>`;
 });
 

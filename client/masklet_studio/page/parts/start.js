@@ -153,8 +153,8 @@ export class Start extends Component {
         <${Problem} place="video" />
         <${Drop} />
         <${Uploads} />
-        <${Library} />
         <${LiveStart} />
+        <${Library} />
       </main>
     </div>`;
   }

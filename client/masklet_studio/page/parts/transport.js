@@ -41,13 +41,17 @@ const Where = observe(() => html`<div class="where">
   </select>
 </div>`);
 
+/** @param {{which: "in" | "out", at: number | null, name: string, keys: string}} props */
+const Mark = ({ which, at, name, keys }) => html`<button type="button" class="mark" aria-label=${name} aria-keyshortcuts=${keys}
+  aria-pressed=${String(at !== null)} title=${`${name}  (${keys})`} onClick=${() => actions.mark(which)}>
+  ${which === "in" && html`<${Icon} name="in" size=${16} />`}${which === "in" ? "In" : "Out"}${which === "out" && html`<${Icon} name="out" size=${16} />`}
+</button>`;
+
 const Marks = observe(() => {
   const { in: first, out: last } = s.marks.value;
   return html`<div class="group" role="group" aria-label="Marks">
-    <${IconButton} icon="in" name=${first === null ? "Mark in: begin here" : `Mark in at frame ${first}`} keys="I"
-      pressed=${first !== null} onClick=${() => actions.mark("in")} />
-    <${IconButton} icon="out" name=${last === null ? "Mark out: end here" : `Mark out at frame ${last}`} keys="O"
-      pressed=${last !== null} onClick=${() => actions.mark("out")} />
+    <${Mark} which="in" at=${first} name=${first === null ? "Mark in: begin here" : `Mark in at frame ${first}`} keys="I" />
+    <${Mark} which="out" at=${last} name=${last === null ? "Mark out: end here" : `Mark out at frame ${last}`} keys="O" />
     ${(first !== null || last !== null) &&
     html`<button type="button" class="range number" title="Take the marks away  (U)" onClick=${actions.clearMarks}>
       ${first ?? 0} – ${last ?? s.lastFrame.value} <${Icon} name="close" size=${12} />
