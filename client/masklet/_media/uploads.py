@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from masklet._media.pictures import picture_to_wire
 from masklet._urls import without_secrets
-from masklet.errors import InvalidArgument
+from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet.v1 import tracking_pb2
 
 CHUNK_BYTES = 512 * 1024
@@ -160,7 +160,7 @@ def _of_path(path: Path) -> Upload:
             path=str(path),
             picture_names=tuple(file.name for file in files),
         )
-    parts_from = partial(_file, path)
+    parts_from = _FileParts(path)
     # A pipe has no place to go back to.
     return Upload(parts_from(), pictures=False, path=str(path), parts_from=parts_from if path.is_file() else None)
 
@@ -179,11 +179,36 @@ def _nothing(start: int) -> Parts:
     return iter(())
 
 
-def _file(path: Path, start: int = 0) -> Parts:
-    with path.open("rb") as file:
-        if start:
-            file.seek(start)
-        yield from _chunks(file)
+class _FileParts:
+    """Reads a file, and reads it again from any byte on, as long as it is the same.
+
+    Args:
+        path: The file, or a pipe that is read once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: tuple[int, ...] | None = None
+
+    def __call__(self, start: int = 0) -> Parts:
+        """Its messages from a byte on.
+
+        Raises:
+            FailedPrecondition: The file has changed since it was read first.
+            OSError: The file can't be read.
+        """
+        with self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if self._known not in (None, identity):
+                raise FailedPrecondition(
+                    f"{self._path} has changed since the stream began, so that it can't be sent again after the "
+                    "connection was lost; begin a new stream"
+                )
+            self._known = identity
+            if start:
+                file.seek(start)
+            yield from _chunks(file)
 
 
 def _chunks(file: IO[bytes]) -> Parts:

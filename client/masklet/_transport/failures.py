@@ -16,6 +16,8 @@ from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, Unavailabl
 _OF_THE_NETWORK = (StatusCode.CANCELLED, StatusCode.INTERNAL, StatusCode.UNKNOWN)
 # How gRPC says that a connection was there, and broke.
 _WAS_REACHED = re.compile(r"recvmsg|sendmsg|socket closed|stream removed|reset by peer|goaway", re.IGNORECASE)
+# How it says that there was none.
+_NOT_REACHED = "failed to connect to all addresses"
 _RESOLVER_NOISE = re.compile(r"^(UNKNOWN: )?(ipv[46]:\S+: )?")
 
 
@@ -102,9 +104,14 @@ def needs_tls(target: str) -> Unavailable:
 
 
 def _unreachable(target: str, details: str) -> str:
-    reason = _RESOLVER_NOISE.sub("", details.rpartition("last error: ")[2]) or "no reason given"
-    return f"cannot reach a masklet server at {target} ({reason}); start one with `masklet serve`"
+    return f"cannot reach a masklet server at {target} ({_reason(details)}); start one with `masklet serve`"
 
 
 def _lost(target: str, details: str) -> str:
-    return f"the connection to {target} was lost ({details or 'no reason given'})"
+    if details.startswith(_NOT_REACHED):
+        return f"{target} cannot be reached ({_reason(details)})"
+    return f"the connection to {target} was lost ({_reason(details)})"
+
+
+def _reason(details: str) -> str:
+    return _RESOLVER_NOISE.sub("", details.rpartition("last error: ")[2]) or "no reason given"

@@ -86,15 +86,16 @@ class Reconnection:
         elif isinstance(failure, NotFound):
             raise Unavailable(f"{self._first_failure}; the stream cannot be resumed: {failure}") from failure
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0**self._tries) * (1 - self._spread() / 2)
-        if isinstance(failure, ResourceExhausted):
-            delay = max(delay, failure.retry_after_seconds or 0.0)
+        asked_for = (failure.retry_after_seconds or 0.0) if isinstance(failure, ResourceExhausted) else 0.0
         self._tries += 1
         away = self._clock() - self._lost_at
-        if not has_begun and away + delay > BEGIN_SECONDS:
-            raise failure
-        if away + delay > self._seconds:
+        left = (self._seconds if has_begun else min(BEGIN_SECONDS, self._seconds)) - away
+        if left <= 0 or asked_for > left:
+            if not has_begun:
+                raise failure
             raise Unavailable(f"{self._first_failure}; it could not be reached again for {away:.0f} s: {failure}")
-        return delay
+        # The last try comes when all of the time is over, not a whole delay before.
+        return max(min(delay, left), asked_for)
 
     def is_worth_a_try(self, failure: MaskletError) -> bool:
         """Whether a server that has refused to resume may take the session later, or the refusal needs other words."""

@@ -24,11 +24,13 @@ def test_numbers_count_all_responses_and_sequences_are_acknowledged() -> None:
     assert [kept.add(one) for one in (frame(1), replies.PacketsTaken(3), frame(2), replies.Applied(), frame(3))] == [
         1, 2, 3, 4, 5,
     ]  # fmt: skip
-    kept.acknowledge(2)
+    kept.acknowledge(2, written=5)
     assert (kept.forgotten, kept.acknowledged, len(kept)) == (3, 3, 2)
-    kept.acknowledge(1)
+    kept.acknowledge(1, written=5)
     assert kept.forgotten == 3, "an earlier acknowledgement changes nothing"
-    kept.acknowledge(99)
+    kept.acknowledge(99, written=4)
+    assert (kept.forgotten, len(kept)) == (3, 2), "nobody has what was not sent"
+    kept.acknowledge(99, written=5)
     assert len(kept) == 0
     assert kept.last == 5
     assert kept.after(5) is None

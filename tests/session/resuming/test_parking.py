@@ -111,6 +111,37 @@ async def test_a_parked_session_goes_on_until_its_window_is_full() -> None:
         assert contiguous(first, second)
 
 
+async def test_an_ack_of_what_was_not_sent_leaves_no_gap() -> None:
+    async with lot(window=4) as held:
+        held.engine.open_gate.clear()
+        first = held.begin()
+        first.say(numbered(click(), 1), chunk(20))
+        await first.until(lambda: first.all(replies.Described))
+        await first.breaks()
+        held.engine.open_gate.set()
+        await held.quiet()
+        second = held.again(first)
+        second.reading.clear()
+        second.say(events.Ack(4))
+        await held.quiet()
+        second.reading.set()
+        await second.frames(4)
+        assert contiguous(first, second)
+
+
+async def test_a_session_that_is_over_does_not_count_as_one_that_was_lost() -> None:
+    async with lot(park_seconds=0.1, max_parked=1) as held:
+        for _ in range(2):
+            call = held.begin()
+            call.say(numbered(click(), 1), *video(3))
+            call.half_close()
+            await call.end()
+        assert held.sessions.parked == 1
+        await asyncio.sleep(0.15)
+        assert held.sessions.parked == 0
+        assert not held.counts.ended
+
+
 async def test_responses_of_a_parked_session_are_bounded_in_bytes() -> None:
     async with lot(keep_bytes=5000) as held:
         held.engine.open_gate.clear()

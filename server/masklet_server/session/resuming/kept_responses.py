@@ -73,11 +73,20 @@ class KeptResponses:
         index = number - self.forgotten
         return self._kept[index] if index < len(self._kept) else None
 
-    def acknowledge(self, sequence: int) -> None:
-        """The client has all responses up to the result of that sequence. Of an unknown sequence nothing is known."""
-        found = [kept.number for kept in self._kept if 0 < kept.sequence <= sequence]
-        if found:
-            self.has_up_to(found[-1])
+    def acknowledge(self, sequence: int, written: int) -> None:
+        """The client has all responses up to the result of that sequence. Of an unknown sequence nothing is known.
+
+        Args:
+            sequence: What the client has acknowledged, rightly or wrongly.
+            written: Responses up to this number were given to the network; the client cannot have later ones.
+        """
+        found = 0
+        for kept in self._kept:  # in the order of numbers, and of sequences
+            if kept.number > written or kept.sequence > sequence:
+                break
+            if kept.sequence:
+                found = kept.number
+        self.has_up_to(found)
 
     def has_up_to(self, number: int) -> None:
         """The client has all responses up to that number."""

@@ -36,7 +36,7 @@ class ParkingObserver(Protocol):
         """A session was resumed: "attached" or "rewound"; or it could not be: "refused"."""
 
     def parked_ended(self, why: str) -> None:
-        """A parked session is gone: "expired", "evicted" or "stopped"."""
+        """A parked session that was not over is gone: "expired", "evicted" or "stopped"."""
 
 
 class ResumableSessions:
@@ -206,7 +206,8 @@ class ResumableSessions:
     def _park(self, session: ResumableSession) -> None:
         loop = asyncio.get_running_loop()
         self._parked[session.id] = loop.call_later(self.limits.park_seconds, self._expire, session)
-        logger.info("session parked", extra={"session": session.id, "client": session.owner.client})
+        if session.outcome is None:
+            logger.info("session parked", extra={"session": session.id, "client": session.owner.client})
         limits, client = self.limits, session.owner.client
         mine = [one for one in self._parked if self._sessions[one].owner.client == client]
         if len(mine) > limits.max_sessions_per_client:
@@ -219,13 +220,18 @@ class ResumableSessions:
         """End the session that has waited longest; first one that is over, whose client may have everything."""
         over = [one for one in session_ids if self._sessions[one].outcome is not None]
         session = self._sessions[(over or session_ids)[0]]
-        self._observer.parked_ended("evicted")
+        self._count_end(session, "evicted")
         self._finish(session, NotFound("the session was evicted"), "too many sessions waited for their clients")
 
     def _expire(self, session: ResumableSession) -> None:
-        self._observer.parked_ended("expired")
+        self._count_end(session, "expired")
         seconds = self.limits.park_seconds
         self._finish(session, NotFound("the session has expired"), f"its client was away for more than {seconds:g} s")
+
+    def _count_end(self, session: ResumableSession, why: str) -> None:
+        """Tell why a parked session ends. One that was over has lost nothing: each stream waits at its end."""
+        if session.outcome is None:
+            self._observer.parked_ended(why)
 
     def _unpark(self, session: ResumableSession) -> None:
         timer = self._parked.pop(session.id, None)
@@ -254,7 +260,7 @@ class ResumableSessions:
         """
         self._is_stopping = True
         for session_id in list(self._parked):
-            self._observer.parked_ended("stopped")
+            self._count_end(self._sessions[session_id], "stopped")
             self._finish(self._sessions[session_id], _stopped(), "the server was stopped")
         for attachment in self._attachments.values():
             attachment.note(replies.Moving(attachment.token, seconds))

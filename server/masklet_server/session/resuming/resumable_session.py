@@ -219,7 +219,7 @@ class ResumableSession:
 
     def acknowledge(self, sequence: int) -> None:
         """The client has all results up to that sequence, which the session is told by a message of its own."""
-        self.kept.acknowledge(sequence)
+        self.kept.acknowledge(sequence, self._written)
         self.changed.give()
 
     # What the session says
