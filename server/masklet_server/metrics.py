@@ -50,9 +50,13 @@ class Metrics:
         self._encoded = make.counter("encoded_pictures", "Pictures that the image encoder has encoded.")
         self._budget_used = make.gauge("budget_used", "Bytes that all clients have of a shared budget.", "budget")
         self._budget_limit = make.gauge("budget_limit", "Bytes of a shared budget; 0: no limit.", "budget")
-        self._parked = make.gauge("parked_sessions", "Resumable sessions that wait for their clients; also those that are over, for park_seconds.")
+        self._parked = make.gauge(
+            "parked_sessions", "Resumable sessions that wait for their clients, those that are over included."
+        )
         self._resumes = make.counter("resumes", "Calls that asked to resume a session.", "how")
-        self._parked_ended = make.counter("parked_ended", "Sessions that were not over, and ended while they waited for their clients.", "why")
+        self._parked_ended = make.counter(
+            "parked_ended", "Sessions that were not over, and ended while they waited.", "why"
+        )
         self._bank_bytes = make.gauge("bank_bytes", "Bytes held by the memory banks of all objects.")
 
     def session_started(self) -> None:
@@ -86,7 +90,7 @@ class Metrics:
         self._resumes.labels(how).inc()
 
     def parked_ended(self, why: str) -> None:
-        """Count a session that waited for its client and is gone: "expired", "evicted" or "stopped"."""
+        """Count a session that was not over, waited for its client and is gone: "expired", "evicted" or "stopped"."""
         self._parked_ended.labels(why).inc()
 
     def uploaded(self, size: int) -> None:

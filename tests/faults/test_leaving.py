@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -95,7 +96,31 @@ def by_annotation(client: masklet.Client) -> None:
         annotation.prompt(prompt("point"))
 
 
-@pytest.mark.parametrize("leave", [by_break, by_with, by_cancel, by_client, by_live, by_annotation])
+def by_timeout(client: masklet.Client) -> None:
+    live = client.live(delivery="lossless", timeout=3.0)
+    live.send(frames()[0])
+    next(live)
+    with pytest.raises(masklet.DeadlineExceeded, match="did not finish within 3 s"):
+        next(live)
+
+
+def by_closing_meanwhile(client: masklet.Client) -> None:
+    """As Ctrl-C of the command line does: one thread cancels the stream, and another one closes the client at once."""
+    tracking = client.track(lossless(), prompt("point"))
+    next(tracking)
+    cancelling = threading.Thread(target=tracking.cancel)
+    cancelling.start()
+    with pytest.raises(masklet.Cancelled):
+        for _ in tracking:
+            pass
+    client.close()
+    cancelling.join()
+
+
+LEAVES = [by_break, by_with, by_cancel, by_client, by_live, by_annotation, by_timeout, by_closing_meanwhile]
+
+
+@pytest.mark.parametrize("leave", LEAVES)
 def test_nothing_waits_for_a_caller_that_has_left(server: Server, leave: Leave) -> None:
     with masklet.Client(server.address) as client:
         leave(client)

@@ -76,10 +76,13 @@ class Stream:
         with self._calling:
             self._stopped.set()
             self._call.cancel()
-        with self._sender.changing():
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._sender.changing():  # whoever closes the channel comes later, and waits for the farewell
             farewell = self._sender.protocol.leave()
-        if farewell:
-            self._method.leave(farewell)
+            if farewell:
+                self._method.leave(farewell)
 
     def _read(self) -> tracking_pb2.TrackResponse:
         """The next response, if need be from another call.
@@ -122,6 +125,8 @@ class Stream:
             is_broken = not self._method.needs_tls()
         failure = self._method.failure(error, connected=connected or is_broken)
         if not protocol.can_go_on or not (is_broken or reconnection.is_worth_a_try(failure)):
+            if self._method.ran_out(error):
+                self._leave()
             protocol.give_up()
             raise failure from error
         self._is_back = False

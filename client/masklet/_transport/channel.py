@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from masklet._protocol.options import SessionOptions
 from masklet._transport.endpoint import Endpoint
-from masklet._transport.failures import FailedCall, from_call, is_broken, needs_tls, nobody_listens
+from masklet._transport.failures import FailedCall, from_call, is_broken, needs_tls, nobody_listens, ran_out
 from masklet._transport.reconnection import Reconnection
 from masklet._transport.starting import CONNECT_SECONDS, StartingServer
 from masklet.errors import FailedPrecondition, MaskletError
@@ -108,6 +108,11 @@ class TrackMethod:
         """
         return is_broken(cast("FailedCall", error), connected=connected)
 
+    @staticmethod
+    def ran_out(error: grpc.RpcError) -> bool:
+        """Whether the caller's own `timeout` has ended the call, so that the server may still keep the session."""
+        return ran_out(cast("FailedCall", error))
+
     def failure(self, error: grpc.RpcError, *, connected: bool) -> MaskletError:
         """What a failed call is raised as.
 
@@ -154,7 +159,7 @@ class Channel:
         self._closed = False
         self._streams: weakref.WeakSet[Cancellable] = weakref.WeakSet()
         self._adding = threading.Lock()
-        self._leaving: set[threading.Thread] = set()
+        self._leaving: set[threading.Event] = set()  # each is set once the server was told
         self.stub = TrackingServiceStub(self._channel)
         self.health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -169,8 +174,8 @@ class Channel:
             stream.cancel()
         self._closed = True
         deadline = time.monotonic() + CLOSE_SECONDS
-        for thread in tuple(self._leaving):
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for told in tuple(self._leaving):
+            told.wait(max(0.0, deadline - time.monotonic()))
         self._channel.close()
 
     def add(self, stream: Cancellable) -> None:
@@ -186,14 +191,16 @@ class Channel:
         """
         if self._closed:
             return
-        thread = threading.Thread(target=self._leave, args=(farewell,), name="masklet-leave", daemon=True)
-        self._leaving.add(thread)
+        told = threading.Event()
+        self._leaving.add(told)  # before the thread begins, so that `close` on another thread waits for it
+        thread = threading.Thread(target=self._leave, args=(farewell, told), name="masklet-leave", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends, and begins no more threads
-            self._leaving.discard(thread)
+            told.set()
+            self._leaving.discard(told)
 
-    def _leave(self, farewell: Sequence[tracking_pb2.TrackRequest]) -> None:
+    def _leave(self, farewell: Sequence[tracking_pb2.TrackRequest], told: threading.Event) -> None:
         try:
             for _ in self.stub.Track(iter(farewell), timeout=LEAVE_SECONDS, metadata=self.endpoint.metadata):
                 pass
@@ -202,7 +209,8 @@ class Channel:
         except ValueError:
             pass  # gRPC's word for a channel that was closed meanwhile
         finally:
-            self._leaving.discard(threading.current_thread())
+            told.set()
+            self._leaving.discard(told)
 
     def track_method(self, options: SessionOptions, picture_names: Sequence[str] = ()) -> TrackMethod:
         """The server's Track method.

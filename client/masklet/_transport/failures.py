@@ -77,6 +77,11 @@ def is_broken(error: FailedCall, *, connected: bool) -> bool:
     return code in _OF_THE_NETWORK and _rich_status(error) is None
 
 
+def ran_out(error: FailedCall) -> bool:
+    """Whether a call was ended by its own deadline, and not by the server."""
+    return error.code() is StatusCode.DEADLINE_EXCEEDED and _rich_status(error) is None
+
+
 def _rich_status(error: FailedCall) -> status_pb2.Status | None:
     try:
         status: status_pb2.Status | None = rpc_status.from_call(error)
