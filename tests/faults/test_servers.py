@@ -54,7 +54,9 @@ def freeze(server: ServerProcess) -> None:
     server.freeze(1.0)
 
 
-@pytest.mark.parametrize(("name", "act"), [("file", terminate), ("corrected", kill)])
+@pytest.mark.parametrize(
+    ("name", "act"), [("file", terminate), pytest.param("corrected", kill, marks=pytest.mark.soak)]
+)
 def test_a_video_that_can_be_sent_again_survives_the_server(server: ServerProcess, name: str, act: Act) -> None:
     should, _ = run(name, server.address)
     assert violations(should) == []
@@ -64,6 +66,7 @@ def test_a_video_that_can_be_sent_again_survives_the_server(server: ServerProces
     assert events[1].how == "rewound"
 
 
+@pytest.mark.soak
 def test_work_on_request_ends_by_name(server: ServerProcess) -> None:
     should, _ = run("annotation", server.address)
     history, events = disturbed("annotation", server, kill)

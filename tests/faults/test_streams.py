@@ -21,6 +21,8 @@ from tests.faults.streams import FRAMES, NOT_REPEATABLE, STREAMS, run
 from tests.support.e2e import lossless, prompt
 
 pytestmark = pytest.mark.slow
+# Like others as far as resuming goes, and not run by scripts/test, which has to be short.
+LONG = ("folder", "packets", "latest")
 PROGRAM = [sys.executable, "-c", "from masklet.cli import main; main()"]
 
 
@@ -39,7 +41,9 @@ def proxy(nano_server: str) -> Iterator[Proxy]:
         yield one
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in LONG else []) for name in STREAMS]
+)
 def test_two_breaks_change_nothing(name: str, nano_server: str, proxy: Proxy) -> None:
     should = None if name in NOT_REPEATABLE else reference(name, nano_server)
     proxy.arm(Fault("reset", "down", 4_000))
