@@ -100,7 +100,7 @@ class RequestSender:
     def _ended(self, number: int, call: RunningCall) -> None:
         """Send nothing more, unless another call will go on."""
         with self.changing():
-            connected = bool(self.protocol.session_id)
+            connected = bool(self.protocol.session_id) or number > 1
             if number == self._calls and not (
                 self.protocol.can_go_on and TrackMethod.is_broken(call, connected=connected)
             ):

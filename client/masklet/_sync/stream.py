@@ -114,7 +114,8 @@ class Stream:
             raise self._sender.failure from None
         protocol, reconnection = self._sender.protocol, self._method.reconnection
         connected = bool(self.session_id)
-        is_broken = self._method.is_broken(error, connected=connected) and not self._stopped.is_set()
+        was_reached = connected or reconnection.is_away  # also where the first call broke before it was answered
+        is_broken = self._method.is_broken(error, connected=was_reached) and not self._stopped.is_set()
         if is_broken and protocol.finished:
             raise StopIteration
         if is_broken and not connected:

@@ -16,7 +16,7 @@ RESUME_SECONDS = 120.0
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
 # Where a server has never answered, something else than masklet may listen there.
-MAX_TRIES_TO_BEGIN = 3
+BEGIN_SECONDS = 5.0
 # A video that ends the server each time that it is gone over must not do so for ever.
 MAX_VAIN_REWINDS = 2
 
@@ -75,8 +75,6 @@ class Reconnection:
         Raises:
             MaskletError: It is too late, or there is no use in trying again.
         """
-        if not has_begun and self._tries >= MAX_TRIES_TO_BEGIN:
-            raise failure
         if self._lost_at is None or self._first_failure is None:
             if self._vain_rewinds >= MAX_VAIN_REWINDS:
                 raise Unavailable(
@@ -92,6 +90,8 @@ class Reconnection:
             delay = max(delay, failure.retry_after_seconds or 0.0)
         self._tries += 1
         away = self._clock() - self._lost_at
+        if not has_begun and away + delay > BEGIN_SECONDS:
+            raise failure
         if away + delay > self._seconds:
             raise Unavailable(f"{self._first_failure}; it could not be reached again for {away:.0f} s: {failure}")
         return delay
