@@ -6,6 +6,7 @@ import { openLive, startLive } from "./state/live.js";
 import { startLooking } from "./state/looking.js";
 import { startPlayer } from "./state/player.js";
 import * as s from "./state/store.js";
+import { startTimes } from "./state/times.js";
 import { App } from "./parts/app.js";
 import { setTheme } from "./parts/top.js";
 
@@ -30,6 +31,7 @@ setTheme(s.theme.value);
 render(html`<${App} />`, /** @type {Element} */ (document.getElementById("app")));
 startPlayer();
 startLooking();
+startTimes();
 addEventListener("keydown", onKey);
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => event.preventDefault());

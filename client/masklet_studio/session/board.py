@@ -63,6 +63,7 @@ class Board:
         tabs: The tabs that are open.
         tracking: What the page shows of a run.
         connected: Whether the server was there when it was needed last.
+        loading: Whether the server is still being started.
 
     Args:
         project: What is kept of the video.
@@ -77,6 +78,7 @@ class Board:
         self.tabs: set[Tab] = set()
         self.tracking = TrackingStatus()
         self.connected = True
+        self.loading = False
         self._changed_lanes: set[int] = set()
         self._timers: set[asyncio.Task[None]] = set()
         self._drawing = False
@@ -119,6 +121,7 @@ class Board:
             "can_undo": self.project.can_undo,
             "can_redo": self.project.can_redo,
             "connected": self.connected,
+            "loading": self.loading,
         }
 
     def lane(self, object_id: int) -> dict[str, Any]:
@@ -163,6 +166,12 @@ class Board:
             self.connected = connected
             message = "the server is there" if error is None else error.message
             self.tell("connection", connected=connected, message=message)
+
+    def tell_loading(self, loading: bool) -> None:
+        """Tell all tabs whether the server is still being started, if that has changed."""
+        if loading != self.loading:
+            self.loading = loading
+            self.tell("loading", loading=loading)
 
     def _objects(self) -> list[dict[str, Any]]:
         return [_object_to_dict(one) for one in self.project.state.objects.values()]

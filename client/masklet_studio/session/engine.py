@@ -161,6 +161,11 @@ class Engine:
         return self._session is not None
 
     @property
+    def is_loading(self) -> bool:
+        """Whether the server is still being started, which takes seconds."""
+        return not self._server.is_there
+
+    @property
     def is_wanted(self) -> bool:
         """Whether somebody waits for a turn, so that a long one should make a pause."""
         return self._waiting > 0

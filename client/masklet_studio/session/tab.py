@@ -14,7 +14,7 @@ MAX_WAITING_BYTES = 8 * 1024**2
 """Bytes of masks that wait for a tab that reads slowly; further ones are dropped, and the tab is told to ask again."""
 MAX_WAITING_EVENTS = 2000
 """Events that wait for a tab; one that has more is cut off, and begins anew with the state."""
-_NEWEST_ONLY = frozenset({"tracking", "history", "prompts", "objects", "marks", "connection", "saved"})
+_NEWEST_ONLY = frozenset({"tracking", "history", "prompts", "objects", "marks", "connection", "loading", "saved"})
 _IN_STATE = (_NEWEST_ONLY | {"state", "lanes"}) - {"saved"}
 
 

@@ -20,6 +20,8 @@ from masklet_studio.session.tab import Tab
 from masklet_studio.session.tracker import Tracker
 
 _DRAWN_IOU, _DRAWN_SCORE = 1.0, 10.0  # of a mask that a person drew
+_AT_ONCE = frozenset({"add_object", "change_object", "marks"})
+"""Changes that touch no mask and ask the server nothing: they do not wait for a prompt that the model works on."""
 Reply = dict[str, Any]
 
 
@@ -69,6 +71,8 @@ class Verbs:
             OSError: The project cannot be written.
         """
         verb = request.get("do")
+        if verb in _AT_ONCE:
+            return await self._changes[verb](request)
         if verb in self._changes:
             async with self._turn:
                 return await self._changes[verb](request)
@@ -137,23 +141,28 @@ class Verbs:
             "mask": given.mask,
             "corrects": given.corrects,
         }
+        if self._engine.is_loading:
+            return self._keep(said, "The model is being loaded. The mask comes by itself.")
         async with self._engine.turn():
             try:
                 result = await self._engine.show(given, self._board.wanted())
             except (InvalidArgument, NotFound, ResourceExhausted):
                 raise
             except MaskletError as error:
-                # What a person has said is kept; the mask comes when the server is there again.
-                self._project.do("prompt", said)
-                self._board.tell_changes()
                 self._board.tell_connection(error)
-                return {"pending": True, "message": error.message}
+                return self._keep(said, error.message)
             record = record_of(result, frame, self._project.next_number, PROMPTED)
             self._project.do("prompt", said, [record])
         self._board.tell_connection(None)
         self._board.tell_masks([record])
         self._board.tell_changes()
         return {"pending": False}
+
+    def _keep(self, said: dict[str, Any], message: str) -> Reply:
+        """Keep what a person has said; `show_pending` makes its mask when the server is there."""
+        self._project.do("prompt", said)
+        self._board.tell_changes()
+        return {"pending": True, "message": message}
 
     def _given(
         self, object_id: int, frame: int, points: list[list[float]], box: list[float] | None, mask: str | None

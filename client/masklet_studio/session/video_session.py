@@ -135,6 +135,7 @@ class VideoSession:
                 await self._engine.close()
 
     async def _connect(self) -> None:
+        self.board.tell_loading(self._engine.is_loading)
         try:
             if not self._tracker.is_running:
                 await self._engine.open()
@@ -150,6 +151,8 @@ class VideoSession:
             self.board.tell_connection(Unavailable(f"the studio failed: {error}"))
         else:
             self.board.tell_connection(None)
+        finally:
+            self.board.tell_loading(False)
 
     async def close(self) -> None:
         """End everything; what was done is in the project."""

@@ -34,6 +34,26 @@ export const Problem = observe((/** @type {{place: import("../types.js").Place}}
   </div>`;
 });
 
+/**
+ * A field to type into. What is typed stays until it is done, also when the page is drawn anew meanwhile because
+ * something happened elsewhere: a reply, another tab, a frame that was tracked.
+ */
+export class Typed extends Component {
+  /** @type {string | null} */ draft = null;
+
+  /** @param {any} props */
+  render({ value, onChange, onKeyDown, ...others }) {
+    const leave = () => void (this.draft = null);
+    return html`<input ...${others} value=${this.draft ?? value} onBlur=${leave}
+      onInput=${(/** @type {any} */ event) => void (this.draft = event.target.value)}
+      onKeyDown=${onKeyDown ?? ((/** @type {any} */ event) => event.key === "Enter" && event.target.blur())}
+      onChange=${(/** @type {any} */ event) => {
+        leave();
+        onChange(event);
+      }} />`;
+  }
+}
+
 /** A dialog over the page; Escape and a click beside it close it. */
 export class Dialog extends Component {
   element = createRef();

@@ -3,11 +3,8 @@ import { html, observe } from "../ui.js";
 import * as actions from "../state/actions.js";
 import { setOverlay, STYLES } from "../state/keys.js";
 import * as s from "../state/store.js";
-import { counted, IconButton, Problem } from "./common.js";
+import { counted, IconButton, Problem, Typed } from "./common.js";
 import { Icon } from "./icons.js";
-
-/** @param {any} event */
-const enterLeaves = (event) => event.key === "Enter" && event.target.blur();
 
 /** @param {number} object */
 function toggle(object) {
@@ -31,7 +28,7 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
           actions.changeObject(object, { colour: event.target.value });
         }} />
     </label>
-    <input class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false} onKeyDown=${enterLeaves}
+    <${Typed} class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false}
       onFocus=${() => (s.selected.value = object)}
       onChange=${(/** @type {any} */ event) => actions.changeObject(object, { name: event.target.value })} />
     ${s.lost.value.has(object) && html`<span class="object-lost" title="Not in the picture now">lost</span>`}
@@ -70,7 +67,7 @@ function Class({ one }) {
   const classes = [...new Set(s.objects.value.map((other) => other.class).filter(Boolean))];
   return html`<label class="field">
       <span>Class</span>
-      <input list="classes" placeholder="such as person or car" value=${one.class ?? ""} onKeyDown=${enterLeaves}
+      <${Typed} list="classes" placeholder="such as person or car" value=${one.class ?? ""}
         onChange=${(/** @type {any} */ event) => actions.changeObject(one.object, { class: event.target.value })} />
     </label>
     <datalist id="classes">${classes.map((name) => html`<option value=${name}></option>`)}</datalist>`;

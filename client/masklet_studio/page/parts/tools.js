@@ -36,7 +36,7 @@ export const Tools = observe(() => {
   </nav>`;
 });
 
-/** What to do next, for a person who never saw this. @returns {{text: unknown, act?: [string, () => unknown]} | null} */
+/** What to do next, for a person who never saw this. @returns {{text: unknown, act?: [string, () => unknown], late?: boolean, also?: [string, () => unknown]} | null} */
 function hint() {
   const { running } = s.tracking.value;
   if (running || s.playing.value) return null;
@@ -54,10 +54,14 @@ function hint() {
     if (prompted || lane?.runs.length) return null;
     return { text: html`<b>Click</b> on ${name}, or drag a box round it` };
   }
+  const found = lane?.runs.some(([from, to]) => from <= at && at <= to);
+  if (s.loading.value && !found) return { text: html`The model is being loaded. Your click is kept: the mask comes by itself.` };
+  if (s.pending.value.has(s.key(object, at))) return { text: html`Looking for ${name}…`, late: true };
   const after = lane?.runs.some(([, to]) => to > at);
   if (!after) return at < s.lastFrame.value ? {
     text: html`Not right yet? Click what is missing, <b>right click</b> what is too much.`,
     act: ["Track forward", () => actions.track("forward")],
+    also: ["Another object", actions.addObject],
   } : null;
   if (!lane?.corrections.includes(at) && !here?.has_mask) return null;
   return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => actions.track("forward", [object])] };
@@ -76,12 +80,13 @@ function liveHint(object) {
 
 export const Hint = observe(() => {
   const told = s.told.value;
-  const one = told ? { text: told, act: undefined } : hint();
+  const one = told ? { text: told, act: undefined, late: false, also: undefined } : hint();
   return html`<div class="over-stage">
     <${Problem} place="stage" />
     ${one &&
-    html`<div class=${told ? "hint told" : "hint"} role="status">
+    html`<div class=${told ? "hint told" : one.late ? "hint late" : "hint"} role="status">
       <span>${one.text}</span>
+      ${one.also && html`<button type="button" class="button small" onClick=${one.also[1]}>${one.also[0]}</button>`}
       ${one.act && html`<button type="button" class="button small primary" onClick=${one.act[1]}>${one.act[0]}</button>`}
     </div>`}
   </div>`;

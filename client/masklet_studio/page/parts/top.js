@@ -39,7 +39,7 @@ export const Model = observe(() => {
 const Connection = observe(() => {
   if (s.live.value) return null; // its own bar tells
   const fine = s.connected.value && s.engine.value.connected;
-  const text = !s.connected.value ? "Connecting…" : fine ? "Saved" : "The model server is away";
+  const text = !s.connected.value ? "Connecting…" : fine && s.loading.value ? "Saved · loading the model…" : fine ? "Saved" : "The model server is away";
   return html`<span class=${fine ? "connection" : "connection lost"} role="status" title=${s.engine.value.message}>
     <span class="dot"></span>${text}
   </span>`;

@@ -3,7 +3,7 @@ import { html, observe } from "../ui.js";
 import * as actions from "../state/actions.js";
 import { toggleFollow } from "../state/keys.js";
 import * as s from "../state/store.js";
-import { counted, IconButton, Problem, Progress } from "./common.js";
+import { counted, IconButton, Problem, Progress, Typed } from "./common.js";
 import { Icon } from "./icons.js";
 
 /** @param {number} to */
@@ -24,9 +24,8 @@ const Play = observe(() => html`<div class="group" role="group" aria-label="Play
 const Where = observe(() => html`<div class="where">
   <label title="Go to a frame  (G)">
     <span class="unseen">Frame</span>
-    <input id="frame-field" class="number" inputmode="numeric" value=${s.frame.value}
+    <${Typed} id="frame-field" class="number" inputmode="numeric" value=${s.frame.value}
       onFocus=${(/** @type {any} */ event) => event.target.select()}
-      onKeyDown=${(/** @type {any} */ event) => event.key === "Enter" && event.target.blur()}
       onChange=${(/** @type {any} */ event) => {
         const to = Number.parseInt(event.target.value, 10);
         if (Number.isFinite(to)) goTo(to);

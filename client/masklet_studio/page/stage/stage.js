@@ -10,7 +10,7 @@ const NEAR = 9; // CSS pixels within which a click takes a point away
 
 export const view = new View();
 
-/** @typedef {{kind: "press" | "box" | "pan" | "paint", x: number, y: number, button: number, moved: boolean}} Drag */
+/** @typedef {{kind: "press" | "box" | "pan" | "paint", x: number, y: number, button: number, moved: boolean, from?: [number, number]}} Drag */
 
 export class Stage extends Component {
   canvas = createRef();
@@ -156,7 +156,7 @@ export class Stage extends Component {
       this.drag = { kind: "paint", x, y, button: event.button, moved: false };
       this.stroke = { points: view.toVideo(x, y), radius: s.brush.value, add };
     } else if (event.button === 0 || event.button === 2) {
-      this.drag = { kind: tool === "box" && event.button === 0 ? "box" : "press", x, y, button: event.button, moved: false };
+      this.drag = { kind: tool === "box" && event.button === 0 ? "box" : "press", x, y, button: event.button, moved: false, from: view.toVideo(x, y) };
     }
     s.playing.value = false;
     this.redraw();
@@ -195,7 +195,7 @@ export class Stage extends Component {
 
   /** @param {Drag} drag @param {number} x @param {number} y @returns {import("../types.js").Box} */
   boxTo(drag, x, y) {
-    const [ax, ay] = view.within(...view.toVideo(drag.x, drag.y));
+    const [ax, ay] = view.within(...(drag.from ?? view.toVideo(drag.x, drag.y)));
     const [bx, by] = view.within(...view.toVideo(x, y));
     return [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
   }

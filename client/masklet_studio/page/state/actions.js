@@ -167,6 +167,7 @@ const EVENTS = {
     s.tracking.value = event.tracking ?? { running: false };
     s.history.value = { can_undo: event.can_undo, can_redo: event.can_redo };
     s.engine.value = { connected: event.connected !== false, message: "" };
+    s.loading.value = event.loading === true;
     if (event.status) s.status.value = event.status;
     if (event.recording) s.recording.value = event.recording;
     // After a restart the numbers of revisions may begin anew: what is held counts no more.
@@ -185,6 +186,7 @@ const EVENTS = {
     if (was && !event.running) reviewSoon();
   },
   connection: (event) => (s.engine.value = { connected: event.connected, message: event.message ?? "" }),
+  loading: (event) => (s.loading.value = event.loading),
   export(event) {
     const mine = s.exporting.value;
     if (mine && (mine.id === "" || mine.id === event.id)) s.exporting.value = event;
@@ -262,7 +264,7 @@ async function sendPrompt({ object, frame, points, box }) {
   s.pending.value = new Map(s.pending.value).set(id, shown);
   opened.redraw();
   const reply = await act("stage", "prompt", { object, frame, points, box, mask: null });
-  if (reply?.pending) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
+  if (reply?.pending && !s.loading.value) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
   if (s.pending.value.get(id) !== shown) return; // a later one is on its way
   // The list of prompts may come after the reply: nothing disappears in between. The picture of a live video is gone.
   if (reply && !s.live.value && (points.length || box)) s.prompts.value = new Map(s.prompts.value).set(id, shown);

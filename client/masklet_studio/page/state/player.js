@@ -13,8 +13,9 @@ export function startPlayer() {
   /** @param {number} now */
   const tick = (now) => {
     request = requestAnimationFrame(tick);
-    const each = 1000 / s.fps.value / s.speed.value;
-    const due = Math.min(MOST_SKIPPED, Math.floor((now - begun) / each));
+    const each = (/** @type {number} */ frame) => (1000 * s.lasts(frame)) / s.speed.value;
+    let [due, spent] = [0, 0];
+    while (due < MOST_SKIPPED && now - begun >= spent + each(s.frame.value + due)) spent += each(s.frame.value + due++);
     if (due < 1) return;
     const [first, end] = range();
     const at = s.frame.value;
@@ -26,11 +27,11 @@ export function startPlayer() {
     const here = opened.value?.frames.ahead(at) ?? 0;
     const step = Math.min(due, here, end - at);
     if (step < 1) {
-      begun = now - each;
+      begun = now - each(at);
       opened.redraw();
       return;
     }
-    begun = step < due ? now : begun + step * each;
+    begun = step < due ? now : begun + spent;
     s.frame.value = Math.max(first, at + step);
   };
 

@@ -22,6 +22,7 @@ export const tracking = signal(/** @type {import("../types.js").Tracking} */ ({ 
 export const history = signal({ can_undo: false, can_redo: false });
 export const connected = signal(false);
 export const engine = signal({ connected: true, message: "" });
+export const loading = signal(false); // the model server is still being started
 export const review = signal(/** @type {import("../types.js").Doubt[]} */ ([]));
 export const exporting = signal(/** @type {import("../types.js").Export | null} */ (null));
 export const problems = signal(/** @type {Partial<Record<import("../types.js").Place, string>>} */ ({}));
@@ -79,9 +80,15 @@ export function tracked(object) {
 export const anythingTracked = computed(() => [...lanes.value.values()].some(({ runs }) => runs.length > 0));
 export const framesTracked = computed(() => Math.max(0, ...[...lanes.value.keys()].map(tracked)));
 
+/** When each frame is shown, in seconds; empty until the studio has told them. */
+export const times = signal(/** @type {number[]} */ ([]));
+
+/** For how many seconds a frame is shown. @param {number} at */
+export const lasts = (at) => (at + 1 < times.value.length ? times.value[at + 1] - times.value[at] : 1 / fps.value);
+
 /** @param {number} at */
 export function clock(at) {
-  const seconds = at / fps.value;
+  const seconds = at < times.value.length ? times.value[at] - times.value[0] : at / fps.value;
   const minutes = Math.floor(seconds / 60);
   return `${minutes}:${(seconds - 60 * minutes).toFixed(2).padStart(5, "0")}`;
 }
