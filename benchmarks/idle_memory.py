@@ -71,7 +71,7 @@ class ServerProcess:
     def close(self) -> None:
         """End it."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def noise(count: int) -> list[np.typing.NDArray[np.uint8]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import re
 import signal
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from masklet_server.settings.sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
     from masklet_server.engine.serving.loaded_model import LoadedModel  # brings torch
+
+logger = logging.getLogger(__name__)
 
 _NOT_SERVING_SECONDS = 2.0
 
@@ -71,10 +74,11 @@ async def _serve(settings: Settings) -> None:
 
     hide_memory()
     allow_many_descriptors()
-    bound_together(GroupBounds.of(settings.budget_limits().decoder_memory.total, settings.max_sessions))
+    bounded = bound_together(GroupBounds.of(settings.budget_limits().decoder_memory.total, settings.max_sessions))
     stop = asyncio.Event()
     async with running_server(settings) as running:
         collect_less()
+        logger.info("%s", bounded)
         with _Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
             if await _is_broken(stop, running.broken):

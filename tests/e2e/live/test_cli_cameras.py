@@ -185,7 +185,7 @@ def test_a_server_that_stops_is_no_success_and_leaves_what_came(tmp_path: Path) 
     with RtspServer(PICTURES) as camera:
         with EmbeddedServer(device="cpu", dtype="float32") as server:
             outputs = ("--json", "out.json", "--jsonl", "out.jsonl", "--overlay", "out.mp4")
-            process = start(tmp_path, server, camera.url, *outputs)
+            process = start(tmp_path, server, camera.url, *outputs, "--no-resume")
             wait_for_frames(tmp_path / "out.jsonl", 3, process)
         status, _, err = end(process)
     assert status == 1

@@ -39,20 +39,22 @@ def missing_layers() -> tuple[str, ...]:
     return tuple(done.stdout.split())
 
 
-def bound_together(bounds: GroupBounds) -> None:
-    """Put all decoding processes into a control group, where one can be made; the log says if not.
+def bound_together(bounds: GroupBounds) -> str:
+    """Put all decoding processes into a control group, where one can be made.
 
     Only for a process that belongs to the server alone: it moves to another control group.
 
     Args:
         bounds: What all decoders may have together.
+
+    Returns:
+        What was done, for the log.
     """
     group = make_group(bounds)
     if group is None:
-        logger.info("the decoders' sandbox lacks a control group (the kernel bounds all together); %s", HOW_TO_HAVE)
-        return
+        return f"the decoders' sandbox lacks a control group (the kernel bounds all together); {HOW_TO_HAVE}"
     fork_server.put_into(group)
-    logger.info("decoding processes are in the control group %s", group.folder)
+    return f"decoding processes are in the control group {group.folder}"
 
 
 def check_sandbox(*, strict: bool) -> None:
