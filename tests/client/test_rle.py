@@ -35,8 +35,8 @@ def test_a_mask_is_encoded_as_pycocotools_encodes_it(mask: npt.NDArray[np.bool_]
     assert masklet.rle.encode(mask)["counts"].encode() == theirs["counts"]
 
 
-# Up to here, pycocotools takes five characters a number. Where every number takes six, it writes one byte past the end of
-# its buffer, which ends the process now and then.
+# Up to here, pycocotools takes five characters a number. Where every number takes six, it writes one byte past the end
+# of its buffer, which ends the process now and then.
 PYCOCOTOOLS_LONGEST = 2**23
 
 
