@@ -16,7 +16,7 @@ from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from tests.support.fake_sources import BROKEN
-from tests.support.resuming import CONFIG, Call, lot
+from tests.support.resuming import CONFIG, Call, Lot, lot
 from tests.support.session import ON_REQUEST, click, video
 
 
@@ -96,15 +96,21 @@ async def test_only_what_the_session_took_counts() -> None:
         assert marks(first, second) == [(index, 0) for index in range(12)]
 
 
+async def left_before_the_first_result(held: Lot) -> Call:
+    """A call that broke when its video was described; its session has then done all that it can without a client."""
+    held.engine.open_gate.clear()
+    call = held.begin()
+    call.say(numbered(click(), 1), chunk(20))
+    await call.until(lambda: call.all(replies.Described))
+    await call.breaks()
+    held.engine.open_gate.set()
+    await held.quiet()
+    return call
+
+
 async def test_a_parked_session_goes_on_until_its_window_is_full() -> None:
     async with lot(window=4) as held:
-        held.engine.open_gate.clear()
-        first = held.begin()
-        first.say(numbered(click(), 1), chunk(20))
-        await first.until(lambda: first.all(replies.Described))
-        await first.breaks()
-        held.engine.open_gate.set()
-        await held.quiet()
+        first = await left_before_the_first_result(held)
         assert len(held.engine.jobs) == 4
         second = held.again(first)
         await second.frames(4)
@@ -113,13 +119,7 @@ async def test_a_parked_session_goes_on_until_its_window_is_full() -> None:
 
 async def test_an_ack_of_what_was_not_sent_leaves_no_gap() -> None:
     async with lot(window=4) as held:
-        held.engine.open_gate.clear()
-        first = held.begin()
-        first.say(numbered(click(), 1), chunk(20))
-        await first.until(lambda: first.all(replies.Described))
-        await first.breaks()
-        held.engine.open_gate.set()
-        await held.quiet()
+        first = await left_before_the_first_result(held)
         second = held.again(first)
         second.reading.clear()
         second.say(events.Ack(4))
