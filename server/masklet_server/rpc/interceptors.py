@@ -20,11 +20,11 @@ from grpc_status import rpc_status
 
 from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
-from masklet_server.budgets.message_size import bounded
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import current_client
+from masklet_server.rpc.receiving.messages import MessageKind, MessageReader, Messages
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 from masklet_server.rpc.usage import Usage, current_usage
 from masklet_server.tracing import NoTracer, Tracer
@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 TRACK = "/masklet.v1.TrackingService/Track"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
-_REQUESTS = {TRACK: tracking_pb2.TrackRequest.DESCRIPTOR, SEGMENT_IMAGE: image_pb2.SegmentImageRequest.DESCRIPTOR}
+_REQUESTS: dict[str, MessageKind[Any]] = {
+    TRACK: MessageKind(tracking_pb2.TrackRequest.FromString, tracking_pb2.TrackRequest.DESCRIPTOR),
+    SEGMENT_IMAGE: MessageKind(image_pb2.SegmentImageRequest.FromString, image_pb2.SegmentImageRequest.DESCRIPTOR),
+}
 _HEALTH = "/grpc.health.v1.Health/"
 # How often the tokens of running calls are looked at.
 _TOKEN_SECONDS = 2.0
@@ -88,6 +91,11 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         self._admission = admission
         self._metrics = metrics
         self._running: dict[asyncio.Task[Any], Call] = {}
+        self._reader = MessageReader()
+
+    def close(self) -> None:
+        """End the thread that reads messages; call it when no call runs any longer."""
+        self._reader.close()
 
     async def watch_tokens(self) -> None:
         """End the calls whose tokens are no longer valid; for ever, as a task of its own."""
@@ -116,20 +124,25 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
         async def run(requests: Any, context: Context) -> Any:
             async def answer(call: Call) -> Any:
+                incoming = requests
+                if method in _REQUESTS:
+                    incoming = Messages(requests, self._reader, _REQUESTS[method], call.client)
                 if handler.request_streaming:
-                    return await _run_to_end(behaviour(_Metered(requests, self._meter, call), context), context)
+                    return await _run_to_end(behaviour(_Metered(incoming, self._meter, call), context), context)
                 if method != SEGMENT_IMAGE:
-                    request = await self._admission.receive_small(call.client, requests)
+                    request = await self._admission.receive_small(call.client, incoming)
                     return await _run_to_end(behaviour(request, context), context)
                 async with self._admission.turn(call.client):
-                    request = await self._admission.receive(requests)
+                    request = await self._admission.receive(incoming)
                     await self._meter(call, request)
                     return await _run_to_end(behaviour(request, context), context)
 
             return await self._surround(Call(method, context, client=_caller(context)), answer)
 
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
-        return make(run, _reader(handler, method), handler.response_serializer)
+        # gRPC would make messages of bytes on the event loop.
+        read = None if method in _REQUESTS else handler.request_deserializer
+        return make(run, read, handler.response_serializer)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -245,13 +258,6 @@ class _Metered:
         request = await anext(self._requests)
         await self._meter(self._call, request)
         return request
-
-
-def _reader(handler: Handler, method: str) -> Any:
-    """What makes messages of bytes for the method; it refuses those that would take far more memory than bytes."""
-    if method not in _REQUESTS or handler.request_deserializer is None:
-        return handler.request_deserializer
-    return bounded(handler.request_deserializer, _REQUESTS[method])
 
 
 async def _run_to_end(result: Any, context: Context) -> Any:

@@ -137,6 +137,7 @@ class Server:
         if self._sessions is not None:
             await self._sessions.end_sessions()
         await self._server.stop(_CLOSE_SECONDS)
+        self._edge.close()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
