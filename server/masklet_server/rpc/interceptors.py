@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
@@ -24,6 +25,7 @@ from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import current_client
+from masklet_server.rpc.receiving.connections import Account, ConnectionWatch
 from masklet_server.rpc.receiving.messages import MessageKind, MessageReader, Messages
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 from masklet_server.rpc.usage import Usage, current_usage
@@ -56,6 +58,7 @@ class Call:
         method: Full name, such as "/masklet.v1.TrackingService/Track".
         context: What gRPC knows of the call.
         client: Token name, certificate subject or address.
+        connection: What is known of its connection.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
         token: Digest of its token; None if it needs none.
@@ -66,6 +69,7 @@ class Call:
     method: str
     context: Context
     client: str
+    connection: Account
     code: str = "OK"
     is_session: bool = False
     token: bytes | None = None
@@ -79,14 +83,21 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     Args:
         tokens: The valid bearer tokens; None: everybody may call. The health service needs no token.
         admission: Applies limits, and refuses calls while the server stops.
+        connections: Is told what comes of the bytes of each connection.
         metrics: Counts RPCs and sessions.
         tracer: Makes a span of each call of Track and SegmentImage.
     """
 
     def __init__(
-        self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics, tracer: Tracer | None = None
+        self,
+        tokens: auth.TokenFile | None,
+        admission: Admission,
+        connections: ConnectionWatch,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
         self._tracer = tracer or NoTracer()
+        self._connections = connections
         self._tokens = tokens
         self._admission = admission
         self._metrics = metrics
@@ -126,7 +137,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             async def answer(call: Call) -> Any:
                 incoming = requests
                 if method in _REQUESTS:
-                    incoming = Messages(requests, self._reader, _REQUESTS[method], call.client)
+                    incoming = Messages(requests, functools.partial(self._read, call))
                 if handler.request_streaming:
                     return await _run_to_end(behaviour(_Metered(incoming, self._meter, call), context), context)
                 if method != SEGMENT_IMAGE:
@@ -137,12 +148,17 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                     await self._meter(call, request)
                     return await _run_to_end(behaviour(request, context), context)
 
-            return await self._surround(Call(method, context, client=_caller(context)), answer)
+            connection = self._connections.account(context.peer())
+            return await self._surround(Call(method, context, _caller(context), connection), answer)
 
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
         # gRPC would make messages of bytes on the event loop.
         read = None if method in _REQUESTS else handler.request_deserializer
         return make(run, read, handler.response_serializer)
+
+    async def _read(self, call: Call, data: bytes) -> Any:
+        self._connections.message(call.connection)
+        return await self._reader.read(data, _REQUESTS[call.method], call.client)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -192,8 +208,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.refused("token")
                 raise
             call.client, call.token = bearer.name, bearer.digest
+        call.connection.is_known = True
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
+            stack.enter_context(self._connections.call(call.connection))
             stack.enter_context(self._admission.work())
         if call.method == TRACK:
             stack.enter_context(self._admission.session(call.client))

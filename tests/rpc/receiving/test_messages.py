@@ -95,4 +95,4 @@ async def test_the_messages_of_a_call_come_in_their_order(reader: MessageReader)
             yield message.SerializeToString()
 
     kind = MessageKind(Track.FromString, Track.DESCRIPTOR)
-    assert [message async for message in Messages(raw(), reader, kind, "a")] == sent
+    assert [message async for message in Messages(raw(), lambda data: reader.read(data, kind, "a"))] == sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -76,20 +76,15 @@ class Messages(Generic[T]):
 
     Args:
         raw: The bytes of each message.
-        reader: Makes messages of them.
-        kind: Of the messages.
-        client: Whose call it is.
+        read: Makes a message of them.
     """
 
-    def __init__(self, raw: AsyncIterable[bytes], reader: MessageReader, kind: MessageKind[T], client: str) -> None:
+    def __init__(self, raw: AsyncIterable[bytes], read: Callable[[bytes], Awaitable[T]]) -> None:
         self._raw = aiter(raw)
-        self._reader = reader
-        self._kind = kind
-        self._client = client
+        self._read = read
 
     def __aiter__(self) -> Messages[T]:
         return self
 
     async def __anext__(self) -> T:
-        data = await anext(self._raw)
-        return await self._reader.read(data, self._kind, self._client)
+        return await self._read(await anext(self._raw))
