@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
-from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
+from masklet.errors import DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
@@ -146,12 +146,14 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 async with self._admission.turn(call.client):
                     request = await self._admission.receive(incoming)
                     await self._meter(call, request)
-                    return await _run_to_end(behaviour(request, context), context)
+                    await self._send(call, await _run_to_end(behaviour(request, context), context))
+                return None
 
             connection = self._connections.account(context.peer())
             return await self._surround(Call(method, context, _caller(context), connection), answer)
 
-        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
+        sends = handler.response_streaming or method == SEGMENT_IMAGE  # one response or many: the bytes are the same
+        make = grpc.stream_stream_rpc_method_handler if sends else _STREAM_UNARY
         # gRPC would make messages of bytes on the event loop.
         read = None if method in _REQUESTS else handler.request_deserializer
         return make(run, read, handler.response_serializer)
@@ -159,6 +161,18 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     async def _read(self, call: Call, data: bytes) -> Any:
         self._connections.message(call.connection)
         return await self._reader.read(data, _REQUESTS[call.method], call.client)
+
+    async def _send(self, call: Call, response: Any) -> None:
+        """Send the only response of a call, which may be large, while its turn lasts.
+
+        Raises:
+            DeadlineExceeded: The client does not read it in time.
+        """
+        try:
+            await self._admission.in_time(call.context.write(response), "the client has not read the response")
+        except DeadlineExceeded:
+            self._connections.unread(call.connection, response.ByteSize())  # gRPC keeps it with the connection
+            raise
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from masklet.v1 import image_pb2
 from masklet_server.rpc.receiving.connections import ConnectionBounds, ConnectionWatch
 from masklet_server.rpc.receiving.sockets import Connection, connections_to, end, peer_of
 from tests.support.rpc import Edge, edge, finish, open_stream, segment
@@ -149,6 +150,18 @@ def test_beyond_the_bound_of_an_address_those_without_calls_are_ended() -> None:
         assert watched.judge() == {"max_connections_per_address": [2, 3, 4, 5, 1]}
 
 
+def test_of_those_that_do_not_read_the_worst_is_ended() -> None:
+    watched = Watched()
+    for number, mebibytes in enumerate([40, 60, 0, 20]):
+        watched.has(number, address=f"10.0.1.{number}")
+        account = watched.watch.account(f"ipv4:10.0.1.{number}:{5000 + number}")
+        for _ in range(mebibytes // 20):
+            watched.watch.unread(account, 20 * MIB)
+    assert watched.judge() == {}
+    watched.watch.unread(account, 20 * MIB)
+    assert watched.judge() == {"connection_unread": [1]}
+
+
 def test_any_number_where_there_is_no_bound() -> None:
     watched = Watched(per_address=0)
     for number in range(1000):
@@ -275,3 +288,36 @@ async def test_large_messages_and_many_calls_are_no_reason_to_end() -> None:
         await asyncio.sleep(0.5)
         await finish(call)
         assert running.sample("refusals_total", limit="connection_bytes") == 0
+
+
+async def test_a_response_that_is_not_read_holds_no_turn_for_ever() -> None:
+    async with edge(receive_seconds=0.5, max_requests=1) as running, running.stub() as stub:
+        running.service.on_segment = lambda: image_pb2.SegmentImageResponse(image_id="x" * 10**6)
+        async with raw(running) as (reader, writer):
+            window = frame(4, 0, 0, (4).to_bytes(2, "big") + bytes(4))  # nothing may be sent on a stream
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + window)
+            message = image_pb2.SegmentImageRequest(image_id="a").SerializeToString()
+            data = b"\0" + len(message).to_bytes(4, "big") + message
+            writer.write(frame(1, 4, 1, segment_headers()) + frame(0, 1, 1, data))
+            await asyncio.sleep(0.2)
+            answered = asyncio.ensure_future(segment(stub))
+            await asyncio.sleep(0.1)
+            assert not answered.done()
+            assert len((await asyncio.wait_for(answered, 5)).image_id) == 10**6
+            assert not reader.at_eof()
+        method = "masklet.v1.TrackingService/SegmentImage"
+        assert running.sample("rpcs_total", method=method, code="DEADLINE_EXCEEDED") == 1
+        assert running.sample("rpcs_total", method=method, code="OK") == 1
+
+
+def segment_headers() -> bytes:
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/masklet.v1.TrackingService/SegmentImage",
+        ":authority": "x",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    pairs = (text.encode() for pair in fields.items() for text in pair)
+    return b"".join((b"" if i % 2 else b"\0") + bytes([len(text)]) + text for i, text in enumerate(pairs))

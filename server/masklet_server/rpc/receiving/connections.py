@@ -26,6 +26,8 @@ _UNKNOWN_BYTES = 1024**2
 _KNOWN_BYTES = 8 * 1024**2
 # The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
 _SENT_FOR_ONE = 64
+# Unread responses of all connections together. Beyond, those with the most of them are ended.
+_UNREAD_BYTES = 128 * 1024**2
 # A connection without any call is ended after so many seconds.
 _SILENT_SECONDS = 60.0
 
@@ -52,6 +54,7 @@ class Account:
     Attributes:
         is_known: A call was admitted on it, so somebody with a valid token has it.
         running: How many calls run that may send large messages.
+        unread: Bytes of responses that the other side has not read in time. gRPC keeps them as long as the connection.
         signs: Counts what has come of its bytes: calls and messages.
         at: When the last of these came.
     """
@@ -59,6 +62,7 @@ class Account:
     def __init__(self, now: float) -> None:
         self.is_known = False
         self.running = 0
+        self.unread = 0
         self.signs = 0
         self.at = now
 
@@ -125,6 +129,10 @@ class ConnectionWatch:
         """A message of one of its calls has arrived."""
         self._note(account)
 
+    def unread(self, account: Account, size: int) -> None:
+        """A response of so many bytes was not read in time, and cannot be taken back."""
+        account.unread += size
+
     def _note(self, account: Account) -> None:
         account.signs += 1
         account.at = self._clock()
@@ -153,10 +161,27 @@ class ConnectionWatch:
                 sending.append(connection)
             elif account is None and now - seen.first > _SILENT_SECONDS:
                 idle.append(connection)
-        gone = {one.inode for one in (*idle, *sending)}
+        deaf = self._deaf(connections)
+        gone = {one.inode for one in (*idle, *sending, *deaf)}
         many = self._too_many([one for one in connections if one.inode not in gone])
-        found = {"connection_bytes": sending, "connection_idle": idle, "max_connections_per_address": many}
+        found = {
+            "connection_bytes": sending,
+            "connection_idle": idle,
+            "connection_unread": deaf,
+            "max_connections_per_address": many,
+        }
         return [(limit, ended) for limit, ended in found.items() if ended]
+
+    def _deaf(self, connections: Collection[Connection]) -> list[Connection]:
+        """The connections with the most unread responses, until those of the others are few enough."""
+        unread = {one.inode: account.unread for one in connections if (account := self._accounts.get(one.peer))}
+        total, deaf = sum(unread.values()), []
+        for connection in sorted(connections, key=lambda one: -unread.get(one.inode, 0)):
+            if total <= _UNREAD_BYTES:
+                break
+            total -= unread.get(connection.inode, 0)
+            deaf.append(connection)
+        return deaf
 
     def _look(self, connection: Connection, account: Account | None, now: float) -> _Seen:
         signs = account.signs if account is not None else 0
