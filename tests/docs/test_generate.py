@@ -56,7 +56,8 @@ def test_generated_pages_are_linked(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = python_api.render()
-    names = {name for name in masklet.__all__ if not name.startswith("__")} - {"batch", "drawing", "export", "importing", "rle"}
+    modules = {"batch", "drawing", "export", "importing", "rle"}
+    names = {name for name in masklet.__all__ if not name.startswith("__")} - modules
     for name in (
         *names,
         *masklet.compat.__all__,

@@ -19,7 +19,8 @@ from masklet.prompts import Prompt
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import Annotation, Client
+    from masklet._sync.annotation import Annotation
+    from masklet._sync.client import Client
 
 KNOWN_OPTIONS = frozenset(AnnotateOptions.__annotations__)
 DIRECTIONS = ("forward", "backward", "both")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from masklet._sync.planned import PlannedTracking, annotate_options
-from masklet.batch.clips import Clip
+from masklet.batch.clips import Clip, plan_of
 from masklet.batch.events import BatchEvent, BatchSettings, EventKind, Tally
 from masklet.batch.identity import Fingerprint, work_digest
 from masklet.batch.ledger import Entry, Ledger
@@ -199,7 +199,7 @@ class Attempts:
         return recording
 
     def _call(self, clip: Clip, prompts: PromptFile) -> Tracking | PlannedTracking:
-        options, plan = self._settings.options, clip.plan
+        options, plan = self._settings.options, plan_of(clip)
         if plan.is_plain:
             return self._client.track(clip.video, prompts.prompts, **options)
         if options.get("memory_policy", "sam2") != "sam2":

@@ -64,16 +64,7 @@ class Clip:
                 f"is {self.name!r}, must be a relative path without control characters, whose parts do not begin with "
                 f"a dot and have at most {_LONGEST_PART} bytes; give the clip another name in a manifest",
             )
-        _ = self.plan
-
-    @property
-    def plan(self) -> Plan:
-        """The range and the direction."""
-        return Plan(
-            start=None if self.start is None else Mark(self.start, "start"),
-            end=None if self.end is None else Mark(self.end, "end"),
-            direction=self.direction,
-        )
+        plan_of(self)
 
     def read_prompts(self) -> PromptFile:
         """The prompts, and what their objects are called. A detector may have found nothing: then there are none.
@@ -112,6 +103,19 @@ class Clip:
             "prompts", f"there are none: {self.video.with_name(stem + BESIDE[0])} does not exist; write it, or give "
             "--prompts, --detections or a manifest"
         )  # fmt: skip
+
+
+def plan_of(clip: Clip) -> Plan:
+    """A clip's range and direction.
+
+    Raises:
+        InvalidArgument: They are wrong.
+    """
+    return Plan(
+        start=None if clip.start is None else Mark(clip.start, "start"),
+        end=None if clip.end is None else Mark(clip.end, "end"),
+        direction=clip.direction,
+    )
 
 
 @dataclass(frozen=True)
@@ -256,4 +260,4 @@ def _is_pictures(path: Path) -> bool:
     return bool(kinds["picture"]) and not kinds["other"]
 
 
-__all__ = ["BESIDE", "CLIP_SUFFIXES", "DIRECTIONS", "Clip", "Shard", "check_names", "find_clips"]
+__all__ = ["BESIDE", "CLIP_SUFFIXES", "DIRECTIONS", "Clip", "Shard", "check_names", "find_clips", "plan_of"]

@@ -115,7 +115,7 @@ class Tally:
         self._begun = self._last_progress = time.monotonic()
 
     def add(self, event: BatchEvent) -> None:
-        """Count an event."""
+        """Count what became of a clip."""
         with self._lock:
             self._counts[event.kind] += 1
             if event.kind == "done":

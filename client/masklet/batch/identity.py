@@ -67,7 +67,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Fingerprint:
-        """What `to_dict` made."""
+        """The fingerprint that `to_dict` made this of."""
         return cls(int(entry["size"]), int(entry["mtime_ns"]), str(entry["sha256"]))
 
 

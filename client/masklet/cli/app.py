@@ -11,7 +11,7 @@ import typer
 
 import masklet
 from masklet.cli import plugins
-from masklet.cli.batch import batch
+from masklet.cli.batch.command import batch
 from masklet.cli.bench import bench
 from masklet.cli.console import Command, Group, fail, told
 from masklet.cli.export import export
