@@ -20,12 +20,11 @@ from grpc_status import rpc_status
 
 from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
-from masklet_server.budgets.message_size import bounded
+from masklet_server.budgets.message_size import RawMessage, bounded
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import current_client, current_identity
-from masklet_server.rpc.raw import RawMessage
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 from masklet_server.rpc.usage import Usage, current_usage
 from masklet_server.tracing import NoTracer, Tracer

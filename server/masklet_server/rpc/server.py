@@ -68,7 +68,8 @@ class Server:
     """One gRPC server around a tracking service.
 
     Args:
-        service: Answers the calls; a generic one answers those of all services that it names in `services`. The caller made it, and closes it and its engine after `stop`.
+        service: Answers the calls; a generic one those of all services that it names. The caller made it, and closes it
+            and its engine after `stop`.
         settings: Address, security, limits.
         metrics: Counts sessions and RPCs.
         tracer: Makes spans of calls; None: there are none.
@@ -98,6 +99,7 @@ class Server:
         self._edge = EdgeInterceptor(tokens, self._admission, metrics, tracer, trust_gateway=settings.trust_gateway)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
+        self._passes_on = isinstance(service, GenericService)
         names: tuple[str, ...] = (SERVICE_NAME,)
         if isinstance(service, GenericService):
             names = service.services
@@ -121,7 +123,8 @@ class Server:
         Raises:
             Unavailable: The address is in use, or not this machine's.
         """
-        fork_server.start()  # so that it is ready for the first video
+        if not self._passes_on:
+            fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
         self._watching = asyncio.create_task(self._edge.watch_tokens())

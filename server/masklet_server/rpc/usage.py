@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from masklet_server.rpc.raw import RawMessage
+from masklet_server.budgets.message_size import RawMessage
 
 
 @dataclass
