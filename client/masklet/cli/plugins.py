@@ -1,8 +1,8 @@
 """Commands and servers from other packages: found by their entry points, and imported when they are used.
 
 `masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server; `masklet_cluster` and
-`masklet_studio` have theirs. The client never imports them by name, so that `masklet track --server` starts quickly, and
-works where only the client is installed.
+`masklet_studio` have theirs. The client never imports them by name, so that `masklet track --server` starts quickly,
+and works where only the client is installed.
 """
 
 from __future__ import annotations
