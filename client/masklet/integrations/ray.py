@@ -110,7 +110,7 @@ class Tracker:
         columns = set(batch)
         if "prompts" not in columns or not {"path", "bytes"} & columns:
             raise InvalidArgument.of(
-                "batch", f"has the columns {sorted(columns)}, must have prompts, and path or bytes"
+                "batch", f"has the columns {', '.join(sorted(columns))}; must have prompts, and path or bytes"
             )
         for number in range(len(batch["prompts"])):
             row = {name: _plain(values[number]) for name, values in batch.items()}
@@ -131,7 +131,7 @@ class Tracker:
         while True:
             try:
                 recording = self._client.track(video, prompts.prompts, **self._options).recording(progress=False)
-            except (MaskletError, OSError) as error:
+            except (MaskletError, OSError) as error:  # noqa: PERF203 - each attempt fails alone
                 if verdict(error) not in ("again", "busy") or attempt > self._patience.retries:
                     raise
                 wait = error.retry_after_seconds if isinstance(error, MaskletError) else None
@@ -191,7 +191,7 @@ def _clips_table(
 
 
 def _plain(value: Any) -> Any:
-    """A value of a batch as Python has it. Arrow gives all rows of a column the same keys, with None where one has none."""
+    """A value of a batch as Python has it. Arrow gives each row the keys of all; None means that one is absent."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, np.generic):
