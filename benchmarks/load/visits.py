@@ -95,12 +95,14 @@ class Visit:
             seed: Of the times that people think.
         """
         begun = time.monotonic()
-        act: Callable[[masklet.Client, Work], None] = {
-            "clip": self._clip, "live": self._live, "clicks": partial(self._clicks, random.Random(seed)),
-        }[self.kind]  # fmt: skip
+        acts: dict[Kind, Callable[[masklet.Client, Work], None]] = {
+            "clip": self._clip,
+            "live": self._live,
+            "clicks": partial(self._clicks, random.Random(seed)),
+        }
         try:
             with masklet.Client(address, connect_timeout=0) as client:
-                act(client, work)
+                acts[self.kind](client, work)
             self.history.end = "done"
         except masklet.MaskletError as error:
             self.error = type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_clip_that_fails_is_a_row_or_an_error() -> None:
     patience = Patience(retries=1, pause_seconds=0.01)
     with FakeServer() as server:
         for rows in ("objects", "clips"):
-            tracker = Tracker(server.address, rows=rows, on_failure="row", patience=patience)  # type: ignore[arg-type]
+            tracker = Tracker(server.address, rows=rows, on_failure="row", patience=patience)
             found = rows_of(tracker(batch))
             assert [(row["clip"], row["code"]) for row in found][:2] == [("a", "INVALID_ARGUMENT"), ("b", "")]
             assert "holds no prompt" in found[0]["error"]
@@ -100,7 +101,11 @@ def ray() -> Iterator[Any]:
     import ray.data
 
     ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False, logging_level="error"
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 << 20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     yield ray
     ray.shutdown()
