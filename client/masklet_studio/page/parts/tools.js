@@ -1,7 +1,8 @@
 /** The tools at the left, and what is told on the stage: hints, problems, the zoom. */
 import { html, observe } from "../ui.js";
-import * as actions from "../state/actions.js";
-import { opened } from "../state/actions.js";
+import { track } from "../state/editing.js";
+import { opened } from "../state/opened.js";
+import { addObject } from "../state/prompts.js";
 import * as s from "../state/store.js";
 import { zoomBy } from "../stage/stage.js";
 import { IconButton, Problem } from "./common.js";
@@ -60,11 +61,11 @@ function hint() {
   const after = lane?.runs.some(([, to]) => to > at);
   if (!after) return at < s.lastFrame.value ? {
     text: html`Not right yet? Click what is missing, <b>right click</b> what is too much.`,
-    act: ["Track forward", () => actions.track("forward")],
-    also: ["Another object", actions.addObject],
+    act: ["Track forward", () => track("forward")],
+    also: ["Another object", addObject],
   } : null;
   if (!lane?.corrections.includes(at) && !here?.has_mask) return null;
-  return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => actions.track("forward", [object])] };
+  return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => track("forward", [object])] };
 }
 
 /** @param {number | null} object @returns {{text: unknown, act?: [string, () => unknown]} | null} */

@@ -1,6 +1,7 @@
 /** The stage: one canvas with the video, and what mouse, pen and finger do on it. */
 import { Component, createRef, effect, html, untracked } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { opened } from "../state/opened.js";
+import { clickAt, paintStroke, setBox } from "../state/prompts.js";
 import * as s from "../state/store.js";
 import { drawScene, SMOOTH_BELOW } from "./draw.js";
 import { View } from "./view.js";
@@ -26,7 +27,7 @@ export class Stage extends Component {
   componentDidMount() {
     const canvas = this.canvas.current;
     this.context = canvas.getContext("2d");
-    actions.opened.redraw = () => this.redraw();
+    opened.redraw = () => this.redraw();
     const watch = new ResizeObserver(() => this.resize());
     watch.observe(canvas);
     canvas.addEventListener("wheel", this.wheel, { passive: false });
@@ -50,7 +51,7 @@ export class Stage extends Component {
 
   componentWillUnmount() {
     this.ends.forEach((end) => end());
-    actions.opened.redraw = () => {};
+    opened.redraw = () => {};
   }
 
   shouldComponentUpdate() {
@@ -77,11 +78,11 @@ export class Stage extends Component {
   }
 
   draw() {
-    if (this.context && actions.opened.value) untracked(() => this.drawNow());
+    if (this.context && opened.value) untracked(() => this.drawNow());
   }
 
   drawNow() {
-    const { frames, masks } = /** @type {import("../state/actions.js").Opened} */ (actions.opened.value);
+    const { frames, masks } = /** @type {import("../state/opened.js").Opened} */ (opened.value);
     const at = s.frame.value;
     frames.look(at, view.width * view.scale * (this.ratio ?? 1), s.frames.value);
     const picture = frames.get(at);
@@ -208,13 +209,13 @@ export class Stage extends Component {
     this.drag = this.box = this.stroke = null;
     this.redraw();
     if (!drag || event.type === "pointercancel") return;
-    if (stroke) actions.paintStroke(stroke);
-    else if (box && box[2] - box[0] >= 1 && box[3] - box[1] >= 1) actions.setBox(box);
+    if (stroke) paintStroke(stroke);
+    else if (box && box[2] - box[0] >= 1 && box[3] - box[1] >= 1) setBox(box);
     else if (drag.kind === "press" && !drag.moved) {
       const [vx, vy] = view.toVideo(x, y);
       if (!view.contains(vx, vy)) return;
       const out = drag.button === 2 || event.altKey || event.ctrlKey;
-      actions.clickAt(vx, vy, out ? 0 : 1, NEAR / view.scale);
+      clickAt(vx, vy, out ? 0 : 1, NEAR / view.scale);
     }
   };
 
@@ -244,5 +245,5 @@ export function zoomBy(factor) {
   if (factor) view.zoom(factor);
   else view.fit();
   s.zoom.value = view.scale;
-  actions.opened.redraw();
+  opened.redraw();
 }

@@ -2,10 +2,12 @@
 import { batch, untracked } from "../ui.js";
 import { MaskCache } from "../masks/cache.js";
 import { readRecords } from "../masks/records.js";
-import { closeVideo, loadState, onEvent, opened, openVideo, problem, say } from "./actions.js";
+import { onEvent } from "./events.js";
+import { opened, problem, say } from "./opened.js";
+import { closeVideo, loadState, openVideo } from "./videos.js";
 import { BrowserCamera } from "./camera.js";
-import { request } from "./http.js";
-import { Session } from "./session.js";
+import { request } from "../wire/http.js";
+import { Session } from "../wire/session.js";
 import * as s from "./store.js";
 
 const HEADER = 16;

@@ -1,4 +1,4 @@
-/** What the page knows, as signals. Whatever is drawn reads them; `actions.js` and the session's events change them. */
+/** What the page knows, as signals. Whatever is drawn reads them; the modules beside this one change them. */
 import { computed, signal } from "../ui.js";
 
 /** @typedef {import("../types.js").TrackedObject} TrackedObject */
