@@ -68,7 +68,7 @@ function hint() {
   return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => track("forward", [object])] };
 }
 
-/** @param {number | null} object @returns {{text: unknown, act?: [string, () => unknown]} | null} */
+/** @param {number | null} object @returns {{text: unknown, also?: [string, () => unknown]} | null} */
 function liveHint(object) {
   const { state, server } = s.status.value;
   if (state !== "running" || !server || s.pending.value.size) return null;
@@ -76,7 +76,11 @@ function liveHint(object) {
   const name = s.called(s.chosen.value) || "it";
   if (!opened.value?.masks.get(s.frame.value, object)) return { text: html`<b>Click</b> on ${name}, or drag a box round it` };
   if (s.lost.value.has(object)) return { text: html`${name} is out of sight. Click it again where you see it.` };
-  return null;
+  if (s.fresh.value !== object) return null;
+  return {
+    text: html`Not right yet? Click what is missing, <b>right click</b> what is too much.`,
+    also: ["Another object", addObject],
+  };
 }
 
 export const Hint = observe(() => {
@@ -84,6 +88,7 @@ export const Hint = observe(() => {
   const one = told ? { text: told, act: undefined, late: false, also: undefined } : hint();
   return html`<div class="over-stage">
     <${Problem} place="stage" />
+    <span class="unseen" role="status">${s.spoken.value}</span>
     ${one &&
     html`<div class=${told ? "hint told" : one.late ? "hint late" : "hint"} role="status">
       <span>${one.text}</span>

@@ -55,10 +55,9 @@ export const Top = observe(() => {
     <${Connection} />
     <${Model} />
     <span class="grow"></span>
-    ${!s.live.value &&
-    html`<${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${undo} />
-      <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${redo} />
-      <span class="divider"></span>`}
+    <${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${undo} />
+    <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${redo} />
+    <span class="divider"></span>
     <${ThemeButton} />
     <${IconButton} icon="keys" name="All keys" keys="?" onClick=${() => (s.dialog.value = "keys")} />
     ${!s.live.value && html`<button type="button" class=${s.framesTracked.value > 1 && !s.tracking.value.running ? "button primary" : "button"}

@@ -3,6 +3,7 @@ import { Component, createRef, effect, html, untracked } from "../ui.js";
 import { opened } from "../state/opened.js";
 import { clickAt, paintStroke, setBox } from "../state/prompts.js";
 import * as s from "../state/store.js";
+import { Crosshair } from "./crosshair.js";
 import { drawScene, SMOOTH_BELOW } from "./draw.js";
 import { View } from "./view.js";
 
@@ -20,7 +21,7 @@ export class Stage extends Component {
   /** @type {import("../masks/brush.js").Stroke | null} */ stroke = null;
   /** @type {[number, number] | null} */ pointer = null;
   /** @type {Map<number, [number, number]>} */ fingers = new Map();
-  dirty = true;
+  crosshair = new Crosshair(view);
   request = 0;
   /** @type {(() => void)[]} */ ends = [];
 
@@ -104,11 +105,13 @@ export class Stage extends Component {
     const colour = s.chosen.value?.colour ?? "#56b4e9";
     const painting = s.tool.value === "brush" || s.tool.value === "eraser";
     const spot = painting && this.pointer ? view.toVideo(...this.pointer) : null;
+    const { crosshair } = this;
     drawScene(this.context, view, this.ratio ?? 1, {
       bitmap, shapes, colour, prompts: this.promptsAt(drawn, colours), style: s.overlay.value, opacity: s.opacity.value,
-      box: this.box, stroke: this.stroke, backdrop: "rgb(128 128 128 / 12%)",
+      box: this.box ?? crosshair.box, stroke: this.stroke ?? crosshair.stroke, backdrop: "rgb(128 128 128 / 12%)",
       brush: spot && { x: spot[0], y: spot[1], radius: s.brush.value, erase: s.tool.value === "eraser" },
     });
+    crosshair.draw(this.context, this.ratio ?? 1);
     masks.prepare(at, (s.playing.value ? 12 : 4) * frames.direction);
   }
 
@@ -146,6 +149,7 @@ export class Stage extends Component {
   /** @param {PointerEvent} event */
   down = (event) => {
     const [x, y] = this.spot(event);
+    this.canvas.current.removeAttribute("tabindex"); // the focus is for keys: with a mouse, arrows change the frame
     this.canvas.current.setPointerCapture(event.pointerId);
     if (event.pointerType === "touch") this.fingers.set(event.pointerId, [x, y]);
     const tool = s.tool.value;
@@ -206,6 +210,7 @@ export class Stage extends Component {
     const [x, y] = this.spot(event);
     const { drag, box, stroke } = this;
     this.fingers.delete(event.pointerId);
+    this.canvas.current.tabIndex = 0;
     this.drag = this.box = this.stroke = null;
     this.redraw();
     if (!drag || event.type === "pointercancel") return;
@@ -224,12 +229,34 @@ export class Stage extends Component {
     this.redraw();
   };
 
+  /** @param {KeyboardEvent} event */
+  key = (event) => {
+    if (!this.crosshair.key(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.redraw();
+  };
+
+  focus = () => {
+    this.crosshair.begin();
+    this.redraw();
+  };
+
+  blur = () => {
+    this.crosshair.end();
+    this.redraw();
+  };
+
   render() {
     return html`<canvas
       class="stage-canvas"
       ref=${this.canvas}
-      role="img"
-      aria-label="The video. Click adds a point to the selected object, right click takes away, a drag draws a box."
+      tabindex="0"
+      role="application"
+      aria-label="The video. Arrows move a crosshair, Enter clicks there, Shift Enter takes away."
+      onKeyDown=${this.key}
+      onFocus=${this.focus}
+      onBlur=${this.blur}
       onPointerDown=${this.down}
       onPointerMove=${this.move}
       onPointerUp=${this.up}

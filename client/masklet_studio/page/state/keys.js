@@ -45,8 +45,8 @@ export function setOverlay(style) {
 /** Ctrl stands for the command key of a Mac as well. @type {Shortcut[]} */
 export const SHORTCUTS = [
   { group: "Move", keys: [" "], shown: "Space", what: "Play, pause", run: () => void (s.playing.value = !s.playing.value) },
-  { group: "Move", keys: ["ArrowLeft"], shown: "←", what: "One frame back", run: () => move(-1) },
-  { group: "Move", keys: ["ArrowRight"], shown: "→", what: "One frame on", run: () => move(1) },
+  { group: "Move", keys: ["ArrowLeft", ","], shown: "← ,", what: "One frame back", run: () => move(-1) },
+  { group: "Move", keys: ["ArrowRight", "."], shown: "→ .", what: "One frame on", run: () => move(1) },
   { group: "Move", keys: ["Shift+ArrowLeft"], shown: "Shift ←", what: "Ten frames back", run: () => move(-10) },
   { group: "Move", keys: ["Shift+ArrowRight"], shown: "Shift →", what: "Ten frames on", run: () => move(10) },
   { group: "Move", keys: ["Home"], shown: "Home", what: "First frame", run: () => move(-Infinity) },
@@ -70,6 +70,7 @@ export const SHORTCUTS = [
   { group: "Tools", keys: ["p"], what: "Brush", run: use("brush") },
   { group: "Tools", keys: ["e"], what: "Eraser", run: use("eraser") },
   { group: "Tools", keys: ["h"], what: "Hand: move the picture", run: use("hand") },
+  { group: "Tools", keys: ["k"], what: "Crosshair: arrows move it, Enter clicks", run: () => focusStage() },
   { group: "Tools", keys: ["["], what: "Smaller brush", run: brushBy(1 / 1.25) },
   { group: "Tools", keys: ["]"], what: "Larger brush", run: brushBy(1.25) },
 
@@ -99,7 +100,7 @@ export const SHORTCUTS = [
 ];
 
 /** What is done by keys with a live video; all of it but recording is done with any video. */
-const ALSO_LIVE = new Set("123456789".split("").concat("ArrowUp", "ArrowDown", "a", "Shift+Delete", "v", "b", "h", "s", "m", "+", "-", "0", "?", "r", "Escape"));
+const ALSO_LIVE = new Set("123456789".split("").concat("ArrowUp", "ArrowDown", "a", "Shift+Delete", "v", "b", "h", "k", "Ctrl+z", "Ctrl+Shift+Z", "s", "m", "+", "-", "0", "?", "r", "Escape"));
 
 /** The keys of what is shown now. */
 export const shortcuts = () => SHORTCUTS.filter(({ keys, group }) => (s.live.value ? ALSO_LIVE.has(keys[0]) : group !== "Live"));
@@ -108,6 +109,9 @@ export function toggleFollow() {
   s.follow.value = !s.follow.value;
   s.keep("follow", s.follow.value ? "yes" : "no");
 }
+
+/** With the focus on the stage, keys click. */
+const focusStage = () => /** @type {HTMLElement | null} */ (document.querySelector(".stage-canvas"))?.focus();
 
 /** @param {KeyboardEvent} event */
 export function nameOf({ key, ctrlKey, metaKey, shiftKey, altKey }) {

@@ -170,6 +170,7 @@ export async function toggleRecording() {
   try {
     await session?.do("record", { on });
     if (on) say("Everything from here on is kept in the project");
+    else s.told.value = "";
   } catch (error) {
     problem("track", error instanceof Error ? error.message : String(error));
   }

@@ -32,10 +32,21 @@ async function sendPrompt({ object, frame, points, box }) {
   opened.redraw();
   const reply = await act("stage", "prompt", { object, frame, points, box, mask: null });
   if (reply?.pending && !s.loading.value) say(reply.message ?? "Kept. Its mask comes as soon as the model server answers.");
+  if (reply && s.live.value) justClicked(object);
   if (s.pending.value.get(id) !== shown) return; // a later one is on its way
   // The list of prompts may come after the reply: nothing disappears in between. The picture of a live video is gone.
   if (reply && !s.live.value && (points.length || box)) s.prompts.value = new Map(s.prompts.value).set(id, shown);
   settled(id);
+}
+
+const READ = 15000; // milliseconds in which it is read what can be done after a click on a live video
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let reading;
+
+/** @param {number} object */
+function justClicked(object) {
+  s.fresh.value = object;
+  clearTimeout(reading);
+  reading = setTimeout(() => (s.fresh.value = null), READ);
 }
 
 /** @param {string} id */
