@@ -43,7 +43,8 @@ CLIENT_FOLDERS = {
     "export": {"_media", "_protocol"},
     "importing": {"export", "_media", "_protocol"},
     "integrations": {"compat", "export", "_media", "_protocol"},
-    "cli": {"integrations", "importing", "export", "_sync", "_media", "_protocol"},
+    "batch": {"importing", "export", "_sync", "_media", "_protocol"},
+    "cli": {"batch", "integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
 # The studio's: a client like any other program, which imports what programs may, and of the client's folders these.
 STUDIO = "masklet_studio"
