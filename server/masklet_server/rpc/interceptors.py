@@ -21,10 +21,11 @@ from grpc_status import rpc_status
 
 from masklet.errors import DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
+from masklet_server.budgets.message_size import RawMessage
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
-from masklet_server.rpc.auth import current_client
+from masklet_server.rpc.auth import current_client, current_identity
 from masklet_server.rpc.receiving.connections import Account, ConnectionWatch
 from masklet_server.rpc.receiving.messages import MessageKind, MessageReader, Messages
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
@@ -59,6 +60,7 @@ class Call:
         context: What gRPC knows of the call.
         client: Token name, certificate subject or address.
         connection: What is known of its connection.
+        identity: The same if it is proved; empty for an address.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
         token: Digest of its token; None if it needs none.
@@ -73,6 +75,7 @@ class Call:
     code: str = "OK"
     is_session: bool = False
     token: bytes | None = None
+    identity: str = ""
     usage: Usage = field(default_factory=Usage)
     is_revoked: bool = False
 
@@ -81,7 +84,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of the server.
 
     Args:
-        tokens: The valid bearer tokens; None: everybody may call. The health service needs no token.
+        callers: Who may call. The health service needs no token.
         admission: Applies limits, and refuses calls while the server stops.
         connections: Is told what comes of the bytes of each connection.
         metrics: Counts RPCs and sessions.
@@ -90,15 +93,16 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(
         self,
-        tokens: auth.TokenFile | None,
+        callers: auth.Callers,
         admission: Admission,
         connections: ConnectionWatch,
         metrics: Metrics,
         tracer: Tracer | None = None,
     ) -> None:
+        self._trust_gateway = callers.trust_gateway
         self._tracer = tracer or NoTracer()
         self._connections = connections
-        self._tokens = tokens
+        self._tokens = callers.tokens
         self._admission = admission
         self._metrics = metrics
         self._running: dict[asyncio.Task[Any], Call] = {}
@@ -133,10 +137,13 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         # One of the four is set. In gRPC's types they are synchronous.
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
+        # A gateway passes messages on as they are; the server behind it checks them.
+        reads = method in _REQUESTS and handler.request_deserializer is not RawMessage
+
         async def run(requests: Any, context: Context) -> Any:
             async def answer(call: Call) -> Any:
                 incoming = requests
-                if method in _REQUESTS:
+                if reads:
                     incoming = Messages(requests, functools.partial(self._read, call))
                 if handler.request_streaming:
                     return await _run_to_end(behaviour(_Metered(incoming, self._meter, call), context), context)
@@ -149,14 +156,12 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                     await self._send(call, await _run_to_end(behaviour(request, context), context))
                 return None
 
-            connection = self._connections.account(context.peer())
-            return await self._surround(Call(method, context, _caller(context), connection), answer)
+            return await self._surround(self._call(method, context), answer)
 
         sends = handler.response_streaming or method == SEGMENT_IMAGE  # one response or many: the bytes are the same
         make = grpc.stream_stream_rpc_method_handler if sends else _STREAM_UNARY
         # gRPC would make messages of bytes on the event loop.
-        read = None if method in _REQUESTS else handler.request_deserializer
-        return make(run, read, handler.response_serializer)
+        return make(run, None if reads else handler.request_deserializer, handler.response_serializer)
 
     async def _read(self, call: Call, data: bytes) -> Any:
         self._connections.message(call.connection)
@@ -171,8 +176,19 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         try:
             await self._admission.in_time(call.context.write(response), "the client has not read the response")
         except DeadlineExceeded:
-            self._connections.unread(call.connection, response.ByteSize())  # gRPC keeps it with the connection
+            size = len(response) if isinstance(response, bytes) else response.ByteSize()
+            self._connections.unread(call.connection, size)  # gRPC keeps it with the connection
             raise
+
+    def _call(self, method: str, context: Context) -> Call:
+        connection = self._connections.account(context.peer())
+        if self._trust_gateway:
+            client, identity = auth.told_by_gateway(context.invocation_metadata() or ())
+            if client:
+                return Call(method, context, client, connection, identity=identity)
+        subject = auth.certificate_subject(context.auth_context() or {}) or ""
+        client = subject or auth.address_of(context.peer())
+        return Call(method, context, client, connection, identity=subject)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -185,6 +201,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             with self._span(call), contextlib.ExitStack() as stack:
                 self._admit(call, stack)
                 current_client.set(call.client)
+                current_identity.set(call.identity)
                 result = await answer(call)
             call.code = code_name(context.code())
             return result
@@ -223,6 +240,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 raise
             call.client, call.token = bearer.name, bearer.digest
         call.connection.is_known = True
+            call.identity = bearer.name
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
             stack.enter_context(self._connections.call(call.connection))
@@ -258,6 +276,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
     async def _meter(self, call: Call, request: Any) -> None:
         if call.method in (TRACK, SEGMENT_IMAGE):
+            self._connections.message(call.connection)
             size = request.ByteSize()
             call.usage.received(request, size)
             self._metrics.uploaded(size)
@@ -305,7 +324,3 @@ async def _run_to_end(result: Any, context: Context) -> Any:
 def _status_of(error: Exception) -> Any:
     """The code, details and trailing metadata with which a call ends because of the error."""
     return rpc_status.to_status(to_status(as_masklet_error(error)))
-
-
-def _caller(context: Context) -> str:
-    return auth.certificate_subject(context.auth_context() or {}) or auth.address_of(context.peer())

@@ -17,7 +17,7 @@ from masklet_server.addresses import split_address
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import tls
 from masklet_server.rpc.admission import Admission
-from masklet_server.rpc.auth import TokenFile
+from masklet_server.rpc.auth import Callers, TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.receiving.connections import ConnectionBounds, ConnectionWatch
@@ -57,11 +57,22 @@ class SessionKeeper(abc.ABC):
         """End all sessions, and wait until everything that they had is freed."""
 
 
+class GenericService(grpc.GenericRpcHandler, abc.ABC):
+    """Handlers of methods that are found by their names.
+
+    Attributes:
+        services: Full names of the services that they belong to.
+    """
+
+    services: tuple[str, ...]
+
+
 class Server:
     """One gRPC server around a tracking service.
 
     Args:
-        service: Answers the calls. The caller made it, and closes it and its engine after `stop`.
+        service: Answers the calls; a generic one those of all services that it names. The caller made it, and closes it
+            and its engine after `stop`.
         settings: Address, security, limits.
         metrics: Counts sessions and RPCs.
         tracer: Makes spans of calls; None: there are none.
@@ -72,7 +83,7 @@ class Server:
 
     def __init__(
         self,
-        service: tracking_pb2_grpc.TrackingServiceServicer,
+        service: tracking_pb2_grpc.TrackingServiceServicer | GenericService,
         settings: Settings,
         metrics: Metrics,
         tracer: Tracer | None = None,
@@ -90,12 +101,19 @@ class Server:
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
         bounds = ConnectionBounds(settings.max_connections_per_address, settings.max_message_bytes)
         self._connections = ConnectionWatch(bounds, metrics.refused)
-        self._edge = EdgeInterceptor(tokens, self._admission, self._connections, metrics, tracer)
+        callers = Callers(tokens, settings.trust_gateway)
+        self._edge = EdgeInterceptor(callers, self._admission, self._connections, metrics, tracer)
         self._watching: list[asyncio.Task[None]] = []
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
-        tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
+        self._passes_on = isinstance(service, GenericService)
+        names: tuple[str, ...] = (SERVICE_NAME,)
+        if isinstance(service, GenericService):
+            names = service.services
+            self._server.add_generic_rpc_handlers((service,))
+        else:
+            tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
+        add_reflection((*names, *_STANDARD_SERVICES), self._server)
         channelz.add_channelz_servicer(self._server)
         self._address = settings.address
         self._stopped = False
@@ -111,14 +129,14 @@ class Server:
         Raises:
             Unavailable: The address is in use, or not this machine's.
         """
-        fork_server.start()  # so that it is ready for the first video
+        if not self._passes_on:
+            fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
         health_port = await self._start_health_server()
-        self._watching = [
-            asyncio.create_task(self._edge.watch_tokens()),
-            asyncio.create_task(self._connections.run({port, health_port} - {0})),
-        ]
+        self._watching = [asyncio.create_task(self._edge.watch_tokens())]
+        if not self._settings.trust_gateway:  # its connections are those of all its clients
+            self._watching.append(asyncio.create_task(self._connections.run({port, health_port} - {0})))
         parts = split_address(self._settings.address)
         if parts is not None:
             host = f"[{parts[0]}]" if ":" in parts[0] else parts[0]
@@ -155,6 +173,11 @@ class Server:
     async def became_idle(self) -> None:
         """Wait until a request has been answered after which none runs."""
         await self._admission.became_idle()
+
+    async def serving(self) -> None:
+        """Report SERVING again after `not_serving`, if the server has not been asked to stop."""
+        if not self._stopped:
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def not_serving(self) -> None:
         """Report NOT_SERVING to clients that ask for the server's health."""
