@@ -239,8 +239,8 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.refused("token")
                 raise
             call.client, call.token = bearer.name, bearer.digest
-        call.connection.is_known = True
             call.identity = bearer.name
+        call.connection.is_known = True
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
             stack.enter_context(self._connections.call(call.connection))
