@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from masklet.errors import InvalidArgument
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
-from masklet_server.budgets.message_size import MAX_STRUCTURE_BYTES, StructureCheck, check_structure
+from masklet_server.budgets.message_size import MAX_STRUCTURE_BYTES, StructureCheck, bounded, check_structure
 
 PICTURE = common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=bytes(10**7))
 POINT = common_pb2.Point(x=1.5, y=2.5, label=common_pb2.POINT_LABEL_FOREGROUND)
@@ -86,3 +86,10 @@ def test_a_check_by_bits_refuses_what_a_check_at_once_refuses() -> None:
     by_bits = StructureCheck(message.SerializeToString(), message.DESCRIPTOR)
     with pytest.raises(InvalidArgument, match="fields, beside pictures"):
         all(by_bits.look_at(1000) or True for _ in range(1000))
+
+
+def test_small_messages_are_only_read() -> None:
+    read = bounded(Request.FromString, Request.DESCRIPTOR)
+    assert read(Request(image_id="a").SerializeToString()).image_id == "a"
+    with pytest.raises(InvalidArgument):
+        read(Request(prompts=[image_pb2.SegmentPrompt()] * 10**6).SerializeToString())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from masklet.errors import InvalidArgument
@@ -13,6 +16,8 @@ MAX_FIELDS = 128 * 1024
 _VARINT, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
 _LEAVES = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING)
 _WRONG = -1
+
+T = TypeVar("T")
 
 
 class StructureCheck:
@@ -75,6 +80,22 @@ class StructureCheck:
                 if left < 0 or self.fields > MAX_FIELDS:
                     raise _too_many()
         return True
+
+
+def bounded(read: Callable[[bytes], T], descriptor: Descriptor) -> Callable[[bytes], T]:
+    """A reader of messages that refuses those with too many small fields, before any object is made of them.
+
+    Args:
+        read: Makes a message of its bytes.
+        descriptor: Of the message.
+    """
+
+    def checked(data: bytes) -> T:
+        if len(data) > MAX_STRUCTURE_BYTES:
+            check_structure(data, descriptor)
+        return read(data)
+
+    return checked
 
 
 def check_structure(data: bytes, descriptor: Descriptor) -> None:

@@ -46,6 +46,12 @@ class Watched:
     def has(self, number: int, received: int = 0, *, sent: int = 0, address: str = "10.0.0.1") -> None:
         self.open[number] = Connection((address, 5000 + number), sent, received, number)
 
+    def judge_for_long(self) -> dict[str, list[int]]:
+        """A connection that had a call has a second, in which its bytes may still become calls."""
+        for _ in range(4):
+            assert self.judge() == {}
+        return self.judge()
+
     def judge(self) -> dict[str, list[int]]:
         self.now += 0.2
         return {limit: [one.inode for one in ended] for limit, ended in self.watch.judge(list(self.open.values()))}
@@ -69,7 +75,7 @@ def test_a_connection_whose_bytes_become_calls_may_send_for_ever() -> None:
     watched.has(0, 7 * MIB * 19 + 8 * MIB)
     assert watched.judge() == {}
     watched.has(0, 7 * MIB * 19 + 8 * MIB + 1)
-    assert watched.judge() == {"connection_bytes": [0]}
+    assert watched.judge_for_long() == {"connection_bytes": [0]}
 
 
 def test_a_call_that_runs_may_send_a_message() -> None:
@@ -82,7 +88,7 @@ def test_a_call_that_runs_may_send_a_message() -> None:
         watched.has(0, 70 * MIB)
         assert watched.judge() == {}
         watched.has(0, 75 * MIB)
-        assert watched.judge() == {"connection_bytes": [0]}
+        assert watched.judge_for_long() == {"connection_bytes": [0]}
     watched.has(0, 76 * MIB)
     assert watched.judge() == {}  # two calls have ended: something has come of it
 
@@ -115,7 +121,7 @@ def test_long_results_are_acknowledged() -> None:
     watched.has(0, 9 * MIB, sent=100 * MIB)
     assert watched.judge() == {}
     watched.has(0, 10 * MIB, sent=100 * MIB)
-    assert watched.judge() == {"connection_bytes": [0]}
+    assert watched.judge_for_long() == {"connection_bytes": [0]}
 
 
 def test_a_connection_without_any_call_is_ended_after_a_minute() -> None:
@@ -179,6 +185,19 @@ def test_what_is_gone_is_forgotten_and_its_number_means_another_one() -> None:
     watched.judge()
     watched.has(0, 5 * MIB)
     assert watched.judge() == {"connection_bytes": [0]}
+
+
+def test_calls_that_the_event_loop_sees_late_are_waited_for() -> None:
+    watched = Watched()
+    account = watched.watch.account(PEER)
+    account.is_known = True
+    watched.has(0)
+    for i in range(1, 10):
+        watched.has(0, i * 50 * MIB)  # a hundred streams, whose window has grown
+        for _ in range(4):
+            assert watched.judge() == {}
+        watched.watch.account(PEER)
+    assert watched.judge() == {}
 
 
 # Over real connections

@@ -22,8 +22,11 @@ _SECONDS = 0.2  # between two looks
 # What a connection may send without a call: a handshake of TLS, some settings, the headers of a call, and the beginning
 # of its message.
 _UNKNOWN_BYTES = 1024**2
-# The same of a connection that had a call. Many calls may come at once, and each may send 64 KiB before it is seen.
+# The same of a connection that had a call.
 _KNOWN_BYTES = 8 * 1024**2
+# The window of its streams may have grown to megabytes, and many calls may have come that the event loop has not seen
+# yet. So it is ended only if it was above that for so many looks, which are made by the event loop.
+_LOOKS = 5
 # The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
 _SENT_FOR_ONE = 64
 # Unread responses of all connections together. Beyond, those with the most of them are ended.
@@ -76,12 +79,14 @@ class _Seen:
         signs: Its account's at that time.
         received: Bytes at that time.
         sent: The same of the other direction.
+        above: For how many looks it has been above what is allowed.
     """
 
     first: float
     signs: int
     received: int
     sent: int
+    above: int = 0
 
 
 class ConnectionWatch:
@@ -157,7 +162,9 @@ class ConnectionWatch:
         for connection in connections:
             account = self._accounts.get(connection.peer)
             seen = self._look(connection, account, now)
-            if connection.received - seen.received > self._allowed(account, connection.sent - seen.sent):
+            allowed = self._allowed(account, connection.sent - seen.sent)
+            seen.above = seen.above + 1 if connection.received - seen.received > allowed else 0
+            if seen.above >= (_LOOKS if account is not None and account.is_known else 1):
                 sending.append(connection)
             elif account is None and now - seen.first > _SILENT_SECONDS:
                 idle.append(connection)
