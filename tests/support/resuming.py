@@ -176,6 +176,7 @@ class Lot:
         self.resources = SessionResources(self.engine, self.sources, self.pool, limits)
         self.store = None if blobs is None else SnapshotStore(blobs, bytes(32), SnapshotLimits(), self.counts, encode)
         self.sessions = ResumableSessions(parking, self.counts, _conclude, self.store)
+        self.engine.numbers_by_object = True
         self.calls: list[Call] = []
 
     def begin(self, config: events.Configure = CONFIG, owner: Owner = ME) -> Call:
@@ -207,10 +208,10 @@ class Lot:
         for _ in range(50):
             await asyncio.sleep(0.001)
 
-    async def nothing_is_left(self) -> None:
+    async def nothing_is_left(self, *, alone: bool = True) -> None:
         """Wait until everything is freed; only a failing test waits long."""
         deadline = asyncio.get_running_loop().time() + 1.0
-        while self.sessions.running or self.sessions.parked or self.open_sources or self.other_tasks:
+        while self.sessions.running or self.sessions.parked or self.open_sources or (alone and self.other_tasks):
             assert asyncio.get_running_loop().time() < deadline, (self.open_sources, self.other_tasks)
             await asyncio.sleep(0.002)
 
@@ -237,9 +238,10 @@ async def lot(
     max_parked_per_client: int = 8,
     keep_bytes: int = 1_000_000,
     blobs: BlobStore | None = None,
+    alone: bool = True,
     **limits: float,
 ) -> AsyncIterator[Lot]:
-    """Sessions that are ended with the block, after which nothing of them is left."""
+    """Sessions that are ended with the block, after which nothing of them is left; `alone`: nor of anything else."""
     parking = ParkingLimits(park_seconds, max_parked, max_parked_per_client, keep_bytes)
     held = Lot(parking, SessionLimits(**limits), blobs)  # type: ignore[arg-type]
     try:
@@ -250,4 +252,4 @@ async def lot(
         await asyncio.gather(*(call.task for call in held.calls), return_exceptions=True)
         await held.sessions.close()
         held.pool.close()
-    await held.nothing_is_left()
+    await held.nothing_is_left(alone=alone)
