@@ -174,7 +174,9 @@ class Lot:
     def __init__(self, parking: ParkingLimits, limits: SessionLimits, blobs: BlobStore | None = None) -> None:
         self.engine, self.sources, self.pool, self.counts = FakeEngine(), FakeSources(), MaskPool(1), Counts()
         self.resources = SessionResources(self.engine, self.sources, self.pool, limits)
-        self.store = None if blobs is None else SnapshotStore(blobs, bytes(32), SnapshotLimits(), self.counts, encode)
+        self.store = (
+            None if blobs is None else SnapshotStore(blobs, bytes(32), SnapshotLimits(frames=3), self.counts, encode)
+        )
         self.sessions = ResumableSessions(parking, self.counts, _conclude, self.store)
         self.engine.numbers_by_object = True
         self.calls: list[Call] = []

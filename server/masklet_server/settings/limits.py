@@ -86,6 +86,12 @@ class SnapshotSettings(BaseModel):
         "Snapshots of sessions",
         "Seconds that a snapshot is kept of a session that does not go on. Longer than any pause of a session.",
     )
+    snapshot_frames: Positive = setting(
+        _SNAPSHOTS.frames,
+        "Snapshots of sessions",
+        "Tracked frames after which a snapshot is made; also after 10 s, after 16 MiB of video and after each prompt. "
+        "After a server's end at most so many frames are tracked again.",
+    )
     max_snapshot_bytes: Positive = setting(
         _SNAPSHOTS.max_bytes,
         "Snapshots of sessions",

@@ -183,7 +183,9 @@ class Settings(
     @property
     def snapshot_limits(self) -> SnapshotLimits:
         """The limits for snapshots of sessions."""
-        return SnapshotLimits(self.snapshot_seconds, self.max_snapshot_bytes, self.max_state_bytes)
+        return SnapshotLimits(
+            self.snapshot_seconds, self.max_snapshot_bytes, self.max_state_bytes, self.snapshot_frames
+        )
 
     @property
     def has_identities(self) -> bool:

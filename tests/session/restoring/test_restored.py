@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 
 from masklet.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from masklet_server.session import events, replies
-from masklet_server.session.restoring import schedule
+from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.snapshots.blobs import BlobInfo, DirectoryBlobs
-from tests.support.resuming import CONFIG, Owner, lot
+from tests.support.resuming import CONFIG, lot
 from tests.support.session import click
 from tests.support.viewer import FRAMES, PACKETS, PICTURES, PLAN, Plan, Viewer
 
@@ -55,12 +56,6 @@ class Disk(DirectoryBlobs):
             raise Unavailable("the disk is gone")
         if self.is_full:
             raise Unavailable("the disk is full")
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snapshots come after three frames."""
-    monkeypatch.setattr(schedule, "FRAMES", 3)
 
 
 def stored(folder: Path) -> list[Path]:
@@ -320,7 +315,7 @@ async def test_a_video_that_ends_each_server_ends_the_stream(tmp_path: Path) -> 
         disk = Disk(tmp_path)
         async with lot(blobs=disk) as another:
             call = await another.come_back(viewer.resume(can_rewind=True))
-            await call.until(lambda call=call: call.all(replies.Resumed))
+            await call.until(functools.partial(call.all, replies.Resumed))
             disk.is_lost = True
     async with lot(blobs=DirectoryBlobs(tmp_path)) as last:
         with pytest.raises(FailedPrecondition, match="2 servers ended while they went over its video again"):

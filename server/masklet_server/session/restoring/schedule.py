@@ -8,7 +8,6 @@ from typing import Protocol
 
 from masklet_server.session.restoring.state import Captured
 
-FRAMES = 64
 SECONDS = 10.0
 # Clients keep 64 MiB of video that they cannot read again, until a snapshot has it.
 INPUT_BYTES = 16 * 1024**2
@@ -35,11 +34,15 @@ class Schedule:
     """After so many frames, so many seconds or so many bytes of video; and after each operation.
 
     Args:
+        frames: So many frames.
         input_bytes: Gives the bytes of video that the session has taken so far.
         clock: Gives seconds that never go back.
     """
 
-    def __init__(self, input_bytes: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, frames: int, input_bytes: Callable[[], int], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most_frames = frames
         self._input_bytes = input_bytes
         self._clock = clock
         self._frames = 0
@@ -56,7 +59,7 @@ class Schedule:
             return False
         return (
             self._is_asked
-            or self._frames >= FRAMES
+            or self._frames >= self._most_frames
             or now - self._began >= SECONDS
             or self._input_bytes() - self._bytes >= INPUT_BYTES
         )

@@ -308,7 +308,8 @@ def _writer(
         return KeptState([(one.number, one.sequence, one.response) for one in kept], kept.last, inbox.epoch)
 
     life = 0 if back is None else back.life
-    return SnapshotWriter(store, session_id, life, state, Schedule(lambda: inbox.position.size))
+    schedule = Schedule(store.limits.frames, lambda: inbox.position.size)
+    return SnapshotWriter(store, session_id, life, state, schedule)
 
 
 def copied(error: MaskletError) -> MaskletError:
