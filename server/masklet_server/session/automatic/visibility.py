@@ -100,7 +100,7 @@ class Visibility:
 
     @classmethod
     def restored(cls, state: VisibilityState) -> Visibility:
-        """What `dump` gave."""
+        """The decisions that `dump` gave."""
         visibility = cls()
         visibility.is_visible, visibility._against = state.is_visible, state.against
         visibility._last_seen = None if state.last_seen is None else Sighting(*state.last_seen)

@@ -21,7 +21,7 @@ class SnapshotTaker(Protocol):
         """Whether a snapshot is to be made at the next moment when nothing is under way."""
 
     def frame_tracked(self) -> None:
-        """A frame was tracked."""
+        """Count a frame that was tracked."""
 
     def operation_taken(self) -> None:
         """A prompt, a removal or a clearing was taken."""
@@ -65,11 +65,11 @@ class Schedule:
         )
 
     def frame_tracked(self) -> None:
-        """A frame was tracked."""
+        """Count a frame that was tracked."""
         self._frames += 1
 
     def ask(self) -> None:
-        """A snapshot is due, whatever else."""
+        """A snapshot is due, whatever else is."""
         self._is_asked = True
 
     def taken(self) -> None:

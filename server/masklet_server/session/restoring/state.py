@@ -66,7 +66,7 @@ class PromptState:
         )  # fmt: skip
 
     def given(self) -> GivenPrompt:
-        """The prompt itself."""
+        """The prompt that this describes."""
         mask = self.mask
         prompt = Prompt(
             object_id=self.object_id,
@@ -185,7 +185,7 @@ class AutomaticState:
     window: list[WindowFrame]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """The state in JSON's types alone."""
         written: dict[str, Any] = _STATE.dump_python(self, mode="json")
         return written
 

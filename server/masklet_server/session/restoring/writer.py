@@ -81,7 +81,7 @@ class SnapshotWriter:
         return self._task is None and not self._is_closed and self._schedule.is_due
 
     def frame_tracked(self) -> None:
-        """A frame was tracked."""
+        """Count a frame that was tracked."""
         self._schedule.frame_tracked()
 
     def operation_taken(self) -> None:
