@@ -42,7 +42,7 @@ CLIENT_FOLDERS = {
     "compat": {"_sync", "_media", "_protocol"},
     "export": {"_media", "_protocol"},
     "importing": {"export", "_media", "_protocol"},
-    "integrations": {"compat", "export", "_media", "_protocol"},
+    "integrations": {"batch", "importing", "compat", "export", "_media", "_protocol"},
     "batch": {"importing", "export", "_sync", "_media", "_protocol"},
     "cli": {"batch", "integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
