@@ -74,9 +74,10 @@ WITHIN = {
     "video.sources": {"video.sandbox", "video"},
     "video.sandbox": {"video"},
     "video.worker": {"video"},
-    "session.automatic": {"session"},
+    "session.automatic": {"session", "session.restoring"},
     "session.on_request": {"session"},
-    "session.resuming": {"session"},
+    "session.resuming": {"session", "session.restoring"},
+    "session.restoring": {"session"},
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}
