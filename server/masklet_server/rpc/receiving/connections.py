@@ -19,16 +19,15 @@ from masklet_server.rpc.receiving.sockets import Connection, Peer, connections_t
 logger = logging.getLogger(__name__)
 
 _SECONDS = 0.2  # between two looks
-# What a connection may send without a call: a handshake of TLS, some settings, the headers of a call, and the beginning
-# of its message.
+# What a connection may send without a call: a handshake of TLS, some settings, the headers of a call.
 _UNKNOWN_BYTES = 1024**2
 # The same of a connection that had a call.
 _KNOWN_BYTES = 8 * 1024**2
-# The window of its streams may have grown to megabytes, and many calls may have come that the event loop has not seen
-# yet. So it is ended only if it was above that for so many looks, which are made by the event loop.
-_LOOKS = 5
-# The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
-_SENT_FOR_ONE = 64
+# Behind the headers of calls their messages begin, and the event loop may not have seen either. It makes the looks. So a
+# connection is ended only if it was above what is allowed for so many looks: a new one, and one that had a call.
+_LOOKS, _KNOWN_LOOKS = 3, 5
+# gRPC lets a new connection send messages of 4 MiB together. One with more than this has sent headers.
+_WINDOW_BYTES = 6 * 1024**2
 # Unread responses of all connections together. Beyond, those with the most of them are ended.
 _UNREAD_BYTES = 128 * 1024**2
 # A connection without any call is ended after so many seconds.
@@ -163,8 +162,10 @@ class ConnectionWatch:
             account = self._accounts.get(connection.peer)
             seen = self._look(connection, account, now)
             allowed = self._allowed(account, connection.sent - seen.sent)
-            seen.above = seen.above + 1 if connection.received - seen.received > allowed else 0
-            if seen.above >= (_LOOKS if account is not None and account.is_known else 1):
+            more = connection.received - seen.received
+            seen.above = seen.above + 1 if more > allowed else 0
+            is_known = account is not None and account.is_known
+            if seen.above >= (_KNOWN_LOOKS if is_known else _LOOKS) or (more > _WINDOW_BYTES and not is_known):
                 sending.append(connection)
             elif account is None and now - seen.first > _SILENT_SECONDS:
                 idle.append(connection)
