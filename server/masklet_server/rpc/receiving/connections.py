@@ -28,6 +28,8 @@ _KNOWN_BYTES = 8 * 1024**2
 _LOOKS, _KNOWN_LOOKS = 3, 5
 # gRPC lets a new connection send messages of 4 MiB together. One with more than this has sent headers.
 _WINDOW_BYTES = 6 * 1024**2
+# The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
+_SENT_FOR_ONE = 64
 # Unread responses of all connections together. Beyond, those with the most of them are ended.
 _UNREAD_BYTES = 128 * 1024**2
 # A connection without any call is ended after so many seconds.
