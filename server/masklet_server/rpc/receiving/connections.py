@@ -23,11 +23,9 @@ _SECONDS = 0.2  # between two looks
 _UNKNOWN_BYTES = 1024**2
 # The same of a connection that had a call.
 _KNOWN_BYTES = 8 * 1024**2
-# Behind the headers of calls their messages begin, and the event loop may not have seen either. It makes the looks. So a
-# connection is ended only if it was above what is allowed for so many looks: a new one, and one that had a call.
+# Messages of tens of megabytes may be there before the event loop has seen their calls. The event loop makes the looks, so
+# a connection is ended if it was above what is allowed for so many looks: a new one, and one that had a call.
 _LOOKS, _KNOWN_LOOKS = 3, 5
-# gRPC lets a new connection send messages of 4 MiB together. One with more than this has sent headers.
-_WINDOW_BYTES = 6 * 1024**2
 # The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
 _SENT_FOR_ONE = 64
 # Unread responses of all connections together. Beyond, those with the most of them are ended.
@@ -164,10 +162,9 @@ class ConnectionWatch:
             account = self._accounts.get(connection.peer)
             seen = self._look(connection, account, now)
             allowed = self._allowed(account, connection.sent - seen.sent)
-            more = connection.received - seen.received
-            seen.above = seen.above + 1 if more > allowed else 0
+            seen.above = seen.above + 1 if connection.received - seen.received > allowed else 0
             is_known = account is not None and account.is_known
-            if seen.above >= (_KNOWN_LOOKS if is_known else _LOOKS) or (more > _WINDOW_BYTES and not is_known):
+            if seen.above >= (_KNOWN_LOOKS if is_known else _LOOKS):
                 sending.append(connection)
             elif account is None and now - seen.first > _SILENT_SECONDS:
                 idle.append(connection)
