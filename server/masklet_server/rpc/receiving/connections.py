@@ -23,8 +23,8 @@ _SECONDS = 0.2  # between two looks
 _UNKNOWN_BYTES = 1024**2
 # The same of a connection that had a call.
 _KNOWN_BYTES = 8 * 1024**2
-# Messages of tens of megabytes may be there before the event loop has seen their calls. The event loop makes the looks, so
-# a connection is ended if it was above what is allowed for so many looks: a new one, and one that had a call.
+# Messages of tens of megabytes may be there before the event loop has seen their calls. The event loop makes the looks,
+# so a connection is ended if it was above what is allowed for so many looks: a new one, and one that had a call.
 _LOOKS, _KNOWN_LOOKS = 3, 5
 # The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
 _SENT_FOR_ONE = 64
