@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     )
     from masklet._protocol.resumption import HowResumed, ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
-    from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
+    from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo, WorkerInfo
     from masklet._sync.annotation import Annotation
     from masklet._sync.client import Client
     from masklet._sync.live import Live
@@ -153,6 +153,7 @@ __all__ = [
     "VideoInfo",
     "VideoPacket",
     "VideoSource",
+    "WorkerInfo",
     "__version__",
     "capture",
     "cutout",
@@ -208,7 +209,7 @@ _NAMES_BY_MODULE = {
     ),
     "_protocol.resumption": ("HowResumed", "ResumeEvent"),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
-    "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
+    "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo", "WorkerInfo"),
     "_sync.annotation": ("Annotation",),
     "_sync.client": ("Client",),
     "_sync.live": ("Live",),
