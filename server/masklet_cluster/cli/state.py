@@ -81,7 +81,7 @@ class ClusterState:
             return None
 
     def are_up(self) -> None:
-        """The workers have started."""
+        """Write down that the workers have started."""
         self.phase = "up"
         self._write()
 
