@@ -8,6 +8,7 @@ import struct
 import time
 import zlib
 from collections import Counter
+from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -55,7 +56,15 @@ def _text(text: str) -> bytes:
     return prefix + bytes([length]) + data
 
 
-async def raw(target: Target, window: int = 2**31 - 1) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class Address(Protocol):
+    """Where a server listens."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+
+
+async def raw(target: Address, window: int = 2**31 - 1) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection that has begun to speak HTTP/2, and lets the server send so much on each stream."""
     reader, writer = await asyncio.open_connection(*target.address.rsplit(":", 1))
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -172,17 +181,17 @@ async def gzip_bombs(target: Target) -> Outcome:
         ("bomb", bomb, "m"),
         ("damaged", b"\x1f\x8b" + bytes(99), "m"),
     ):
-        answers = await asyncio.gather(*(_ask_by_hand(target, data, token) for _ in range(48)))
+        answers = await asyncio.gather(*(ask_by_hand(target, data, token) for _ in range(48)))
         outcome += Counter(f"{name}: {answer}" for answer in answers)
     return outcome
 
 
-async def _ask_by_hand(target: Target, data: bytes, token: str) -> str:
-    """Send one compressed message; returns the name of the status."""
+async def ask_by_hand(target: Address, data: bytes, token: str = "", encoding: str = "gzip") -> str:
+    """Send one message that is said to be compressed; returns the name of the status."""
     reader, writer = await raw(target)
     credentials = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        writer.write(frame(HEADERS, 4, 1, headers(grpc_encoding="gzip", **credentials)))
+        writer.write(frame(HEADERS, 4, 1, headers(grpc_encoding=encoding, **credentials)))
         message = b"\1" + len(data).to_bytes(4, "big") + data
         for start in range(0, len(message), 16_000):
             writer.write(frame(DATA, int(start + 16_000 >= len(message)), 1, message[start : start + 16_000]))
