@@ -30,7 +30,7 @@ def test_streams_that_need_it_are_refused_and_the_others_go_on(
     assert len(list(client.track(clip, prompt))) == e2e.NUM_FRAMES
     folder.rmdir()
     with pytest.raises(masklet.Unavailable, match="its folder for temporary files is missing") as caught:
-        list(client.track(clip, prompt))
+        list(client.track(clip, prompt, resume=False))
     assert caught.value.retry_after_seconds == 30
     found = client.segment(e2e.frames()[0], point_coords=[e2e.center(0)], point_labels=[1])
     assert found
