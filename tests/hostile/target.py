@@ -78,6 +78,10 @@ class Target:
                 total += int(line[1]) * 1024 if line else 0
         return total
 
+    def ended_calls(self) -> Outcome:
+        """How mallory's calls have ended, as the server's log tells."""
+        return Counter(re.findall(r"rpc method=\S+ client=mallory code=(\w+)", self.log.read_text()))
+
     async def watch(self) -> None:
         while True:
             self.peak_bytes = max(self.peak_bytes, await asyncio.to_thread(self.memory))
