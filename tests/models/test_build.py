@@ -228,7 +228,7 @@ def test_what_is_no_configuration_is_refused(own: ModelSpec, tmp_path: Path, tex
 
 
 def test_an_unknown_option_in_a_configuration_is_named(own: ModelSpec, nano: ModelSpec, tmp_path: Path) -> None:
-    spec = replace(own, config=config_with(nano, tmp_path, "num_maskmem: 7", "num_maskmems: 7"))
+    spec = replace(own, config=config_with(nano, tmp_path, "num_maskmem: 4", "num_maskmems: 4"))
     with pytest.raises(InvalidArgument, match="num_maskmems"):
         build_model(spec, seed=1)
 

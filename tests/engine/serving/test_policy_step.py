@@ -20,7 +20,7 @@ from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, Track
 from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support import synthetic
-from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, small_network, stream
+from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, new_bank, small_network, stream
 
 OTHERS = [MemoryPolicy.DISTRACTOR_AWARE, MemoryPolicy.MOTION_AWARE]
 SCENE = synthetic.Scene()
@@ -39,7 +39,7 @@ def low_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bank_of(policy: MemoryPolicy, *, correction_window: int = 0) -> MemoryBank:
-    return MemoryBank("nano", correction_window=correction_window, memory_policy=policy)
+    return new_bank(correction_window=correction_window, memory_policy=policy)
 
 
 def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> Track:

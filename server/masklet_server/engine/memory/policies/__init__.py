@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 
-def new_policy(kind: MemoryPolicy) -> DistractorAware | MotionAware | None:
-    """A new object's policy; None for SAM 2's own rule, which the memory bank follows itself."""
+def new_policy(kind: MemoryPolicy, most: int = MAX_SELECTED) -> DistractorAware | MotionAware | None:
+    """A new object's policy that selects `most` frames; None for SAM 2's own rule, which the bank follows itself."""
     match kind:
         case MemoryPolicy.SAM2:
             return None
         case MemoryPolicy.DISTRACTOR_AWARE:
-            return DistractorAware()
+            return DistractorAware(most)
         case MemoryPolicy.MOTION_AWARE:
-            return MotionAware()
+            return MotionAware(most)
