@@ -12,6 +12,7 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support.engine import HEIGHT, WIDTH, click, features, job, new_bank, small_network
 
@@ -36,10 +37,10 @@ def test_a_bank_keeps_what_a_later_step_can_read_and_no_more() -> None:
     assert list(bank.conditioning) == [0]
     assert bank.conditioning[0].features is not None
     assert sorted(bank.recent) == list(range(10, 25)), "the last 15 pointers"
-    assert [i for i, m in sorted(bank.recent.items()) if m.features is not None] == list(range(19, 25))
+    assert [i for i, m in sorted(bank.recent.items()) if m.features is not None] == [22, 23, 24], "the last 3 memories"
     assert all(memory.logits is None for memory in [*bank.recent.values(), *bank.conditioning.values()])
     assert bank.clicks == {}
-    assert len(bank.memories_before(25)) == 7
+    assert [age for age, _ in bank.memories_before(25)] == [0, 3, 2, 1]
     assert [distance for distance, _ in bank.pointers_before(25)] == [25, *range(1, 16)]
 
 
@@ -48,12 +49,22 @@ def test_memories_are_bfloat16() -> None:
     assert {memory.features.dtype for memory in bank.recent.values() if memory.features is not None} == {torch.bfloat16}
 
 
-def test_a_full_bank_is_seven_memories_and_sixteen_pointers() -> None:
+def test_a_full_bank_is_all_memories_and_sixteen_pointers() -> None:
     bank = tracked(30)
     side = small_network().grid_size
     width = small_network().model.mem_dim
-    exact = 7 * width * side * side * 2 + 16 * (small_network().model.hidden_dim * 4 + 4 + 4)
+    exact = small_network().model.num_maskmem * width * side * side * 2 + 16 * (
+        small_network().model.hidden_dim * 4 + 4 + 4
+    )
     assert bank.nbytes == exact
+
+
+def test_a_bank_of_another_number_of_memories_is_refused() -> None:
+    engine = Engine({"nano": small_network()})
+    data = tracked(2).dump()
+    assert engine.load_bank("nano", data).recent_memories == small_network().recent_memories == 3
+    with pytest.raises(InvalidArgument, match="attends to 6 recent memories; the model that is loaded attends to 3"):
+        engine.load_bank("nano", MemoryBank("nano").dump())
 
 
 @pytest.mark.slow

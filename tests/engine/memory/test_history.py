@@ -89,11 +89,11 @@ def test_in_memory_is_what_the_next_step_reads_in_either_direction() -> None:
     pointer = small_network().model.hidden_dim * 4 + 4 + 4
     features = width * side * side * 2
     clicks = 2 * 4 + 4
-    assert memory.nbytes == 7 * features + 16 * pointer + clicks, "as much as a memory bank"
+    assert memory.nbytes == 4 * features + 16 * pointer + clicks, "as much as a memory bank"
     on_request(memory, 21, reverse=True)
     assert memory.nbytes == 2 * features + 2 * pointer + clicks, "nothing was seen after it"
     on_request(memory, 10)
-    assert memory.nbytes == 7 * features + 11 * pointer + clicks
+    assert memory.nbytes == 4 * features + 11 * pointer + clicks
     assert len(memory.recent) == 21
 
 

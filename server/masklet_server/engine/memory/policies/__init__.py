@@ -1,8 +1,8 @@
 """Which tracked frames an object remembers, and which of the mask decoder's candidates it takes.
 
-SAM 2 remembers the last six frames, even if they do not show the object: after six frames behind a tree it remembers
-only the tree. Two published remedies need no training. Both are here, written from their papers: `distractor_aware` and
-`motion_aware`.
+SAM 2 remembers the last six frames (nano the last three), even if they do not show the object: after six frames behind
+a tree it remembers only the tree. Two published remedies need no training. Both are here, written from their papers:
+`distractor_aware` and `motion_aware`.
 
 docs/explanation/add-a-memory-policy.md explains how to add one.
 """

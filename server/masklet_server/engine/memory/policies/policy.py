@@ -27,7 +27,7 @@ class MemoryPolicy(enum.Enum):
     """Which tracked frames an object remembers."""
 
     SAM2 = enum.auto()
-    """The last six frames."""
+    """The last six frames; with nano the last three."""
 
     DISTRACTOR_AWARE = enum.auto()
     """Frames that show the difference between the object and look-alikes."""
