@@ -15,7 +15,8 @@ from typing import Any
 
 _TOOLS = """
 const s = await import('/page/state/store.js');
-const { opened, openVideo } = await import('/page/state/actions.js');
+const { opened } = await import('/page/state/opened.js');
+const { openVideo } = await import('/page/state/videos.js');
 const { view } = await import('/page/stage/stage.js');
 const frameOf = () => new Promise((resolve) => requestAnimationFrame(resolve));
 // A message that is posted while a picture is made arrives when that picture is on its way to the screen.

@@ -9,7 +9,8 @@
 
 `Client` and `AsyncClient` track objects through videos and segment pictures; a `Prompt` says what to track. Everything
 that can go wrong is an exception under `MaskletError`. A `Recording` holds all results of a video; `masklet.export`
-writes it in other people's formats, and `masklet.importing` reads those. `masklet.drawing` draws masks, `masklet.rle`
+writes it in other people's formats, and `masklet.importing` reads those. A `Batch` does thousands of clips, each once.
+`masklet.drawing` draws masks, `masklet.rle`
 encodes them as run-lengths, and `masklet.compat` has sam2's own predictors with a server behind them.
 """
 
@@ -37,7 +38,7 @@ from masklet.errors import (
 from masklet.prompts import Prompt
 
 if TYPE_CHECKING:
-    from masklet import drawing, export, importing, rle
+    from masklet import batch, drawing, export, importing, rle
     from masklet._aio.annotation import AsyncAnnotation
     from masklet._aio.client import AsyncClient
     from masklet._aio.live import AsyncLive
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from masklet._sync.progress import progress
     from masklet._sync.tracking import Tracking
     from masklet._transport.endpoint import Pem
+    from masklet.batch import Batch
     from masklet.drawing import Mask, cutout, overlay, save_indexed_masks, save_mask, write_overlay_video
     from masklet.player import Player, show
     from masklet.recording import RecordedObject, Recording
@@ -96,6 +98,7 @@ __all__ = [
     "AsyncClient",
     "AsyncLive",
     "AsyncTracking",
+    "Batch",
     "Box",
     "Cancelled",
     "Capture",
@@ -154,6 +157,7 @@ __all__ = [
     "VideoPacket",
     "VideoSource",
     "__version__",
+    "batch",
     "capture",
     "cutout",
     "decode_rle",
@@ -172,7 +176,7 @@ __all__ = [
 
 # Imported on first use: the server's sandboxed decoder, which must stay small, needs only errors and prompts, and
 # `masklet --help` needs none of these.
-_MODULES = ("drawing", "export", "importing", "rle")
+_MODULES = ("batch", "drawing", "export", "importing", "rle")
 _NAMES_BY_MODULE = {
     "_aio.annotation": ("AsyncAnnotation",),
     "_aio.client": ("AsyncClient",),
@@ -214,6 +218,7 @@ _NAMES_BY_MODULE = {
     "_sync.live": ("Live",),
     "_sync.tracking": ("Tracking",),
     "_transport.endpoint": ("Pem",),
+    "batch": ("Batch",),
     "drawing": ("Mask", "cutout", "overlay", "save_indexed_masks", "save_mask", "write_overlay_video"),
     "_sync.progress": ("progress",),
     "player": ("Player", "show"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, is_typeddict
 
 import masklet
+import masklet.batch
 import masklet.compat
 import masklet.compat.transformers
 from docs.generate.markdown import anchor, page, table
@@ -20,8 +21,8 @@ from masklet.errors import MaskletError
 
 INTRODUCTION = """
 Everything here is imported from `masklet`, or from the module that the heading names. Functions that draw are
-in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. `masklet.export` and `masklet.importing` are
-modules of their own. Shapes and dtypes are
+in `masklet.drawing`, too, and functions for run-lengths in `masklet.rle`. `masklet.export`, `masklet.importing` and
+`masklet.batch` are modules of their own. Shapes and dtypes are
 written as `bool[H, W]`: H rows, W columns. Coordinates are pixels of the picture as shown, x to the right, y down.
 """
 
@@ -32,6 +33,7 @@ _SECTIONS = (
     "Prompts and results",
     "Drawing and run-lengths",
     "Export and import",
+    "Batches",
     "Types",
     "Errors",
     "masklet.compat",
@@ -62,6 +64,8 @@ def public_names() -> dict[str, list[tuple[str, Any]]]:
     found["Export and import"] = [(f"export.{name}", value) for name, value in exporting]
     found["Export and import"][:0] = [("export.write", masklet.export.write)]
     found["Export and import"].append(("importing.read", masklet.importing.read))
+    batches = [name for name in masklet.batch.__all__ if name not in masklet.__all__]
+    found["Batches"] = [(f"batch.{name}", getattr(masklet.batch, name)) for name in batches]
     for module in (masklet.compat, masklet.compat.transformers):
         found[module.__name__] = [(name, getattr(module, name)) for name in module.__all__]
     return found
@@ -87,7 +91,7 @@ def _section_of(name: str, value: Any) -> str:
         return "Options"
     if issubclass(value, MaskletError) or name == "FieldViolation":
         return "Errors"
-    if name.endswith("Client"):
+    if name.endswith("Client") or name == "Batch":
         return "Clients"
     is_call = hasattr(value, "close") or hasattr(value, "cancel")
     return "Running calls" if is_call else "Prompts and results"
@@ -103,7 +107,7 @@ def _error_tree() -> str:
 def _entry(name: str, value: Any) -> Iterator[str]:
     yield f"### {name}"
     if not inspect.isroutine(value) and not inspect.isclass(value):
-        definition, docstring = _alias(name)
+        definition, docstring = _alias(name.rpartition(".")[2])
         yield f"```python\n{name} = {definition}\n```"
         yield _prose(docstring)
         return

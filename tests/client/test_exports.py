@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 import pytest
 
 import masklet
+import masklet.batch
 import masklet.compat
 import masklet.compat.transformers
 import masklet.drawing
@@ -45,12 +46,14 @@ EXPORTS = {
         "decode_rle",
     },
     "results in files": {"export", "importing"},
+    "batches": {"batch", "Batch"},
     "notebooks": {"progress", "show", "Player"},
     "version": {"__version__"},
 }  # fmt: skip
 
 MODULES = [
     masklet,
+    masklet.batch,
     masklet.drawing,
     masklet.export,
     masklet.importing,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import masklet
+import masklet.batch
 import masklet.compat
 import masklet.compat.transformers
 from docs.generate import __main__ as generate
@@ -55,7 +56,8 @@ def test_generated_pages_are_linked(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = python_api.render()
-    names = {name for name in masklet.__all__ if not name.startswith("__")} - {"drawing", "export", "importing", "rle"}
+    modules = {"batch", "drawing", "export", "importing", "rle"}
+    names = {name for name in masklet.__all__ if not name.startswith("__")} - modules
     for name in (
         *names,
         *masklet.compat.__all__,
@@ -64,6 +66,7 @@ def test_every_public_name_is_in_the_reference() -> None:
         "rle.find_runs",
         "export.write",
         "importing.read",
+        *(f"batch.{name}" for name in masklet.batch.__all__ if name != "Batch"),
     ):
         assert f"### {name}\n" in page
     assert "#### Client.track\n" in page

@@ -43,7 +43,7 @@ LANGUAGES = {"xml", "python", "bash", "text", "protobuf", ""}
 _SHIM = """#!{bash}
 case "$1" in
     serve) exec {masklet} "$@" --print-config >/dev/null ;;
-    track|segment|info|bench) case "$*" in *--server*) ;; *) set -- "$@" --server {address} ;; esac ;;
+    track|batch|segment|info|bench) case "$*" in *--server*) ;; *) set -- "$@" --server {address} ;; esac ;;
 esac
 exec {masklet} "$@"
 """

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from masklet_studio.live.tab import HEAD
 from masklet_studio.project.records import MaskRecord
 from tests.support import e2e
-from tests.support.studio import ANSWER_SECONDS, RunningStudio, records
+from tests.support.studio import RunningStudio, records
+from tests.support.tab import ANSWER_SECONDS, Event, Tab
 
 # There and back, so that objects never jump where the pictures begin anew.
 LOOP = [*e2e.frames(), *e2e.frames()[-2:0:-1]]
@@ -52,62 +49,34 @@ def _nearest(pixels: npt.NDArray[np.uint8]) -> int:
     return int(np.argmin(far))
 
 
-class LivePage:
+class LivePage(Tab):
     """One tab. It says that it has drawn each picture as soon as the test has taken it, unless it is told not to."""
 
     def __init__(self, socket: Any) -> None:
-        self._socket = socket
-        self._number = 0
-        self._heard: queue.Queue[str | bytes | None] = queue.Queue()
         self.draws = True
         self.camera: Callable[[], bytes] | None = None  # gives a picture whenever the studio asks for one
-        self.events: list[dict[str, Any]] = []
         self.shown: list[Shown] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        self.state = self.wait("state")
+        super().__init__(socket)
 
-    def _read(self) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            for message in self._socket:
-                self._heard.put(message)
-        self._heard.put(None)
+    def take_event(self, event: Event) -> None:
+        if event["event"] == "more" and self.camera is not None:
+            self.send_bytes(self.camera())
 
-    def hear(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
-        """Take in the next message; returns it if it is an event."""
-        message = self._heard.get(timeout=seconds)
-        if message is None:
-            raise ConnectionError("the studio has closed the tab")
-        if isinstance(message, str):
-            event: dict[str, Any] = json.loads(message)
-            self.events.append(event)
-            if event["event"] == "more" and self.camera is not None:
-                self._socket.send(self.camera())
-            return event
+    def take_bytes(self, message: bytes) -> None:
         if message[0] == 1:
             self._change(message)
-            return None
+            return
         _, _, _, number, _, length = HEAD.unpack_from(message)
         masks = {one.object_id: one for one in records(message[HEAD.size + length :])}
         self.shown.append(Shown(number, message[HEAD.size : HEAD.size + length], masks))
         if self.draws:
             self.send("drawn", number=number)
-        return None
 
     def _change(self, message: bytes) -> None:
         for one in records(message):
             for shown in self.shown:
                 if shown.number == one.frame:
                     shown.masks[one.object_id] = one
-
-    def wait(
-        self, event: str, where: Callable[[dict[str, Any]], object] = lambda _: True, seconds: float = ANSWER_SECONDS
-    ) -> dict[str, Any]:
-        """Take in messages until an event comes."""
-        end = time.monotonic() + seconds
-        while True:
-            heard = self.hear(max(0.01, end - time.monotonic()))
-            if heard is not None and heard["event"] == event and where(heard):
-                return heard
 
     def look(self, pictures: int = 1, seconds: float = ANSWER_SECONDS) -> list[Shown]:
         """Take in messages until so many more pictures have come; returns them."""
@@ -124,35 +93,12 @@ class LivePage:
             if right(found):
                 return found
 
-    def send(self, do: str, **fields: Any) -> int:
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "do": do, **fields}))
-        return self._number
-
-    def last(self, event: str) -> dict[str, Any]:
-        """The last event of a kind that was heard."""
-        return next(one for one in reversed(self.events) if one["event"] == event)
-
-    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        """Send a verb, and return its reply."""
-        number = self.send(do, **fields)
-        return self.wait("reply", lambda reply: bool(reply["id"] == number))
-
-    def do(self, verb: str, **fields: Any) -> dict[str, Any]:
-        """Send a verb that must succeed."""
-        reply = self.ask(verb, **fields)
-        assert reply["ok"], reply
-        return reply
-
     def click(self, blob: int, label: int = 1, **fields: Any) -> dict[str, Any]:
         """Add an object, unless there is one, and click a blob on the picture that was seen last."""
         object_id = blob + 1
         shown = self.look()[-1]
         x, y = e2e.center(blob, shown.index)
         return self.do("prompt", object=object_id, frame=shown.number, points=[[x, y, label]], box=None, **fields)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def begin(studio: RunningStudio, **source: Any) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from masklet_studio.project.records import HEAD, MaskRecord
+from tests.support.tab import ANSWER_SECONDS, Event, Tab
 
 START_SECONDS = 90.0
-ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -117,43 +114,22 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class Page:
-    """What a tab has heard: events, masks, replies."""
+class Page(Tab):
+    """What a tab of a video has heard: events, and the masks that they leave."""
 
     def __init__(self, socket: Any) -> None:
-        self._socket = socket
-        self._number = 0
-        self.events: list[dict[str, Any]] = []
         self.masks: dict[tuple[int, int], MaskRecord] = {}
         self.records: list[MaskRecord] = []
-        self.closed: ConnectionClosed | None = None
-        self._heard: queue.Queue[str | bytes | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.state = self.wait("state")
+        super().__init__(socket)
 
-    def _read(self) -> None:
-        try:
-            for message in self._socket:
-                self._heard.put(message)
-        except ConnectionClosed:
-            pass
-        self._heard.put(None)
+    def take_bytes(self, message: bytes) -> None:
+        for record in records(message):
+            self.records.append(record)
+            held = self.masks.get((record.object_id, record.frame))
+            if held is None or record.revision >= held.revision:
+                self.masks[record.object_id, record.frame] = record
 
-    def hear(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any] | None:
-        """Take in the next message; returns it if it is an event."""
-        message = self._heard.get(timeout=seconds)
-        if message is None:
-            raise ConnectionError("the studio has closed the tab")
-        if isinstance(message, bytes):
-            for record in records(message):
-                self.records.append(record)
-                held = self.masks.get((record.object_id, record.frame))
-                if held is None or record.revision >= held.revision:
-                    self.masks[record.object_id, record.frame] = record
-            return None
-        event: dict[str, Any] = json.loads(message)
-        self.events.append(event)
+    def take_event(self, event: Event) -> None:
         if event["event"] == "state":
             self.state = event
             self.masks.clear()
@@ -161,33 +137,6 @@ class Page:
             for key in list(self.masks):
                 if key[0] == event["object"] and event["from"] <= key[1] <= event["to"]:
                     del self.masks[key]
-        return event
-
-    def wait(
-        self, event: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, seconds: float = ANSWER_SECONDS
-    ) -> dict[str, Any]:
-        """Take in messages until an event comes."""
-        end = time.monotonic() + seconds
-        while True:
-            heard = self.hear(max(0.01, end - time.monotonic()))
-            if heard is not None and heard["event"] == event and where(heard):
-                return heard
-
-    def send(self, do: str, **fields: Any) -> int:
-        self._number += 1
-        self._socket.send(json.dumps({"id": self._number, "do": do, **fields}))
-        return self._number
-
-    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        """Send a verb, and return its reply."""
-        number = self.send(do, **fields)
-        return self.wait("reply", lambda reply: bool(reply["id"] == number))
-
-    def do(self, verb: str, **fields: Any) -> dict[str, Any]:
-        """Send a verb that must succeed."""
-        reply = self.ask(verb, **fields)
-        assert reply["ok"], reply
-        return reply
 
     def click(self, object_id: int, frame: int, *points: tuple[float, float, int]) -> MaskRecord:
         """Prompt an object, and return the mask that comes."""
@@ -200,9 +149,6 @@ class Page:
         self.do("track", direction=direction, objects=objects, **{"from": start})
         ended = self.wait("tracking", lambda event: not event["running"], 120)
         assert ended["error"] is None, ended
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def records(message: bytes) -> Iterator[MaskRecord]:

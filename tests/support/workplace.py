@@ -141,7 +141,7 @@ class Workplace:
         found: int = self.page.evaluate(
             """async (number) => {
                 const s = await import('/page/state/store.js');
-                const { opened } = await import('/page/state/actions.js');
+                const { opened } = await import('/page/state/opened.js');
                 const { readCounts } = await import('/page/masks/rle.js');
                 const { masks } = opened.value;
                 const object = s.objects.value[number - 1]?.object;
@@ -182,7 +182,7 @@ class LiveWorkplace(Workplace):
     def wait_for_masks(self, count: int) -> None:
         """Until the picture that is drawn has so many masks that are not empty."""
         expression = (
-            "(async () => { const a = await import('/page/state/actions.js'); "
+            "(async () => { const a = await import('/page/state/opened.js'); "
             "const s = await import('/page/state/store.js'); "
             "return a.opened.value.masks.at(s.frame.value).filter((one) => one.area > 0).length; })()"
         )

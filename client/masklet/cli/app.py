@@ -11,6 +11,7 @@ import typer
 
 import masklet
 from masklet.cli import plugins
+from masklet.cli.batch.command import batch
 from masklet.cli.bench import bench
 from masklet.cli.console import Command, Group, fail, told
 from masklet.cli.export import export
@@ -47,7 +48,7 @@ def _options(
     """The options of `masklet` itself; each of them acts on its own."""
 
 
-for command in (track, segment, export, info, bench):
+for command in (track, batch, segment, export, info, bench):
     app.command(cls=Command)(command)
 app.command("label-studio", cls=Command)(label_studio)
 plugins.add_commands(app)

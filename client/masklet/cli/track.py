@@ -12,6 +12,7 @@ import typer
 
 import masklet
 from masklet._media.capture.source import LiveSource, is_live
+from masklet._sync.planned import PlannedTracking, annotate_options
 from masklet.cli.console import err, frame_progress, out, tell_written, told, warn
 from masklet.cli.editing.corrections import CorrectedTracking
 from masklet.cli.editing.options import (
@@ -26,8 +27,8 @@ from masklet.cli.editing.options import (
     StartOption,
     StyleOption,
     checked_style,
+    range_options,
 )
-from masklet.cli.editing.plan import PlannedTracking
 from masklet.cli.live.run import LiveCommand, LiveRun, tracking_live
 from masklet.cli.outputs import (
     JsonLines,
@@ -60,7 +61,7 @@ from masklet.drawing import VIDEO_SUFFIXES
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import AnnotateOptions, Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
+    from masklet import Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
 
 _PANEL = "Results"
 _LIVE_PANEL = "Live video"
@@ -255,6 +256,7 @@ class _Outcome:
         return sinks
 
 
+@range_options()
 def _start(
     client: Client, video: str, prompts: list[Prompt], editing: Editing, options: TrackOptions
 ) -> Tracking | PlannedTracking | CorrectedTracking:
@@ -264,9 +266,7 @@ def _start(
         return CorrectedTracking(client, video, prompts, editing.plan, options)
     if options["memory_policy"] != "sam2":
         raise typer.BadParameter("must be sam2 with --start, --end or --direction", param_hint="--memory-policy")
-    known = ("model", "deterministic", "edges", "resume", "on_resume")
-    chosen = cast("AnnotateOptions", {name: value for name, value in options.items() if name in known})
-    return PlannedTracking(client, video, prompts, editing.plan, chosen)
+    return PlannedTracking(client, video, prompts, editing.plan, annotate_options(options))
 
 
 def _track_file(

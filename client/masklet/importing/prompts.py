@@ -69,8 +69,8 @@ def read_prompts(path: str | os.PathLike[str], *, min_score: float = 0.0) -> Pro
         content = content["prompts"]
     if isinstance(content, list) and all(isinstance(entry, dict) for entry in content):
         if any("bbox" in entry or "confidence" in entry for entry in content):
-            return _of_detector(content, place, min_score)
-        return _own(content, place)
+            return prompts_of_boxes(content, place, min_score)
+        return prompts_of_entries(content, place)
     masks = read(place)
     return PromptFile(masks.prompts(), dict(masks.objects))
 
@@ -94,7 +94,17 @@ def _content(path: Path) -> Any:
         return None
 
 
-def _own(entries: Iterable[dict[str, Any]], path: Path) -> PromptFile:
+def prompts_of_entries(entries: Iterable[dict[str, Any]], path: Path) -> PromptFile:
+    """The prompts of masklet's own entries.
+
+    Args:
+        entries: As a file of prompts has them.
+        path: The file, for errors; pictures of masks are looked for beside it.
+
+    Raises:
+        InvalidArgument: An entry is wrong, or there is none.
+        OSError: A picture cannot be read.
+    """
     found = PromptFile([])
     for number, entry in enumerate(entries):
         where = f"{path}: prompts[{number}]"
@@ -159,7 +169,17 @@ def _mask(value: Any, folder: Path, object_id: Any) -> npt.NDArray[np.bool_]:
     return masks[object_id] if object_id in masks else next(iter(masks.values()))
 
 
-def _of_detector(entries: list[dict[str, Any]], path: Path, min_score: float) -> PromptFile:
+def prompts_of_boxes(entries: list[dict[str, Any]], path: Path, min_score: float) -> PromptFile:
+    """The prompts of a detector's boxes: each on the first frame that has any is an object.
+
+    Args:
+        entries: As COCO's results or Ultralytics' ``to_json`` have them.
+        path: The file, for errors.
+        min_score: Boxes with a lower score are left out.
+
+    Raises:
+        InvalidArgument: An entry is wrong, or no box is left.
+    """
     try:
         boxes = [_detection(entry) for entry in entries]
     except (KeyError, ValueError, TypeError) as error:

@@ -7,20 +7,22 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from masklet.errors import FailedPrecondition, MaskletError, Unavailable
-from masklet_studio.live.archive import Archive, Recording
+from masklet_studio.live.archive import Archive, SessionRecording
 from masklet_studio.live.camera import Camera, OnState, PageCamera
-from masklet_studio.live.pictures import Picture
-from masklet_studio.live.recorder import RecordingEnded
+from masklet_studio.live.history import Change, Held, LiveHistory, Start
+from masklet_studio.live.pictures import Found, LivePrompt, Picture
 from masklet_studio.live.tab import LiveTab
-from masklet_studio.live.tracker import Found, LiveTracker
+from masklet_studio.live.tracker import LiveTracker
 from masklet_studio.project.history import StudioObject
 from masklet_studio.project.records import PROMPTED, MaskRecord, record_of
 from masklet_studio.server_link import ServerLink
 
+LATELY = 16
+"""Pictures that are remembered with their masks, so that a click finds the one that was seen."""
 GRACE_SECONDS = 10.0
 """How long a camera is kept that nobody looks at, so that a page can be loaded again."""
 STATUS_SECONDS = 0.5
@@ -32,6 +34,14 @@ _PACE_SECONDS = 3.0
 logger = logging.getLogger("masklet.studio")
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A picture that was shown, and the masks on it."""
+
+    picture: Picture
+    masks: dict[int, MaskRecord]
+
+
 class LiveSession:
     """A camera or stream, what is tracked in it, and the tabs that look at it.
 
@@ -41,6 +51,7 @@ class LiveSession:
         objects: What is tracked, by id.
         tracker: Tracks it.
         tabs: The tabs that look at it.
+        recording: Keeps what is seen, if it is asked to.
         is_over: Whether it has ended, and why is known.
 
     Args:
@@ -58,28 +69,26 @@ class LiveSession:
         self.objects: dict[int, StudioObject] = {}
         self.tabs: set[LiveTab] = set()
         self.is_over = False
-        self._archive = archive
-        self._recording: Recording | None = None
-        self._recorded: dict[str, Any] = {"on": False}
+        self.recording = SessionRecording(archive, lambda event: self.tell(**event))
         self._state, self._message = "connecting", f"Connecting to {self.camera.name}…"
         self._server_error: MaskletError | None = Unavailable("the model is being loaded")
-        self._shown: tuple[Picture, dict[int, MaskRecord]] | None = None
-        self._lately: deque[Picture] = deque(maxlen=8)
+        self._lately: deque[_Shown] = deque(maxlen=LATELY)
+        self._history = LiveHistory()
+        self._undoing = asyncio.Lock()
         self._revision = 0
         self._last_object = 0
         self._pictures = 0
         self._paces: deque[float] = deque(maxlen=200)
-        self._writing = asyncio.Lock()
-        self._to_record: asyncio.Queue[Found] = asyncio.Queue(64)
         self._alone_since = time.monotonic()
         self.tracker = LiveTracker(*server, self)
-        self._tasks = [asyncio.create_task(work) for work in (self._film(), self._tell_status(), self._record())]
+        self._tasks = [asyncio.create_task(work) for work in (self._film(), self._tell_status(), self.recording.run())]
 
     # For the page
 
     def told(self) -> dict[str, Any]:
         """As the page has it."""
-        width, height = (self._shown[0].width, self._shown[0].height) if self._shown else (0, 0)
+        shown = self._shown
+        width, height = (shown.picture.width, shown.picture.height) if shown else (0, 0)
         return {
             "id": self.live_id, "name": self.camera.name, "live": True, "width": width, "height": height,
             "from_page": isinstance(self.camera, PageCamera), "frames": None, "fps": None, "duration": None,
@@ -90,8 +99,8 @@ class LiveSession:
         """Everything that a tab needs to begin."""
         return {
             "event": "state", "video": self.told(), "objects": self._objects(), "prompts": [], "lanes": [],
-            "can_undo": False, "can_redo": False, "connected": True, "status": self.status(None),
-            "recording": self._recording_told(),
+            **self._history_told(), "connected": True, "status": self.status(None),
+            "recording": self.recording.told(),
         }  # fmt: skip
 
     def status(self, tab: LiveTab | None) -> dict[str, Any]:
@@ -114,7 +123,7 @@ class LiveSession:
         """Show the session to a tab."""
         tab.event(self.state())
         if self._shown is not None:
-            tab.show(self._shown[0], list(self._shown[1].values()))
+            tab.show(self._shown.picture, list(self._shown.masks.values()))
         self.tabs.add(tab)
 
     def leave(self, tab: LiveTab) -> None:
@@ -140,9 +149,21 @@ class LiveSession:
 
     # What happens
 
-    def picture(self, number: int) -> Picture | None:
-        """The picture of a number, if it was shown lately."""
-        return next((one for one in self._lately if one.number == number), None)
+    @property
+    def _shown(self) -> _Shown | None:
+        """What is seen now."""
+        return self._lately[-1] if self._lately else None
+
+    def _seen(self, number: int) -> _Shown | None:
+        """What was seen as the picture of a number, if that was lately."""
+        return next((one for one in self._lately if one.picture.number == number), None)
+
+    def _start(self, object_id: int, shown: _Shown | None) -> Start | None:
+        """How tracking of an object could begin anew from what is shown; None where it has no mask there."""
+        mask = None if shown is None else shown.masks.get(object_id)
+        if shown is None or mask is None or not mask.area:
+            return None
+        return Start(shown.picture, LivePrompt(object_id, shown.picture.number, mask=mask.mask))
 
     def next_object(self) -> int:
         """An id that no object of this session has had."""
@@ -151,21 +172,117 @@ class LiveSession:
 
     async def describe(self, one: StudioObject) -> None:
         """Add an object, or change what it is called."""
+        known = self.objects.get(one.object_id)
+        verb = "add_object" if known is None else "change_object"
+        await self._describe(one)
+        self._did(Change(verb, one.object_id, Held(known), Held(one)))
+
+    async def _describe(self, one: StudioObject) -> None:
         self.objects[one.object_id] = one
         self.tell("objects", objects=self._objects())
-        await self._recorded_by(lambda recording: recording.describe([one]))
+        await self.recording.describe([one])
 
     def forget(self, object_id: int) -> None:
         """Track an object no longer. What a recording has of it stays there."""
+        before = Held(self.objects[object_id], self._start(object_id, self._shown))
+        self._forget(object_id)
+        self._did(Change("remove_object", object_id, before, Held(None)))
+
+    def _forget(self, object_id: int) -> None:
         del self.objects[object_id]
+        self._lose(object_id)
+        self.tell("objects", objects=self._objects())
+
+    def _lose(self, object_id: int) -> None:
+        """Track an object no longer, and show no mask of it."""
         self.tracker.remove(object_id)
         if self._shown is not None:
-            self._shown[1].pop(object_id, None)
-        self.tell("objects", objects=self._objects())
+            self._shown.masks.pop(object_id, None)
+
+    async def prompt(self, prompt: LivePrompt) -> bool:
+        """Say what an object is; whether the server has taken it, as `LiveTracker.prompt` says.
+
+        Raises:
+            MaskletError: It cannot be done.
+        """
+        seen = self._seen(prompt.number)
+        before = self._start(prompt.object_id, seen or self._shown)
+        picture = None if seen is None else seen.picture
+        taken = await self.tracker.prompt(prompt, picture)
+        one = self.objects.get(prompt.object_id)
+        where = seen or self._shown
+        if one is not None and where is not None:
+            after = Start(where.picture, prompt)
+            self._did(Change("prompt", prompt.object_id, Held(one, before), Held(one, after), prompt))
+        return taken
+
+    # Undo
+
+    def _history_told(self) -> dict[str, Any]:
+        undoable, redoable = self._history.undoable, self._history.redoable
+        return {"can_undo": undoable is not None, "can_redo": redoable is not None}
+
+    def _did(self, change: Change) -> None:
+        self._history.add(change)
+        self.tell("history", **self._history_told())
+
+    async def undo(self) -> str:
+        """Undo the last change; what it was. Pictures that were seen stay as they were.
+
+        Raises:
+            FailedPrecondition: There is none.
+            MaskletError: It cannot be done.
+        """
+        async with self._undoing:
+            change = self._history.undoable
+            if change is None:
+                raise FailedPrecondition("there is nothing to undo")
+            await self._become(change.object_id, change.after, change.before)
+            if change.prompt is not None:
+                await self.recording.take_back(change.prompt)
+            self._history.undid()
+            self.tell("history", **self._history_told())
+            return change.verb
+
+    async def redo(self) -> str:
+        """Do the change again that was undone last; what it was.
+
+        Raises:
+            FailedPrecondition: There is none.
+            MaskletError: It cannot be done.
+        """
+        async with self._undoing:
+            change = self._history.redoable
+            if change is None:
+                raise FailedPrecondition("there is nothing to do again")
+            await self._become(change.object_id, change.before, change.after)
+            if change.prompt is not None:
+                await self.recording.bring_back(change.prompt)
+            self._history.redid()
+            self.tell("history", **self._history_told())
+            return change.verb
+
+    async def _become(self, object_id: int, now: Held, then: Held) -> None:
+        """Make an object what it was at another moment."""
+        if then.described is None:
+            if object_id in self.objects:
+                self._forget(object_id)
+            return
+        if self.objects.get(object_id) != then.described:
+            await self._describe(then.described)
+        if then.start is now.start:
+            return
+        if then.start is None:
+            self._lose(object_id)
+        else:
+            await self.tracker.begin_again(then.start.prompt, then.start.picture)
+
+    # What comes
 
     def found(self, found: Found) -> None:
         """Take what the server found on a picture: as `Listener.found`."""
         self._revision += 1
+        self._history.learn(found)
         prompted = {prompt.object_id for prompt in found.prompts}
         number = found.picture.number
         records = {
@@ -177,21 +294,16 @@ class LiveSession:
             self._paces.append(time.monotonic())
             self._show(found.picture, records)
         else:
-            if self._shown is not None and self._shown[0].number == number:
-                self._shown[1].update(records)
+            seen = self._seen(number)
+            if seen is not None:
+                seen.masks.update(records)
             for tab in self.tabs:
                 tab.change(number, list(records.values()))
-        self._keep(found)
-
-    def _keep(self, found: Found) -> None:
-        """Have the recording take it, if there is one, and the disk is not slower than the camera."""
-        if self._recording is not None and not self._to_record.full():
-            self._to_record.put_nowait(found)
+        self.recording.keep(found)
 
     def _show(self, picture: Picture, records: dict[int, MaskRecord]) -> None:
-        known = self._shown[0] if self._shown else None
-        self._shown = (picture, records)
-        self._lately.append(picture)
+        known = self._shown.picture if self._shown else None
+        self._lately.append(_Shown(picture, records))
         if known is None or (known.width, known.height) != (picture.width, picture.height):
             self.tell("video", video=self.told())
         for tab in self.tabs:
@@ -234,7 +346,7 @@ class LiveSession:
                 if not await self.tracker.send(picture):
                     self._paces.append(time.monotonic())
                     self._show(picture, {})
-                    self._keep(Found(picture, {}, is_new=True))
+                    self.recording.keep(Found(picture, {}, is_new=True))
                     await asyncio.sleep(1 / UNTRACKED_PICTURES_A_SECOND)
         except MaskletError as error:
             await self._end(error.message)
@@ -247,78 +359,19 @@ class LiveSession:
         self._state, self._message, self.is_over = "ended", _sentence(message), True
         await self.camera.close()
         await self.tracker.close()
-        await self.stop_recording()
+        await self.recording.stop()
         self._tell_now()
 
-    # Recording
-
-    def _recording_told(self) -> dict[str, Any]:
-        if self._recording is not None:
-            self._recorded = {"on": True, **self._recording.told()}
-        return {"event": "recording", **self._recorded}
-
-    async def start_recording(self) -> None:
+    async def record(self) -> None:
         """Begin to keep what is seen.
 
         Raises:
             FailedPrecondition: It is kept already, or the stream has ended.
             OSError: The files cannot be opened.
         """
-        if self._recording is not None:
-            raise FailedPrecondition("it is being recorded already")
         if self.is_over:
             raise FailedPrecondition("the stream has ended, so there is nothing to record")
-        async with self._writing:
-            recording = await asyncio.to_thread(self._archive.begin, self.camera.name, self._pace)
-            await asyncio.to_thread(recording.describe, list(self.objects.values()))
-            self._recording = recording
-        self.tell(**self._recording_told())
-
-    async def stop_recording(self, reason: str = "") -> None:
-        """Finish the recording, which is a video of the project then.
-
-        Args:
-            reason: Why it ends although nobody asked for it; empty where somebody did.
-        """
-        await self._written()
-        async with self._writing:
-            recording, self._recording = self._recording, None
-            if recording is None:
-                return
-            try:
-                await asyncio.to_thread(recording.close)
-            except OSError as error:
-                reason = reason or _cannot_be_written(error)
-        video = None if recording.entry is None else self._archive.finished(recording.entry)
-        self._recorded = {"on": False, "video": video, "error": reason or None, **recording.told()}
-        self.tell(**self._recording_told())
-
-    async def _written(self) -> None:
-        """Wait until what was found so far is in the recording."""
-        if self._recording is not None and asyncio.current_task() is not self._tasks[2]:
-            await self._to_record.join()
-
-    async def _record(self) -> None:
-        while True:
-            found = await self._to_record.get()
-            await self._recorded_by(lambda recording, found=found: recording.add(found))  # type: ignore[misc]
-            self._to_record.task_done()
-            if self._recording is not None and found.is_new:
-                self.tell(**self._recording_told())
-
-    async def _recorded_by(self, work: Callable[[Recording], None]) -> None:
-        """Have the recording do something, if there is one; where that fails, it ends."""
-        try:
-            async with self._writing:
-                if self._recording is not None:
-                    await asyncio.to_thread(work, self._recording)
-        except RecordingEnded as error:
-            await self.stop_recording(error.message)
-        except OSError as error:
-            await self.stop_recording(_cannot_be_written(error))
-        except Exception as error:
-            logger.exception("a recording failed")
-            await self.stop_recording(f"the studio failed: {type(error).__name__}: {error}")
+        await self.recording.start(self.camera.name, self._pace, list(self.objects.values()))
 
     async def close(self) -> None:
         """End it: free the camera, finish the recording. May be called twice."""
@@ -334,7 +387,3 @@ class LiveSession:
 def _sentence(message: str) -> str:
     """The message with a capital letter, unless it begins with an address."""
     return message if "://" in message.partition(" ")[0] else message[:1].upper() + message[1:]
-
-
-def _cannot_be_written(error: OSError) -> str:
-    return f"the recording cannot be written: {error.strerror or error}"

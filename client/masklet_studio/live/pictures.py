@@ -1,12 +1,16 @@
-"""A picture of a live source, as it goes to the server, to the page and into a recording."""
+"""Pictures of a live source, as they go to the server, to the page and into a recording; and what is found on them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
+from masklet import ObjectResult
 from masklet.errors import InvalidArgument
 
 MAX_JPEG_BYTES = 8 << 20
@@ -33,6 +37,42 @@ class Picture:
     taken_nanoseconds: int
     pts_seconds: float
     number: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class LivePrompt:
+    """What a person has said of an object, on a picture that they saw.
+
+    Attributes:
+        object_id: The object.
+        number: The picture's number.
+        points: x, y and 1 or 0 of each click.
+        box: x0, y0, x1, y1; None where there is none.
+        mask: ``bool[H, W]``; None where there is none. A mask is what the studio remembers, and nobody's word.
+    """
+
+    object_id: int
+    number: int
+    points: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What the server has found on a picture.
+
+    Attributes:
+        picture: The picture.
+        objects: Results by object. Where `is_new` is false, only those that have changed.
+        is_new: Whether this is the first result of the picture; else a click has changed it afterwards.
+        prompts: What was said of objects on this picture.
+    """
+
+    picture: Picture
+    objects: Mapping[int, ObjectResult]
+    is_new: bool
+    prompts: Sequence[LivePrompt] = ()
 
 
 def size_of_jpeg(data: bytes) -> tuple[int, int]:

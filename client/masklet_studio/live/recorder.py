@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +12,9 @@ import av
 from av.video.stream import VideoStream
 
 from masklet.errors import ResourceExhausted
-from masklet_studio.live.pictures import Picture
-from masklet_studio.live.tracker import Found, LivePrompt
+from masklet_studio.live.pictures import Found, LivePrompt, Picture
 from masklet_studio.project.history import StudioObject
-from masklet_studio.project.records import PROMPTED, MaskRecord, record_of
+from masklet_studio.project.records import ABSENT, PROMPTED, MaskRecord, record_of
 from masklet_studio.project.video_project import VideoProject
 from masklet_studio.uploads import KEPT_FREE_BYTES
 
@@ -48,6 +47,15 @@ class _Frame:
 
     index: int
     objects: dict[int, bool] = field(default_factory=dict)  # whether the object has a mask there
+
+
+@dataclass(frozen=True)
+class _Click:
+    """What a person has said of a frame, and the masks that the object has there with it and without it."""
+
+    said: Mapping[str, object]
+    record: MaskRecord
+    before: MaskRecord
 
 
 class Recorder:
@@ -87,6 +95,7 @@ class Recorder:
         self._stamp = -1
         self._indices: dict[int, _Frame] = {}
         self._held: list[tuple[_Frame, Found]] = []
+        self._clicks: dict[LivePrompt, _Click] = {}
 
     def describe(self, one: StudioObject) -> None:
         """Take note of an object's name, class and colour.
@@ -201,7 +210,38 @@ class Recorder:
             "mask": None if prompt else record.counts.decode(),
             "corrects": prompt is not None and frame.objects.get(record.object_id, False),
         }
+        if prompt is not None:
+            tracked = self._project.tracked_record(record.object_id, frame.index)
+            none = replace(record, flags=ABSENT, area=0, counts=b"")
+            self._clicks[prompt] = _Click(said, record, tracked or none)
         self._project.do("prompt", said, [record])
+
+    def take_back(self, prompt: LivePrompt) -> None:
+        """Take back what a person has said of a frame; what was said before the recording is not in it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._held = [
+            (frame, replace(found, prompts=[one for one in found.prompts if one is not prompt]))
+            for frame, found in self._held
+        ]
+        click = self._clicks.get(prompt)
+        if click is not None:
+            self._say({**click.said, "points": [], "box": None, "mask": None, "corrects": False}, click.before)
+
+    def bring_back(self, prompt: LivePrompt) -> None:
+        """Say again what was taken back.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        click = self._clicks.get(prompt)
+        if click is not None:
+            self._say(click.said, click.record)
+
+    def _say(self, said: Mapping[str, object], record: MaskRecord) -> None:
+        self._project.do("prompt", said, [replace(record, revision=self._project.next_number)])
 
     def close(self) -> None:
         """End the video, and write what was held back. May be called twice.

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from masklet.colours import colour_of
-from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, NotFound, ResourceExhausted
-from masklet_studio.answers import error_to_dict
+from masklet.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from masklet_studio.live.camera import PageCamera
 from masklet_studio.live.live_session import LiveSession
+from masklet_studio.live.pictures import LivePrompt
 from masklet_studio.live.tab import LiveTab
-from masklet_studio.live.tracker import LivePrompt
 from masklet_studio.project.history import StudioObject
-from masklet_studio.session import fields
+from masklet_studio.session import conversation, fields
+from masklet_studio.session.conversation import Conversation, PageSocket
 from masklet_studio.session.fields import MAX_OBJECT, Request
-from masklet_studio.session.tab import Socket
 
-MAX_UNANSWERED = 16
-"""Requests of one tab that are worked on; further ones are read when some are answered."""
 MAX_OBJECTS = 64
 """Objects of a live session at once."""
 Reply = dict[str, Any]
 
-logger = logging.getLogger("masklet.studio")
 
-
-class LiveSocket(Socket, Protocol):
-    """A WebSocket with the page at its other end, which sends text and pictures."""
-
-    async def receive(self) -> Any:
-        """Wait for the tab's next message, as ASGI has it."""
-        ...
-
-
-async def serve(session: LiveSession, socket: LiveSocket) -> None:
+async def serve(session: LiveSession, socket: PageSocket) -> None:
     """Serve a tab until it is closed.
 
     Args:
@@ -50,19 +34,8 @@ async def serve(session: LiveSession, socket: LiveSocket) -> None:
     tab = LiveTab(socket)
     session.join(tab)
     requests = _Requests(session, tab)
-    reading, writing = asyncio.create_task(requests.read(socket)), asyncio.create_task(tab.write())
-    try:
-        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        requests.leave()
-        session.leave(tab)
-        tab.close()
-        for task in (reading, writing):
-            task.cancel()
-        results = await asyncio.gather(reading, writing, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    talk = Conversation(requests.do, requests.leave, {"drawn": requests.drawn}, requests.push)
+    await conversation.serve(socket, tab, talk)
 
 
 class _Requests:
@@ -77,37 +50,38 @@ class _Requests:
             "change_object": self._change_object,
             "remove_object": self._remove_object,
             "prompt": self._prompt,
+            "undo": self._undo,
+            "redo": self._redo,
             "record": self._record,
             "give_camera": self._give_camera,
             "ping": self._ping,
         }
 
-    async def read(self, socket: LiveSocket) -> None:
-        """Take what the tab sends, until it is gone."""
-        answering: set[asyncio.Task[None]] = set()
-        try:
-            while (message := await socket.receive())["type"] != "websocket.disconnect":
-                if message.get("bytes") is not None:
-                    self._push(message["bytes"])
-                    continue
-                request = _parse(message.get("text") or "")
-                if request.get("do") == "drawn":  # comes with every picture, and has no answer
-                    self._tab.drawn(fields.whole(request, "number", 0, 2**32 - 1))
-                    continue
-                task = asyncio.create_task(self._answer(request))
-                answering.add(task)
-                task.add_done_callback(answering.discard)
-                if len(answering) >= MAX_UNANSWERED:
-                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await asyncio.gather(*answering, return_exceptions=True)
+    async def do(self, request: Request) -> Reply:
+        """Do what a request asks; returns what the reply has beside its id.
+
+        Raises:
+            MaskletError: It cannot be done.
+            OSError: The recording cannot be written.
+        """
+        verb = self._verbs.get(str(request.get("do")))
+        if verb is None:
+            known = ", ".join([*self._verbs, "drawn"])
+            raise InvalidArgument.of("do", f"is {request.get('do')!r:.60}, must be one of {known}")
+        return await verb(request)
+
+    def drawn(self, request: Request) -> None:
+        """Take note that the tab has drawn a picture; comes with every picture, and has no answer."""
+        self._tab.drawn(fields.whole(request, "number", 0, 2**32 - 1))
 
     def leave(self) -> None:
         """Take note that the tab is gone."""
+        self._session.leave(self._tab)
         if self._gives_camera and isinstance(self._session.camera, PageCamera):
             self._session.camera.leave()
 
-    def _push(self, jpeg: bytes) -> None:
+    def push(self, jpeg: bytes) -> None:
+        """Take a picture of the tab's camera."""
         camera = self._session.camera
         if not self._gives_camera or not isinstance(camera, PageCamera):
             return  # such as the last picture of a tab that was refused
@@ -115,22 +89,6 @@ class _Requests:
             camera.push(jpeg)
         except InvalidArgument as error:
             self._tab.event({"event": "say", "message": error.message})
-
-    async def _answer(self, request: dict[str, Any]) -> None:
-        reply: Reply = {"event": "reply", "id": request.get("id")}
-        try:
-            verb = self._verbs.get(str(request.get("do")))
-            if verb is None:
-                known = ", ".join([*self._verbs, "drawn"])
-                raise InvalidArgument.of("do", f"is {request.get('do')!r:.60}, must be one of {known}")
-            done = await verb(request)
-        except (MaskletError, OSError) as error:
-            self._tab.event({**reply, "ok": False, "error": error_to_dict(error)})
-        except Exception as error:
-            logger.exception("the request %r failed", request.get("do"))
-            self._tab.event({**reply, "ok": False, "error": error_to_dict(error)})
-        else:
-            self._tab.event({**reply, "ok": True, **done})
 
     async def _add_object(self, request: Request) -> Reply:
         objects = self._session.objects
@@ -158,17 +116,23 @@ class _Requests:
         number = fields.whole(request, "frame", 0, 2**32 - 1)
         corners = None if box is None else (box[0], box[1], box[2], box[3])
         prompt = LivePrompt(one.object_id, number, points, corners)
-        taken = await self._session.tracker.prompt(prompt, self._session.picture(number))
+        taken = await self._session.prompt(prompt)
         return {
             "pending": not taken,
             "message": None if taken else "Kept. Its mask comes as soon as the model is there.",
         }
 
+    async def _undo(self, _request: Request) -> Reply:
+        return {"did": await self._session.undo()}
+
+    async def _redo(self, _request: Request) -> Reply:
+        return {"did": await self._session.redo()}
+
     async def _record(self, request: Request) -> Reply:
         if request.get("on") is True:
-            await self._session.start_recording()
+            await self._session.record()
         elif request.get("on") is False:
-            await self._session.stop_recording()
+            await self._session.recording.stop()
         else:
             raise InvalidArgument.of("on", f"is {request.get('on')!r:.60}, must be true or false")
         return {}
@@ -199,12 +163,3 @@ def _described(request: Request, now: StudioObject) -> StudioObject:
         fields.text(request, "class", now.class_name),
         fields.colour(request, "colour", now.colour),
     )
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        request = json.loads(text)
-    except ValueError:
-        request = None
-    # What is no request gets the answer that its verb is unknown.
-    return request if isinstance(request, dict) else {}

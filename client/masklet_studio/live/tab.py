@@ -24,7 +24,7 @@ MAX_EVENTS = 500
 """Events that wait for a tab; one that has more is cut off."""
 LATENCY_SECONDS = 3.0
 """Over how long the shown latency is the median."""
-_NEWEST_ONLY = frozenset({"status", "objects", "recording", "more"})
+_NEWEST_ONLY = frozenset({"status", "objects", "history", "recording", "more"})
 
 
 class LiveTab:

@@ -4,66 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import masklet
-from masklet import AsyncLive, FrameResult, ObjectResult, PromptResult
-from masklet.errors import DeadlineExceeded, FailedPrecondition, MaskletError, Unavailable
-from masklet_studio.live.pictures import Picture
+from masklet.errors import FailedPrecondition, MaskletError, Unavailable
+from masklet_studio.live.call import CORRECTION_WINDOW, LiveCall, wire_prompt
+from masklet_studio.live.pictures import Found, LivePrompt, Picture
 from masklet_studio.server_link import ServerLink
 
-QUICK_SECONDS = 0.06
-"""A server that gives a result in less time has a second picture under way, so that it need not wait for one. With a
-slower server that picture would only grow old."""
 MAX_EARLY = 8
 """Clicks that are kept while there is no server."""
-CORRECTION_WINDOW = 16
-"""Pictures back to which a click can belong."""
 RETRY_SECONDS = 2.0
 """How long to wait before a server is tried again."""
-KEEP_ALIVE_SECONDS = 15.0
-"""How often the server hears that the video goes on, while the camera gives nothing."""
-ANSWER_SECONDS = 10.0
-"""The longest time to wait for what the server makes of a click."""
 
 logger = logging.getLogger("masklet.studio")
-
-
-@dataclass(frozen=True, eq=False)
-class LivePrompt:
-    """What a person has said of an object, on a picture that they saw.
-
-    Attributes:
-        object_id: The object.
-        number: The picture's number.
-        points: x, y and 1 or 0 of each click.
-        box: x0, y0, x1, y1; None where there is none.
-    """
-
-    object_id: int
-    number: int
-    points: tuple[tuple[float, float, int], ...] = ()
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What the server has found on a picture.
-
-    Attributes:
-        picture: The picture.
-        objects: Results by object. Where `is_new` is false, only those that have changed.
-        is_new: Whether this is the first result of the picture; else a click has changed it afterwards.
-        prompts: What was said of objects on this picture.
-    """
-
-    picture: Picture
-    objects: Mapping[int, ObjectResult]
-    is_new: bool
-    prompts: Sequence[LivePrompt] = ()
 
 
 class Listener(Protocol):
@@ -94,7 +51,7 @@ class LiveTracker:
         self._server = server
         self._model = model
         self._listener = listener
-        self._call: _Call | None = None
+        self._call: LiveCall | None = None
         self._last: Found | None = None
         self._early: deque[tuple[Picture, LivePrompt]] = deque(maxlen=MAX_EARLY)
         self._removed: set[int] = set()
@@ -137,13 +94,30 @@ class LiveTracker:
             MaskletError: It cannot be done.
         """
         if self._call is not None:
+            self._removed.discard(prompt.object_id)
             await self._call.prompt(prompt)
             return True
         if picture is None:
             raise Unavailable("the model server is away; click again when it is back")
         _check(prompt, picture)
+        self._removed.discard(prompt.object_id)
         self._early.append((picture, prompt))
         return False
+
+    async def begin_again(self, prompt: LivePrompt, picture: Picture) -> None:
+        """Track an object from a picture on that was seen, without anything that was tracked of it before.
+
+        A picture that the server remembers no longer is sent again. So tracking goes on as after a gap in the video.
+
+        Raises:
+            MaskletError: It cannot be done.
+        """
+        self.remove(prompt.object_id)
+        self._removed.discard(prompt.object_id)
+        if self._call is None:
+            self._early.append((picture, prompt))
+        else:
+            await self._call.begin_again(prompt, picture)
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object, also where it was clicked early."""
@@ -180,7 +154,7 @@ class LiveTracker:
         start, lost = _start_of(self._last, self._early)
         said = list(self._early)
         prompts = [prompt for _, prompts in start for prompt in prompts]
-        call = _Call(self._hear)
+        call = LiveCall(self._hear, {prompt.object_id for prompt in prompts})
         live = client.live(
             prompts, delivery="latest", correction_window=CORRECTION_WINDOW, on_prompt=call.prompted,
             on_error=call.refused, model=self._model, resume=False,  # the camera is seen meanwhile
@@ -218,141 +192,9 @@ class LiveTracker:
         self._changed.set()
 
 
-class _Call:
-    """One live call: its pictures by the server's numbers, and the prompts that wait for their answer."""
-
-    def __init__(self, heard: _Heard) -> None:
-        self._heard = heard
-        self._live: AsyncLive | None = None
-        self._pictures: OrderedDict[int, Picture] = OrderedDict()  # the newest ones
-        self._next = 0
-        self._begins_at = 0  # what comes before was seen before this call
-        self._under_way: set[int] = set()
-        self._answered = asyncio.Event()
-        self._took = 1.0  # seconds from one result to the next, of late
-        self._heard_at = 0.0
-        self._waiting: deque[tuple[LivePrompt, asyncio.Future[None]]] = deque()
-        self._said: dict[int, list[LivePrompt]] = {}  # by the server's number of the frame
-        self._sent_at = 0.0
-
-    async def begin(self, pictures: Sequence[Picture], said: Sequence[tuple[Picture, LivePrompt]]) -> None:
-        """Send the pictures that were seen before, on which the prompts of this call are.
-
-        One goes after the other, because pictures that wait may be skipped.
-        """
-        self._begins_at = len(pictures)
-        for index, picture in enumerate(pictures):
-            self._said[index] = [prompt for seen, prompt in said if seen is picture]
-            await self.send(picture)
-            while self._under_way:
-                self._answered.clear()
-                await self._answered.wait()
-
-    @property
-    def has_room(self) -> bool:
-        return len(self._under_way) < (2 if self._took < QUICK_SECONDS else 1)
-
-    async def send(self, picture: Picture) -> None:
-        assert self._live is not None
-        index, self._next = self._next, self._next + 1
-        self._pictures[index] = picture
-        self._under_way.add(index)
-        while len(self._pictures) > CORRECTION_WINDOW:
-            self._pictures.popitem(last=False)
-        self._sent_at = asyncio.get_running_loop().time()
-        await self._live.send(
-            picture.jpeg, pts_seconds=picture.pts_seconds, capture_time_nanoseconds=picture.taken_nanoseconds
-        )
-
-    async def prompt(self, prompt: LivePrompt) -> None:
-        assert self._live is not None
-        index = next((i for i, one in self._pictures.items() if one.number == prompt.number), None)
-        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((prompt, answered))
-        # On a picture that is too long ago the object cannot begin: then it is the next one.
-        self._live.prompt(_wire(prompt), frame_index=index)
-        try:
-            await asyncio.wait_for(answered, ANSWER_SECONDS)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded("the server has not answered the click; click again") from None
-
-    def remove(self, object_id: int) -> None:
-        assert self._live is not None
-        self._live.remove_object(object_id)
-
-    def prompted(self, result: PromptResult) -> None:
-        """Take what the model makes of a prompt."""
-        for waiting in self._waiting:
-            prompt, answered = waiting
-            if prompt.object_id == result.object.object_id:
-                self._waiting.remove(waiting)
-                self._said.setdefault(result.frame_index, []).append(prompt)
-                if not answered.done():
-                    answered.set_result(None)
-                break
-
-    def refused(self, error: MaskletError) -> None:
-        """Take an error after which the stream goes on: one of a prompt, the oldest one that waits."""
-        if not self._waiting:
-            logger.warning("the server said of a live session: %s", error)
-            return
-        _, answered = self._waiting.popleft()
-        if not answered.done():
-            answered.set_exception(error)
-
-    async def hear(self, live: AsyncLive) -> None:
-        """Take results until the call ends."""
-        self._live = live
-        keeping = asyncio.create_task(self._keep_alive())
-        try:
-            async for frame in self._live:
-                self._take(frame)
-        finally:
-            keeping.cancel()
-
-    def _take(self, frame: FrameResult) -> None:
-        now = asyncio.get_running_loop().time()
-        self._took += (min(1.0, now - self._heard_at) - self._took) / 4
-        self._heard_at = now
-        self._under_way -= {frame.frame_index, *frame.skipped_frame_indices}
-        self._answered.set()
-        prompts = self._said.pop(frame.frame_index, ())
-        picture = self._pictures.get(frame.frame_index)
-        if picture is None:
-            self._heard(None)
-            return
-        is_new = frame.revision == 0 and frame.frame_index >= self._begins_at
-        self._heard(Found(picture, frame.objects, is_new, prompts))
-
-    async def _keep_alive(self) -> None:
-        assert self._live is not None
-        while True:
-            await asyncio.sleep(KEEP_ALIVE_SECONDS)
-            if asyncio.get_running_loop().time() - self._sent_at > KEEP_ALIVE_SECONDS:
-                self._live.keep_alive()
-
-    def end(self) -> None:
-        """Answer the prompts that wait: their call is over."""
-        while self._waiting:
-            _, answered = self._waiting.popleft()
-            if not answered.done():
-                answered.set_exception(Unavailable("the model server went away; click again when it is back"))
-
-
-class _Heard(Protocol):
-    def __call__(self, found: Found | None, /) -> None: ...
-
-
-def _wire(prompt: LivePrompt, frame_index: int = 0) -> masklet.Prompt:
-    return masklet.Prompt(
-        prompt.object_id, frame_index, point_coords=[(x, y) for x, y, _ in prompt.points] or None,
-        point_labels=[label for _, _, label in prompt.points] or None, box=prompt.box,
-    )  # fmt: skip
-
-
 def _check(prompt: LivePrompt, picture: Picture) -> None:
     """Refuse a prompt that the server would refuse later, when nobody waits for the answer any more."""
-    _wire(prompt).check_size(picture.height, picture.width)
+    wire_prompt(prompt).check_size(picture.height, picture.width)
 
 
 def _start_of(
@@ -370,6 +212,6 @@ def _start_of(
     for picture, prompt in early:
         if not start or start[-1][0] is not picture:
             start.append((picture, []))
-        start[-1][1].append(_wire(prompt, len(start) - 1))
+        start[-1][1].append(wire_prompt(prompt, len(start) - 1))
     clicked = {prompt.object_id for _, prompt in early}
     return start, [one for one, result in objects.items() if not result.area and one not in clicked]

@@ -1,6 +1,6 @@
 /** Where the page begins. */
 import { effect, html, render, untracked } from "./ui.js";
-import * as actions from "./state/actions.js";
+import { closeVideo, loadState, openVideo } from "./state/videos.js";
 import { onKey } from "./state/keys.js";
 import { openLive, startLive } from "./state/live.js";
 import { startLooking } from "./state/looking.js";
@@ -24,7 +24,7 @@ function openFirst() {
   const id = location.hash.match(/^#\/video\/([^/]+)/)?.[1];
   const only = s.videos.value.length === 1 && !location.hash ? s.videos.value[0] : null;
   const video = s.videos.value.find((one) => one.id === id) ?? only;
-  if (video?.ready) actions.openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
+  if (video?.ready) openVideo(video, Number(sessionStorage.getItem(`frame:${video.id}`)) || 0);
 }
 
 setTheme(s.theme.value);
@@ -39,8 +39,8 @@ addEventListener("hashchange", () => {
   // The browser's way back: to the first page, or to another video.
   const video = s.video.value;
   if (location.hash === (video ? `#/${video.live ? "live" : "video"}/${video.id}` : "#/")) return;
-  actions.closeVideo();
-  actions.loadState();
+  closeVideo();
+  loadState();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => s.scheme.value++);
 
@@ -66,12 +66,12 @@ effect(() => {
 effect(() => {
   if (s.server.value && s.videos.value) untracked(openFirst);
 });
-await actions.loadState();
+await loadState();
 setInterval(async () => {
-  if (s.server.value && !s.server.value.model) await actions.loadState(); // the server has not loaded it yet
+  if (s.server.value && !s.server.value.model) await loadState(); // the server has not loaded it yet
   const video = s.video.value;
   if (!video || video.live || video.frames !== null) return;
-  await actions.loadState();
+  await loadState();
   const now = s.videos.value.find(({ id }) => id === video.id);
   if (now && now.frames !== null && s.video.value?.id === now.id) s.video.value = now;
 }, POLL);

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from masklet.errors import DataLoss, InvalidArgument, MaskletError, Unavailable
-from masklet_studio.answers import error_to_dict
 from masklet_studio.frames.facts import VideoFacts
 from masklet_studio.project.video_project import VideoProject
 from masklet_studio.server_link import ServerLink
+from masklet_studio.session import conversation
 from masklet_studio.session.board import Board
+from masklet_studio.session.conversation import Conversation, PageSocket
 from masklet_studio.session.engine import Engine
-from masklet_studio.session.tab import Socket, Tab
+from masklet_studio.session.tab import Tab
 from masklet_studio.session.tracker import Tracker
 from masklet_studio.session.verbs import Verbs
 
@@ -25,19 +25,7 @@ RECONNECT_SECONDS = 2.0
 KEEP_SECONDS = 120.0
 """How long the server keeps a video that nobody looks at and that is not tracked."""
 
-
-MAX_UNANSWERED = 64
-"""Requests of one tab that are worked on; further ones are read when some are answered."""
-
 logger = logging.getLogger("masklet.studio")
-
-
-class PageSocket(Socket, Protocol):
-    """A WebSocket with the page at its other end."""
-
-    async def receive_text(self) -> str:
-        """Wait for the tab's next message."""
-        ...
 
 
 class VideoSession:
@@ -71,50 +59,8 @@ class VideoSession:
         tab.event(self.board.state())
         self.board.tabs.add(tab)
         self._wake.set()
-        reading = asyncio.create_task(self._read(socket, tab))
-        writing = asyncio.create_task(tab.write())
-        try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self.board.tabs.discard(tab)
-            tab.close()
-            for task in (reading, writing):
-                task.cancel()
-            results = await asyncio.gather(reading, writing, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-
-    async def _read(self, socket: PageSocket, tab: Tab) -> None:
-        answering: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                try:
-                    request = _parse(await socket.receive_text())
-                except KeyError:  # Starlette's way to say that the message was no text
-                    request = {}
-                # Answers do not wait for one another: a tab can stop a run, and ping, while a prompt is worked on.
-                task = asyncio.create_task(self._answer(request, tab))
-                answering.add(task)
-                task.add_done_callback(answering.discard)
-                if len(answering) >= MAX_UNANSWERED:
-                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # What was asked for is done even if the tab is closed meanwhile.
-            await asyncio.gather(*answering, return_exceptions=True)
-
-    async def _answer(self, request: dict[str, Any], tab: Tab) -> None:
-        reply: dict[str, Any] = {"event": "reply", "id": request.get("id")}
-        try:
-            done = await self._verbs.do(request, tab)
-        except MaskletError as error:
-            tab.event({**reply, "ok": False, "error": error_to_dict(error)})
-        except Exception as error:
-            if not isinstance(error, OSError):
-                logger.exception("the request %r failed", request.get("do"))
-            tab.event({**reply, "ok": False, "error": error_to_dict(error)})
-        else:
-            tab.event({**reply, "ok": True, **done})
+        talk = Conversation(lambda request: self._verbs.do(request, tab), lambda: self.board.tabs.discard(tab), {})
+        await conversation.serve(socket, tab, talk)
 
     # The session on the server
 
@@ -176,12 +122,3 @@ def open_board(folder: Path, facts: VideoFacts, video: dict[str, Any]) -> Board:
         OSError: They cannot be opened.
     """
     return Board(VideoProject(folder), facts, video)
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        request = json.loads(text)
-    except ValueError:
-        request = None
-    # What is no request gets the answer that its verb is unknown.
-    return request if isinstance(request, dict) else {}

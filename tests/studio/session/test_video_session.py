@@ -30,8 +30,8 @@ class Tab:
         self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._number = 0
 
-    async def receive_text(self) -> str:
-        return await self._asked.get()
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "websocket.receive", "text": await self._asked.get()}
 
     async def send_text(self, data: str) -> None:
         self._heard.put_nowait(json.loads(data))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from masklet._protocol.results import FrameResult, VideoInfo
-from masklet.cli.editing.plan import Plan, frame_times, limits, on_frame
+from masklet._sync.planned import Plan, frame_times, limits, on_frame
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ class CorrectedTracking:
         options: As for `Client.track`.
 
     Raises:
-        BadParameter: The direction is not forward, a mark or a correction lies outside the video, or its object does
-        not
-            exist.
+        BadParameter: The direction is not forward, a correction lies outside the video, or its object does not exist.
+        InvalidArgument: A mark lies outside the video.
         OSError: The video cannot be read.
     """
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from masklet._sync.planned import DIRECTIONS, Mark, Plan
 from masklet.cli.console import frame_progress
-from masklet.cli.editing.plan import DIRECTIONS, Mark, Plan
 from masklet.cli.export import name_objects
 from masklet.errors import InvalidArgument, MaskletError
 from masklet.prompts import Prompt
@@ -19,6 +20,7 @@ from masklet.recording import Recording
 if TYPE_CHECKING:
     from masklet.export import ExportFormat
 
+_OF_RANGES = {"start": "--start", "end": "--end", "direction": "--direction", "video": "VIDEO"}
 _PROMPTS = "Prompts"
 _PANEL = "Range"
 _RESULTS = "Results"
@@ -142,12 +144,13 @@ class Editing:
                 for entry in found.objects.values():
                     known.name(entry.object_id, entry.name or None, entry.class_name or None)
         name_objects(known, names)
-        marks = Plan(
-            start=None if start is None else Mark(start, "--start"),
-            end=None if end is None else Mark(end, "--end"),
-            direction=direction,
-            corrections=read[1],
-        )
+        with range_options():
+            marks = Plan(
+                start=None if start is None else Mark(start, "start"),
+                end=None if end is None else Mark(end, "end"),
+                direction=direction,
+                corrections=read[1],
+            )
         asked = [_export(word) for word in exports]
         for number, (_, path) in enumerate(asked):
             if path in [other for _, other in asked[:number]]:
@@ -217,6 +220,22 @@ class Editing:
             else:
                 written.append((known.name, path))
         return written, failures
+
+
+@contextlib.contextmanager
+def range_options() -> Iterator[None]:
+    """Within it, what is wrong with a range is told of the option that says it.
+
+    Raises:
+        BadParameter: A mark, a direction or the video is wrong.
+    """
+    try:
+        yield
+    except InvalidArgument as error:
+        wrong = error.violations[0] if error.violations else None
+        if wrong is None or wrong.field not in _OF_RANGES:
+            raise
+        raise typer.BadParameter(wrong.description, param_hint=_OF_RANGES[wrong.field]) from error
 
 
 def _export(word: str) -> tuple[ExportFormat, Path]:

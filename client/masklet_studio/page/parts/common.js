@@ -1,6 +1,6 @@
 /** Small parts that several places use. */
 import { Component, createRef, html, observe } from "../ui.js";
-import { problem } from "../state/actions.js";
+import { problem } from "../state/opened.js";
 import * as s from "../state/store.js";
 import { Icon } from "./icons.js";
 

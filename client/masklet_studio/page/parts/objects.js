@@ -1,6 +1,8 @@
 /** The panel at the right: objects, the selected one, how masks look, and what to check. */
 import { html, observe } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { copyToNext, deleteMasks, exchange, nextDoubtful } from "../state/editing.js";
+import { go } from "../state/opened.js";
+import { addObject, changeObject, clearPrompts, removeObject } from "../state/prompts.js";
 import { setOverlay, STYLES } from "../state/keys.js";
 import * as s from "../state/store.js";
 import { counted, IconButton, Problem, Typed } from "./common.js";
@@ -25,25 +27,25 @@ const Row = observe((/** @type {{one: import("../types.js").TrackedObject, numbe
       <input type="color" aria-label=${`Colour of ${name}`} value=${colour}
         onChange=${(/** @type {any} */ event) => {
           event.target.blur(); // the keys move the picture again
-          actions.changeObject(object, { colour: event.target.value });
+          changeObject(object, { colour: event.target.value });
         }} />
     </label>
     <${Typed} class="object-name" aria-label=${`Name of object ${number}`} value=${one.name} placeholder=${name} spellcheck=${false}
       onFocus=${() => (s.selected.value = object)}
-      onChange=${(/** @type {any} */ event) => actions.changeObject(object, { name: event.target.value })} />
+      onChange=${(/** @type {any} */ event) => changeObject(object, { name: event.target.value })} />
     ${s.lost.value.has(object) && html`<span class="object-lost" title="Not in the picture now">lost</span>`}
     <span class="object-count number" title=${counted(count, "frame with a mask", "frames with masks")}>${count > 1 ? count : ""}</span>
     ${number <= 9 && html`<kbd title=${`Press ${number} to select it`}>${number}</kbd>`}
     <${IconButton} icon=${seen ? "eye" : "eyeOff"} size=${16} name=${seen ? `Hide ${name}` : `Show ${name}`} pressed=${!seen}
       onClick=${() => toggle(object)} />
-    <${IconButton} icon="trash" size=${15} name=${`Delete ${name}`} keys="Shift Delete" onClick=${() => actions.removeObject(object)} />
+    <${IconButton} icon="trash" size=${15} name=${`Delete ${name}`} keys="Shift Delete" onClick=${() => removeObject(object)} />
   </li>`;
 });
 
 const Objects = observe(() => html`<section class="panel-section" aria-label="Objects">
   <header class="panel-head">
     <h2>Objects</h2>
-    <button type="button" class="button small" title="Add an object  (A)" onClick=${actions.addObject}>
+    <button type="button" class="button small" title="Add an object  (A)" onClick=${addObject}>
       <${Icon} name="plus" size=${14} /> Add
     </button>
   </header>
@@ -68,7 +70,7 @@ function Class({ one }) {
   return html`<label class="field">
       <span>Class</span>
       <${Typed} list="classes" placeholder="such as person or car" value=${one.class ?? ""}
-        onChange=${(/** @type {any} */ event) => actions.changeObject(one.object, { class: event.target.value })} />
+        onChange=${(/** @type {any} */ event) => changeObject(one.object, { class: event.target.value })} />
     </label>
     <datalist id="classes">${classes.map((name) => html`<option value=${name}></option>`)}</datalist>`;
 }
@@ -81,7 +83,7 @@ const Selected = observe(() => {
       <header class="panel-head"><h2 class="chosen">${s.called(one)}</h2></header>
       <${Class} one=${one} />
       <div class="actions">
-        <${Action} icon="trash" text="Track it no longer" keys="Shift Del" onClick=${() => actions.removeObject(one.object)} />
+        <${Action} icon="trash" text="Track it no longer" keys="Shift Del" onClick=${() => removeObject(one.object)} />
       </div>
     </section>`;
   }
@@ -96,20 +98,20 @@ const Selected = observe(() => {
     <${Class} one=${one} />
     <div class="actions">
       <${Action} icon="close" text="Clear points on this frame" keys="X"
-        disabled=${!here?.points.length && !here?.box && !here?.has_mask} onClick=${() => actions.clearPrompts(object)} />
+        disabled=${!here?.points.length && !here?.box && !here?.has_mask} onClick=${() => clearPrompts(object)} />
       <${Action} icon="copy" text="Copy mask to next frame" keys="C" disabled=${!has || at >= s.lastFrame.value}
-        onClick=${actions.copyToNext} />
+        onClick=${copyToNext} />
       <${Action} icon="trash" text="Delete mask on this frame" keys="Del" disabled=${!has}
-        onClick=${() => actions.deleteMasks(object, at, at)} />
+        onClick=${() => deleteMasks(object, at, at)} />
       <${Action} icon="trash" text=${first !== null || last !== null ? "Delete masks between marks" : "Delete masks from here on"}
         disabled=${!s.tracked(object)} onClick=${() => first !== null || last !== null
-          ? actions.deleteMasks(object, first ?? 0, last ?? s.lastFrame.value) : actions.deleteMasks(object, at, s.lastFrame.value)} />
+          ? deleteMasks(object, first ?? 0, last ?? s.lastFrame.value) : deleteMasks(object, at, s.lastFrame.value)} />
       ${others.length > 0 &&
       html`<label class="action">
         <${Icon} name="swap" size=${15} />
         <select aria-label=${`Exchange ${s.called(one)} with another object from this frame on`} value=""
           onChange=${(/** @type {any} */ event) => {
-            actions.exchange(object, Number(event.target.value));
+            exchange(object, Number(event.target.value));
             event.target.value = "";
           }}>
           <option value="" disabled>Exchange with …</option>
@@ -154,7 +156,7 @@ const Review = observe(() => {
   return html`<section class="panel-section grow" aria-label="Frames to check">
     <header class="panel-head">
       <h2>To check ${doubts.length > 0 && html`<span class="badge">${doubts.length}</span>`}</h2>
-      <button type="button" class="button small" disabled=${!doubts.length} title="Next doubtful frame  (N)" onClick=${actions.nextDoubtful}>
+      <button type="button" class="button small" disabled=${!doubts.length} title="Next doubtful frame  (N)" onClick=${nextDoubtful}>
         Next <kbd>N</kbd>
       </button>
     </header>
@@ -164,7 +166,7 @@ const Review = observe(() => {
             ({ frame, object, why }) => html`<li key=${`${frame}:${object}`}>
               <button type="button" aria-current=${frame === s.frame.value ? "true" : undefined} onClick=${() => {
                 s.selected.value = object;
-                actions.go(frame);
+                go(frame);
               }}>
                 <span class="number">${frame}</span><span class="doubt-name">${names.get(object) ?? ""}</span><span class="soft">${why}</span>
               </button>

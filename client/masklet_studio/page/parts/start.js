@@ -1,8 +1,8 @@
 /** The first page: videos that are here, and a place to drop another one. */
 import { Component, createRef, html, observe, signal } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { loadState, openVideo, removeVideo } from "../state/videos.js";
 import * as s from "../state/store.js";
-import { dismiss, uploadFile, uploads } from "../state/upload.js";
+import { dismiss, uploadFile, uploads } from "../wire/upload.js";
 import { counted, IconButton, Problem, Progress, size } from "./common.js";
 import { Icon } from "./icons.js";
 import { LiveStart } from "./live.js";
@@ -19,7 +19,7 @@ function take(files) {
     uploadFile(file, async (video) => {
       // A video that was dropped alone is opened as soon as it was read.
       if (all.length === 1 && !s.video.value) location.hash = `#/video/${video.id}`;
-      await actions.loadState();
+      await loadState();
     });
   }
 }
@@ -86,7 +86,7 @@ function Card({ video }) {
     video.fps && `${Math.round(video.fps * 100) / 100} fps`,
   ].filter(Boolean);
   return html`<li class="card">
-    <button type="button" class="card-open" disabled=${!video.ready} onClick=${() => actions.openVideo(video)}>
+    <button type="button" class="card-open" disabled=${!video.ready} onClick=${() => openVideo(video)}>
       ${video.ready
         ? html`<img src=${`/videos/${video.id}/thumbnail`} alt="" loading="lazy" />`
         : html`<span class="card-blank"><${Icon} name=${video.error ? "warn" : "film"} size=${28} /></span>`}
@@ -94,7 +94,7 @@ function Card({ video }) {
       <span class=${video.error ? "card-error" : "soft"}>${video.error ?? (video.ready ? facts.join(" · ") : "Reading the video…")}</span>
     </button>
     <${IconButton} icon="trash" size=${15} class="card-remove" name=${`Remove ${video.name} from the project`}
-      onClick=${() => confirm(`Remove ${video.name} and all its masks from the project?`) && actions.removeVideo(video.id)} />
+      onClick=${() => confirm(`Remove ${video.name} and all its masks from the project?`) && removeVideo(video.id)} />
   </li>`;
 }
 
@@ -116,7 +116,7 @@ export class Start extends Component {
     // What is being read is looked after until it is ready.
     this.timer = setInterval(() => {
       const unread = s.videos.value.some(({ ready, error }) => !ready && !error);
-      if (!s.server.value || s.problems.value.video || unread) actions.loadState();
+      if (!s.server.value || s.problems.value.video || unread) loadState();
     }, POLL);
   }
 

@@ -1,7 +1,8 @@
 /** The tools at the left, and what is told on the stage: hints, problems, the zoom. */
 import { html, observe } from "../ui.js";
-import * as actions from "../state/actions.js";
-import { opened } from "../state/actions.js";
+import { track } from "../state/editing.js";
+import { opened } from "../state/opened.js";
+import { addObject } from "../state/prompts.js";
 import * as s from "../state/store.js";
 import { zoomBy } from "../stage/stage.js";
 import { IconButton, Problem } from "./common.js";
@@ -60,14 +61,14 @@ function hint() {
   const after = lane?.runs.some(([, to]) => to > at);
   if (!after) return at < s.lastFrame.value ? {
     text: html`Not right yet? Click what is missing, <b>right click</b> what is too much.`,
-    act: ["Track forward", () => actions.track("forward")],
-    also: ["Another object", actions.addObject],
+    act: ["Track forward", () => track("forward")],
+    also: ["Another object", addObject],
   } : null;
   if (!lane?.corrections.includes(at) && !here?.has_mask) return null;
-  return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => actions.track("forward", [object])] };
+  return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => track("forward", [object])] };
 }
 
-/** @param {number | null} object @returns {{text: unknown, act?: [string, () => unknown]} | null} */
+/** @param {number | null} object @returns {{text: unknown, also?: [string, () => unknown]} | null} */
 function liveHint(object) {
   const { state, server } = s.status.value;
   if (state !== "running" || !server || s.pending.value.size) return null;
@@ -75,7 +76,11 @@ function liveHint(object) {
   const name = s.called(s.chosen.value) || "it";
   if (!opened.value?.masks.get(s.frame.value, object)) return { text: html`<b>Click</b> on ${name}, or drag a box round it` };
   if (s.lost.value.has(object)) return { text: html`${name} is out of sight. Click it again where you see it.` };
-  return null;
+  if (s.fresh.value !== object) return null;
+  return {
+    text: html`Not right yet? Click what is missing, <b>right click</b> what is too much.`,
+    also: ["Another object", addObject],
+  };
 }
 
 export const Hint = observe(() => {
@@ -83,6 +88,7 @@ export const Hint = observe(() => {
   const one = told ? { text: told, act: undefined, late: false, also: undefined } : hint();
   return html`<div class="over-stage">
     <${Problem} place="stage" />
+    <span class="unseen" role="status">${s.spoken.value}</span>
     ${one &&
     html`<div class=${told ? "hint told" : one.late ? "hint late" : "hint"} role="status">
       <span>${one.text}</span>

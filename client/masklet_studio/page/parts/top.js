@@ -1,6 +1,7 @@
 /** The bar at the top: where one is, undo and redo, the connection, and export. */
 import { html, observe } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { redo, undo } from "../state/editing.js";
+import { closeVideo, loadState } from "../state/videos.js";
 import * as s from "../state/store.js";
 import { IconButton } from "./common.js";
 import { Icon } from "./icons.js";
@@ -54,10 +55,9 @@ export const Top = observe(() => {
     <${Connection} />
     <${Model} />
     <span class="grow"></span>
-    ${!s.live.value &&
-    html`<${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${actions.undo} />
-      <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${actions.redo} />
-      <span class="divider"></span>`}
+    <${IconButton} icon="undo" name="Undo" keys="Ctrl Z" disabled=${!s.history.value.can_undo} onClick=${undo} />
+    <${IconButton} icon="redo" name="Redo" keys="Ctrl Shift Z" disabled=${!s.history.value.can_redo} onClick=${redo} />
+    <span class="divider"></span>
     <${ThemeButton} />
     <${IconButton} icon="keys" name="All keys" keys="?" onClick=${() => (s.dialog.value = "keys")} />
     ${!s.live.value && html`<button type="button" class=${s.framesTracked.value > 1 && !s.tracking.value.running ? "button primary" : "button"}
@@ -68,9 +68,9 @@ export const Top = observe(() => {
 });
 
 function leave() {
-  actions.closeVideo();
+  closeVideo();
   history.replaceState(null, "", "#/");
-  actions.loadState();
+  loadState();
 }
 
 /** A lost connection, told where nobody can overlook it, and without taking the page away. */

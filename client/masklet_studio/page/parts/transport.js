@@ -1,6 +1,7 @@
 /** The bar under the stage: playing, the frame's number, marks, and tracking. */
 import { html, observe } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { clearMarks, mark, stop, track } from "../state/editing.js";
+import { go } from "../state/opened.js";
 import { toggleFollow } from "../state/keys.js";
 import * as s from "../state/store.js";
 import { counted, IconButton, Problem, Progress, Typed } from "./common.js";
@@ -9,7 +10,7 @@ import { Icon } from "./icons.js";
 /** @param {number} to */
 const goTo = (to) => {
   s.playing.value = false;
-  actions.go(to);
+  go(to);
 };
 
 const Play = observe(() => html`<div class="group" role="group" aria-label="Playing">
@@ -42,7 +43,7 @@ const Where = observe(() => html`<div class="where">
 
 /** @param {{which: "in" | "out", at: number | null, name: string, keys: string}} props */
 const Mark = ({ which, at, name, keys }) => html`<button type="button" class="mark" aria-label=${name} aria-keyshortcuts=${keys}
-  aria-pressed=${String(at !== null)} title=${`${name}  (${keys})`} onClick=${() => actions.mark(which)}>
+  aria-pressed=${String(at !== null)} title=${`${name}  (${keys})`} onClick=${() => mark(which)}>
   ${which === "in" && html`<${Icon} name="in" size=${16} />`}${which === "in" ? "In" : "Out"}${which === "out" && html`<${Icon} name="out" size=${16} />`}
 </button>`;
 
@@ -52,7 +53,7 @@ const Marks = observe(() => {
     <${Mark} which="in" at=${first} name=${first === null ? "Mark in: begin here" : `Mark in at frame ${first}`} keys="I" />
     <${Mark} which="out" at=${last} name=${last === null ? "Mark out: end here" : `Mark out at frame ${last}`} keys="O" />
     ${(first !== null || last !== null) &&
-    html`<button type="button" class="range number" title="Take the marks away  (U)" onClick=${actions.clearMarks}>
+    html`<button type="button" class="range number" title="Take the marks away  (U)" onClick=${clearMarks}>
       ${first ?? 0} – ${last ?? s.lastFrame.value} <${Icon} name="close" size=${12} />
     </button>`}
   </div>`;
@@ -68,7 +69,7 @@ const Running = observe(() => {
       ${frame != null ? `frame ${frame}` : ""}${speed ? ` · ${speed.toFixed(1)} fps` : ""}${left && speed
         ? ` · ${Math.ceil(left / speed)} s left` : ""}
     </span>
-    <button type="button" class="button stop" title="Stop  (Esc)" onClick=${actions.stop}>
+    <button type="button" class="button stop" title="Stop  (Esc)" onClick=${stop}>
       <${Icon} name="stop" size=${14} filled=${true} /> Stop
     </button>
   </div>`;
@@ -87,13 +88,13 @@ const Track = observe(() => {
       <option value="selected">Only ${s.called(s.chosen.value) || "the selected one"}</option>
     </select>`}
     <button type="button" class="button" disabled=${!prompted || at === 0} title="Track backward from this frame  (Shift T)"
-      aria-label="Track backward" onClick=${() => actions.track("backward")}><${Icon} name="arrowLeft" size=${16} /></button>
+      aria-label="Track backward" onClick=${() => track("backward")}><${Icon} name="arrowLeft" size=${16} /></button>
     <button type="button" class="button" disabled=${!prompted} title="Track both ways from this frame  (Y)"
-      aria-label="Track both ways" onClick=${() => actions.track("both")}><${Icon} name="both" size=${16} /></button>
+      aria-label="Track both ways" onClick=${() => track("both")}><${Icon} name="both" size=${16} /></button>
     <button type="button" class=${prompted && s.framesTracked.value <= 1 ? "button primary" : "button"}
       disabled=${!prompted || at >= s.lastFrame.value}
       title=${prompted ? "Track forward from this frame  (T)" : "Click an object in the picture first"}
-      onClick=${() => actions.track("forward")}>Track forward <${Icon} name="arrowRight" size=${16} /></button>
+      onClick=${() => track("forward")}>Track forward <${Icon} name="arrowRight" size=${16} /></button>
   </div>`;
 });
 

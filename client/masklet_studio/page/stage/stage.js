@@ -1,7 +1,9 @@
 /** The stage: one canvas with the video, and what mouse, pen and finger do on it. */
 import { Component, createRef, effect, html, untracked } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { opened } from "../state/opened.js";
+import { clickAt, paintStroke, setBox } from "../state/prompts.js";
 import * as s from "../state/store.js";
+import { Crosshair } from "./crosshair.js";
 import { drawScene, SMOOTH_BELOW } from "./draw.js";
 import { View } from "./view.js";
 
@@ -19,14 +21,14 @@ export class Stage extends Component {
   /** @type {import("../masks/brush.js").Stroke | null} */ stroke = null;
   /** @type {[number, number] | null} */ pointer = null;
   /** @type {Map<number, [number, number]>} */ fingers = new Map();
-  dirty = true;
+  crosshair = new Crosshair(view);
   request = 0;
   /** @type {(() => void)[]} */ ends = [];
 
   componentDidMount() {
     const canvas = this.canvas.current;
     this.context = canvas.getContext("2d");
-    actions.opened.redraw = () => this.redraw();
+    opened.redraw = () => this.redraw();
     const watch = new ResizeObserver(() => this.resize());
     watch.observe(canvas);
     canvas.addEventListener("wheel", this.wheel, { passive: false });
@@ -50,7 +52,7 @@ export class Stage extends Component {
 
   componentWillUnmount() {
     this.ends.forEach((end) => end());
-    actions.opened.redraw = () => {};
+    opened.redraw = () => {};
   }
 
   shouldComponentUpdate() {
@@ -77,11 +79,11 @@ export class Stage extends Component {
   }
 
   draw() {
-    if (this.context && actions.opened.value) untracked(() => this.drawNow());
+    if (this.context && opened.value) untracked(() => this.drawNow());
   }
 
   drawNow() {
-    const { frames, masks } = /** @type {import("../state/actions.js").Opened} */ (actions.opened.value);
+    const { frames, masks } = /** @type {import("../state/opened.js").Opened} */ (opened.value);
     const at = s.frame.value;
     frames.look(at, view.width * view.scale * (this.ratio ?? 1), s.frames.value);
     const picture = frames.get(at);
@@ -103,11 +105,13 @@ export class Stage extends Component {
     const colour = s.chosen.value?.colour ?? "#56b4e9";
     const painting = s.tool.value === "brush" || s.tool.value === "eraser";
     const spot = painting && this.pointer ? view.toVideo(...this.pointer) : null;
+    const { crosshair } = this;
     drawScene(this.context, view, this.ratio ?? 1, {
       bitmap, shapes, colour, prompts: this.promptsAt(drawn, colours), style: s.overlay.value, opacity: s.opacity.value,
-      box: this.box, stroke: this.stroke, backdrop: "rgb(128 128 128 / 12%)",
+      box: this.box ?? crosshair.box, stroke: this.stroke ?? crosshair.stroke, backdrop: "rgb(128 128 128 / 12%)",
       brush: spot && { x: spot[0], y: spot[1], radius: s.brush.value, erase: s.tool.value === "eraser" },
     });
+    crosshair.draw(this.context, this.ratio ?? 1);
     masks.prepare(at, (s.playing.value ? 12 : 4) * frames.direction);
   }
 
@@ -145,6 +149,7 @@ export class Stage extends Component {
   /** @param {PointerEvent} event */
   down = (event) => {
     const [x, y] = this.spot(event);
+    this.canvas.current.removeAttribute("tabindex"); // the focus is for keys: with a mouse, arrows change the frame
     this.canvas.current.setPointerCapture(event.pointerId);
     if (event.pointerType === "touch") this.fingers.set(event.pointerId, [x, y]);
     const tool = s.tool.value;
@@ -205,16 +210,17 @@ export class Stage extends Component {
     const [x, y] = this.spot(event);
     const { drag, box, stroke } = this;
     this.fingers.delete(event.pointerId);
+    this.canvas.current.tabIndex = 0;
     this.drag = this.box = this.stroke = null;
     this.redraw();
     if (!drag || event.type === "pointercancel") return;
-    if (stroke) actions.paintStroke(stroke);
-    else if (box && box[2] - box[0] >= 1 && box[3] - box[1] >= 1) actions.setBox(box);
+    if (stroke) paintStroke(stroke);
+    else if (box && box[2] - box[0] >= 1 && box[3] - box[1] >= 1) setBox(box);
     else if (drag.kind === "press" && !drag.moved) {
       const [vx, vy] = view.toVideo(x, y);
       if (!view.contains(vx, vy)) return;
       const out = drag.button === 2 || event.altKey || event.ctrlKey;
-      actions.clickAt(vx, vy, out ? 0 : 1, NEAR / view.scale);
+      clickAt(vx, vy, out ? 0 : 1, NEAR / view.scale);
     }
   };
 
@@ -223,12 +229,34 @@ export class Stage extends Component {
     this.redraw();
   };
 
+  /** @param {KeyboardEvent} event */
+  key = (event) => {
+    if (!this.crosshair.key(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.redraw();
+  };
+
+  focus = () => {
+    this.crosshair.begin();
+    this.redraw();
+  };
+
+  blur = () => {
+    this.crosshair.end();
+    this.redraw();
+  };
+
   render() {
     return html`<canvas
       class="stage-canvas"
       ref=${this.canvas}
-      role="img"
-      aria-label="The video. Click adds a point to the selected object, right click takes away, a drag draws a box."
+      tabindex="0"
+      role="application"
+      aria-label="The video. Arrows move a crosshair, Enter clicks there, Shift Enter takes away."
+      onKeyDown=${this.key}
+      onFocus=${this.focus}
+      onBlur=${this.blur}
       onPointerDown=${this.down}
       onPointerMove=${this.move}
       onPointerUp=${this.up}
@@ -244,5 +272,5 @@ export function zoomBy(factor) {
   if (factor) view.zoom(factor);
   else view.fit();
   s.zoom.value = view.scale;
-  actions.opened.redraw();
+  opened.redraw();
 }

@@ -44,7 +44,7 @@ export class BrowserCamera {
     return new BrowserCamera(stream, element);
   }
 
-  /** Send the next picture. @param {import("./session.js").Session} session */
+  /** Send the next picture. @param {import("../wire/session.js").Session} session */
   async send(session) {
     if (this.busy) return;
     this.busy = true;

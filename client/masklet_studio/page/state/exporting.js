@@ -1,7 +1,7 @@
 /** The export that runs, if one does. */
 import { untracked } from "../ui.js";
-import { problem } from "./actions.js";
-import { request } from "./http.js";
+import { problem } from "./opened.js";
+import { request } from "../wire/http.js";
 import * as s from "./store.js";
 
 /** What became of an export whose events were missed while the connection was lost. */

@@ -1,5 +1,7 @@
 /** The keyboard: one list, which both the handler and the sheet under "?" are made of. */
-import * as actions from "./actions.js";
+import { clearMarks, copyToNext, deleteMasks, mark, nextDoubtful, redo, stop, track, undo } from "./editing.js";
+import { go, say } from "./opened.js";
+import { addObject, clearPrompts, removeObject } from "./prompts.js";
 import { toggleRecording } from "./live.js";
 import * as s from "./store.js";
 import { zoomBy } from "../stage/stage.js";
@@ -9,7 +11,7 @@ import { zoomBy } from "../stage/stage.js";
 /** @param {number} step */
 const move = (step) => {
   s.playing.value = false;
-  actions.go(s.frame.value + step);
+  go(s.frame.value + step);
 };
 
 /** @param {import("../types.js").Tool} tool */
@@ -17,7 +19,7 @@ const use = (tool) => () => void (s.tool.value = tool);
 
 /** @param {(object: number) => unknown} run */
 const withObject = (run) => () => {
-  if (s.selected.value === null) return actions.say("Choose an object first: click one in the list, or press 1 to 9.");
+  if (s.selected.value === null) return say("Choose an object first: click one in the list, or press 1 to 9.");
   run(s.selected.value);
 };
 
@@ -43,42 +45,43 @@ export function setOverlay(style) {
 /** Ctrl stands for the command key of a Mac as well. @type {Shortcut[]} */
 export const SHORTCUTS = [
   { group: "Move", keys: [" "], shown: "Space", what: "Play, pause", run: () => void (s.playing.value = !s.playing.value) },
-  { group: "Move", keys: ["ArrowLeft"], shown: "←", what: "One frame back", run: () => move(-1) },
-  { group: "Move", keys: ["ArrowRight"], shown: "→", what: "One frame on", run: () => move(1) },
+  { group: "Move", keys: ["ArrowLeft", ","], shown: "← ,", what: "One frame back", run: () => move(-1) },
+  { group: "Move", keys: ["ArrowRight", "."], shown: "→ .", what: "One frame on", run: () => move(1) },
   { group: "Move", keys: ["Shift+ArrowLeft"], shown: "Shift ←", what: "Ten frames back", run: () => move(-10) },
   { group: "Move", keys: ["Shift+ArrowRight"], shown: "Shift →", what: "Ten frames on", run: () => move(10) },
   { group: "Move", keys: ["Home"], shown: "Home", what: "First frame", run: () => move(-Infinity) },
   { group: "Move", keys: ["End"], shown: "End", what: "Last frame", run: () => move(s.lastFrame.value) },
   { group: "Move", keys: ["g"], what: "Go to a frame", run: () => document.getElementById("frame-field")?.focus() },
-  { group: "Move", keys: ["n"], what: "Next doubtful frame", run: () => actions.nextDoubtful() },
+  { group: "Move", keys: ["n"], what: "Next doubtful frame", run: () => nextDoubtful() },
 
   { group: "Objects", keys: "123456789".split(""), shown: "1 – 9", what: "Select an object",
     run: ({ key }) => void (s.selected.value = s.objects.value[Number(key) - 1]?.object ?? s.selected.value) },
   { group: "Objects", keys: ["ArrowUp"], shown: "↑", what: "Object above", run: otherObject(-1) },
   { group: "Objects", keys: ["ArrowDown"], shown: "↓", what: "Object below", run: otherObject(1) },
-  { group: "Objects", keys: ["a"], what: "Add an object", run: () => actions.addObject() },
+  { group: "Objects", keys: ["a"], what: "Add an object", run: () => addObject() },
   { group: "Objects", keys: ["Delete", "Backspace"], shown: "Delete", what: "Delete mask on this frame",
-    run: withObject((object) => actions.deleteMasks(object, s.frame.value, s.frame.value)) },
-  { group: "Objects", keys: ["Shift+Delete"], shown: "Shift Delete", what: "Delete the object", run: withObject(actions.removeObject) },
-  { group: "Objects", keys: ["c"], what: "Copy mask to next frame", run: () => actions.copyToNext() },
-  { group: "Objects", keys: ["x"], what: "Clear points on this frame", run: withObject(actions.clearPrompts) },
+    run: withObject((object) => deleteMasks(object, s.frame.value, s.frame.value)) },
+  { group: "Objects", keys: ["Shift+Delete"], shown: "Shift Delete", what: "Delete the object", run: withObject(removeObject) },
+  { group: "Objects", keys: ["c"], what: "Copy mask to next frame", run: () => copyToNext() },
+  { group: "Objects", keys: ["x"], what: "Clear points on this frame", run: withObject(clearPrompts) },
 
   { group: "Tools", keys: ["v"], what: "Points: click +, right click −", run: use("point") },
   { group: "Tools", keys: ["b"], what: "Box", run: use("box") },
   { group: "Tools", keys: ["p"], what: "Brush", run: use("brush") },
   { group: "Tools", keys: ["e"], what: "Eraser", run: use("eraser") },
   { group: "Tools", keys: ["h"], what: "Hand: move the picture", run: use("hand") },
+  { group: "Tools", keys: ["k"], what: "Crosshair: arrows move it, Enter clicks", run: () => focusStage() },
   { group: "Tools", keys: ["["], what: "Smaller brush", run: brushBy(1 / 1.25) },
   { group: "Tools", keys: ["]"], what: "Larger brush", run: brushBy(1.25) },
 
-  { group: "Track", keys: ["t"], what: "Track forward", run: () => actions.track("forward") },
-  { group: "Track", keys: ["Shift+T"], shown: "Shift T", what: "Track backward", run: () => actions.track("backward") },
-  { group: "Track", keys: ["y"], what: "Track both ways", run: () => actions.track("both") },
+  { group: "Track", keys: ["t"], what: "Track forward", run: () => track("forward") },
+  { group: "Track", keys: ["Shift+T"], shown: "Shift T", what: "Track backward", run: () => track("backward") },
+  { group: "Track", keys: ["y"], what: "Track both ways", run: () => track("both") },
   { group: "Track", keys: ["Escape"], shown: "Esc", what: "Stop tracking; close a dialog",
-    run: () => (s.dialog.value ? void (s.dialog.value = null) : s.tracking.value.running && actions.stop()) },
-  { group: "Track", keys: ["i"], what: "Mark in: track and export from here", run: () => actions.mark("in") },
-  { group: "Track", keys: ["o"], what: "Mark out: up to here", run: () => actions.mark("out") },
-  { group: "Track", keys: ["u"], what: "Take the marks away", run: () => actions.clearMarks() },
+    run: () => (s.dialog.value ? void (s.dialog.value = null) : s.tracking.value.running && stop()) },
+  { group: "Track", keys: ["i"], what: "Mark in: track and export from here", run: () => mark("in") },
+  { group: "Track", keys: ["o"], what: "Mark out: up to here", run: () => mark("out") },
+  { group: "Track", keys: ["u"], what: "Take the marks away", run: () => clearMarks() },
 
   { group: "See", keys: ["s"], what: "Show, hide masks", run: () => void (s.shown.value = !s.shown.value) },
   { group: "See", keys: ["m"], what: "Fill, outline, cut-out, matte",
@@ -90,14 +93,14 @@ export const SHORTCUTS = [
   { group: "Track", keys: ["f"], what: "Picture goes along with tracking", run: () => toggleFollow() },
   { group: "Live", keys: ["r"], what: "Record, stop recording", run: () => toggleRecording() },
 
-  { group: "Work", keys: ["Ctrl+z"], shown: "Ctrl Z", what: "Undo", run: () => actions.undo() },
-  { group: "Work", keys: ["Ctrl+Shift+Z", "Ctrl+y"], shown: "Ctrl Shift Z", what: "Redo", run: () => actions.redo() },
+  { group: "Work", keys: ["Ctrl+z"], shown: "Ctrl Z", what: "Undo", run: () => undo() },
+  { group: "Work", keys: ["Ctrl+Shift+Z", "Ctrl+y"], shown: "Ctrl Shift Z", what: "Redo", run: () => redo() },
   { group: "Work", keys: ["Ctrl+e"], shown: "Ctrl E", what: "Export", run: () => void (s.dialog.value = "export") },
   { group: "Work", keys: ["?"], what: "This sheet", run: () => void (s.dialog.value = s.dialog.value === "keys" ? null : "keys") },
 ];
 
 /** What is done by keys with a live video; all of it but recording is done with any video. */
-const ALSO_LIVE = new Set("123456789".split("").concat("ArrowUp", "ArrowDown", "a", "Shift+Delete", "v", "b", "h", "s", "m", "+", "-", "0", "?", "r", "Escape"));
+const ALSO_LIVE = new Set("123456789".split("").concat("ArrowUp", "ArrowDown", "a", "Shift+Delete", "v", "b", "h", "k", "Ctrl+z", "Ctrl+Shift+Z", "s", "m", "+", "-", "0", "?", "r", "Escape"));
 
 /** The keys of what is shown now. */
 export const shortcuts = () => SHORTCUTS.filter(({ keys, group }) => (s.live.value ? ALSO_LIVE.has(keys[0]) : group !== "Live"));
@@ -106,6 +109,9 @@ export function toggleFollow() {
   s.follow.value = !s.follow.value;
   s.keep("follow", s.follow.value ? "yes" : "no");
 }
+
+/** With the focus on the stage, keys click. */
+const focusStage = () => /** @type {HTMLElement | null} */ (document.querySelector(".stage-canvas"))?.focus();
 
 /** @param {KeyboardEvent} event */
 export function nameOf({ key, ctrlKey, metaKey, shiftKey, altKey }) {

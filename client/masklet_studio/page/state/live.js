@@ -2,10 +2,12 @@
 import { batch, untracked } from "../ui.js";
 import { MaskCache } from "../masks/cache.js";
 import { readRecords } from "../masks/records.js";
-import { closeVideo, loadState, onEvent, opened, openVideo, problem, say } from "./actions.js";
+import { onEvent } from "./events.js";
+import { opened, problem, say } from "./opened.js";
+import { closeVideo, loadState, openVideo } from "./videos.js";
 import { BrowserCamera } from "./camera.js";
-import { request } from "./http.js";
-import { Session } from "./session.js";
+import { request } from "../wire/http.js";
+import { Session } from "../wire/session.js";
 import * as s from "./store.js";
 
 const HEADER = 16;
@@ -168,6 +170,7 @@ export async function toggleRecording() {
   try {
     await session?.do("record", { on });
     if (on) say("Everything from here on is kept in the project");
+    else s.told.value = "";
   } catch (error) {
     problem("track", error instanceof Error ? error.message : String(error));
   }

@@ -1,6 +1,6 @@
 /** Tells the studio which frame is looked at, so that the server has encoded it when it is clicked. */
 import { effect } from "../ui.js";
-import { opened } from "./actions.js";
+import { opened } from "./opened.js";
 import * as s from "./store.js";
 
 const REST = 120; // milliseconds on a frame: who stays so long looks at it

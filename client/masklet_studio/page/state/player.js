@@ -1,6 +1,6 @@
 /** Plays at the video's speed. A frame is shown when its picture is here; where pictures come late, playing waits. */
 import { effect, untracked } from "../ui.js";
-import { opened } from "./actions.js";
+import { opened } from "./opened.js";
 import * as s from "./store.js";
 
 const MOST_SKIPPED = 8; // frames: at more than this a slow screen shows fewer pictures, and the time is kept

@@ -1,4 +1,4 @@
-/** What the page knows, as signals. Whatever is drawn reads them; `actions.js` and the session's events change them. */
+/** What the page knows, as signals. Whatever is drawn reads them; the modules beside this one change them. */
 import { computed, signal } from "../ui.js";
 
 /** @typedef {import("../types.js").TrackedObject} TrackedObject */
@@ -48,6 +48,8 @@ export const dialog = signal(/** @type {null | "keys" | "export"} */ (null));
 export const follow = signal(kept("follow", "yes") === "yes"); // the picture goes along with tracking
 export const theme = signal(kept("theme", "system"));
 export const scheme = signal(0); // counts changes of the system's colours
+export const spoken = signal(""); // for screen readers alone: where the crosshair is
+export const fresh = signal(/** @type {number | null} */ (null)); // the object of a live video that was just clicked
 export const told = signal(""); // for screen readers, and the line at the stage
 
 /** What an object is called; one without a name has its number. @param {TrackedObject | null | undefined} one */

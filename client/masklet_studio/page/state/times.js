@@ -1,6 +1,6 @@
 /** Asks when each frame is shown: in many videos, those of phones for example, frames do not follow evenly. */
 import { computed, effect } from "../ui.js";
-import { request } from "./http.js";
+import { request } from "../wire/http.js";
 import * as s from "./store.js";
 
 const counted = computed(() => (s.video.value && !s.live.value && s.frames.value !== null ? s.video.value.id : ""));

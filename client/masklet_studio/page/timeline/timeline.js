@@ -1,6 +1,6 @@
 /** The timeline: one canvas that shows all frames of the clip, and moves the playhead. */
 import { Component, createRef, effect, html, untracked } from "../ui.js";
-import * as actions from "../state/actions.js";
+import { go } from "../state/opened.js";
 import * as s from "../state/store.js";
 import { drawTimeline, frameAt, LANE, RULER } from "./draw.js";
 
@@ -169,7 +169,7 @@ export class Timeline extends Component {
     this.canvas.current.setPointerCapture(event.pointerId);
     this.pressed = true;
     s.playing.value = false;
-    actions.go(frameAt(this.drawn, x));
+    go(frameAt(this.drawn, x));
   };
 
   /** @param {PointerEvent} event */
@@ -177,7 +177,7 @@ export class Timeline extends Component {
     if (!this.drawn) return;
     const frame = frameAt(this.drawn, this.spot(event)[0]);
     this.hover = frame >= 0 && frame < this.drawn.frames && frame >= this.drawn.from ? frame : null;
-    if (this.pressed) actions.go(frame);
+    if (this.pressed) go(frame);
     const doubt = s.review.value.find((one) => this.hover !== null && one.frame === this.hover);
     this.canvas.current.title = this.hover === null ? "" : `Frame ${this.hover} · ${s.clock(this.hover)}${doubt ? `\n${doubt.why}` : ""}`;
     this.redraw();

@@ -1,4 +1,4 @@
-"""Which frames `masklet track` goes over, in which direction, and which corrections follow."""
+"""Which frames of a video are tracked, in which direction, and which corrections follow: ranges and their results."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
-import typer
 
 from masklet._media.uploads import picture_files
+from masklet._protocol.options import AnnotateOptions, TrackOptions
 from masklet._protocol.results import FrameResult, VideoInfo
+from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import AnnotateOptions, Annotation, Client
+    from masklet._sync.annotation import Annotation
+    from masklet._sync.client import Client
 
+KNOWN_OPTIONS = frozenset(AnnotateOptions.__annotations__)
 DIRECTIONS = ("forward", "backward", "both")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)(s?)", re.ASCII)
 _PICTURES_PER_SECOND = 30  # where nothing is known of times
@@ -32,17 +35,19 @@ class Mark:
 
     Attributes:
         word: What the user wrote, such as "120", "4.5s" or "1:04.5".
-        option: The option that it belongs to, for errors.
+        field: What it is the value of, "start" or "end", for errors.
+
+    Raises:
+        InvalidArgument: The word is neither.
     """
 
     word: str
-    option: str
+    field: str
 
     def __post_init__(self) -> None:
         if self.seconds is None and not self.word.isdecimal():
-            raise typer.BadParameter(
-                f"{self.word!r} is neither a frame, such as 120, nor a time, such as 4.5s or 1:04.5",
-                param_hint=self.option,
+            raise InvalidArgument.of(
+                self.field, f"{self.word!r} is neither a frame, such as 120, nor a time, such as 4.5s or 1:04.5"
             )
 
     @property
@@ -72,9 +77,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
-            raise typer.BadParameter(
-                f"is {self.direction}, must be one of {', '.join(DIRECTIONS)}", param_hint="--direction"
-            )
+            raise InvalidArgument.of("direction", f"is {self.direction}, must be one of {', '.join(DIRECTIONS)}")
 
     @property
     def is_plain(self) -> bool:
@@ -86,7 +89,7 @@ class PlannedTracking:
     """Tracks as a plan says, and gives the results in order of the frames; in place of a `Tracking`.
 
     The results of a range forward come at once. Otherwise they come when all is tracked, because the first frame is
-    tracked last. Corrections are not this class's: `CorrectedTracking` makes them.
+    tracked last. Corrections are made by the command line.
 
     Args:
         client: The client of the server that tracks.
@@ -96,7 +99,7 @@ class PlannedTracking:
         options: As for `Client.annotate`.
 
     Raises:
-        BadParameter: A mark lies outside the video, or a prompt outside the range.
+        InvalidArgument: A mark lies outside the video, or a prompt outside the range.
         OSError: The video cannot be read.
     """
 
@@ -162,13 +165,16 @@ class PlannedTracking:
         start, end = self._range
         index = prompt.frame_index
         if end is not None and index > end and self._direction != "backward":
-            raise typer.BadParameter(
-                f"frame {end} is before the prompt on frame {index}; give a later one", param_hint="--end"
-            )
+            raise InvalidArgument.of("end", f"frame {end} is before the prompt on frame {index}; give a later one")
         if index < start and self._direction != "forward":
-            raise typer.BadParameter(
-                f"frame {start} is after the prompt on frame {index}; give an earlier one", param_hint="--start"
+            raise InvalidArgument.of(
+                "start", f"frame {start} is after the prompt on frame {index}; give an earlier one"
             )
+
+
+def annotate_options(options: TrackOptions) -> AnnotateOptions:
+    """The options of a track call that `Client.annotate` knows, too."""
+    return cast("AnnotateOptions", {key: value for key, value in options.items() if key in KNOWN_OPTIONS})
 
 
 def frame_times(path: Path) -> npt.NDArray[np.float64]:
@@ -178,7 +184,7 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
         path: A video file, or a folder of pictures.
 
     Raises:
-        BadParameter: It is no video.
+        InvalidArgument: It is no video.
         OSError: It cannot be read.
     """
     import av
@@ -189,10 +195,10 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
         with av.open(str(path), "r", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
             stream = container.streams.best("video")
             if stream is None:
-                raise typer.BadParameter(f"{path} holds no video", param_hint="VIDEO")
+                raise InvalidArgument.of("video", f"{path} holds no video")
             times = [float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None and p.time_base]
     except av.FFmpegError as error:
-        raise typer.BadParameter(f"{path} cannot be read as a video: {error.strerror}", param_hint="VIDEO") from error
+        raise InvalidArgument.of("video", f"{path} cannot be read as a video: {error.strerror}") from error
     return np.array(sorted(times))
 
 
@@ -200,12 +206,12 @@ def limits(plan: Plan, times: npt.NDArray[np.float64]) -> tuple[int, int | None]
     """The first and the last frame to give; None: the video's last one.
 
     Raises:
-        BadParameter: A mark lies outside the video, or the end is before the start.
+        InvalidArgument: A mark lies outside the video, or the end is before the start.
     """
     start = 0 if plan.start is None else _index(plan.start, times, first=True)
     end = None if plan.end is None else _index(plan.end, times, first=False)
     if end is not None and end < start:
-        raise typer.BadParameter(f"frame {end} is before frame {start}, where --start is", param_hint="--end")
+        raise InvalidArgument.of("end", f"frame {end} is before frame {start}, where the range starts")
     return start, end
 
 
@@ -220,9 +226,7 @@ def _index(mark: Mark, times: npt.NDArray[np.float64], *, first: bool) -> int:
         index = int(np.searchsorted(times, seconds + _CLOSE, side="right")) - 1
     if not 0 <= index < len(times):
         last = f"frame {len(times) - 1}, {times[-1]:.3f}s" if len(times) else "none"
-        raise typer.BadParameter(
-            f"{mark.word} is outside the video, whose last frame is {last}", param_hint=mark.option
-        )
+        raise InvalidArgument.of(mark.field, f"{mark.word} is outside the video, whose last frame is {last}")
     return index
 
 

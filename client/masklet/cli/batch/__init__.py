@@ -1,0 +1,1 @@
+"""`masklet batch` and what it prints."""
