@@ -183,6 +183,21 @@ class Layout:
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
 
+    def remove(self, clip: str, number: int) -> None:
+        """Remove the results of a clip, if there are any: they are of other prompts.
+
+        Args:
+            clip: The clip.
+            number: As for `publish`.
+
+        Raises:
+            OSError: They cannot be removed.
+        """
+        if (self.place(clip) / ABOUT).exists():
+            old = self._aside / f"{number}-old"
+            self.place(clip).rename(old)  # at once, so that no half of it stays
+            shutil.rmtree(old, ignore_errors=True)
+
     def _make_parents(self, final: Path) -> None:
         parent = final.parent
         parent.mkdir(parents=True, exist_ok=True)

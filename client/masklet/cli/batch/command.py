@@ -40,7 +40,7 @@ def batch(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUTS...",
+            metavar="INPUT",
             help="Video files, folders (searched with the folders in them; a folder of pictures is a clip), or "
             "patterns in quotes, such as 'videos/**/*.mp4'.",
             show_default=False,
