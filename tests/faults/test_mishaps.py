@@ -23,12 +23,11 @@ pytestmark = pytest.mark.slow
 # A program whose stream takes its time, and that is killed in the middle.
 CLIENT = """
 import sys, time, masklet
-from tests.support.e2e import frames, prompt
-with masklet.Client(sys.argv[1]) as client, client.live(prompt("point"), delivery="lossless") as live:
-    for picture in frames():
-        live.send(picture)
-    print("sent", flush=True)
-    time.sleep(60)
+from tests.support.e2e import lossless, prompt
+with masklet.Client(sys.argv[1]) as client:
+    for frame in client.track(lossless(), prompt("point"), window=2):
+        print("sent", flush=True)
+        time.sleep(60)
 """
 
 
