@@ -75,11 +75,10 @@ def test_forged_and_expired_tokens_find_nothing(server: ServerProcess) -> None:
 
 
 def test_a_killed_client_leaves_nothing(server: ServerProcess) -> None:
-    client = subprocess.Popen([sys.executable, "-c", CLIENT, server.address], stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
-    assert client.stdout.readline() == "sent\n"
-    client.kill()
-    client.wait()
+    with subprocess.Popen([sys.executable, "-c", CLIENT, server.address], stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "sent\n"
+        client.kill()
     deadline = time.monotonic() + 30
     while decoders(server.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
