@@ -133,8 +133,13 @@ async def silent_streams(target: Target) -> Outcome:
     """80 streams that send their configuration, and nothing else; the time without progress is 5 s here."""
     async with connect(target) as channel:
         stub = tracking_pb2_grpc.TrackingServiceStub(channel)
-        calls = [stub.Track(metadata=as_client("m")) for _ in range(80)]
-        for call in calls:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+
+        async def one() -> None:
+            call = stub.Track(metadata=as_client("m"))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.TimeoutError):
                 await call.write(Request(config=tracking_pb2.TrackConfig()))
-        return Counter([await ended(call, 30) for call in calls])
+                await asyncio.wait_for(read_all(call), 30)
+
+        before = target.ended_calls()
+        await asyncio.gather(*(one() for _ in range(80)))
+        return target.ended_calls() - before
