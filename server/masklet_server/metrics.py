@@ -11,7 +11,9 @@ import functools
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -30,8 +32,33 @@ _LARGEST_BATCH_LABEL = 64
 _SCRAPE_SECONDS = 2.0
 
 
+@dataclass
+class Work:
+    """What the devices have done since the server's start.
+
+    Attributes:
+        busy_seconds: Time in which a device computed, of all devices together.
+        queue_seconds: Time that jobs have waited for their start, all jobs together.
+        jobs: Number of these jobs.
+        started_at: When it was made, by `time.monotonic`.
+        bank_bytes: Returns the bytes of all memory banks.
+    """
+
+    busy_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    jobs: int = 0
+    started_at: float = field(default_factory=time.monotonic)
+    bank_bytes: Callable[[], int] = int
+
+
 class Metrics:
-    """All metrics of one server; instances share nothing."""
+    """All metrics of one server; instances share nothing.
+
+    Attributes:
+        registry: What Prometheus reads.
+        work: Sums that GetServerInfo tells.
+        session_count: Track streams that run now.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -58,14 +85,18 @@ class Metrics:
             "parked_ended", "Sessions that were not over, and ended while they waited.", "why"
         )
         self._bank_bytes = make.gauge("bank_bytes", "Bytes held by the memory banks of all objects.")
+        self.work = Work()
+        self.session_count = 0
 
     def session_started(self) -> None:
         """Count a Track stream that was admitted."""
         self._sessions.inc()
+        self.session_count += 1
 
     def session_ended(self, code: str) -> None:
         """Count an admitted Track stream that ended, by the name of its status code."""
         self._sessions.dec()
+        self.session_count -= 1
         self._sessions_ended.labels(code).inc()
 
     def rpc_ended(self, method: str, code: str, seconds: float) -> None:
@@ -114,19 +145,24 @@ class Metrics:
         # Powers of two keep the number of series small whatever the scheduler does.
         label = min(1 << (batch_size - 1).bit_length(), _LARGEST_BATCH_LABEL) if batch_size > 0 else 0
         self._step_seconds.labels(str(label)).observe(seconds)
+        self.work.busy_seconds += seconds
 
     def on_encode(self, batch_size: int, seconds: float) -> None:
         """Count one pass of the image encoder over so many pictures, and the time that it took."""
         self._encoded.inc(batch_size)
         self._encode_seconds.observe(seconds)
+        self.work.busy_seconds += seconds
 
     def on_queue(self, seconds: float) -> None:
         """Count the time that a job waited for its start."""
         self._queue_seconds.observe(seconds)
+        self.work.queue_seconds += seconds
+        self.work.jobs += 1
 
     def watch_bank_bytes(self, read: Callable[[], int]) -> None:
         """Set the function that returns the bytes of all memory banks; it is called whenever metrics are collected."""
         self._bank_bytes.set_function(lambda: float(read()))
+        self.work.bank_bytes = read
 
     def watch_budgets(self, *budgets: Budget) -> None:
         """Report what clients have of shared budgets; they are looked at whenever metrics are collected."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from masklet.errors import FailedPrecondition
 
@@ -81,7 +81,7 @@ def open_tracer(endpoint: str) -> Tracer:
         raise FailedPrecondition(
             f"otlp_endpoint needs OpenTelemetry, which is not installed ({error}); pip install 'masklet[otel]'"
         ) from error
-    provider = TracerProvider(resource=Resource.create({"service.name": "masklet"}))
+    provider: Any = TracerProvider(resource=Resource.create({"service.name": "masklet"}))
     provider.add_span_processor(
         BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://")))
     )

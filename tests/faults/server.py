@@ -44,6 +44,11 @@ class ServerProcess:
         self.kill()
         self._log.close()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start it, and wait until it serves."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKLET_")}

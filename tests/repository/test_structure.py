@@ -55,6 +55,15 @@ STUDIO_FOLDERS = {
     "frames": set[str](),
 }
 STUDIO_IMPORTS_OF_CLIENT = {"cli", "export", "_aio", "_media", "_protocol"}
+# The cluster's: it uses what the server has around calls, and nothing of what computes; a worker is a whole server.
+CLUSTER = "masklet_cluster"
+CLUSTER_FOLDERS = {
+    "cli": {"gateway", "worker", "placement"},
+    "gateway": {"placement"},
+    "worker": {"placement"},
+    "placement": set[str](),
+}
+CLUSTER_IMPORTS_OF_SERVER = {"rpc", "settings", "session", "budgets", "cli"}
 # The same among the folders of a folder, whose own name stands for the modules at its top.
 WITHIN = {
     "engine.serving": {"engine.network", "engine.memory"},
@@ -154,12 +163,13 @@ def test_no_import_circles() -> None:
 
 def test_the_client_imports_nothing_of_the_server() -> None:
     for name in modules():
-        if not name.startswith(SERVER):
+        if not name.startswith((SERVER, CLUSTER)):
             assert [other for other in imported(name) if other.partition(".")[0] == SERVER] == [], name
 
 
 @pytest.mark.parametrize(
-    ("package", "allowed"), [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS), (STUDIO, STUDIO_FOLDERS)]
+    ("package", "allowed"),
+    [(SERVER, SERVER_FOLDERS), ("masklet", CLIENT_FOLDERS), (STUDIO, STUDIO_FOLDERS), (CLUSTER, CLUSTER_FOLDERS)],
 )
 def test_imports_between_folders_run_one_way(package: str, allowed: dict[str, set[str]]) -> None:
     wrong = [
@@ -186,9 +196,10 @@ def test_no_folder_escapes_the_rules() -> None:
     assert folders - {"", "cli"} == SERVER_FOLDERS.keys()
     inner = {folder_of(name, 2) for name in modules() if name.startswith(SERVER)}
     assert {folder for folder in inner if "." in folder} == WITHIN.keys()
-    client = [name for name in modules() if not name.startswith((SERVER, STUDIO, MEDIA))]
+    client = [name for name in modules() if not name.startswith((SERVER, STUDIO, MEDIA, CLUSTER))]
     assert {folder_of(name) for name in client} - {""} == CLIENT_FOLDERS.keys()
     assert {folder_of(name) for name in modules() if name.startswith(STUDIO)} - {""} == STUDIO_FOLDERS.keys()
+    assert {folder_of(name) for name in modules() if name.startswith(CLUSTER)} - {""} <= CLUSTER_FOLDERS.keys()
     assert {folder_of(name) for name in modules() if name.startswith(MEDIA)} - {""} == {CONFINEMENT}
 
 
@@ -204,6 +215,14 @@ def test_the_studio_is_a_program_that_uses_the_client() -> None:
     users = {name for name, others in imports().items() if any(other.startswith(STUDIO) for other in others)}
     assert users, "the reader of imports sees none"
     assert {name for name in users if not name.startswith(STUDIO)} == set()
+
+
+def test_nothing_needs_the_cluster_and_the_cluster_needs_little_of_the_server() -> None:
+    users = {name for name, others in imports().items() if any(other.startswith(CLUSTER) for other in others)}
+    assert users, "the reader of imports sees none"
+    assert {name for name in users if not name.startswith(CLUSTER)} == set()
+    taken = {folder_of(other) for name in users for other in imports()[name] if other.partition(".")[0] == SERVER}
+    assert taken - {""} <= CLUSTER_IMPORTS_OF_SERVER
 
 
 def test_the_decoding_process_loads_little_of_the_server() -> None:

@@ -1,8 +1,8 @@
 """Commands and servers from other packages: found by their entry points, and imported when they are used.
 
-`masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server; `masklet_studio` has
-`studio`. The client never imports them by name, so that `masklet track --server` starts quickly, and works where only
-the client is installed.
+`masklet_server` has the commands `serve`, `models` and `doctor`, and the embedded server; `masklet_cluster` and
+`masklet_studio` have theirs. The client never imports them by name, so that `masklet track --server` starts quickly,
+and works where only the client is installed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ COMMANDS = "masklet.commands"
 # For the list of commands, which is shown without importing them.
 _HELP = {
     "serve": "Start a server.",
+    "gateway": "Start a gateway: one address before several servers.",
     "models": "List, download and verify models.",
     "doctor": "Check whether a server can run on this machine.",
     "studio": "Click objects in a browser, track them, correct, and export.",

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmasklet/v1/server_info.proto\x12\nmasklet.v1\"\x16\n\x14GetServerInfoRequest\"\xb7\x02\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x41\n\x08versions\x18\x04 \x03(\x0b\x32/.masklet.v1.GetServerInfoResponse.VersionsEntry\x12%\n\x06models\x18\x05 \x03(\x0b\x32\x15.masklet.v1.ModelInfo\x12\"\n\x06limits\x18\x06 \x01(\x0b\x32\x12.masklet.v1.Limits\x12\x12\n\ncontainers\x18\x07 \x03(\t\x12\x0e\n\x06\x63odecs\x18\x08 \x03(\t\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9c\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x04\x12\x0f\n\x07runtime\x18\x08 \x01(\t\"\xb4\x02\n\x06Limits\x12\x14\n\x0cmax_sessions\x18\x01 \x01(\r\x12\x1f\n\x17max_sessions_per_client\x18\x02 \x01(\r\x12\x13\n\x0bmax_objects\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_upload_bytes\x18\x05 \x01(\x04\x12\x18\n\x10max_frame_pixels\x18\x06 \x01(\x04\x12\x12\n\nmax_frames\x18\x07 \x01(\r\x12\x1c\n\x14max_duration_seconds\x18\x08 \x01(\x01\x12.\n\x06others\x18\t \x03(\x0b\x32\x1e.masklet.v1.Limits.OthersEntry\x1a-\n\x0bOthersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cmasklet/v1/server_info.proto\x12\nmasklet.v1\"\x16\n\x14GetServerInfoRequest\"\x95\x03\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x41\n\x08versions\x18\x04 \x03(\x0b\x32/.masklet.v1.GetServerInfoResponse.VersionsEntry\x12%\n\x06models\x18\x05 \x03(\x0b\x32\x15.masklet.v1.ModelInfo\x12\"\n\x06limits\x18\x06 \x01(\x0b\x32\x12.masklet.v1.Limits\x12\x12\n\ncontainers\x18\x07 \x03(\t\x12\x0e\n\x06\x63odecs\x18\x08 \x03(\t\x12\x13\n\x0binstance_id\x18\t \x01(\t\x12\x1e\n\x04load\x18\n \x01(\x0b\x32\x10.masklet.v1.Load\x12\'\n\x07workers\x18\x0b \x03(\x0b\x32\x16.masklet.v1.WorkerInfo\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"{\n\x04Load\x12\x10\n\x08sessions\x18\x01 \x01(\r\x12\x12\n\nbank_bytes\x18\x02 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x03 \x01(\x01\x12\x12\n\nup_seconds\x18\x04 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04jobs\x18\x06 \x01(\x04\"\xa4\x01\n\nWorkerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x1e\n\x04load\x18\x07 \x01(\x0b\x32\x10.masklet.v1.Load\x12\x0f\n\x07streams\x18\x08 \x01(\r\"\x9c\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x17\n\x0fparameter_count\x18\x07 \x01(\x04\x12\x0f\n\x07runtime\x18\x08 \x01(\t\"\xb4\x02\n\x06Limits\x12\x14\n\x0cmax_sessions\x18\x01 \x01(\r\x12\x1f\n\x17max_sessions_per_client\x18\x02 \x01(\r\x12\x13\n\x0bmax_objects\x18\x03 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_upload_bytes\x18\x05 \x01(\x04\x12\x18\n\x10max_frame_pixels\x18\x06 \x01(\x04\x12\x12\n\nmax_frames\x18\x07 \x01(\r\x12\x1c\n\x14max_duration_seconds\x18\x08 \x01(\x01\x12.\n\x06others\x18\t \x03(\x0b\x32\x1e.masklet.v1.Limits.OthersEntry\x1a-\n\x0bOthersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=44
   _globals['_GETSERVERINFOREQUEST']._serialized_end=66
   _globals['_GETSERVERINFORESPONSE']._serialized_start=69
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=380
-  _globals['_GETSERVERINFORESPONSE_VERSIONSENTRY']._serialized_start=333
-  _globals['_GETSERVERINFORESPONSE_VERSIONSENTRY']._serialized_end=380
-  _globals['_MODELINFO']._serialized_start=383
-  _globals['_MODELINFO']._serialized_end=539
-  _globals['_LIMITS']._serialized_start=542
-  _globals['_LIMITS']._serialized_end=850
-  _globals['_LIMITS_OTHERSENTRY']._serialized_start=805
-  _globals['_LIMITS_OTHERSENTRY']._serialized_end=850
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=474
+  _globals['_GETSERVERINFORESPONSE_VERSIONSENTRY']._serialized_start=427
+  _globals['_GETSERVERINFORESPONSE_VERSIONSENTRY']._serialized_end=474
+  _globals['_LOAD']._serialized_start=476
+  _globals['_LOAD']._serialized_end=599
+  _globals['_WORKERINFO']._serialized_start=602
+  _globals['_WORKERINFO']._serialized_end=766
+  _globals['_MODELINFO']._serialized_start=769
+  _globals['_MODELINFO']._serialized_end=925
+  _globals['_LIMITS']._serialized_start=928
+  _globals['_LIMITS']._serialized_end=1236
+  _globals['_LIMITS_OTHERSENTRY']._serialized_start=1191
+  _globals['_LIMITS_OTHERSENTRY']._serialized_end=1236
 # @@protoc_insertion_point(module_scope)

@@ -69,12 +69,19 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """The version of masklet."""
     device: _builtins.str
     """"cpu" or "cuda:0"."""
     device_name: _builtins.str
     """The device's own name, such as "NVIDIA H200"."""
+    instance_id: _builtins.str
+    """Names this run of the server: 8 hexadecimal digits, others after each start. Empty from a gateway, and from servers
+    that are older than the field.
+    """
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The versions of torch, sam2, av and grpcio."""
@@ -95,6 +102,16 @@ class GetServerInfoResponse(_message.Message):
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The codecs that are accepted, by FFmpeg's names."""
 
+    @_builtins.property
+    def load(self) -> Global___Load:
+        """What the server does now. From a gateway: all of its workers together."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerInfo]:
+        """Only from a gateway: the servers behind it. `models` are then those of all of them, and `limits.max_sessions` is
+        their sum.
+        """
+
     def __init__(
         self,
         *,
@@ -106,14 +123,113 @@ class GetServerInfoResponse(_message.Message):
         limits: Global___Limits | None = ...,
         containers: _abc.Iterable[_builtins.str] | None = ...,
         codecs: _abc.Iterable[_builtins.str] | None = ...,
+        instance_id: _builtins.str = ...,
+        load: Global___Load | None = ...,
+        workers: _abc.Iterable[Global___WorkerInfo] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "containers", b"containers", "device", b"device", "device_name", b"device_name", "limits", b"limits", "models", b"models", "server_version", b"server_version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "containers", b"containers", "device", b"device", "device_name", b"device_name", "instance_id", b"instance_id", "limits", b"limits", "load", b"load", "models", b"models", "server_version", b"server_version", "versions", b"versions", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """What a server does now. Shares of time are the change of `busy_seconds` by the change of `up_seconds`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    BANK_BYTES_FIELD_NUMBER: _builtins.int
+    BUSY_SECONDS_FIELD_NUMBER: _builtins.int
+    UP_SECONDS_FIELD_NUMBER: _builtins.int
+    QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    sessions: _builtins.int
+    """Sessions that run, those included that wait for their clients."""
+    bank_bytes: _builtins.int
+    """Bytes of the memory banks of all objects."""
+    busy_seconds: _builtins.float
+    """Seconds in which the device has computed, since the server's start; of several devices together."""
+    up_seconds: _builtins.float
+    """Seconds since the server's start, times the number of its devices."""
+    queue_seconds: _builtins.float
+    """Seconds that jobs have waited for the device since the server's start, all jobs together."""
+    jobs: _builtins.int
+    """Number of these jobs."""
+    def __init__(
+        self,
+        *,
+        sessions: _builtins.int = ...,
+        bank_bytes: _builtins.int = ...,
+        busy_seconds: _builtins.float = ...,
+        up_seconds: _builtins.float = ...,
+        queue_seconds: _builtins.float = ...,
+        jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "busy_seconds", b"busy_seconds", "jobs", b"jobs", "queue_seconds", b"queue_seconds", "sessions", b"sessions", "up_seconds", b"up_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class WorkerInfo(_message.Message):
+    """One of the servers behind a gateway."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    DEVICE_NAME_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The gateway's name for it: its address, or Ray's name of the replica."""
+    instance_id: _builtins.str
+    """Its `instance_id`."""
+    state: _builtins.str
+    """"serving", "draining" or "lost"."""
+    device: _builtins.str
+    """As in GetServerInfoResponse."""
+    device_name: _builtins.str
+    """As in GetServerInfoResponse."""
+    streams: _builtins.int
+    """Streams that this gateway has there."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The models that it has loaded."""
+
+    @_builtins.property
+    def load(self) -> Global___Load:
+        """What it does now."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        device: _builtins.str = ...,
+        device_name: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        load: Global___Load | None = ...,
+        streams: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_name", b"device_name", "instance_id", b"instance_id", "load", b"load", "models", b"models", "name", b"name", "state", b"state", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerInfo: _TypeAlias = WorkerInfo  # noqa: Y015
 
 @_typing.final
 class ModelInfo(_message.Message):

@@ -174,7 +174,7 @@ class SessionRecording:
             self._waiting.put_nowait(found)
 
     async def describe(self, objects: Sequence[StudioObject]) -> None:
-        """Take note of objects."""
+        """Take note of what objects are called; as `Recorder.describe`."""
         await self._do(lambda recording: recording.describe(objects))
 
     async def take_back(self, prompt: LivePrompt) -> None:

@@ -86,3 +86,20 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
             return value, position
         shift += 7
     return 0, end
+
+
+class RawMessage:
+    """A message that is passed on as it is, and whose fields nobody reads here.
+
+    Attributes:
+        data: The bytes.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def ByteSize(self) -> int:  # noqa: N802 - as Protobuf's messages have it
+        """Number of the message's bytes."""
+        return len(self.data)

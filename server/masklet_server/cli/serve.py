@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import re
-import signal
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from pydantic import ByteSize
-from pydantic.fields import FieldInfo
 
 from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet_server import logs
-from masklet_server.cli.process import allow_many_descriptors, collect_less, hide_memory
-from masklet_server.settings import Settings, flag_of
+from masklet_server.cli.flags import config_flags, given_settings, setting_flags
+from masklet_server.cli.process import Signals, allow_many_descriptors, collect_less, hide_memory
+from masklet_server.settings import Settings
 from masklet_server.settings.sources import LoadedSettings, load_settings
 
 if TYPE_CHECKING:
@@ -40,9 +36,8 @@ def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
     After the first signal the server refuses new requests, and running ones may go on for --grace seconds. A second
     signal ends them at once.
     """
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()}
     try:
-        loaded = load_settings({k: v for k, v in given.items() if v is not None and v != ()}, config=config)
+        loaded = load_settings(given_settings(flags), config=config)
     except InvalidArgument as error:
         _fail(error, code=2)
     if print_config:
@@ -79,7 +74,7 @@ async def _serve(settings: Settings) -> None:
     async with running_server(settings) as running:
         collect_less()
         logger.info("%s", bounded)
-        with _Signals(stop, hurry=running.server.cancel_all):
+        with Signals(stop, hurry=running.server.cancel_all):
             typer.echo(_banner(running.address, list(running.models.values())))
             if await _is_broken(stop, running.broken):
                 await asyncio.sleep(_NOT_SERVING_SECONDS)  # whoever watches the server's health sees why
@@ -106,100 +101,11 @@ def _banner(address: str, models: list[LoadedModel]) -> str:
     return f"masklet {version} listening on {address} (models: {names}; {models[0].device}, {models[0].dtype})"
 
 
-class _Signals:
-    """While entered, the first SIGTERM or SIGINT asks to stop, the second to hurry, and the third kills the process."""
-
-    _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self, stop: asyncio.Event, hurry: Callable[[], None]) -> None:
-        self._stop = stop
-        self._hurry = hurry
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> None:
-        for number in self._NUMBERS:
-            self._loop.add_signal_handler(number, self._received)
-
-    def __exit__(self, *exc_info: object) -> None:
-        for number in self._NUMBERS:
-            self._loop.remove_signal_handler(number)
-
-    def _received(self) -> None:
-        if not self._stop.is_set():
-            self._stop.set()
-            return
-        self._hurry()
-        for number in self._NUMBERS:
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-
 def _fail(error: MaskletError, *, code: int) -> NoReturn:
     typer.echo(f"masklet serve: {error}", err=True)
     raise typer.Exit(code)
 
 
-def _signature() -> inspect.Signature:
-    """The flags for typer: --config, --print-config, and one for every setting, None unless it is given."""
-    config = typer.Option(
-        metavar="FILE",
-        help="TOML file with settings. Default: the file that MASKLET_CONFIG names, if any.",
-        show_default=False,
-    )
-    print_config = typer.Option(
-        "--print-config", help="Print the settings in effect as TOML, with the origin of each, and exit."
-    )
-    parameters = [
-        _parameter("config", Annotated[Path | None, config], None),
-        _parameter("print_config", Annotated[bool, print_config], False),
-    ]
-    for name, field in Settings.model_fields.items():
-        parameters.append(_parameter(name, _flag_type(name, field), None))
-    return inspect.Signature(parameters)
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _flag_type(name: str, field: FieldInfo) -> Any:
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    flag, kind, metavar = flag_of(name), *_kind(name, field.annotation)
-    if kind is bool:
-        flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    text = f"{field.description} {_default_text(field)}".rstrip()
-    option = typer.Option(flag, help=text, rich_help_panel=str(extra["panel"]), metavar=metavar, show_default=False)
-    return Annotated[kind | None, option]
-
-
-def _default_text(field: FieldInfo) -> str:
-    default: Any = field.default
-    if default is None or default is False or default in ("", ()):
-        return ""
-    if field.annotation is ByteSize and default:
-        default = re.sub(r"\.0(?=[A-Z])", "", ByteSize(default).human_readable(separator=""))
-    if isinstance(default, float):
-        default = f"{default:g}"
-    return f"Default: {', '.join(default) if isinstance(default, tuple) else default}."
-
-
-def _kind(name: str, annotation: Any) -> tuple[Any, str | None]:
-    """Type and placeholder of a setting's flag. Values stay text, which pydantic reads as it reads the environment."""
-    if annotation is bool:
-        return bool, None
-    if get_origin(annotation) is tuple:
-        return list[str], "NAME"
-    if get_origin(annotation) is Literal:
-        return str, "|".join(get_args(annotation))
-    if Path in get_args(annotation):
-        return str, "FILE"
-    if annotation is str:
-        return str, "ADDRESS" if name.endswith("address") else name.upper()
-    if annotation is ByteSize:
-        return str, "BYTES"
-    return str, "SECONDS" if name.endswith("_seconds") else "N"
-
-
-serve.__signature__ = _signature()  # type: ignore[attr-defined]
-serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _signature().parameters.values()}
+_parameters = [*config_flags(), *setting_flags(Settings.model_fields)]
+serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}

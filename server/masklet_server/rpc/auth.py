@@ -19,6 +19,14 @@ logger = logging.getLogger(__name__)
 current_client: ContextVar[str] = ContextVar("current_client", default="")
 """Who has made the RPC that runs: the name of its token, the subject of its certificate, or its address."""
 
+current_identity: ContextVar[str] = ContextVar("current_identity", default="")
+"""The same if the caller has proved it, by a token or a certificate; else empty. An address proves nothing."""
+
+CLIENT_KEY = "masklet-client"
+"""Metadata by which a gateway tells a server who calls; see the setting `trust_gateway`."""
+IDENTITY_KEY = "masklet-identity"
+"""The same for `current_identity`."""
+
 _BEARER = re.compile(r"bearer\s+(\S+)\s*", re.IGNORECASE)
 
 
@@ -128,6 +136,12 @@ def require_token(tokens: TokenFile, metadata: Iterable[tuple[str, str | bytes]]
     if name is None:
         raise Unauthenticated("the token is not valid on this server; ask its operator for another one")
     return Bearer(name, _digest(token))
+
+
+def told_by_gateway(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[str, str]:
+    """Who calls a gateway, and the identity that the gateway has seen proved; empty where it says nothing."""
+    said = {key: value for key, value in metadata if isinstance(value, str)}
+    return unquote(said.get(CLIENT_KEY, "")), unquote(said.get(IDENTITY_KEY, ""))
 
 
 def certificate_subject(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:

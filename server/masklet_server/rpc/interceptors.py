@@ -20,11 +20,11 @@ from grpc_status import rpc_status
 
 from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
-from masklet_server.budgets.message_size import bounded
+from masklet_server.budgets.message_size import RawMessage, bounded
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
-from masklet_server.rpc.auth import current_client
+from masklet_server.rpc.auth import current_client, current_identity
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 from masklet_server.rpc.usage import Usage, current_usage
 from masklet_server.tracing import NoTracer, Tracer
@@ -53,6 +53,7 @@ class Call:
         method: Full name, such as "/masklet.v1.TrackingService/Track".
         context: What gRPC knows of the call.
         client: Token name, certificate subject or address.
+        identity: The same if it is proved; empty for an address.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
         token: Digest of its token; None if it needs none.
@@ -66,6 +67,7 @@ class Call:
     code: str = "OK"
     is_session: bool = False
     token: bytes | None = None
+    identity: str = ""
     usage: Usage = field(default_factory=Usage)
     is_revoked: bool = False
 
@@ -78,11 +80,19 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         admission: Applies limits, and refuses calls while the server stops.
         metrics: Counts RPCs and sessions.
         tracer: Makes a span of each call of Track and SegmentImage.
+        trust_gateway: Callers are gateways, which say in the metadata for whom they call.
     """
 
     def __init__(
-        self, tokens: auth.TokenFile | None, admission: Admission, metrics: Metrics, tracer: Tracer | None = None
+        self,
+        tokens: auth.TokenFile | None,
+        admission: Admission,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+        *,
+        trust_gateway: bool = False,
     ) -> None:
+        self._trust_gateway = trust_gateway
         self._tracer = tracer or NoTracer()
         self._tokens = tokens
         self._admission = admission
@@ -126,10 +136,18 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                     await self._meter(call, request)
                     return await _run_to_end(behaviour(request, context), context)
 
-            return await self._surround(Call(method, context, client=_caller(context)), answer)
+            return await self._surround(self._call(method, context), answer)
 
         make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
         return make(run, _reader(handler, method), handler.response_serializer)
+
+    def _call(self, method: str, context: Context) -> Call:
+        if self._trust_gateway:
+            client, identity = auth.told_by_gateway(context.invocation_metadata() or ())
+            if client:
+                return Call(method, context, client, identity=identity)
+        subject = auth.certificate_subject(context.auth_context() or {}) or ""
+        return Call(method, context, subject or auth.address_of(context.peer()), identity=subject)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -142,6 +160,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             with self._span(call), contextlib.ExitStack() as stack:
                 self._admit(call, stack)
                 current_client.set(call.client)
+                current_identity.set(call.identity)
                 result = await answer(call)
             call.code = code_name(context.code())
             return result
@@ -179,6 +198,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.refused("token")
                 raise
             call.client, call.token = bearer.name, bearer.digest
+            call.identity = bearer.name
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
             stack.enter_context(self._admission.work())
@@ -251,6 +271,8 @@ def _reader(handler: Handler, method: str) -> Any:
     """What makes messages of bytes for the method; it refuses those that would take far more memory than bytes."""
     if method not in _REQUESTS or handler.request_deserializer is None:
         return handler.request_deserializer
+    if handler.request_deserializer is RawMessage:
+        return RawMessage  # whoever reads it checks it
     return bounded(handler.request_deserializer, _REQUESTS[method])
 
 
@@ -267,7 +289,3 @@ async def _run_to_end(result: Any, context: Context) -> Any:
 def _status_of(error: Exception) -> Any:
     """The code, details and trailing metadata with which a call ends because of the error."""
     return rpc_status.to_status(to_status(as_masklet_error(error)))
-
-
-def _caller(context: Context) -> str:
-    return auth.certificate_subject(context.auth_context() or {}) or auth.address_of(context.peer())

@@ -54,11 +54,22 @@ class SessionKeeper(abc.ABC):
         """End all sessions, and wait until everything that they had is freed."""
 
 
+class GenericService(grpc.GenericRpcHandler, abc.ABC):
+    """Handlers of methods that are found by their names.
+
+    Attributes:
+        services: Full names of the services that they belong to.
+    """
+
+    services: tuple[str, ...]
+
+
 class Server:
     """One gRPC server around a tracking service.
 
     Args:
-        service: Answers the calls. The caller made it, and closes it and its engine after `stop`.
+        service: Answers the calls; a generic one those of all services that it names. The caller made it, and closes it
+            and its engine after `stop`.
         settings: Address, security, limits.
         metrics: Counts sessions and RPCs.
         tracer: Makes spans of calls; None: there are none.
@@ -69,7 +80,7 @@ class Server:
 
     def __init__(
         self,
-        service: tracking_pb2_grpc.TrackingServiceServicer,
+        service: tracking_pb2_grpc.TrackingServiceServicer | GenericService,
         settings: Settings,
         metrics: Metrics,
         tracer: Tracer | None = None,
@@ -85,12 +96,18 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        self._edge = EdgeInterceptor(tokens, self._admission, metrics, tracer)
+        self._edge = EdgeInterceptor(tokens, self._admission, metrics, tracer, trust_gateway=settings.trust_gateway)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
-        tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
+        self._passes_on = isinstance(service, GenericService)
+        names: tuple[str, ...] = (SERVICE_NAME,)
+        if isinstance(service, GenericService):
+            names = service.services
+            self._server.add_generic_rpc_handlers((service,))
+        else:
+            tracking_pb2_grpc.add_TrackingServiceServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection((SERVICE_NAME, *_STANDARD_SERVICES), self._server)
+        add_reflection((*names, *_STANDARD_SERVICES), self._server)
         channelz.add_channelz_servicer(self._server)
         self._address = settings.address
         self._stopped = False
@@ -106,7 +123,8 @@ class Server:
         Raises:
             Unavailable: The address is in use, or not this machine's.
         """
-        fork_server.start()  # so that it is ready for the first video
+        if not self._passes_on:
+            fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
         self._watching = asyncio.create_task(self._edge.watch_tokens())
@@ -146,6 +164,11 @@ class Server:
     async def became_idle(self) -> None:
         """Wait until a request has been answered after which none runs."""
         await self._admission.became_idle()
+
+    async def serving(self) -> None:
+        """Report SERVING again after `not_serving`, if the server has not been asked to stop."""
+        if not self._stopped:
+            await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def not_serving(self) -> None:
         """Report NOT_SERVING to clients that ask for the server's health."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +20,7 @@ from masklet_server.metrics import Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.admission import current_refusal
-from masklet_server.rpc.auth import current_client
+from masklet_server.rpc.auth import current_client, current_identity
 from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
 from masklet_server.rpc.server import SessionKeeper
@@ -141,7 +142,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         if refusal is not None and not isinstance(first, events.Resume):
             self._metrics.refused(refusal.violations[0].field)
             raise refusal
-        owner = Owner(client, client if self._settings.has_identities else "")
+        owner = Owner(client, current_identity.get())
         if isinstance(first, events.Resume):
             return self._resumables.resume(first, owner, lambda: self._resources_of(client), refusal)
         if isinstance(first, events.Configure) and first.resumable and self._resumables.is_enabled:
@@ -190,6 +191,19 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
             limits=self._limits(),
             containers=formats.CONTAINERS,
             codecs=formats.CODECS,
+            instance_id=self._resumables.instance_id,
+            load=self._load(),
+        )
+
+    def _load(self) -> server_info_pb2.Load:
+        work, devices = self._metrics.work, len(self._engines.models[self._engines.default_model].device.split(","))
+        return server_info_pb2.Load(
+            sessions=self._metrics.session_count + self._resumables.parked,
+            bank_bytes=self._metrics.work.bank_bytes(),
+            busy_seconds=work.busy_seconds,
+            up_seconds=(time.monotonic() - work.started_at) * devices,
+            queue_seconds=work.queue_seconds,
+            jobs=work.jobs,
         )
 
     def _models(self) -> list[server_info_pb2.ModelInfo]:

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from masklet_server.budgets.message_size import RawMessage
+
 
 @dataclass
 class Usage:
@@ -26,6 +28,8 @@ class Usage:
     def received(self, request: Any, size: int) -> None:
         """Count a request of Track or SegmentImage."""
         self.received_bytes += size
+        if isinstance(request, RawMessage):
+            return  # a gateway does not read it
         fields = request.DESCRIPTOR.fields_by_name
         if "config" in fields and request.HasField("config"):
             self.model = request.config.model[:100]

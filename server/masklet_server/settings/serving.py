@@ -90,6 +90,12 @@ class SecuritySettings(BaseModel):
     insecure: bool = setting(
         False, "Security", "Allow an address that other machines can reach, without TLS and tokens."
     )
+    trust_gateway: bool = setting(
+        False,
+        "Security",
+        "Callers are gateways (masklet gateway), which say for whom they call: limits for each client then count the "
+        "gateways' clients. Only where nobody but gateways can reach the address.",
+    )
     sandbox: Literal["strict", "best-effort"] = setting(
         "best-effort",
         "Security",

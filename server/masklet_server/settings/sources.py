@@ -19,7 +19,7 @@ from masklet_server.settings.settings import ENV_PREFIX, Settings, checked, flag
 CONFIG_VARIABLE = "MASKLET_CONFIG"
 
 # Variables with our prefix that are not settings of the server.
-_OTHER_VARIABLES = {CONFIG_VARIABLE, "MASKLET_CACHE", "MASKLET_SERVER", "MASKLET_TOKEN"}
+_OTHER_VARIABLES = {CONFIG_VARIABLE, "MASKLET_CACHE", "MASKLET_SERVER", "MASKLET_SERVERS", "MASKLET_TOKEN"}
 # Kubernetes sets these in every pod beside a service that is called "masklet".
 _SERVICE_LINK = re.compile(r"MASKLET_(SERVICE_|PORT$|PORT_)")
 
@@ -50,12 +50,15 @@ class LoadedSettings:
         return "\n".join(lines) + "\n"
 
 
-def load_settings(flags: Mapping[str, Any] | None = None, *, config: Path | None = None) -> LoadedSettings:
+def load_settings(
+    flags: Mapping[str, Any] | None = None, *, config: Path | None = None, defaults: Mapping[str, Any] | None = None
+) -> LoadedSettings:
     """Read the settings from all four sources.
 
     Args:
         flags: Values by the name of their setting; without those whose flag was not given.
         config: A TOML file; None: the file that MASKLET_CONFIG names, if any.
+        defaults: Other defaults than those of the settings themselves.
 
     Raises:
         InvalidArgument: A value is wrong, a name is unknown, or the file cannot be read; the message says where.
@@ -72,6 +75,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, *, config: Path | None
             (flags, flag_of(name)),
             (from_environment, ENV_PREFIX + name.upper()),
             (from_file, str(config)),
+            (defaults or {}, "default"),
         )
         origins[name] = "default"
         for layer, origin in layers:

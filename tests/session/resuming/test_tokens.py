@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from masklet_server.session.resuming.tokens import ResumeTokens
+from masklet_server.session.resuming.tokens import ResumeTokens, instance_of
 
 ID = "0123456789abcdef" * 2
 
@@ -32,6 +32,13 @@ def test_no_bit_of_a_token_can_be_changed() -> None:
         changed = bytearray(data)
         changed[position // 8] ^= 1 << position % 8
         assert tokens.session_id(base64.urlsafe_b64encode(changed).decode(), "me") is None
+
+
+def test_anybody_can_read_which_server_has_made_a_token() -> None:
+    tokens, others = ResumeTokens(b"key" * 11), ResumeTokens(b"key" * 11)
+    assert instance_of(tokens.token(ID, "me")) == tokens.instance_id != others.instance_id
+    assert len(tokens.instance_id) == 8
+    assert [instance_of(one) for one in ("", "x", "a" * 69, "\u00e4" * 70)] == [""] * 4
 
 
 @pytest.mark.parametrize("token", ["", "x", "a" * 63, "=" * 8, "\u00e4" * 64, "a" * 100_000, "\0" * 64])

@@ -71,6 +71,11 @@ class ResumableSessions:
         return self.limits.park_seconds > 0
 
     @property
+    def instance_id(self) -> str:
+        """Names this run of the server, in each token of a session: 8 hexadecimal digits."""
+        return self._tokens.instance_id
+
+    @property
     def running(self) -> int:
         """How many sessions go on, whether or not a call has them."""
         return len(self._tasks)

@@ -1,0 +1,1 @@
+"""The gateway: takes calls at one address, and passes their bytes on to workers."""

@@ -1,0 +1,148 @@
+"""Workers behind a gateway that die, freeze, or stop: clients go on elsewhere, and see each result once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import masklet
+from tests.faults.history import History, violations
+from tests.faults.server import ServerProcess
+from tests.faults.streams import run
+from tests.support.gateway import GatewayThread
+
+pytestmark = pytest.mark.slow
+
+Act = Callable[[ServerProcess], None]
+TIMEOUT_SECONDS = 3.0
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[ServerProcess]]:
+    arguments = ("--trust-gateway", "--grace", "1")
+    with ServerProcess(*arguments) as one, ServerProcess(*arguments) as two:
+        yield [one, two]
+
+
+@pytest.fixture(scope="module")
+def gateway(servers: list[ServerProcess]) -> Iterator[GatewayThread]:
+    with GatewayThread([one.address for one in servers], TIMEOUT_SECONDS) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def should(servers: list[ServerProcess]) -> History:
+    """What a client sees of the stream without faults."""
+    history, _ = run("file", servers[0].address)
+    assert violations(history) == []
+    return history
+
+
+def busy(servers: list[ServerProcess], gateway: GatewayThread) -> ServerProcess:
+    """The worker that has a stream."""
+    (name,) = [one.name for one in gateway.placement.workers() if one.streams]
+    return next(one for one in servers if one.address == name)
+
+
+def disturbed(
+    servers: list[ServerProcess], gateway: GatewayThread, act: Act, seen: int = 5
+) -> tuple[History, list[masklet.ResumeEvent], float]:
+    """Run a stream, do something to its worker in the middle; also how long the next result then took."""
+    threads: list[threading.Thread] = []
+    times: list[float] = []
+
+    class Watched(History):
+        def add(self, result: masklet.FrameResult | masklet.PromptResult) -> None:
+            super().add(result)
+            times.append(time.monotonic())
+            if len(self.results) == seen:
+                threads.append(threading.Thread(target=act, args=(busy(servers, gateway),)))
+                threads[0].start()
+
+    history, events = run("file", gateway.address, history=Watched())
+    for thread in threads:
+        thread.join(120)
+    assert threads, "there were too few results"
+    return history, events, max(two - one for one, two in itertools.pairwise(times))
+
+
+def all_serve(gateway: GatewayThread) -> None:
+    deadline = time.monotonic() + 20
+    while any(one.state != "serving" for one in gateway.placement.workers()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def kill(server: ServerProcess) -> None:
+    server.kill()
+
+
+def terminate(server: ServerProcess) -> None:
+    server.terminate()
+
+
+def freeze(server: ServerProcess) -> None:
+    server.freeze(12.0)
+
+
+@pytest.mark.parametrize("act", [kill, terminate, freeze])
+def test_a_stream_goes_on_at_another_worker(
+    act: Act, servers: list[ServerProcess], gateway: GatewayThread, should: History
+) -> None:
+    all_serve(gateway)
+    history, events, longest = disturbed(servers, gateway, act)
+    assert violations(history, should) == []
+    assert [event.kind for event in events] == ["lost", "resumed"]
+    assert events[1].how == "rewound"
+    assert longest < 11.0, "a frozen worker is not waited for"
+    for server in servers:
+        if not server.is_running:
+            server.start()
+    all_serve(gateway)
+
+
+def test_a_stream_goes_back_to_the_worker_that_has_it(
+    servers: list[ServerProcess], gateway: GatewayThread, should: History
+) -> None:
+    """The gateway itself is gone for a moment; another one in its place knows nothing but what the token says."""
+    from tests.faults.proxy import Fault, Proxy
+
+    all_serve(gateway)
+    with GatewayThread([one.address for one in reversed(servers)]) as other, Proxy(gateway.address) as proxy:
+
+        def move(_: ServerProcess) -> None:
+            proxy.target = other.address
+            proxy.strike(Fault("reset"))
+
+        history, events, _ = disturbed(servers, GatewayAt(proxy.address, gateway), move)
+    assert violations(history, should) == []
+    assert [event.kind for event in events] == ["lost", "resumed"]
+    assert events[1].how == "attached"
+
+
+class GatewayAt(GatewayThread):
+    """A gateway that is reached at another address."""
+
+    def __init__(self, address: str, gateway: GatewayThread) -> None:
+        self.address = address
+        self.placement = gateway.placement
+
+
+def test_a_worker_that_dies_before_it_has_answered_is_not_noticed(
+    servers: list[ServerProcess], should: History
+) -> None:
+    """The gateway has not heard yet that one of its workers is gone."""
+    with GatewayThread([one.address for one in servers], timeout_seconds=30.0) as one:
+        all_serve(one)
+        servers[0].kill()
+        try:
+            for _ in range(2):
+                history, events = run("file", one.address)
+                assert violations(history, should) == []
+                assert events == []
+        finally:
+            servers[0].start()
