@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+ENDING = 120
+"""Seconds that a studio may take to end: one whose server is still being started waits for that."""
 _TOOLS = """
 const s = await import('/page/state/store.js');
 const { opened } = await import('/page/state/opened.js');
@@ -151,7 +153,11 @@ def studio(clip: Path, project: Path, server: str | None = None) -> Iterator[tup
         yield found[0].rstrip("/"), begun, process.pid
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         assert process.stdout is not None
         process.stdout.close()
 

@@ -175,7 +175,7 @@ def record(page: Any) -> list[bytes]:
     person.press_on(page.locator(".object-name").first)
     person.type("rabbit")
     page.keyboard.press("Enter")
-    person.press_on(page.get_by_role("button", name="Add", exact=True))
+    person.press_on(page.locator(".hint").get_by_role("button", name="Another object"))
     person.click_video(*ROCK)
     person.hold(4)
     person.press_on(page.locator(".object-name").nth(1))
