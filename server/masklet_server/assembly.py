@@ -15,10 +15,13 @@ from masklet_server.engine.serving.engine import EngineOptions
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.metrics import Metrics
 from masklet_server.models.registry import ModelSpec, Registry
+from masklet_server.rpc import to_wire
 from masklet_server.rpc.listening import check_free
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
+from masklet_server.session.restoring.store import SnapshotStore, shared_key
 from masklet_server.settings import Settings
+from masklet_server.snapshots.places import open_blobs
 from masklet_server.tracing import open_tracer
 from masklet_server.video.sandbox.layers import check_sandbox
 
@@ -61,7 +64,8 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     Raises:
         Unavailable: The server cannot listen on an address.
         NotFound: There is no such model.
-        FailedPrecondition: A checkpoint, the device, a layer of a strict sandbox, or OpenTelemetry is missing.
+        FailedPrecondition: A checkpoint, the device, a layer of a strict sandbox, or OpenTelemetry is missing; or
+            `state_dir` cannot be used.
         DataLoss: A checkpoint is corrupt.
         InvalidArgument: A key, certificate or token file cannot be used; or two models have the same name.
         ResourceExhausted: The models do not fit into the device's memory.
@@ -91,16 +95,28 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
         give_back(collect=True)  # loading takes more memory than the models
         engines.start()
         metrics.watch_bank_bytes(engines.bank_bytes)
-        service = TrackingService(engines, settings, metrics)
+        store = await _open_store(settings, metrics)
+        service = TrackingService(engines, settings, metrics, store=store)
         stack.callback(service.close)
         server = Server(service, settings, metrics, tracer)
         stack.push_async_callback(server.stop)
         await server.start()
         broken = asyncio.Event()
         watches = [asyncio.create_task(_watch(engines, server, broken)), asyncio.create_task(_give_back_memory(server))]
+        if store is not None:
+            watches.append(asyncio.create_task(store.expire()))
         for watch in watches:
             stack.callback(watch.cancel)
         yield RunningServer(server, engines.models, broken)
+
+
+async def _open_store(settings: Settings, metrics: Metrics) -> SnapshotStore | None:
+    """Where snapshots of sessions go; None: nowhere."""
+    if not settings.state_dir:
+        return None
+    blobs = await asyncio.to_thread(open_blobs, settings.state_dir)
+    key = await shared_key(blobs, settings.state_key_file)
+    return SnapshotStore(blobs, key, settings.snapshot_limits, metrics, to_wire.encoded)
 
 
 def _distinct(specs: list[ModelSpec]) -> list[ModelSpec]:

@@ -84,6 +84,10 @@ class Metrics:
         self._parked_ended = make.counter(
             "parked_ended", "Sessions that were not over, and ended while they waited.", "why"
         )
+        self._snapshots = make.counter(
+            "snapshots", "Snapshots of resumable sessions, by what became of them.", "outcome"
+        )
+        self._snapshot_bytes = make.gauge("snapshot_bytes", "Bytes of the stored snapshots of this server's sessions.")
         self._bank_bytes = make.gauge("bank_bytes", "Bytes held by the memory banks of all objects.")
         self.work = Work()
         self.session_count = 0
@@ -117,12 +121,20 @@ class Metrics:
         self._parked.set(count)
 
     def resumed(self, how: str) -> None:
-        """Count a call that asked to resume a session, by how it went: "attached", "rewound" or "refused"."""
+        """Count a call that asked to resume a session: "attached", "restored", "rewound" or "refused"."""
         self._resumes.labels(how).inc()
 
     def parked_ended(self, why: str) -> None:
         """Count a session that was not over, waited for its client and is gone: "expired", "evicted" or "stopped"."""
         self._parked_ended.labels(why).inc()
+
+    def snapshot(self, outcome: str) -> None:
+        """Count a snapshot that was "stored"; or was not: "failed", "too_large", "full" or "fenced"."""
+        self._snapshots.labels(outcome).inc()
+
+    def snapshot_bytes(self, size: int) -> None:
+        """All stored snapshots of this server's sessions take so many bytes."""
+        self._snapshot_bytes.set(size)
 
     def uploaded(self, size: int) -> None:
         """Count the bytes of requests that arrived."""

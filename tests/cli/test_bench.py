@@ -52,6 +52,23 @@ def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert [line.split()[1:] for line in printed.splitlines() if line.split()[:1] == [stage]] == [["6.00", "11.00"]]
 
 
+def test_a_curve_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "curve.json"
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with FakeServer(Script(frame_count=12)) as server:
+        words = ("bench", tmp_path / "clip.mp4", "--server", server.address, "--json", figures)
+        assert run(*words, "--curve", "4,1") == 0
+        measured = [session for session in server.sessions if session.config.timings]
+        assert len(measured) == 5
+        assert run(*words, "--curve", "1,many") == 2
+    found = json.loads(figures.read_text())
+    assert [point["streams"] for point in found["curve"]] == [1, 4]
+    for point in found["curve"]:
+        assert point["round_seconds"] == pytest.approx(point["streams"] / point["frames_per_second"])
+    assert found["overhead_seconds"] == pytest.approx(0.018)
+    assert "4 streams: " in capsys.readouterr().out
+
+
 def test_prompts_can_be_given(tmp_path: Path) -> None:
     video = tmp_path / "clip.mp4"
     video.write_bytes(b"x")

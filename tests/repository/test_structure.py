@@ -42,7 +42,7 @@ CLIENT_FOLDERS = {
     "compat": {"_sync", "_media", "_protocol"},
     "export": {"_media", "_protocol"},
     "importing": {"export", "_media", "_protocol"},
-    "integrations": {"compat", "export", "_media", "_protocol"},
+    "integrations": {"batch", "importing", "compat", "export", "_media", "_protocol"},
     "batch": {"importing", "export", "_sync", "_media", "_protocol"},
     "cli": {"batch", "integrations", "importing", "export", "_sync", "_media", "_protocol"},
 }
@@ -73,9 +73,10 @@ WITHIN = {
     "video.sources": {"video.sandbox", "video"},
     "video.sandbox": {"video"},
     "video.worker": {"video"},
-    "session.automatic": {"session"},
+    "session.automatic": {"session", "session.restoring"},
     "session.on_request": {"session"},
-    "session.resuming": {"session"},
+    "session.resuming": {"session", "session.restoring"},
+    "session.restoring": {"session"},
 }
 # What a decoding process loads of the server: these two and what they import, which is nothing of another folder.
 WORKER_IMPORTS = {"masklet_server.video.messages", "masklet_server.video.formats"}

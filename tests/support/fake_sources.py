@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted
-from masklet_server.video.frame import Frame
+from masklet_server.video.frame import Frame, KeyFrame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
@@ -61,6 +62,10 @@ class FakeSource:
         """Give the source a frame of any kind."""
         self.fed += 1
         await self._frames.put(frame)
+
+    def _begin_at(self, index: int) -> None:
+        """The first frame that is fed has this index."""
+        self.fed = index
 
     async def info(self) -> VideoInfo:
         if self._info is None:
@@ -162,6 +167,9 @@ class FakePictures(FakeSource):
         self.most_waiting = 0
         self.max_waiting = 1_000_000
 
+    def begin_at(self, index: int) -> None:
+        self._begin_at(index)
+
     def has_room_for(self, picture: Picture) -> bool:
         return self._frames.qsize() < 4
 
@@ -208,7 +216,23 @@ class FakeLatestPictures(FakePictures):
 
 
 class FakePackets(FakeSource):
-    """Takes packets."""
+    """Takes packets, each of which is one frame. Every fourth one is a key frame."""
+
+    codec = ("fake", b"extra")
+
+    def __init__(self, image_size: int, *, start: asyncio.Event | None = None) -> None:
+        super().__init__(image_size, start=start)
+        self.packets: list[Packet] = []
+        self._missing = 0
+
+    def begin_at(self, start: KeyFrame) -> None:
+        assert start.index % 4 == 0, "decoding can begin with key frames only"
+        self._begin_at(start.index)
+        self._missing = start.packet - start.index
+
+    async def put_frame(self, frame: Frame) -> None:
+        first = frame.index - frame.index % 4
+        await super().put_frame(replace(frame, key_frame=KeyFrame(first, first + self._missing)))
 
     def has_room_for(self, packet: Packet) -> bool:
         return True
@@ -217,6 +241,7 @@ class FakePackets(FakeSource):
         return None
 
     async def feed(self, packet: Packet) -> None:
+        self.packets.append(packet)
         await self.put(packet.data[0])
 
     async def packets_taken(self) -> int:

@@ -47,6 +47,7 @@ class FakeBank:
         number: Which of the engine's banks it is, from 0.
         correction_window: As of a real bank.
         keeps_prompts: As of a real bank.
+        takes_object_id: Its number is that of its object, whichever engine has made it.
         prompts: All prompts that were applied.
         frames: The frames on which it was tracked, in order; after a rewind, only those up to that frame.
         corrected: The frames among them that were corrected, and not tracked again since.
@@ -57,6 +58,7 @@ class FakeBank:
         self.number = number
         self.correction_window = correction_window
         self.keeps_prompts = False
+        self.takes_object_id = False
         self.prompts: list[Prompt] = []
         self.frames: list[int] = []
         self.corrected: set[int] = set()
@@ -67,6 +69,8 @@ class FakeBank:
         return bool(self.frames) and self.frames[0] <= frame_index <= self.frames[-1]
 
     def prompt(self, frame_index: int, prompts: Sequence[Prompt]) -> None:
+        if self.takes_object_id and not self.prompts:
+            self.number = prompts[0].object_id
         self.prompts += prompts
         if not self.was_tracked(frame_index):
             self._pending.add(frame_index)
@@ -173,6 +177,7 @@ class FakeEngine:
         forgotten: The streams that were forgotten.
         open_gate: Jobs wait until it is set.
         refuse: Gives the error in which a job ends, or None.
+        numbers_by_object: Banks have the numbers of their objects, so that masks do not depend on the engine.
         running: Number of jobs under way.
         max_running: The greatest number of jobs that were under way at once.
     """
@@ -185,6 +190,7 @@ class FakeEngine:
         self.consolidations: list[ConsolidatePrompts] = []
         self.pictures: list[PictureJob] = []
         self.banks: list[FakeBank] = []
+        self.numbers_by_object = False
         self.policies: list[MemoryPolicy] = []
         self.forgotten: list[str] = []
         self.open_gate = asyncio.Event()
@@ -203,6 +209,7 @@ class FakeEngine:
         assert model in self.models
         self.policies.append(memory_policy)
         self.banks.append(FakeBank(len(self.banks), correction_window))
+        self.banks[-1].takes_object_id = self.numbers_by_object
         return cast("MemoryBank", self.banks[-1])
 
     def load_bank(self, model: str, data: bytes) -> MemoryBank:

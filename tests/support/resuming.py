@@ -13,10 +13,12 @@ from masklet.errors import Internal, MaskletError
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
-from masklet_server.session.limits import ParkingLimits, SessionLimits
+from masklet_server.session.limits import ParkingLimits, SessionLimits, SnapshotLimits
+from masklet_server.session.restoring.store import SnapshotStore
 from masklet_server.session.resuming.attachment import Attachment
 from masklet_server.session.resuming.parking import ResumableSessions
 from masklet_server.session.resuming.resumable_session import Owner
+from masklet_server.snapshots.blobs import BlobStore
 from tests.support.fake_sources import FakeSource, FakeSources
 from tests.support.fakes import FakeEngine
 
@@ -26,6 +28,20 @@ CONFIG = events.Configure(resumable=True)
 ME = Owner("me")
 
 
+# What a stored response stands for: the number of its request, and the response.
+STORED: dict[bytes, tuple[int, replies.Response]] = {}
+
+
+def encode(response: replies.Response) -> bytes:
+    """Bytes that stand for a response; a real one is a message."""
+    if isinstance(response, replies.Stored):
+        return response.message
+    number, inner = (response.request_id, response.response) if isinstance(response, replies.Answer) else (0, response)
+    name = b"%d" % len(STORED)
+    STORED[name] = (number, inner)
+    return name
+
+
 class Counts:
     """Counts what happens to resumable sessions."""
 
@@ -33,6 +49,8 @@ class Counts:
         self.parked_now = 0
         self.resumes: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
+        self.snapshots: Counter[str] = Counter()
+        self.bytes_now = 0
 
     def parked(self, count: int) -> None:
         self.parked_now = count
@@ -42,6 +60,12 @@ class Counts:
 
     def parked_ended(self, why: str) -> None:
         self.ended[why] += 1
+
+    def snapshot(self, outcome: str) -> None:
+        self.snapshots[outcome] += 1
+
+    def snapshot_bytes(self, size: int) -> None:
+        self.bytes_now = size
 
 
 class Call:
@@ -147,10 +171,14 @@ class Lot:
         sources: Of all sessions.
     """
 
-    def __init__(self, parking: ParkingLimits, limits: SessionLimits) -> None:
+    def __init__(self, parking: ParkingLimits, limits: SessionLimits, blobs: BlobStore | None = None) -> None:
         self.engine, self.sources, self.pool, self.counts = FakeEngine(), FakeSources(), MaskPool(1), Counts()
         self.resources = SessionResources(self.engine, self.sources, self.pool, limits)
-        self.sessions = ResumableSessions(parking, self.counts, _conclude)
+        self.store = (
+            None if blobs is None else SnapshotStore(blobs, bytes(32), SnapshotLimits(frames=3), self.counts, encode)
+        )
+        self.sessions = ResumableSessions(parking, self.counts, _conclude, self.store)
+        self.engine.numbers_by_object = True
         self.calls: list[Call] = []
 
     def begin(self, config: events.Configure = CONFIG, owner: Owner = ME) -> Call:
@@ -158,6 +186,10 @@ class Lot:
 
     def resume(self, resume: events.Resume, owner: Owner = ME) -> Call:
         return self._call(self.sessions.resume(resume, owner, lambda: self.resources))
+
+    async def come_back(self, resume: events.Resume, owner: Owner = ME) -> Call:
+        """Resume a session that this server has, or whose snapshots it can reach."""
+        return self._call(await self.sessions.resume_or_restore(resume, owner, lambda: self.resources))
 
     def again(self, call: Call, *, last: int | None = None) -> Call:
         """Resume the session of a call, after the last response that the call has received, or another one."""
@@ -178,10 +210,10 @@ class Lot:
         for _ in range(50):
             await asyncio.sleep(0.001)
 
-    async def nothing_is_left(self) -> None:
+    async def nothing_is_left(self, *, alone: bool = True) -> None:
         """Wait until everything is freed; only a failing test waits long."""
         deadline = asyncio.get_running_loop().time() + 1.0
-        while self.sessions.running or self.sessions.parked or self.open_sources or self.other_tasks:
+        while self.sessions.running or self.sessions.parked or self.open_sources or (alone and self.other_tasks):
             assert asyncio.get_running_loop().time() < deadline, (self.open_sources, self.other_tasks)
             await asyncio.sleep(0.002)
 
@@ -207,11 +239,13 @@ async def lot(
     max_parked: int = 32,
     max_parked_per_client: int = 8,
     keep_bytes: int = 1_000_000,
+    blobs: BlobStore | None = None,
+    alone: bool = True,
     **limits: float,
 ) -> AsyncIterator[Lot]:
-    """Sessions that are ended with the block, after which nothing of them is left."""
+    """Sessions that are ended with the block, after which nothing of them is left; `alone`: nor of anything else."""
     parking = ParkingLimits(park_seconds, max_parked, max_parked_per_client, keep_bytes)
-    held = Lot(parking, SessionLimits(**limits))  # type: ignore[arg-type]
+    held = Lot(parking, SessionLimits(**limits), blobs)  # type: ignore[arg-type]
     try:
         yield held
     finally:
@@ -220,4 +254,4 @@ async def lot(
         await asyncio.gather(*(call.task for call in held.calls), return_exceptions=True)
         await held.sessions.close()
         held.pool.close()
-    await held.nothing_is_left()
+    await held.nothing_is_left(alone=alone)

@@ -38,11 +38,11 @@ def write(path: Path, head: Mapping[str, Any], frames: Iterable[Mapping[str, Any
         OSError: The file cannot be written.
     """
     pa, parquet = _pyarrow()
-    schema = _schema(pa).with_metadata({_KEY: json.dumps(head).encode()})
-    rows = itertools.chain.from_iterable(map(_rows, frames))
-    with parquet.ParquetWriter(path, schema) as writer:
+    columns = schema().with_metadata({_KEY: json.dumps(head).encode()})
+    rows = itertools.chain.from_iterable(map(rows_of, frames))
+    with parquet.ParquetWriter(path, columns) as writer:
         while batch := list(itertools.islice(rows, _ROWS)):
-            writer.write_table(pa.Table.from_pylist(batch, schema))
+            writer.write_table(pa.Table.from_pylist(batch, columns))
 
 
 def read(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
@@ -86,7 +86,12 @@ def _object(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(frame: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def rows_of(frame: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of a frame, one for each object; a single one without an object where there is none.
+
+    Args:
+        frame: As `result_files.frame_to_dict` makes it.
+    """
     beginning = {"frame_index": frame["frame_index"], "pts_seconds": frame["pts_seconds"]}
     if not frame["objects"]:
         yield {**beginning, **_EMPTY}
@@ -98,7 +103,13 @@ def _rows(frame: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**beginning, "height": height, "width": width, "counts": found["rle"]["counts"], **corners, **rest}
 
 
-def _schema(pa: Any) -> pyarrow.Schema:
+def schema() -> pyarrow.Schema:
+    """The columns of a table of results.
+
+    Raises:
+        Unavailable: pyarrow is not installed.
+    """
+    pa, _ = _pyarrow()
     return pa.schema(
         [
             ("frame_index", pa.int64()),

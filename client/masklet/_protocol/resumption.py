@@ -83,6 +83,8 @@ class Resumption:
         self._unanswered: dict[int, tuple[int, tracking_pb2.TrackRequest]] = {}  # with the video's position
         self._applied: list[tracking_pb2.AppliedOperation] = []
         self._applied_bytes = 0
+        self._keeps_applied = config.propagation != tracking_pb2.PROPAGATION_ON_REQUEST
+        self._snapshot_request_id = 0  # operations up to this one are in a snapshot
         self._refused: set[int] = set()
         self._position = 0  # of the video, as sent
         self._kept: deque[tuple[int, tracking_pb2.TrackRequest]] = deque()  # with the position where it begins
@@ -125,8 +127,6 @@ class Resumption:
         start, part = self._kept.popleft()
         self._kept_bytes -= part.ByteSize()
         self._kept_from = start + _length(part)
-        if not self.can_rewind:
-            self._applied.clear()
 
     def detach(self, last_ack: int) -> None:
         """Go on in a new call: `next_request` says what to send in it.
@@ -156,7 +156,11 @@ class Resumption:
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""
         resume = tracking_pb2.Resume(
-            token=self._token, last_response=self._last_number, last=self.last, last_sequence=self._last_sequence
+            token=self._token,
+            last_response=self._last_number,
+            last=self.last,
+            last_sequence=self._last_sequence,
+            config=self._config,
         )
         cancel = tracking_pb2.TrackRequest(cancel=tracking_pb2.Cancel())
         return [tracking_pb2.TrackRequest(resume=resume), cancel]
@@ -215,7 +219,7 @@ class Resumption:
     def _answered(self, response: tracking_pb2.TrackResponse) -> None:
         _, request = self._unanswered.pop(response.request_id)
         operation = request.WhichOneof("request") or ""
-        if not response.HasField("applied") or operation not in _OPERATIONS or not self.can_rewind:
+        if not response.HasField("applied") or operation not in _OPERATIONS or not self._keeps_applied:
             return
         answer = response.applied
         applied = tracking_pb2.AppliedOperation(request_id=response.request_id)
@@ -227,14 +231,25 @@ class Resumption:
         self._applied_bytes += applied.ByteSize()
         if self._applied_bytes > MAX_OPERATION_BYTES:
             self._may_rewind = False
-            self._applied.clear()
+            self._forget_applied(self._snapshot_request_id)
+            # Beyond that, neither beginning anew nor a snapshot brings the session back.
+            self._keeps_applied = self._applied_bytes <= MAX_OPERATION_BYTES
+            if not self._keeps_applied:
+                self._applied.clear()
+
+    def _forget_applied(self, request_id: int) -> None:
+        """A snapshot has the operations up to that one: they are needed only where the session may begin anew."""
+        self._snapshot_request_id = max(self._snapshot_request_id, request_id)
+        if not self.can_rewind:
+            self._applied = [one for one in self._applied if one.request_id > self._snapshot_request_id]
+            self._applied_bytes = sum(one.ByteSize() for one in self._applied)
 
     def _let_go(self, kept: tracking_pb2.InputKept) -> None:
         position = _position(kept, "position")
         while self._kept and self._kept[0][0] + _length(self._kept[0][1]) <= position:
             self._let_go_of_first()
-        if not self.can_rewind:
-            self._unanswered = {n: sent for n, sent in self._unanswered.items() if n > kept.request_id}
+        if kept.HasField("snapshot_frame"):
+            self._forget_applied(kept.request_id)
 
     def _go_on(self, resumed: tracking_pb2.Resumed) -> None:
         position = _position(resumed, "input_from")

@@ -114,7 +114,7 @@ class Reconnection:
         """
         away = 0.0 if self._lost_at is None else self._clock() - self._lost_at
         self._lost_at = self._first_failure = None
-        self._vain_rewinds += has_begun and how == "rewound"
+        self._vain_rewinds += has_begun and how in ("rewound", "restored")
         at = "the start" if frame_index is None else f"frame {frame_index}"
         self._tell(ResumeEvent("resumed", f"resumed at {at} after {away:.1f} s", frame_index, away, how))
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 # The clip that is made if none is given.
 _HEIGHT, _WIDTH, _FRAMES, _RADIUS = 720, 1280, 30, 90
+_BESIDE = ("decode", "mask", "send")
 _STAGES = ("decode", "queue", "encode", "step", "mask", "send")
 
 
@@ -72,6 +73,14 @@ def bench(
     point: PointOption = None,
     box: BoxOption = None,
     streams: Annotated[int, typer.Option(min=1, help="How many streams run at once, all with the same video.")] = 1,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Measure with each of these numbers of streams: the curve from which benchmarks.simulate computes how "
+            "many devices serve how many streams.",
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.", rich_help_panel="Results"),
@@ -91,6 +100,7 @@ def bench(
     """
     from masklet._media.uploads import video_path
 
+    numbers = [] if curve is None else _numbers(curve)
     source: VideoSource = _make_clip() if video is None else video_path(video)
     prompts = read_prompts(points=point, boxes=box) if point or box else []
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
@@ -98,6 +108,9 @@ def bench(
             prompts = prompts or [_middle(_begin(client, source, [], model or ""))]
             _begin(client, source, prompts, model or "")
             runs = _run(client, source, prompts, model or "", streams)
+            points = [
+                curve_point(runs if n == streams else _run(client, source, prompts, model or "", n)) for n in numbers
+            ]
         where = client.info()
     result = {
         "server": server or "in this process",
@@ -107,6 +120,10 @@ def bench(
         "objects": len({prompt.object_id for prompt in prompts}),
         **summary(runs),
     }
+    if points:
+        result["curve"] = points
+        # What a frame takes beside the device, in which rounds of several streams are computed.
+        result["overhead_seconds"] = sum(result["milliseconds"][name]["median"] for name in _BESIDE) / 1000
     _print(result)
     if json_file is not None:
         with replacing(json_file) as partial:
@@ -126,6 +143,20 @@ def summary(runs: Sequence[StreamRun]) -> dict[str, Any]:
         "quickest_stream": max(rates),
         "milliseconds": {stage: _spread([1000 * one[stage] for one in times]) for stage in _STAGES},
     }
+
+
+def curve_point(runs: Sequence[StreamRun]) -> dict[str, float]:
+    """A point of the curve: how long a device takes for one frame of each of so many streams."""
+    rate = sum(run.frames for run in runs) / max(run.seconds for run in runs)
+    return {"streams": len(runs), "frames_per_second": rate, "round_seconds": len(runs) / rate}
+
+
+def _numbers(word: str) -> list[int]:
+    """The value of --curve."""
+    parts = word.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise typer.BadParameter(f"is {word}, must be numbers of streams, such as 1,2,4,8", param_hint="--curve")
+    return sorted({int(part) for part in parts})
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -208,3 +239,8 @@ def _print(result: dict[str, Any]) -> None:
     for stage, spread in result["milliseconds"].items():
         table.add_row(stage, f"{spread['median']:.2f}", f"{spread['p95']:.2f}")
     console.print(table)
+    for point in result.get("curve", ()):
+        console.print(
+            f"{point['streams']} streams: {point['frames_per_second']:.2f} frames/s, "
+            f"{1000 * point['round_seconds']:.1f} ms for a frame of each"
+        )

@@ -753,8 +753,11 @@ Global___Ack: _TypeAlias = Ack  # noqa: Y015
 class Resume(_message.Message):
     """Go on with a session whose call has ended; the first message of a new call.
 
-    If the server still has the session, it goes on where it was (RESUMPTION_ATTACHED, RESUMPTION_RESTORED). If it does
-    not, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
+    If the server still has the session, it goes on where it was (RESUMPTION_ATTACHED). If it does not, but has a snapshot
+    of it, it goes on from there (RESUMPTION_RESTORED): the client sends the video again from where `resumed` says, and
+    results that it has already are made again but not sent. With DELIVERY_LATEST they are not made again: frames of which
+    the client has no result are named as skipped.
+    If there is no snapshot, and `can_rewind` is set, the session begins anew with `config` (RESUMPTION_REWOUND): the client sends the video
     again from its start, the server applies `operations` where they were applied before, and results up to
     `last_sequence` are made again but not sent. `number` goes on after `last_response`, and `sequence` is what it would
     have been. With `config.deterministic` the masks are then those of a session that did not break.
@@ -785,17 +788,18 @@ class Resume(_message.Message):
     """
     @_builtins.property
     def last(self) -> Global___FrameMark:
-        """The last frame result that the client has taken. Unset: none. For the log."""
+        """The last frame result that the client has taken. Unset: none."""
 
     @_builtins.property
     def config(self) -> Global___TrackConfig:
-        """The configuration that began the session. Needed with `can_rewind`."""
+        """The configuration that began the session. Needed with `can_rewind`, and where the server goes on from a snapshot."""
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedOperation]:
-        """Only with `can_rewind` or a snapshot: the operations to which the client has an `applied`, in the order of their
-        numbers. They are not answered by `applied` again; an `error` that names one of them may come again. Other requests
-        without an answer are sent again after `resumed`.
+        """The operations to which the client has an `applied`, in the order of their numbers; without `can_rewind`, those up
+        to the `request_id` of an `input_kept` with `snapshot_frame` may be left out. They are not answered by `applied`
+        again; an `error` that names one of them may come again. Other requests without an answer are sent again after
+        `resumed`.
         """
 
     def __init__(
@@ -1062,7 +1066,9 @@ class SessionInfo(_message.Message):
     token is good for any later call, not only for the next one.
     """
     epoch: _builtins.int
-    """Only in a resumable session: 1 in the first call, and one more in each further one."""
+    """Only in a resumable session: 1 in the first call, and one more in each further one. After RESUMPTION_RESTORED it
+    counts on from the last call that the snapshot knows.
+    """
     park_seconds: _builtins.int
     """Only in a resumable session: how long the session waits for a client whose call has ended."""
     keep_bytes: _builtins.int
@@ -1155,7 +1161,8 @@ Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
 @_typing.final
 class InputKept(_message.Message):
     """The client need not keep what it sent before this: a later `resumed` with RESUMPTION_ATTACHED or
-    RESUMPTION_RESTORED does not ask for it. Sent from time to time.
+    RESUMPTION_RESTORED does not ask for it. Sent from time to time. A server that makes snapshots sends it when one is
+    stored: each 64 frames, 10 seconds or 16 MiB of video, and after operations.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

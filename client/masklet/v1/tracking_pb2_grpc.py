@@ -106,10 +106,11 @@ class TrackingServiceServicer:
         has not taken yet, and all further ones. They carry `number`: 1, 2, 3 ... without a gap, across all calls. The
         client sends the rest of its messages from where `resumed` says. A newer call for a session ends the older one with
         ABORTED. A client that does not want to come back sends `cancel`. If the server does not have the session any more,
-        and the client can send the whole video again, it says so with `resume.can_rewind`.
+        it goes on from a snapshot, where it has been set up to make some; any server can that shares them. Otherwise, if
+        the client can send the whole video again, it says so with `resume.can_rewind`.
 
         Ends with: INVALID_ARGUMENT (google.rpc.BadRequest names the field), FAILED_PRECONDITION (a message out of
-        order), NOT_FOUND (unknown model; a session that cannot be resumed), ABORTED (a newer call has resumed the session;
+        order; a session whose video has ended two servers), NOT_FOUND (unknown model; a session that cannot be resumed), ABORTED (a newer call has resumed the session;
         do not resume it again), RESOURCE_EXHAUSTED (a limit; QuotaFailure names it, RetryInfo says when to
         come back where that helps), DATA_LOSS (the video cannot be decoded), DEADLINE_EXCEEDED, UNAVAILABLE (the
         server drains), INTERNAL (a bug; the message carries an id to search the server's log for). Where a file breaks

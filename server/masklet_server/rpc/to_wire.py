@@ -21,6 +21,7 @@ _ENCODINGS = {
 }
 _RESUMPTIONS = {
     replies.Resumption.ATTACHED: tracking_pb2.RESUMPTION_ATTACHED,
+    replies.Resumption.RESTORED: tracking_pb2.RESUMPTION_RESTORED,
     replies.Resumption.REWOUND: tracking_pb2.RESUMPTION_REWOUND,
 }
 _OBJECT_EVENTS = {
@@ -50,15 +51,13 @@ def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
             )
         case replies.FrameResult():
             return tracking_pb2.TrackResponse(frame_result=_frame_result(answer))
-        case replies.PropagationDone():
-            return tracking_pb2.TrackResponse(propagation_done=_propagation_done(answer))
+        case replies.PropagationDone() | replies.PacketsTaken():
+            return _progress(answer)
         case replies.Problem():
             return tracking_pb2.TrackResponse(error=to_status(answer.error))
-        case replies.PacketsTaken():
-            return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
         case replies.Applied():
             return tracking_pb2.TrackResponse(applied=_applied(answer))
-        case replies.Answer() | replies.Numbered():
+        case replies.Answer() | replies.Numbered() | replies.Stored():
             return _wrapped(answer)
         case replies.Done():
             done = tracking_pb2.Done(frame_count=answer.frame_count, undecoded_pts_nanoseconds=answer.undecoded)
@@ -67,7 +66,20 @@ def response(answer: replies.Response) -> tracking_pb2.TrackResponse:
             return _about_call(answer)
 
 
-def _wrapped(answer: replies.Answer | replies.Numbered) -> tracking_pb2.TrackResponse:
+def _progress(answer: replies.PropagationDone | replies.PacketsTaken) -> tracking_pb2.TrackResponse:
+    if isinstance(answer, replies.PropagationDone):
+        return tracking_pb2.TrackResponse(propagation_done=_propagation_done(answer))
+    return tracking_pb2.TrackResponse(packets_taken=tracking_pb2.PacketsTaken(count=answer.count))
+
+
+def encoded(answer: replies.Response) -> bytes:
+    """The bytes of a reply's message, which `replies.Stored` stands for later."""
+    return response(answer).SerializeToString()
+
+
+def _wrapped(answer: replies.Answer | replies.Numbered | replies.Stored) -> tracking_pb2.TrackResponse:
+    if isinstance(answer, replies.Stored):
+        return tracking_pb2.TrackResponse.FromString(answer.message)
     message = response(answer.response)
     if isinstance(answer, replies.Answer):
         message.request_id = answer.request_id
@@ -87,7 +99,11 @@ def _about_call(answer: replies.Resumed | replies.InputKept | replies.Moving) ->
         case replies.Resumed():
             return tracking_pb2.TrackResponse(resumed=_resumed(answer))
         case replies.InputKept():
-            kept = tracking_pb2.InputKept(request_id=answer.position.request_id, **_video_position(answer.position))
+            kept = tracking_pb2.InputKept(
+                request_id=answer.position.request_id,
+                snapshot_frame=answer.snapshot_frame,
+                **_video_position(answer.position),
+            )
             return tracking_pb2.TrackResponse(input_kept=kept)
         case replies.Moving():
             moving = tracking_pb2.Moving(token=answer.token, deadline_seconds=answer.deadline_seconds)

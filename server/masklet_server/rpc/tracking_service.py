@@ -30,6 +30,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.idle import IdleWatch
 from masklet_server.session.ports import SourceFactory
+from masklet_server.session.restoring.store import SnapshotStore
 from masklet_server.session.resuming.attachment import Attachment
 from masklet_server.session.resuming.parking import ResumableSessions
 from masklet_server.session.resuming.resumable_session import Owner
@@ -52,10 +53,17 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         settings: The server's limits.
         metrics: Counts frames, decoding errors, and what clients share.
         sources: Makes sources of frames; None: sources that decode in sandboxed processes.
+        store: Where snapshots of sessions go; None: sessions end with the server.
     """
 
     def __init__(
-        self, engines: ServingEngines, settings: Settings, metrics: Metrics, *, sources: SourceFactory | None = None
+        self,
+        engines: ServingEngines,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        sources: SourceFactory | None = None,
+        store: SnapshotStore | None = None,
     ) -> None:
         default = engines.models[engines.default_model]
         self._budget_limits = settings.budget_limits(default.device_bytes)
@@ -66,7 +74,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         self._settings = settings
         self._metrics = metrics
         self._pool = MaskPool()
-        self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude)
+        self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude, store)
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
         self._segmenter = SegmentImageHandler(
@@ -122,7 +130,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
             # A stream counts as a session from its start, so it must not stay without one for ever.
             idle = IdleWatch(self._settings.idle_timeout_seconds)
             first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
-            attachment = self._attachment(first)
+            attachment = await self._attachment(first)
             if attachment is not None:
                 try:
                     await attachment.run(incoming, send)
@@ -136,7 +144,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
                 self._metrics.decode_error(type(error).__name__)
                 raise
 
-    def _attachment(self, first: events.Event | None) -> Attachment | None:
+    async def _attachment(self, first: events.Event | None) -> Attachment | None:
         """Joins the call to a resumable session, if the first message asks for one that this server can give."""
         client, refusal = current_client.get(), current_refusal.get()
         if refusal is not None and not isinstance(first, events.Resume):
@@ -144,7 +152,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
             raise refusal
         owner = Owner(client, current_identity.get())
         if isinstance(first, events.Resume):
-            return self._resumables.resume(first, owner, lambda: self._resources_of(client), refusal)
+            return await self._resumables.resume_or_restore(first, owner, lambda: self._resources_of(client), refusal)
         if isinstance(first, events.Configure) and first.resumable and self._resumables.is_enabled:
             return self._resumables.begin(first, self._resources_of(client), owner)
         return None

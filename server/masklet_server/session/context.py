@@ -18,6 +18,8 @@ from masklet_server.session.idle import IdleWatch
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.ports import SourceFactory, TrackingEngine
 from masklet_server.session.replies import Response, Send
+from masklet_server.session.restoring.schedule import SnapshotTaker
+from masklet_server.session.restoring.state import Restored
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,8 @@ class SessionOptions:
     model: LoadedModel
 
     @classmethod
-    def resolve(cls, config: Configure, resources: SessionResources) -> SessionOptions:
-        """Choose the model and the limits for a client's configuration.
+    def resolve(cls, config: Configure, resources: SessionResources, session_id: str = "") -> SessionOptions:
+        """Choose the model and the limits for a client's configuration, and an id if the session has none.
 
         Raises:
             NotFound: The model is not loaded.
@@ -67,7 +69,7 @@ class SessionOptions:
         model = find_loaded(engine.models, config.model)
         if config.return_logits:
             limits = limits.with_logits(4 * model.logits_size**2)
-        return cls(uuid.uuid4().hex, config, limits, model)
+        return cls(session_id or uuid.uuid4().hex, config, limits, model)
 
     @property
     def latest(self) -> bool:
@@ -178,6 +180,28 @@ class Reporter(Protocol):
     async def flush(self) -> None:
         """Wait until all answers are sent."""
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all answers are sent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Survival:
+    """How a session survives its server. The default does not.
+
+    Attributes:
+        session_id: Its id; empty: any.
+        snapshots: Stores snapshots of the session; None: nobody does.
+        restored: What the session goes on from; None: it is new.
+    """
+
+    session_id: str = ""
+    snapshots: SnapshotTaker | None = None
+    restored: Restored | None = None
+
+
+NO_SURVIVAL = Survival()
+
 
 @dataclass(frozen=True, eq=False)
 class SessionContext:
@@ -194,6 +218,7 @@ class SessionContext:
         reporter: Sends answers later, without waiting for the client.
         replay: What is repeated, because the session begins anew.
         share: What the client may have of disk and memory.
+        survival: How the session survives its server.
     """
 
     options: SessionOptions
@@ -206,6 +231,7 @@ class SessionContext:
     reporter: Reporter
     replay: Replay = NO_REPLAY
     share: ClientShare = UNBOUNDED
+    survival: Survival = NO_SURVIVAL
 
     @property
     def limits(self) -> SessionLimits:

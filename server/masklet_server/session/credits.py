@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from masklet.errors import InvalidArgument
 from masklet_server.session.events import NO_REPLAY, Replay
+from masklet_server.session.restoring.state import CreditState
 
 # Handing a response to the network takes no longer than this, unless the client does not read.
 UNREAD_SECONDS = 0.25
@@ -136,6 +137,17 @@ class Credits:
         while not self._is_lifted and self.available < self.window:
             self._changed.clear()
             await self._changed.wait()
+
+    def dump(self) -> CreditState:
+        """The numbering, while no frame is under way."""
+        return CreditState(self._last_sent, list(self._frames), self._last_acked)
+
+    def restore(self, state: CreditState) -> None:
+        """Go on with the numbering of a session that was restored; what the client has acknowledged since is known."""
+        self._last_sent = state.last_sent
+        self._last_acked = max(self._last_acked, state.last_acked)
+        self._frames = deque(state.frames)
+        self._release()
 
     def number_prompt(self) -> int:
         """The sequence number for a prompt's result, which needs no credit."""

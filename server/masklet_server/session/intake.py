@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import enum
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from masklet.errors import InvalidArgument
@@ -21,7 +22,9 @@ from masklet_server.session.ports import (
     PictureSource,
     SourceFactory,
 )
+from masklet_server.session.restoring.state import Restored
 from masklet_server.session.state import State, StateMachine, Step, refusal
+from masklet_server.video.frame import KeyFrame
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 
@@ -108,6 +111,7 @@ class VideoIntake:
         self._is_released = False
         self._config = config = context.options.config
         self._options = context.options
+        self._restored = context.survival.restored
         self._tasks = context.tasks
         self._idle = context.idle
         self._results_wait = context.credits.results_wait
@@ -175,6 +179,8 @@ class VideoIntake:
                 "config.frame_count", "cannot be used with packets, which have no known end; leave it out"
             )
         self._machine.step(Step.VIDEO)
+        if self._restored is not None and not self.opened.done():
+            packet = _as_first(packet, self._restored)
         video = await self._open(PacketVideo, self._new_packets)
         if not video.source.has_room_for(packet):
             with self._idle.waiting("earlier packets to be decoded, to make room for the next"):
@@ -218,16 +224,26 @@ class VideoIntake:
         return FileVideo(self._sources.clip(self._options.model.image_size))
 
     def _new_pictures(self) -> PictureVideo:
-        return PictureVideo(self._sources.pictures(self._options.model.image_size, live=self._config.live))
+        video = PictureVideo(self._sources.pictures(self._options.model.image_size, live=self._config.live))
+        if self._restored is not None:
+            video.source.begin_at(self._restored.state.video.first_index)
+        return video
 
     def _new_latest_pictures(self) -> LatestPictureVideo:
         options = self._options
-        return LatestPictureVideo(
+        video = LatestPictureVideo(
             self._sources.latest_pictures(options.model.image_size, max_latency_seconds=options.max_latency_seconds)
         )
+        if self._restored is not None:
+            video.source.begin_at(self._restored.first_index)
+        return video
 
     def _new_packets(self) -> PacketVideo:
-        return PacketVideo(self._sources.packets(self._options.model.image_size, latest=self._options.latest))
+        video = PacketVideo(self._sources.packets(self._options.model.image_size, latest=self._options.latest))
+        if self._restored is not None:
+            state = self._restored.state.video
+            video.source.begin_at(KeyFrame(state.first_index, state.count))
+        return video
 
     async def _fetch(self, download: Download) -> None:
         self._machine.step(Step.VIDEO)
@@ -246,3 +262,10 @@ class VideoIntake:
         self._on_complete()
         if self._is_released:
             await self.close()
+
+
+def _as_first(packet: Packet, restored: Restored) -> Packet:
+    """The packet with which a restored session begins, with what only the stream's first packet had."""
+    state = restored.state.video
+    extradata = packet.extradata or base64.b64decode(state.extradata)
+    return replace(packet, codec=packet.codec or state.codec, extradata=extradata)

@@ -82,3 +82,20 @@ class ParkingLimits:
     max_sessions: int = 32
     max_sessions_per_client: int = 8
     keep_bytes: int = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class SnapshotLimits:
+    """Bounds of snapshots.
+
+    Attributes:
+        seconds: How long one is kept of a session that does not go on.
+        max_bytes: Size of one; a session that is larger has none.
+        max_total_bytes: Size of those of all sessions of a server, the last two of each.
+        frames: Number of tracked frames after which one is made.
+    """
+
+    seconds: float = 3600.0
+    max_bytes: int = 256 * 1024**2
+    max_total_bytes: int = 8 * 1024**3
+    frames: int = 64

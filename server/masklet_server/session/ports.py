@@ -11,7 +11,7 @@ from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
 from masklet_server.engine.serving.loaded_model import LoadedModel
-from masklet_server.video.frame import Frame
+from masklet_server.video.frame import Frame, KeyFrame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
@@ -111,6 +111,9 @@ class PictureSource(FrameSource, Protocol):
     async def wait_for_room(self, picture: Picture) -> None:
         """Wait until the source has room for the picture."""
 
+    def begin_at(self, index: int) -> None:
+        """The first picture that will be fed has this index, because the video began elsewhere."""
+
     async def feed(self, picture: Picture) -> None:
         """Take the next picture. Without room it waits on disk; raises ResourceExhausted if too much waits there."""
 
@@ -125,6 +128,13 @@ class LatestPictureSource(PictureSource, Protocol):
 
 class PacketSource(FrameSource, Protocol):
     """Gives the frames of a codec's packets, which it is fed."""
+
+    @property
+    def codec(self) -> tuple[str, bytes]:
+        """The stream's codec, empty before the first packet, and its extradata."""
+
+    def begin_at(self, start: KeyFrame) -> None:
+        """The first packet that will be fed begins this frame, and is this packet of a stream that began elsewhere."""
 
     def has_room_for(self, packet: Packet) -> bool:
         """Whether the packet is decoded soon, or dropped, so that it need not wait on disk."""

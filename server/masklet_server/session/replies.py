@@ -270,6 +270,19 @@ class Numbered:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A response that was made before the session was restored.
+
+    Attributes:
+        message: The bytes of its message.
+        sequence: Its sequence; 0: it has none.
+    """
+
+    message: bytes
+    sequence: int
+
+
+@dataclass(frozen=True)
 class InputPosition:
     """How much of what a client sent was taken.
 
@@ -294,6 +307,9 @@ class Resumption(enum.Enum):
     ATTACHED = enum.auto()
     """The server had the session."""
 
+    RESTORED = enum.auto()
+    """A snapshot had it."""
+
     REWOUND = enum.auto()
     """The session began anew."""
 
@@ -305,7 +321,8 @@ class Resumed:
     Attributes:
         how: How it goes on.
         position: The client sends the rest of its messages from here.
-        rewound_to_frame: The last frame that the client has already, in a session that began anew.
+        rewound_to_frame: The last frame that is not tracked again, in a session that was restored; or that the client
+            has already, in one that began anew.
     """
 
     how: Resumption
@@ -315,9 +332,16 @@ class Resumed:
 
 @dataclass(frozen=True)
 class InputKept:
-    """The client need not keep what it sent before this position."""
+    """The client need not keep what it sent before this position.
+
+    Attributes:
+        position: The position.
+        snapshot_frame: The last frame in a snapshot that outlives the server; None: what this says is true as long as
+            the server lives.
+    """
 
     position: InputPosition
+    snapshot_frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -345,6 +369,7 @@ Response = (
     | Done
     | Answer
     | Numbered
+    | Stored
     | Resumed
     | InputKept
     | Moving

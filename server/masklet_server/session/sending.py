@@ -78,10 +78,21 @@ class ProblemReporter:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: asyncio.Queue[Response] = asyncio.Queue(_MAX_PROBLEMS)
+        self._unsent = 0
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all answers are sent."""
+        return self._unsent == 0
 
     async def report(self, response: Response) -> None:
         """Let `run` send an answer. Waits only if very many answers wait, because the client does not read them."""
-        await self._waiting.put(response)
+        self._unsent += 1
+        try:
+            await self._waiting.put(response)
+        except BaseException:
+            self._unsent -= 1
+            raise
 
     async def flush(self) -> None:
         """Wait until all answers are sent."""
@@ -100,6 +111,7 @@ class ProblemReporter:
         while True:
             response = await self._waiting.get()
             await self._send(response)
+            self._unsent -= 1
             self._waiting.task_done()
 
 
@@ -281,6 +293,11 @@ class BackgroundSender:
             await self._task
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    async def flush(self) -> None:
+        """Wait until the last result is sent. Raises what sending it raised."""
+        if self._task is not None:
+            await self._task
 
     async def send(self, sending: Coroutine[None, None, None]) -> None:
         """Wait until the result before is sent, and begin to send this one.

@@ -17,7 +17,14 @@ from typing import Protocol
 from masklet.errors import Cancelled, FailedPrecondition, MaskletError
 from masklet_server.session import events, replies
 from masklet_server.session.automatic.mode import AutomaticMode
-from masklet_server.session.context import SessionContext, SessionOptions, SessionResources, SessionTasks
+from masklet_server.session.context import (
+    NO_SURVIVAL,
+    SessionContext,
+    SessionOptions,
+    SessionResources,
+    SessionTasks,
+    Survival,
+)
 from masklet_server.session.credits import Credits
 from masklet_server.session.events import Event
 from masklet_server.session.idle import IdleWatch
@@ -93,6 +100,7 @@ class Session:
         resources: What the server gives to each session.
         send: Takes each response, in order; waits while the client can't take more.
         replay: What the session repeats, if it begins anew for a client that has some of its results already.
+        survival: How it survives its server, and what it goes on from if it did.
 
     Raises:
         NotFound: The model is not loaded.
@@ -105,13 +113,17 @@ class Session:
         resources: SessionResources,
         send: Send,
         replay: events.Replay = events.NO_REPLAY,
+        survival: Survival = NO_SURVIVAL,
     ) -> None:
-        options = SessionOptions.resolve(config, resources)
+        restored = survival.restored
+        options = SessionOptions.resolve(config, resources, survival.session_id)
         self.id = options.session_id
         self._options = options
         self._engine = resources.engine
         self._machine = StateMachine()
         self._credits = Credits(options.window, replay)
+        if restored is not None:
+            self._credits.restore(restored.state.credits)
         self._idle = IdleWatch(options.limits.idle_timeout_seconds, longest_seconds=options.limits.max_session_seconds)
         self._tasks = SessionTasks(options.session_id)
         self._send = ResponseWriter(send, self._idle, self._credits.results_wait, latest=options.latest).send
@@ -129,6 +141,7 @@ class Session:
             reporter=self._reporter,
             replay=replay,
             share=resources.share,
+            survival=survival,
         )
         self.mode = _new_mode(context)
         on_complete = functools.partial(self._idle.extend, self.mode.idle_timeout_seconds)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, Field
 
-from masklet_server.session.limits import ParkingLimits, SessionLimits
+from masklet_server.session.limits import ParkingLimits, SessionLimits, SnapshotLimits
 from masklet_server.settings.types import MIB, Bytes, Count, Positive, Seconds, setting
 from masklet_server.video.limits import VideoLimits
 
 _VIDEO = VideoLimits()
 _SESSION = SessionLimits()
 _PARKING = ParkingLimits()
+_SNAPSHOTS = SnapshotLimits()
 
 
 class ClientLimitSettings(BaseModel):
@@ -61,6 +63,44 @@ class ParkingSettings(BaseModel):
         _PARKING.keep_bytes,
         "Limits for resumable sessions",
         "Memory for a session's responses that its client has not acknowledged, in bytes.",
+    )
+
+
+class SnapshotSettings(BaseModel):
+    """Snapshots of resumable sessions, from which they go on when their server has ended."""
+
+    state_dir: str = setting(
+        "",
+        "Snapshots of sessions",
+        "Folder, or address of an object store (s3://, gs://, az://), for snapshots of resumable sessions. Servers "
+        "that share it go on with each other's sessions. Empty: a session ends with its server.",
+    )
+    state_key_file: Path | None = setting(
+        None,
+        "Snapshots of sessions",
+        "File with the secret by which servers that share state_dir know each other's sessions: 32 random bytes or "
+        "more. Default: the first server puts one into state_dir.",
+    )
+    snapshot_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
+        _SNAPSHOTS.seconds,
+        "Snapshots of sessions",
+        "Seconds that a snapshot is kept of a session that does not go on. Longer than any pause of a session.",
+    )
+    snapshot_frames: Positive = setting(
+        _SNAPSHOTS.frames,
+        "Snapshots of sessions",
+        "Tracked frames after which a snapshot is made; also after 10 s, after 16 MiB of video and after each prompt. "
+        "After a server's end at most so many frames are tracked again.",
+    )
+    max_snapshot_bytes: Positive = setting(
+        _SNAPSHOTS.max_bytes,
+        "Snapshots of sessions",
+        "Largest snapshot, in bytes. A session with a larger one goes on without.",
+    )
+    max_state_bytes: Positive = setting(
+        _SNAPSHOTS.max_total_bytes,
+        "Snapshots of sessions",
+        "Snapshots of all sessions of this server, in bytes. Beyond it, sessions go on without further ones.",
     )
 
 

@@ -20,13 +20,14 @@ from masklet_server.addresses import is_loopback, split_address
 from masklet_server.budgets.budget import Bounds
 from masklet_server.budgets.shares import BudgetLimits
 from masklet_server.fetching.rules import SCHEMES, FetchRules
-from masklet_server.session.limits import ParkingLimits, SessionLimits
+from masklet_server.session.limits import ParkingLimits, SessionLimits, SnapshotLimits
 from masklet_server.settings.budgets import BudgetSettings
 from masklet_server.settings.fetching import FetchingSettings
 from masklet_server.settings.limits import (
     ClientLimitSettings,
     ParkingSettings,
     SessionLimitSettings,
+    SnapshotSettings,
     VideoLimitSettings,
 )
 from masklet_server.settings.serving import ListeningSettings, LoggingSettings, ModelSettings, SecuritySettings
@@ -44,6 +45,7 @@ class Settings(
     FetchingSettings,
     VideoLimitSettings,
     SessionLimitSettings,
+    SnapshotSettings,
     ParkingSettings,
     BudgetSettings,
     ClientLimitSettings,
@@ -58,7 +60,7 @@ class Settings(
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    @field_validator("tls_certificate", "tls_key", "tls_client_ca", "token_file", mode="before")
+    @field_validator("tls_certificate", "tls_key", "tls_client_ca", "token_file", "state_key_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -176,6 +178,13 @@ class Settings(
             self.max_parked_sessions,
             self.max_parked_sessions_per_client,
             self.max_kept_response_bytes,
+        )
+
+    @property
+    def snapshot_limits(self) -> SnapshotLimits:
+        """The limits for snapshots of sessions."""
+        return SnapshotLimits(
+            self.snapshot_seconds, self.max_snapshot_bytes, self.max_state_bytes, self.snapshot_frames
         )
 
     @property

@@ -7,9 +7,10 @@ nobody reads any more; and the next time it writes it is told so.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from masklet.errors import Aborted, DataLoss, InvalidArgument
 from masklet_server.snapshots.blobs import BlobInfo, BlobStore
@@ -60,7 +61,8 @@ class SnapshotShelf:
             Aborted: The session goes on at another server; nothing that this one makes of it may be sent any more.
         """
         folder = _epoch_folder(session, epoch)
-        await self._blobs.put(f"{folder}/{number:012}.snapshot", snapshot.to_bytes())
+        data = await asyncio.to_thread(snapshot.to_bytes)  # a checksum over megabytes
+        await self._blobs.put(f"{folder}/{number:012}.snapshot", data)
         await self._check_newest(session, epoch)
         if number == 1:  # two of this epoch are there, so nothing of earlier ones is needed
             await self._blobs.delete([name for each, _, name in await self._of(session) if each < epoch])
@@ -73,16 +75,30 @@ class SnapshotShelf:
         A snapshot of a lower epoch counts if the highest has none yet. Damaged ones are passed over, with a line in the
         log.
         """
+        async for _, snapshot in self.snapshots(session):
+            return await self.newest_epoch(session), snapshot
+        return await self.newest_epoch(session), None
+
+    async def newest_epoch(self, session: str) -> int:
+        """The highest claimed epoch of a session; 0: there is none."""
+        return max((epoch for epoch, _, _ in await self._of(session)), default=0)
+
+    async def snapshots(self, session: str) -> AsyncIterator[tuple[int, Snapshot]]:
+        """The undamaged snapshots of a session with their epochs, the newest first.
+
+        Damaged ones, and those of another version, are passed over, with a line in the log.
+        """
         found = await self._of(session)
         for epoch, _, name in sorted((one for one in found if one[1] is not None), reverse=True):
             data = await self._blobs.get(name)
             if data is None:  # deleted meanwhile
                 continue
             try:
-                return max(e for e, _, _ in found), Snapshot.from_bytes(data)
+                snapshot = await asyncio.to_thread(Snapshot.from_bytes, data)
             except DataLoss as error:
                 logger.warning("session %s: a snapshot of epoch %d is passed over: %s", session, epoch, error)
-        return max((epoch for epoch, _, _ in found), default=0), None
+                continue
+            yield epoch, snapshot
 
     async def drop(self, session: str) -> None:
         """Delete all that is stored of a session."""

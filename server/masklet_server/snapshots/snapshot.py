@@ -1,14 +1,14 @@
-"""One session at one moment, as bytes: what it must know to go on, and the memory of each of its objects.
+"""One session at one moment, as bytes: what it must know to go on, the memory of each of its objects, and responses.
 
 The bytes are: a magic line with the version, the SHA-256 of all that follows, the length of a JSON header, the header,
-and the memories one after the other, in the header's order. Numbers are little-endian.
+the memories one after the other, in the header's order, and the responses. Numbers are little-endian.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +27,13 @@ class Snapshot:
         last_frame: Index of the last frame that was tracked.
         state: Everything else that is no memory, as JSON's types: counters, prompts that wait, policies.
         banks: By object id, what `MemoryBank.dump` gave.
+        responses: Those that the client may not have, in order, as the bytes of their messages.
     """
 
     last_frame: int
     state: Mapping[str, Any]
     banks: Mapping[int, bytes] = field(default_factory=dict)
+    responses: Sequence[bytes] = ()
 
     def to_bytes(self) -> bytes:
         """The snapshot as bytes; equal snapshots give equal bytes."""
@@ -40,9 +42,10 @@ class Snapshot:
                 "last_frame": self.last_frame,
                 "state": self.state,
                 "banks": [[object_id, len(bank)] for object_id, bank in self.banks.items()],
+                "responses": [len(response) for response in self.responses],
             }
         ).encode()
-        body = b"".join([len(header).to_bytes(8, "little"), header, *self.banks.values()])
+        body = b"".join([len(header).to_bytes(8, "little"), header, *self.banks.values(), *self.responses])
         return b"".join([_MAGIC, b"%d\n" % VERSION, hashlib.sha256(body).digest(), body])
 
     @classmethod
@@ -77,4 +80,8 @@ class Snapshot:
         for object_id, size in header["banks"]:
             banks[object_id] = bytes(body[offset : offset + size])
             offset += size
-        return cls(header["last_frame"], header["state"], banks)
+        responses = []
+        for size in header["responses"]:
+            responses.append(bytes(body[offset : offset + size]))
+            offset += size
+        return cls(header["last_frame"], header["state"], banks, responses)

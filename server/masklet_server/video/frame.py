@@ -14,6 +14,19 @@ def in_nanoseconds(pts: int, time_base: Fraction) -> int:
     return round(pts * time_base * 1_000_000_000)
 
 
+@dataclass(frozen=True)
+class KeyFrame:
+    """A frame of a stream of packets that can be decoded without any frame before it.
+
+    Attributes:
+        index: The frame's.
+        packet: Number of the packet in which it begins, counted from the stream's first.
+    """
+
+    index: int
+    packet: int
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a video, at the model's size.
@@ -32,6 +45,7 @@ class Frame:
         checksum: CRC-32 of the pixels, for frames of clips.
         undecoded: Time stamps of the frames between the one before and this one that the clip has, and that could not
             be decoded.
+        key_frame: Of a stream of packets: where decoding can begin that is to give this frame; None: not known.
     """
 
     index: int
@@ -45,6 +59,7 @@ class Frame:
     decode_seconds: float = 0.0
     checksum: int = 0
     undecoded: tuple[int, ...] = ()
+    key_frame: KeyFrame | None = None
 
     @property
     def pts_nanoseconds(self) -> int:

@@ -212,6 +212,7 @@ class FrameDecoded:
         width: Columns of the frame as shown.
         decode_seconds: What reading, decoding and resizing it took.
         checksum: CRC-32 of the pixels, for frames of clips.
+        is_key: It can be decoded without any frame before it. Only of packets and clips.
     """
 
     slot: Natural
@@ -220,6 +221,7 @@ class FrameDecoded:
     width: Size
     decode_seconds: Seconds = 0.0
     checksum: Annotated[int, Range(0, 2**32 - 1)] = 0
+    is_key: bool = False
 
 
 @dataclass(frozen=True)

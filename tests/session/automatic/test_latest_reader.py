@@ -98,6 +98,9 @@ class Camera:
         self._ended = False
         self.fault: Exception | None = None
 
+    def begin_at(self, index: int) -> None:
+        self._count = index
+
     def shoot(self) -> None:
         self._waiting.append(self._count)
         self._count += 1

@@ -2,135 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.session import events, replies
-from tests.support.resuming import CONFIG, Call, Lot, lot
+from masklet_server.session.automatic.operation_gate import MOST_WAITING
+from tests.support.resuming import CONFIG, lot
 from tests.support.session import click
-
-# By number of frame results that the client has, what it then says before it acknowledges the last one.
-Plan = Mapping[int, Sequence[events.Operation]]
-FRAMES = 24
-# New objects, corrections of tracked frames one after the other and together, prompts ahead, removals, prompts taken
-# back; and prompts that are wrong.
-PLAN: Plan = {
-    0: [click(1), click(2, 6)],
-    3: [click(1, 1)],
-    8: [click(2, 6), click(1, 4)],
-    12: [events.RemoveObject(2)],
-    14: [click(2, 12), click(3, 20), click(3, 21)],
-    16: [events.ClearPrompts(3, 21), events.RemoveObject(77), click(9, 3)],
-    20: [events.RemoveObject(9), click(1, 0)],
-    33: [click(1, 10), click(2, 9)],
-}
-
-
-class Viewer:
-    """A client with a window of 1, which says when it has how many results, over several calls.
-
-    Attributes:
-        seen: Every frame result and prompt result: sequence, frame, revision (None for a prompt) and masks by object.
-        problems: Errors by the number of their request.
-    """
-
-    def __init__(self, plan: Plan, config: events.Configure = CONFIG) -> None:
-        self.config = replace(config, window=1, deterministic=True)
-        self.seen: list[tuple[int, int, int | None, dict[int, bytes]]] = []
-        self.problems: dict[int, str] = {}
-        self.said: dict[int, events.Operation] = {}
-        self.taken: dict[int, replies.Taken] = {}
-        self.numbers: list[int] = []
-        self.done: replies.Done | None = None
-        self._plan = plan
-        self._frames = 0
-        self._last_frame: int | None = None
-        self._last_ack = 0
-
-    async def watch(self, held: Lot, *, breaks_after: int | None = None) -> Call:
-        """Begin a session and watch until the end, or until so many responses have come and the call breaks."""
-        call = held.begin(self.config)
-        self._say(call)
-        self._video(call)
-        await self._read(call, breaks_after)
-        return call
-
-    async def watch_on(self, held: Lot, token: str = "lost", *, breaks_after: int | None = None) -> Call:
-        """Go on, on a server that does not have the session."""
-        answered = [events.TakenOperation(self.said[i], taken.after_sequence) for i, taken in self.taken.items()]
-        answered.sort(key=lambda one: one.operation.request_id)
-        call = held.resume(
-            events.Resume(
-                token,
-                last_response=max(self.numbers, default=0),
-                can_rewind=True,
-                config=self.config,
-                replay=events.Replay(tuple(answered), self.seen[-1][0] if self.seen else 0, self._last_ack),
-                last_frame=self._last_frame,
-            )
-        )
-        await call.until(lambda: call.all(replies.Resumed))
-        assert call.resumed.how is replies.Resumption.REWOUND
-        assert call.resumed.position.unit == ""
-        assert call.resumed.rewound_to_frame == self._last_frame
-        for number, operation in self.said.items():
-            if number not in self.taken and number not in self.problems:
-                call.say(operation)
-        self._video(call)
-        await self._read(call, breaks_after)
-        return call
-
-    def _video(self, call: Call) -> None:
-        call.say(*[events.VideoChunk(bytes([i])) for i in range(FRAMES)], events.EndOfVideo())
-
-    def _say(self, call: Call) -> None:
-        for operation in self._plan.get(self._frames, ()):
-            number = len(self.said) + 1
-            self.said[number] = replace(operation, request_id=number)
-            call.say(self.said[number])
-
-    async def _read(self, call: Call, breaks_after: int | None) -> None:
-        read = 0
-        while self.done is None:
-            await call.until(lambda: len(call.responses) > read)  # noqa: B023 - it is called at once
-            response = call.responses[read]
-            read += 1
-            if isinstance(response, replies.Numbered):
-                self.numbers.append(response.number)
-                self._take(call, response.response)
-            if len(self.numbers) == breaks_after:
-                await call.breaks()
-                return
-        call.half_close()
-        await call.end()
-
-    def _take(self, call: Call, response: replies.Response) -> None:
-        number = 0
-        if isinstance(response, replies.Answer):
-            number, response = response.request_id, response.response
-        match response:
-            case replies.FrameResult():
-                masks = {one.object_id: one.mask.data for one in response.objects}
-                self.seen.append((response.sequence, response.frame_index, response.revision, masks))
-                self._frames += 1
-                self._last_frame = response.frame_index
-                self._say(call)
-                self._last_ack = response.sequence
-                call.say(events.Ack(response.sequence))
-            case replies.PromptResult():
-                found = {response.object.object_id: response.object.mask.data}
-                self.seen.append((response.sequence, response.frame_index, None, found))
-                assert response.taken == self.taken[number], "it was answered when it was taken"
-            case replies.Applied():
-                assert response.taken is not None
-                self.taken[number] = response.taken
-            case replies.Problem():
-                self.problems[number] = response.error.message
-            case replies.Done():
-                self.done = response
+from tests.support.viewer import FRAMES, PLAN, Viewer
 
 
 async def undisturbed(config: events.Configure = CONFIG) -> Viewer:
@@ -221,9 +102,24 @@ async def test_what_a_client_says_before_the_session_has_caught_up_waits_and_is_
             replay=events.Replay((), viewer.seen[-1][0], viewer.seen[-1][0]),
         )
         call = another.resume(resume)
-        call.say(*[replace(click(i, 22), request_id=i) for i in range(1, 7)])
+        call.say(*[events.RemoveObject(7, request_id=i + 1) for i in range(MOST_WAITING + 2)])
         await call.until(lambda: len(call.all(replies.Problem)) == 2)
-        assert "4 operations wait already" in call.all(replies.Problem)[0].error.message
+        assert "1000 operations wait for the end of a step already" in call.all(replies.Problem)[0].error.message
+
+
+async def test_a_hundred_operations_within_one_step_are_taken() -> None:
+    async with lot(max_objects=4, window=4) as held:
+        call = held.begin(replace(CONFIG, frame_count=30))
+        call.say(replace(click(1), request_id=1), events.VideoChunk(bytes(4)))
+        await call.frames(4)
+        held.engine.open_gate.clear()
+        call.say(events.Ack(5), events.VideoChunk(bytes(1)))
+        operations = [op for i in range(50) for op in (click(2, 20), events.ClearPrompts(2, 20))]
+        call.say(*[replace(one, request_id=i + 2) for i, one in enumerate(operations)])
+        await held.quiet()
+        held.engine.open_gate.set()
+        await call.until(lambda: len(call.all(replies.Applied)) == 101)
+        assert not call.all(replies.Problem)
 
 
 async def test_a_session_that_cannot_go_on_begins_anew() -> None:

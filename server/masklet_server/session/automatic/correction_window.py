@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from masklet.errors import InvalidArgument, ResourceExhausted
 from masklet_server.budgets.budget import Share
@@ -12,6 +12,8 @@ from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.session.automatic.redecoded_frames import RedecodedFrames
 from masklet_server.session.automatic.timetable import Timetable
 from masklet_server.session.jobs import TrackedFrame
+from masklet_server.session.restoring.state import WindowFrame
+from masklet_server.video.frame import KeyFrame
 
 
 class CorrectionWindow:
@@ -25,6 +27,7 @@ class CorrectionWindow:
         times: The times of the frames taken so far.
         redecoded: Decodes the frames that have left the window; None if that is impossible.
         nbytes: Size of the pixels of all frames in the window.
+        is_restored: The session was restored from a snapshot, which does not have the frames before the window.
 
     Args:
         size: Number of frames, at most.
@@ -39,6 +42,7 @@ class CorrectionWindow:
         self.times = Timetable(size)
         self.redecoded: RedecodedFrames | None = None
         self.nbytes = 0
+        self.is_restored = False
         self._max_bytes = max_bytes
         self._frames: deque[TrackedFrame] = deque()
         self._revisions: dict[int, int] = {}
@@ -98,6 +102,34 @@ class CorrectionWindow:
             return False
         self._counted = wanted
         return True
+
+    def dump(self, size: int) -> list[WindowFrame]:
+        """The last frames of the window, at most so many."""
+        return [
+            WindowFrame(one.index, one.step, list(one.skipped), one.clip_length, self._revisions[one.index])
+            for one in list(self._frames)[max(0, len(self) - size) :]
+        ]
+
+    def key_frame(self, frame_index: int) -> KeyFrame | None:
+        """Where decoding can begin that is to give a frame of the window; None: not known."""
+        frame = self.find(frame_index)
+        return None if frame is None else frame.frame.key_frame
+
+    def restore(self, frames: Sequence[tuple[TrackedFrame, int]], last_index: int, last_step: int) -> None:
+        """Begin with the frames of a session that is restored.
+
+        Args:
+            frames: The frames that can be corrected, and how often each was sent again.
+            last_index: Index of the last frame that was tracked.
+            last_step: Number of frames that were tracked before it.
+        """
+        self.is_restored = True
+        for frame, revision in frames:
+            self._frames.append(frame)
+            self._revisions[frame.index] = revision
+            self.nbytes += frame.frame.pixels.nbytes
+        self._last_step = last_step
+        self._last_dropped = frames[0][0].first_index - 1 if frames else last_index
 
     def narrow(self, size: int, banks: Collection[MemoryBank]) -> None:
         """Keep fewer frames from now on, in the banks too.
@@ -176,9 +208,17 @@ class CorrectionWindow:
         which = f"frames {self._frames[0].first_index} to {self._frames[-1].index} can" if self._frames else "none can"
         return InvalidArgument.of(
             "prompt.frame_index",
-            f"is {frame_index}, which was tracked too long ago to be corrected; {which}. Every frame can be corrected "
-            "in a clip that is sent as a file, and with PROPAGATION_ON_REQUEST",
+            f"is {frame_index}, which was tracked too long ago to be corrected; {which}. {self._advice}",
         )
+
+    @property
+    def _advice(self) -> str:
+        if self.is_restored:
+            return (
+                "The session was restored from a snapshot, which has no frames before these; to correct further ones "
+                "after a server's end, set correction_window in config"
+            )
+        return "Every frame can be corrected in a clip that is sent as a file, and with PROPAGATION_ON_REQUEST"
 
     # What memory banks must keep
 

@@ -28,12 +28,19 @@ class ReaderOptions:
         live: The video has no known end, so nothing is read to find out its length.
         is_file: The source is fed whatever happens to its frames, so waiting for one more frame is always safe.
         look_ahead: Number of frames that are read before they are asked for, as far as they come by themselves.
+        taken: Number of frames that were taken before, in a session that was restored.
+        is_long: Such a session's clip was taken to have 16 frames or more.
+        first_index: Where only the latest frames are wanted, those before this one are known to the client, or were
+            skipped.
     """
 
     frame_count: int = 0
     live: bool = False
     is_file: bool = False
     look_ahead: int = 1
+    taken: int = 0
+    is_long: bool = False
+    first_index: int = 0
 
 
 class FrameReader:
@@ -44,6 +51,7 @@ class FrameReader:
 
     Attributes:
         taken: Number of frames given so far.
+        is_long: The clip is taken to have 16 frames or more, because its client has paused.
 
     Args:
         source: Entered already.
@@ -52,14 +60,14 @@ class FrameReader:
     """
 
     def __init__(self, source: FrameSource, idle: IdleWatch, options: ReaderOptions = ReaderOptions()) -> None:
-        self.taken = 0
+        self.taken = options.taken
         self._source = source
         self._idle = idle
         self._options = options
         self._ahead: deque[Frame] = deque()
         self._ended = False
         self._failure: MaskletError | None = None
-        self._is_long = False
+        self.is_long = options.is_long
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -140,7 +148,7 @@ class FrameReader:
         If a client that sends pictures pauses meanwhile, it may wait for a result before it sends more. After
         `PAUSE_SECONDS` the clip then counts as a long one.
         """
-        if self._options.live or self._is_long:
+        if self._options.live or self.is_long:
             return None
         if self._options.frame_count:
             # Never fewer than have come: the model would divide by a distance that is too short.
@@ -148,7 +156,7 @@ class FrameReader:
             return length if length < POINTER_FRAMES else None
         while self.taken + len(self._ahead) < POINTER_FRAMES:
             if not await self._pull_unless_paused():
-                self._is_long = True
+                self.is_long = True
                 return None
             if self._ended:
                 return self.taken + len(self._ahead)

@@ -17,6 +17,7 @@ from masklet_server.video.sources.latest_queue import LatestQueue
 
 # Number of frames whose times predict when the next one will be wanted.
 _REMEMBERED = 5
+_LIVE = ReaderOptions(live=True)
 # For so long a decoded frame is good enough, whatever its age. Without this, the tracker of a busy server could wait
 # for ever.
 _GOOD_SECONDS = 0.02
@@ -32,6 +33,7 @@ class LatestReader(FrameReader):
         idle: Notified of every decoded frame.
         max_latency_seconds: How long a frame may wait after its data has arrived.
         clock: The clock of `Frame.arrived_seconds`.
+        options: What was read before, in a session that was restored.
     """
 
     def __init__(
@@ -41,12 +43,12 @@ class LatestReader(FrameReader):
         *,
         max_latency_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        options: ReaderOptions = _LIVE,
     ) -> None:
-        super().__init__(source, idle, ReaderOptions(live=True))
+        super().__init__(source, idle, options)
         self._clock = clock
         self._queue: LatestQueue[Frame] = LatestQueue(max_latency_seconds, clock=clock)
-        self._seen = 0
-        self._next_index = 0
+        self._seen = self._first_index = self._next_index = options.first_index
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -108,6 +110,8 @@ class LatestReader(FrameReader):
         """Wait until one more frame should be read from the source."""
 
     def _arrived(self, frame: Frame) -> None:
+        if frame.index < self._first_index:
+            return
         self._seen = frame.index + 1
         self._queue.push(frame, frame.arrived_seconds, frame.pixels.nbytes)
         self._changed.set()
@@ -129,8 +133,9 @@ class PacedReader(LatestReader):
         *,
         max_latency_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        options: ReaderOptions = _LIVE,
     ) -> None:
-        super().__init__(source, idle, max_latency_seconds=max_latency_seconds, clock=clock)
+        super().__init__(source, idle, max_latency_seconds=max_latency_seconds, clock=clock, options=options)
         self._pictures = source
         self._asked = asyncio.Event()
         self._is_awaited = False  # whether the tracker waits for a frame

@@ -18,6 +18,7 @@ from masklet_server.session.context import SessionContext
 from masklet_server.session.intake import FileVideo, LatestPictureVideo, PacketVideo, Video, VideoIntake
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.replies import Described, Done, Problem
+from masklet_server.session.restoring.state import Restored
 from masklet_server.video.info import VideoInfo
 
 
@@ -46,6 +47,25 @@ class AutomaticMode:
         self.tracker = Tracker(context, self.objects, self.prompts, self.gate)
         self._context = context
         self._options = context.options
+        self._restored = context.survival.restored
+        for taken in context.replay.operations:
+            self.tracker.note_request(taken.operation.request_id)
+        if self._restored is not None:
+            self._restore(self._restored)
+
+    def _restore(self, restored: Restored) -> None:
+        """Go on with the objects and prompts of a snapshot.
+
+        Raises:
+            ResourceExhausted: There is no memory for the objects.
+        """
+        video = restored.state.video
+        self.objects.restore(restored)
+        self.prompts.restore(
+            restored.state.prompts, restored.first_index if self._options.latest else video.last_index + 1
+        )
+        self.tracker.note_request(restored.state.request_id)
+        self._memory.admit(self._frames_of_objects())
 
     # What the client says
 
@@ -55,6 +75,13 @@ class AutomaticMode:
         Raises:
             MaskletError: It is not possible; nothing is changed.
         """
+        try:
+            await self._take(event)
+        finally:
+            # Nothing is awaited between this, what was done, and its answer.
+            self.tracker.note_request(event.request_id if isinstance(event, events.Numbered) else 0)
+
+    async def _take(self, event: events.ModeEvent) -> None:
         match event:
             case events.PromptObject():
                 if event.prompt.mask is not None:
@@ -148,16 +175,21 @@ class AutomaticMode:
         Raises:
             MaskletError: The video can't be decoded, or the engine has failed.
         """
-        await self.gate.open()
+        if self._restored is None:
+            await self.gate.open()
         misfits = self.prompts.fit(info.height, info.width)
         await self._context.send(Described(info))
         await self._report(misfits)
         opened = await video.opened
-        if isinstance(opened, FileVideo) and not self._options.config.live and self.objects.window.size:
+        is_new_clip = isinstance(opened, FileVideo) and not self._options.config.live and self._restored is None
+        if isinstance(opened, FileVideo) and is_new_clip and self.objects.window.size:
             self.objects.window.redecoded = RedecodedFrames(opened.source, self._context.idle)
         frames = self._reader(opened)
         async with frames.running():
-            await self.tracker.run(frames)
+            if self._restored is not None:
+                await self.tracker.catch_up(frames, self._restored.state)
+                await self.gate.open()
+            await self.tracker.run(frames, opened)
         await self._report(self.prompts.end(frames.frame_count))
         if frames.is_frame_count_wrong():
             wrong = _wrong_count(self._options.config.frame_count, frames.taken)
@@ -172,15 +204,21 @@ class AutomaticMode:
 
     def _reader(self, video: Video) -> FrameReader:
         idle, max_latency = self._context.idle, self._options.max_latency_seconds
-        if isinstance(video, LatestPictureVideo):
-            return PacedReader(video.source, idle, max_latency_seconds=max_latency)
+        state = None if self._restored is None else self._restored.state.video
         if self._options.latest:
-            return LatestReader(video.source, idle, max_latency_seconds=max_latency)
+            options = ReaderOptions(live=True)
+            if self._restored is not None and state is not None:
+                options = ReaderOptions(live=True, taken=state.steps, first_index=self._restored.first_index)
+            if isinstance(video, LatestPictureVideo):
+                return PacedReader(video.source, idle, max_latency_seconds=max_latency, options=options)
+            return LatestReader(video.source, idle, max_latency_seconds=max_latency, options=options)
         options = ReaderOptions(
             frame_count=self._options.config.frame_count,
             live=self._options.config.live or isinstance(video, PacketVideo),
             is_file=isinstance(video, FileVideo),
             look_ahead=self._options.model.encode_ahead,
+            taken=0 if state is None else state.first_index,
+            is_long=state is not None and state.is_long,
         )
         return FrameReader(video.source, idle, options)
 

@@ -19,8 +19,12 @@ from dataclasses import replace
 from masklet.errors import MaskletError, ResourceExhausted
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionContext
+from masklet_server.session.prompts import check_waiting_masks
 from masklet_server.session.replies import Taken
 from masklet_server.session.sending import FrameOutcome
+
+# Operations that wait for the end of a step. Their masks are bounded by size.
+MOST_WAITING = 1000
 
 
 class OperationGate:
@@ -39,9 +43,12 @@ class OperationGate:
         self._reporter = context.reporter
         self._do = do
         self._last_frame = last_frame
-        self._most_waiting = context.limits.max_objects
-        self._is_closed = False
-        self._made = 0  # results of all steps so far: the sequence of the last one
+        self._limits = context.limits
+        self._snapshots = context.survival.snapshots
+        restored = context.survival.restored
+        self._is_closed = restored is not None  # until the video has come again
+        # Results of all steps so far: the sequence of the last one.
+        self._made = 0 if restored is None else restored.state.credits.last_sent
         self._waiting: deque[events.Operation] = deque()
         self._replayed = deque(context.replay.operations)
         self._known = context.replay.last_sequence
@@ -55,17 +62,29 @@ class OperationGate:
         if not self._is_used:
             self._do(operation)
         elif self._is_closed or self._replayed or self._waiting or self._made < self._known:
-            if len(self._waiting) >= self._most_waiting:
-                raise ResourceExhausted(
-                    f"{self._most_waiting} operations wait already, the most allowed (max_objects); send further ones "
-                    "when these are answered"
-                )
+            self._check_limits(operation)
             self._waiting.append(operation)
         else:
             await self._do_and_answer(operation)
 
+    def _check_limits(self, operation: events.Operation) -> None:
+        """Bound the operations that wait for the end of a step, or until a session that began anew has caught up."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise ResourceExhausted(
+                f"{MOST_WAITING} operations wait for the end of a step already, the most allowed; send further ones "
+                "when these are answered"
+            )
+        prompts = [one.prompt for one in (operation, *self._waiting) if isinstance(one, events.PromptObject)]
+        check_waiting_masks((one.mask_bytes for one in prompts), self._limits)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no operation waits, so that the session can be stored as it is."""
+        return not (self._is_closed or self._waiting or self._replayed or self._made < self._known)
+
     async def open(self) -> None:
         """Tracking begins: let the first operations in."""
+        self._is_closed = False
         await self._let_in()
 
     @asynccontextmanager
@@ -115,7 +134,12 @@ class OperationGate:
     async def _do_and_answer(self, operation: events.Operation) -> None:
         taken = self._taken(operation)
         self._do(self._marked(operation))
+        self._did()
         await self._reporter.report(replies.answering(operation.request_id, replies.Applied(taken)))
+
+    def _did(self) -> None:
+        if self._snapshots is not None:
+            self._snapshots.operation_taken()
 
     def _marked(self, operation: events.Operation) -> events.Operation:
         """A prompt with what its answer says; other operations as they are."""

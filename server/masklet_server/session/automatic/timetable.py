@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -69,3 +70,12 @@ class Timetable:
                 f"is {pts_nanoseconds / 1e9:g}, which lies before the frames that can still be corrected; the oldest "
                 f"is frame {frame_index} at {oldest / 1e9:g} s",
             )
+
+    def last(self, count: int) -> list[tuple[int, int]]:
+        """Index and time of the last frames, at most so many."""
+        return list(zip(self._indices[-count:], self._times[-count:], strict=True))
+
+    def restore(self, frames: Sequence[tuple[int, int]]) -> None:
+        """Go on with the last frames of a session that was restored; those before are forgotten."""
+        self._indices, self._times = array("q", [i for i, _ in frames]), array("q", [t for _, t in frames])
+        self._forgot = bool(frames) and frames[0][0] > 0

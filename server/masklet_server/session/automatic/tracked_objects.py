@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from masklet.errors import ResourceExhausted
@@ -15,6 +15,7 @@ from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.automatic.visibility import Sighting, Visibility
 from masklet_server.session.context import SessionContext
 from masklet_server.session.replies import ObjectEvent, ObjectResult
+from masklet_server.session.restoring.state import ObjectState, Restored
 from masklet_server.video.frame import Frame
 
 
@@ -130,7 +131,34 @@ class TrackedObjects:
         bank.keeps_prompts = True
         return TrackedObject(bank, snapshots=BankSnapshots(self._snapshot_file))
 
-    # Snapshots
+    # Snapshots of the session
+
+    def dump(self) -> dict[int, ObjectState]:
+        """What must be known of each object beside its memory."""
+        return {
+            object_id: ObjectState(sorted(one.conditioning_frames), sorted(one.corrected_frames), one.visibility.dump())
+            for object_id, one in self._objects.items()
+        }
+
+    def copied_banks(self, correction_window: int) -> Mapping[int, MemoryBank]:
+        """A copy of each object's memory, which keeps what correcting so many frames needs."""
+        banks = {object_id: one.bank.copy() for object_id, one in self._objects.items()}
+        for bank in banks.values():
+            bank.keeps_prompts = False
+            bank.keep(min(correction_window, bank.correction_window))
+        return banks
+
+    def restore(self, restored: Restored) -> None:
+        """Go on with the objects of a session that is restored."""
+        for object_id, state in restored.state.objects.items():
+            self._objects[object_id] = TrackedObject(
+                restored.banks[object_id],
+                set(state.conditioning_frames),
+                set(state.corrected_frames),
+                visibility=Visibility.restored(state.visibility),
+            )
+
+    # Snapshots of an object
 
     async def save_snapshot(self, tracked: TrackedObject, *, is_prompted: bool) -> None:
         """The object's memory will not change any more on its last frame: write a snapshot of it.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from masklet.errors import DataLoss
 from masklet_server.session.automatic.corrections import Corrections
 from masklet_server.session.automatic.frame_reader import FrameReader
 from masklet_server.session.automatic.frame_tracker import FrameTracker
@@ -13,9 +16,20 @@ from masklet_server.session.automatic.operation_gate import OperationGate
 from masklet_server.session.automatic.tracked_objects import TrackedObjects
 from masklet_server.session.automatic.waiting_prompts import WaitingPrompts
 from masklet_server.session.context import SessionContext, either
-from masklet_server.session.jobs import SessionJobs
+from masklet_server.session.intake import FileVideo, PacketVideo, Video
+from masklet_server.session.jobs import SessionJobs, TrackedFrame
+from masklet_server.session.restoring.state import AutomaticState, Captured, VideoState, WindowFrame, config_fields
 from masklet_server.session.sending import BackgroundSender, FrameOutcome, ResultSender
-from masklet_server.video.frame import Frame
+from masklet_server.video.frame import Frame, KeyFrame
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """The frame that was tracked last, without its pixels."""
+
+    index: int
+    size: tuple[int, int]
+    key_frame: KeyFrame | None
 
 
 class Tracker:
@@ -42,6 +56,7 @@ class Tracker:
         self._gate = gate
         self._prompts = prompts
         self._credits = context.credits
+        self._snapshots = context.survival.snapshots
         self._idle = context.idle
         self._jobs = SessionJobs(context)
         self._results = ResultSender(context)
@@ -50,6 +65,9 @@ class Tracker:
         self._objects = objects
         self._size: tuple[int, int] | None = None
         self._client_is_done = False
+        self._reached: _Reached | None = None
+        self._checksum = 0
+        self._request_id = 0
 
     def client_is_done(self) -> None:
         """The client will send no prompt any more, so no frame will be corrected except by those that wait."""
@@ -60,11 +78,16 @@ class Tracker:
         self.corrections.clear()
         self._jobs.clear()
 
-    async def run(self, frames: FrameReader) -> None:
+    def note_request(self, request_id: int) -> None:
+        """The client's request of that number was taken, and will not be asked for again."""
+        self._request_id = max(self._request_id, request_id)
+
+    async def run(self, frames: FrameReader, video: Video) -> None:
         """Track every frame to the end of the video, and send all results.
 
         Args:
             frames: All of the video's.
+            video: How it comes.
 
         Raises:
             MaskletError: The source or the engine has failed. What was tracked before is sent.
@@ -72,6 +95,7 @@ class Tracker:
         try:
             async with BackgroundSender() as background:
                 while await self._has_work(frames):
+                    await self._save(frames, video, background)
                     await self._take_credit()
                     outcome = await self._work(frames)
                     if outcome is None:
@@ -123,7 +147,7 @@ class Tracker:
         return await self._track_next(frames) if frames.has_next else None
 
     async def _track_next(self, frames: FrameReader) -> FrameOutcome:
-        frame = frames.take()
+        frame = self._note(frames.take())
         if self._client_is_done and not self._prompts.waits_for_times:
             self._objects.window.narrow(1, self._objects.banks)
         # Asked on the first frame even if no object is tracked yet. Later, a client that sends pictures only as far
@@ -137,6 +161,8 @@ class Tracker:
             prompts = self._prompts.take(frame.index)
             upcoming = [one.pixels for one in frames.upcoming[: self._context.options.encode_ahead - 1]]
             made.outcome = outcome = await self._frame_tracker.track(frame, prompts, upcoming)
+        if self._snapshots is not None:
+            self._snapshots.frame_tracked()
         return outcome
 
     async def _place_times(self, frame: Frame, frames: FrameReader) -> None:
@@ -159,3 +185,95 @@ class Tracker:
             for refused in self._prompts.fit(*size):
                 await self._context.send(refused.answer)
         self._size = size
+
+    # Snapshots
+
+    def _note(self, frame: TrackedFrame) -> TrackedFrame:
+        """Remember which frame was taken last, and what all of them were like."""
+        one = frame.frame
+        self._checksum = zlib.crc32(one.checksum.to_bytes(4, "little"), self._checksum)
+        self._reached = _Reached(frame.index, (one.height, one.width), one.key_frame)
+        return frame
+
+    async def _save(self, frames: FrameReader, video: Video, background: BackgroundSender) -> None:
+        """Store the session, if it is time, and no frame, correction, operation or answer is under way."""
+        if self._snapshots is None or not self._snapshots.is_due or not self._is_settled:
+            return
+        await background.flush()
+        await self._gate.before_sending()
+        if self._is_settled and self._context.reporter.is_flushed:
+            captured = self._captured(frames, video)
+            if captured is not None:
+                self._snapshots.take(captured)
+
+    @property
+    def _is_settled(self) -> bool:
+        return self._gate.is_settled and not self.corrections.are_due
+
+    def _captured(self, frames: FrameReader, video: Video) -> Captured | None:
+        """The session as it is now; None where the video could not go on from here."""
+        options = self._context.options
+        size = options.correction_window if options.config.correction_window and not options.latest else 0
+        window = self._objects.window.dump(size)
+        video_state = self._video_state(frames, video, window)
+        if video_state is None:
+            return None
+        state = AutomaticState(
+            config_fields(options.config),
+            self._request_id,
+            video_state,
+            self._credits.dump(),
+            self._objects.dump(),
+            self._prompts.dump(),
+            window,
+        )
+        return Captured(state, self._objects.copied_banks(len(window)))
+
+    def _video_state(self, frames: FrameReader, video: Video, window: list[WindowFrame]) -> VideoState | None:
+        reached = self._reached
+        if reached is None:
+            return None
+        state = VideoState(
+            unit="", count=0, first_index=0, steps=frames.taken, last_index=reached.index, size=reached.size,
+            checksum=self._checksum, is_long=frames.is_long,
+        )  # fmt: skip
+        if isinstance(video, FileVideo):
+            return state if self._context.options.config.source_url else replace(state, unit="video_bytes")
+        if not isinstance(video, PacketVideo):
+            first = min([*window[0].skipped, window[0].index]) if window else reached.index + 1
+            return replace(state, unit="frame_count", count=first, first_index=first)
+        key = self._objects.window.key_frame(window[0].index) if window else reached.key_frame
+        if key is None:
+            return None
+        codec, extradata = video.source.codec
+        return replace(
+            state, unit="packet_count", count=key.packet, first_index=key.index, codec=codec,
+            extradata=base64.b64encode(extradata).decode(),
+        )  # fmt: skip
+
+    async def catch_up(self, frames: FrameReader, state: AutomaticState) -> None:
+        """Take the frames that were tracked before the session was restored, without tracking them again.
+
+        Raises:
+            DataLoss: The video is not the one that was tracked.
+        """
+        video, found = state.video, []
+        window = {one.index: one for one in state.window}
+        self._size, self._request_id = video.size, max(self._request_id, state.request_id)
+        while not self._context.options.latest and frames.taken < video.steps:
+            with self._idle.waiting(f"the video again, up to frame {video.last_index}, from where resumed says"):
+                if not await frames.ready():
+                    raise DataLoss(
+                        f"the video that was sent again ends after {frames.taken} frames, but {video.steps} of it were "
+                        "tracked before; send the same video"
+                    )
+            frame = self._note(frames.take())
+            if (known := window.get(frame.index)) is not None:
+                again = TrackedFrame(frame.frame, known.step, tuple(known.skipped), known.clip_length)
+                found.append((again, known.revision))
+        if video.unit in ("", "video_bytes") and not self._context.options.latest and self._checksum != video.checksum:
+            raise DataLoss(
+                f"the video that was sent again differs from the one that was tracked, in one of its first "
+                f"{video.steps} frames; send the same video"
+            )
+        self._objects.window.restore(found, self._prompts.next_frame - 1, video.steps - 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from masklet_server.session.replies import ObjectEvent
+from masklet_server.session.restoring.state import VisibilityState
 
 # A logit of 1 is a probability of 0.73. At 0 or below, SAM 2 shows no mask, which is "not seen" in any case.
 SEEN_OBJECT_SCORE = 1.0
@@ -90,3 +91,17 @@ class Visibility:
         if seen:
             return ObjectEvent.REACQUIRED
         return ObjectEvent.OUT_OF_VIEW if self._last_seen and self._last_seen.touches_edge else ObjectEvent.LOST
+
+    def dump(self) -> VisibilityState:
+        """All that was decided so far."""
+        seen = self._last_seen
+        told = None if seen is None else (seen.object_score, seen.predicted_iou, seen.box, seen.height, seen.width)
+        return VisibilityState(self.is_visible, self._against, told)
+
+    @classmethod
+    def restored(cls, state: VisibilityState) -> Visibility:
+        """The decisions that `dump` gave."""
+        visibility = cls()
+        visibility.is_visible, visibility._against = state.is_visible, state.against
+        visibility._last_seen = None if state.last_seen is None else Sighting(*state.last_seen)
+        return visibility

@@ -11,6 +11,7 @@ from masklet_server.session.automatic.correction_window import CorrectionWindow
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.prompts import GivenPrompt, check_waiting_masks
 from masklet_server.session.replies import Problem, Response, answering
+from masklet_server.session.restoring.state import PromptsState, PromptState
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,30 @@ class WaitingPrompts:
         if not left:
             self.corrected.clear()
         return taken
+
+    # Snapshots
+
+    def dump(self) -> PromptsState:
+        """All that waits, while no correction does."""
+        assert not self._corrections, "a snapshot is made between corrections"
+        waiting = [given for _, prompts in sorted(self._waiting.items()) for given in prompts]
+        times = self._window.times.last(max(self._window.size, 2))
+        return PromptsState(
+            [PromptState.of(one) for one in waiting], [PromptState.of(one) for one in self._timed], times
+        )
+
+    def restore(self, state: PromptsState, next_frame: int) -> None:
+        """Go on with what waited in a session that is restored.
+
+        Args:
+            state: What `dump` gave.
+            next_frame: The first frame that still takes prompts before it is tracked.
+        """
+        self.next_frame = next_frame
+        for one in state.waiting:
+            self._waiting.setdefault(one.frame_index, []).append(one.given())
+        self._timed = [one.given() for one in state.timed]
+        self._window.times.restore(state.times)
 
     # Frames
 

@@ -149,7 +149,9 @@ class Attachment:
         inbox.finish(self.epoch)
 
     def _tell_kept(self) -> None:
-        """Tell the client from time to time how much was taken."""
+        """Tell the client from time to time how much was taken; where snapshots are made, they count instead."""
+        if self.session.snapshots is not None and self.session.snapshots.is_working:
+            return
         told, position = self._told, self.session.inbox.position
         pieces = position.count - told.count if position.unit != "video_bytes" else 0
         requests = position.request_id - told.request_id

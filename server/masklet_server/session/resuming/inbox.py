@@ -16,6 +16,8 @@ from masklet_server.session.events import Event
 from masklet_server.session.replies import InputPosition
 from masklet_server.session.resuming.signals import Signal
 
+_NOTHING = InputPosition()
+
 
 class Inbox:
     """Gives a session its client's messages, one at a time, whichever call they came with. An asynchronous iterator.
@@ -25,12 +27,13 @@ class Inbox:
         epoch: Only the call of this epoch may put messages in.
 
     Args:
-        known: Numbers of requests that the session knows already, because it begins anew.
+        known: Numbers of requests that the session knows already, because it begins anew, or was restored.
+        position: What a restored session had taken.
     """
 
-    def __init__(self, known: Collection[int] = ()) -> None:
+    def __init__(self, known: Collection[int] = (), position: InputPosition = _NOTHING) -> None:
         self._known = frozenset(known)
-        self.position = InputPosition()
+        self.position = position
         self.epoch = 0
         self._waiting: Event | None = None
         self._failure: MaskletError | None = None
@@ -98,8 +101,8 @@ class Inbox:
         position = self.position
         match event:
             case events.VideoChunk():
-                size = position.size + len(event.data)
-                position = replace(position, unit="video_bytes", count=size, size=size)
+                size, count = position.size + len(event.data), position.count + len(event.data)
+                position = replace(position, unit="video_bytes", count=count, size=size)
             case events.NextPicture():
                 size = position.size + len(event.picture.data)
                 position = replace(position, unit="frame_count", count=position.count + 1, size=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from masklet_server.session import replies
@@ -44,12 +45,18 @@ class KeptResponses:
 
     Args:
         last: The number of the last response before, of a session that begins anew.
+        stored: Responses before that one, without a gap, of a session that was restored.
     """
 
-    def __init__(self, last: int = 0) -> None:
-        self.last = self.forgotten = self.acknowledged = last
-        self.size = 0
-        self._kept: deque[KeptResponse] = deque()
+    def __init__(self, last: int = 0, stored: Sequence[KeptResponse] = ()) -> None:
+        self.last = last
+        self.forgotten = self.acknowledged = last - len(stored)
+        self.size = sum(one.size for one in stored)
+        self._kept: deque[KeptResponse] = deque(stored)
+
+    def __iter__(self) -> Iterator[KeptResponse]:
+        """Those that are kept, in order."""
+        return iter(self._kept)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -119,7 +126,9 @@ def sequence_of(response: Response) -> int:
     """The sequence of a frame result or prompt result; 0 for other responses."""
     if isinstance(response, replies.Answer):
         response = response.response
-    return response.sequence if isinstance(response, replies.FrameResult | replies.PromptResult) else 0
+    if isinstance(response, replies.FrameResult | replies.PromptResult | replies.Stored):
+        return response.sequence
+    return 0
 
 
 def size_of(response: Response) -> int:
@@ -131,6 +140,8 @@ def size_of(response: Response) -> int:
             return _RESPONSE_BYTES + sum(map(_object_bytes, response.objects))
         case replies.PromptResult():
             return _RESPONSE_BYTES + _object_bytes(response.object)
+        case replies.Stored():
+            return _RESPONSE_BYTES + len(response.message)
     return _RESPONSE_BYTES
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
-from masklet.errors import Cancelled, InvalidArgument, MaskletError, NotFound, Unavailable
+from masklet.errors import Aborted, Cancelled, InvalidArgument, MaskletError, NotFound, Unavailable
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.events import Delivery, Propagation
 from masklet_server.session.limits import ParkingLimits
 from masklet_server.session.replies import Resumption
+from masklet_server.session.restoring.store import SnapshotStore
+from masklet_server.session.resuming import restoration
 from masklet_server.session.resuming.attachment import Attachment
-from masklet_server.session.resuming.resumable_session import Owner, ResumableSession
+from masklet_server.session.resuming.resumable_session import Owner, ResumableSession, Return
 from masklet_server.session.resuming.state import Presence
 from masklet_server.session.resuming.tokens import ResumeTokens
 
@@ -33,7 +38,7 @@ class ParkingObserver(Protocol):
         """So many sessions are parked now."""
 
     def resumed(self, how: str) -> None:
-        """A session was resumed: "attached" or "rewound"; or it could not be: "refused"."""
+        """A session was resumed: "attached", "restored" or "rewound"; or it could not be: "refused"."""
 
     def parked_ended(self, why: str) -> None:
         """A parked session that was not over is gone: "expired", "evicted" or "stopped"."""
@@ -49,15 +54,23 @@ class ResumableSessions:
         limits: Bounds.
         observer: Is told what happens.
         conclude: Makes the error that the client gets of what a session raised.
+        store: Where snapshots of sessions go; None: sessions end with the server.
     """
 
     def __init__(
-        self, limits: ParkingLimits, observer: ParkingObserver, conclude: Callable[[Exception], MaskletError]
+        self,
+        limits: ParkingLimits,
+        observer: ParkingObserver,
+        conclude: Callable[[Exception], MaskletError],
+        store: SnapshotStore | None = None,
     ) -> None:
         self.limits = limits
+        self._store = store
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._closing: set[asyncio.Task[None]] = set()
         self._observer = observer
         self._conclude = conclude
-        self._tokens = ResumeTokens()
+        self._tokens = ResumeTokens(None if store is None else store.key)
         self._sessions: dict[str, ResumableSession] = {}
         self._attachments: dict[str, Attachment] = {}
         self._parked: OrderedDict[str, asyncio.TimerHandle] = OrderedDict()  # longest parked first
@@ -97,8 +110,90 @@ class ResumableSessions:
         Raises:
             NotFound, InvalidArgument: As `Session` does.
         """
-        session = ResumableSession(config, resources, owner, self.limits.keep_bytes)
+        session = ResumableSession(config, resources, owner, self.limits.keep_bytes, self._store)
         return self._begin(session, None)
+
+    async def resume_or_restore(
+        self,
+        resume: events.Resume,
+        owner: Owner,
+        resources: Callable[[], SessionResources],
+        refusal: MaskletError | None = None,
+    ) -> Attachment:
+        """As `resume`; where this server does not have the session, it goes on from a snapshot, if there is one.
+
+        Raises:
+            Aborted: Another server has taken the session at the same time.
+            FailedPrecondition: Going over the video again has ended two servers.
+            Unavailable: The snapshots cannot be reached.
+            MaskletError: As `resume`.
+        """
+        session_id = self._tokens.session_id(resume.token, owner.identity)
+        if self._store is None or session_id is None or not self.is_enabled:
+            return self.resume(resume, owner, resources, refusal)
+        # In a task: a session that was taken over is parked, if its call is cancelled meanwhile.
+        task = asyncio.create_task(self._find(self._store, session_id, resume, (owner, resources, refusal)))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._closing.add(leaving := asyncio.create_task(self._leave_later(task)))
+            leaving.add_done_callback(self._closing.discard)
+            raise
+
+    async def _leave_later(self, task: asyncio.Task[Attachment]) -> None:
+        with contextlib.suppress(MaskletError):  # nobody is there to be told
+            self.leave(await task)
+
+    async def _find(
+        self,
+        store: SnapshotStore,
+        session_id: str,
+        resume: events.Resume,
+        call: tuple[Owner, Callable[[], SessionResources], MaskletError | None],
+    ) -> Attachment:
+        owner, resources, refusal = call
+        async with self._locks.setdefault(session_id, asyncio.Lock()):
+            if await self._has(store, session_id):
+                return self.resume(resume, owner, resources, refusal)
+            if refusal is not None:
+                raise refusal
+            given = resources()
+            back = await restoration.find(store, session_id, resume, given.engine)
+            if back is None or resume.config is None:
+                return self.resume(resume, owner, resources, refusal)
+            config = replace(resume.config, resumable=True)
+            session = ResumableSession(config, given, owner, self.limits.keep_bytes, store, back)
+            last = None if back.restored is None else back.restored.state.video.last_index
+            attachment = self._begin(session, replies.Resumed(Resumption.RESTORED, back.position, last), back.resume)
+        self._observer.resumed("restored")
+        return attachment
+
+    async def _has(self, store: SnapshotStore, session_id: str) -> bool:
+        """Whether the session goes on at this server, and at no other one."""
+        session = self._sessions.get(session_id)
+        if session is None or session.presence is Presence.ENDED:
+            return False
+        writer = session.snapshots
+        if writer is None or not writer.life or session.outcome is not None:
+            return True
+        try:
+            newest = await store.shelf.newest_epoch(session_id)
+        except MaskletError as error:  # it can still go on here
+            logger.warning("the snapshots cannot be reached: %s", error, extra={"session": session_id})
+            return True
+        if newest > writer.life:
+            self._fenced(session_id, Aborted("the session went on at another server"))
+        return session_id in self._sessions  # it may have ended meanwhile
+
+    def _fenced(self, session_id: str, error: Aborted) -> None:
+        """Another server has the session now."""
+        if (session := self._sessions.get(session_id)) is not None:
+            logger.warning("the session goes on at another server", extra={"session": session_id})
+            self._finish(session, error, "it went on at another server", drop=False)
+
+    def _note_kept(self, session_id: str, position: replies.InputPosition, frame: int) -> None:
+        if (attachment := self._attachments.get(session_id)) is not None:
+            attachment.note(replies.InputKept(position, frame))
 
     def resume(
         self,
@@ -166,18 +261,22 @@ class ResumableSessions:
         session_id = self._tokens.session_id(resume.token, owner.identity)
         if session_id in self._sessions:  # it can't go on: too few of its responses are kept
             self._finish(self._sessions[session_id], Cancelled("the session began anew"), "began anew")
-        session = ResumableSession(
-            replace(config, resumable=True), resources(), owner, self.limits.keep_bytes, begun_anew=resume
-        )
+        config = replace(config, resumable=True)
+        session = ResumableSession(config, resources(), owner, self.limits.keep_bytes, self._store, Return(resume))
         resumed = replies.Resumed(Resumption.REWOUND, session.inbox.position, resume.last_frame)
         return self._begin(session, resumed)
 
-    def _begin(self, session: ResumableSession, resumed: replies.Resumed | None) -> Attachment:
+    def _begin(
+        self, session: ResumableSession, resumed: replies.Resumed | None, resume: events.Resume | None = None
+    ) -> Attachment:
         self._sessions[session.id] = session
+        if session.snapshots is not None:
+            session.snapshots.on_stored = functools.partial(self._note_kept, session.id)
+            session.snapshots.on_fenced = functools.partial(self._fenced, session.id)
         task = session.start(self._conclude)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return self._attachment(session, resumed, None)
+        return self._attachment(session, resumed, resume)
 
     def _attachment(
         self, session: ResumableSession, resumed: replies.Resumed | None, resume: events.Resume | None
@@ -201,10 +300,10 @@ class ResumableSessions:
         if self._attachments.get(session.id) is attachment:
             del self._attachments[session.id]
         if session.presence is Presence.ENDED:
-            self._forget(session)
+            self._forget(session)  # its client has asked for it
         elif session.detach(attachment.epoch):
             if self._is_stopping:
-                self._finish(session, _stopped(), "the server was stopped")
+                self._finish(session, _stopped(), "the server was stopped", drop=False)
             else:
                 self._park(session)
 
@@ -226,12 +325,14 @@ class ResumableSessions:
         over = [one for one in session_ids if self._sessions[one].outcome is not None]
         session = self._sessions[(over or session_ids)[0]]
         self._count_end(session, "evicted")
-        self._finish(session, NotFound("the session was evicted"), "too many sessions waited for their clients")
+        why = "too many sessions waited for their clients"
+        self._finish(session, NotFound("the session was evicted"), why, drop=session.outcome is not None)
 
     def _expire(self, session: ResumableSession) -> None:
         self._count_end(session, "expired")
         seconds = self.limits.park_seconds
-        self._finish(session, NotFound("the session has expired"), f"its client was away for more than {seconds:g} s")
+        why = f"its client was away for more than {seconds:g} s"
+        self._finish(session, NotFound("the session has expired"), why, drop=session.outcome is not None)
 
     def _count_end(self, session: ResumableSession, why: str) -> None:
         """Tell why a parked session ends. One that was over has lost nothing: each stream waits at its end."""
@@ -244,17 +345,26 @@ class ResumableSessions:
             timer.cancel()
             self._observer.parked(len(self._parked))
 
-    def _finish(self, session: ResumableSession, error: MaskletError, why: str) -> None:
-        """End a session for good. Its task frees everything that it has."""
+    def _finish(self, session: ResumableSession, error: MaskletError, why: str, *, drop: bool = True) -> None:
+        """End a session here. Its task frees everything that it has.
+
+        Args:
+            session: The session.
+            error: With what its call ends.
+            why: What a client is told that asks for it later.
+            drop: Nobody goes on with it, so its snapshots are deleted.
+        """
         session.end(error)
-        self._forget(session)
+        self._forget(session, drop=drop)
         self._gone[session.id] = why
         while len(self._gone) > _REMEMBERED:
             self._gone.popitem(last=False)
 
-    def _forget(self, session: ResumableSession) -> None:
+    def _forget(self, session: ResumableSession, *, drop: bool = True) -> None:
         self._unpark(session)
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is not None and session.snapshots is not None:
+            self._closing.add(task := asyncio.create_task(session.snapshots.close(drop=drop)))
+            task.add_done_callback(self._closing.discard)
 
     # Stopping
 
@@ -266,17 +376,19 @@ class ResumableSessions:
         self._is_stopping = True
         for session_id in list(self._parked):
             self._count_end(self._sessions[session_id], "stopped")
-            self._finish(self._sessions[session_id], _stopped(), "the server was stopped")
+            self._finish(self._sessions[session_id], _stopped(), "the server was stopped", drop=False)
         for attachment in self._attachments.values():
+            if attachment.session.snapshots is not None:
+                attachment.session.snapshots.operation_taken()  # one more, as late as possible
             attachment.note(replies.Moving(attachment.token, seconds))
 
     async def close(self) -> None:
         """End all sessions, and wait until everything that they had is freed."""
         self._is_stopping = True
         for session in list(self._sessions.values()):
-            self._finish(session, _stopped(), "the server was stopped")
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            self._finish(session, _stopped(), "the server was stopped", drop=False)
+        while self._tasks or self._closing:
+            await asyncio.wait({*self._tasks, *self._closing})
 
 
 def _stopped() -> Unavailable:

@@ -8,13 +8,18 @@ parked, when it is kept. So a parked session goes on until its window, or the ro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from masklet.errors import Cancelled, InvalidArgument, MaskletError, NotFound
 from masklet_server.session import events, replies
-from masklet_server.session.context import SessionResources
+from masklet_server.session.context import SessionResources, Survival
 from masklet_server.session.replies import Response
+from masklet_server.session.restoring.schedule import Schedule
+from masklet_server.session.restoring.state import Restored
+from masklet_server.session.restoring.store import SnapshotStore
+from masklet_server.session.restoring.writer import KeptState, SnapshotWriter
 from masklet_server.session.resuming.inbox import Inbox
 from masklet_server.session.resuming.kept_responses import KeptResponse, KeptResponses, sequence_of
 from masklet_server.session.resuming.signals import Signal
@@ -46,6 +51,44 @@ class Outcome:
     error: MaskletError | None
 
 
+@dataclass(frozen=True, eq=False)
+class Return:
+    """What a session begins with that a client comes back to, and that this server does not have.
+
+    Attributes:
+        resume: The client's.
+        restored: What the session goes on from; None: it begins anew.
+        life: The epoch of the snapshots that this server has claimed; 0: none.
+        kept: The responses in the snapshot that the client may not have.
+        last: The number of the last response before the snapshot.
+        calls: The number of the last call before it.
+    """
+
+    resume: events.Resume
+    restored: Restored | None = None
+    life: int = 0
+    kept: Sequence[KeptResponse] = ()
+    last: int = 0
+    calls: int = 0
+
+    @property
+    def position(self) -> replies.InputPosition:
+        """From where the client sends its messages again."""
+        if self.restored is None:
+            return replies.InputPosition()
+        state, config = self.restored.state, self.resume.config
+        count = state.video.count
+        if state.video.unit == "frame_count" and config is not None and config.delivery is events.Delivery.LATEST:
+            count = self.restored.first_index  # earlier ones are known, or too late
+        return replies.InputPosition(state.video.unit, count, request_id=state.request_id)
+
+    def responses(self) -> KeptResponses:
+        """Numbers and keeps the session's responses from now on."""
+        if self.restored is None or self.resume.last_response >= self.last:
+            return KeptResponses(self.resume.last_response)
+        return KeptResponses(self.last, self.kept)
+
+
 class ResumableSession:
     """One session, its client's messages, and its responses. `start` must be called once.
 
@@ -57,6 +100,7 @@ class ResumableSession:
         presence: Whether a call has it.
         epoch: The number of the call that has it, or had it last.
         outcome: How the session inside has ended; None while it goes on.
+        snapshots: Stores snapshots of it; None: nobody does.
         changed: Given when there is a further response, and when the session ends.
 
     Args:
@@ -64,7 +108,8 @@ class ResumableSession:
         resources: What the server gives to the session.
         owner: Whose session it is.
         keep_bytes: What responses may take that the client does not have.
-        begun_anew: The client's `Resume`, if the session begins anew for a client that has some results already.
+        store: Where its snapshots go; None: it has none.
+        back: What it begins with, for a client that comes back; None: it is new.
 
     Raises:
         NotFound, InvalidArgument: As `Session` does.
@@ -76,20 +121,27 @@ class ResumableSession:
         resources: SessionResources,
         owner: Owner,
         keep_bytes: int,
-        begun_anew: events.Resume | None = None,
+        store: SnapshotStore | None = None,
+        back: Return | None = None,
     ) -> None:
-        replay = events.NO_REPLAY if begun_anew is None else begun_anew.replay
-        session = Session(config, resources, self._send, replay)
-        self.id = session.id
+        replay = events.NO_REPLAY if back is None else back.resume.replay
+        restored = None if back is None else back.restored
         self.owner = owner
-        self.inbox = Inbox([one.operation.request_id for one in replay.operations])
-        self.kept = KeptResponses(0 if begun_anew is None else begun_anew.last_response)
+        position = replies.InputPosition() if back is None else back.position
+        self.inbox = Inbox([one.operation.request_id for one in replay.operations], position)
+        self.kept = KeptResponses() if back is None else back.responses()
         self.presence = Presence.ATTACHED
-        self.epoch = 0
+        self.epoch = 0 if back is None else back.calls
         self.outcome: Outcome | None = None
         self.changed = Signal()
+        self.id = uuid.uuid4().hex if restored is None else restored.session_id
+        self.snapshots: SnapshotWriter | None = None
+        if store is not None and config.propagation is events.Propagation.AUTOMATIC:
+            self.snapshots = _writer(store, self.id, self.kept, self.inbox, back)
+        session = Session(config, resources, self._send, replay, Survival(self.id, self.snapshots, restored))
         self._session: Session | None = session
         self._known_sequence = replay.last_sequence
+        self._knows_video = restored is not None or replay.last_sequence > 0
         self._keep_bytes = keep_bytes
         self._opened: replies.Opened | None = None
         self._written = self.kept.last  # the last response that the call which has the session has written
@@ -243,8 +295,21 @@ class ResumableSession:
     def _is_known(self, response: Response) -> bool:
         """Whether the client has the response from before the session began anew."""
         if isinstance(response, replies.Described):
-            return self._known_sequence > 0
+            return self._knows_video
         return 0 < sequence_of(response) <= self._known_sequence
+
+
+def _writer(
+    store: SnapshotStore, session_id: str, kept: KeptResponses, inbox: Inbox, back: Return | None
+) -> SnapshotWriter:
+    """Refers to no session, so that a session is freed with the last reference to it."""
+
+    def state() -> KeptState:
+        return KeptState([(one.number, one.sequence, one.response) for one in kept], kept.last, inbox.epoch)
+
+    life = 0 if back is None else back.life
+    schedule = Schedule(store.limits.frames, lambda: inbox.position.size)
+    return SnapshotWriter(store, session_id, life, state, schedule)
 
 
 def copied(error: MaskletError) -> MaskletError:

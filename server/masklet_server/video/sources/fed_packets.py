@@ -44,13 +44,15 @@ class FedPackets:
 
     Attributes:
         waiting_bytes: What the packets cost that wait at the decoder.
+
+    Args:
+        first: Number of the first packet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self.waiting_bytes = 0
         self._known: dict[int, FedPacket] = {}
-        self._count = 0
-        self._decoded = 0
+        self._count = self._decoded = first
         self._unreported_bytes = 0
         self._progress = asyncio.Event()
 

@@ -7,8 +7,17 @@ import time
 from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.video.formats import PACKET_DECODERS
+from masklet_server.video.frame import KeyFrame
 from masklet_server.video.limits import VideoLimits
-from masklet_server.video.messages import DecodePacket, FromDecoder, OpenCodec, PacketDecoded, Setup, SlotFree
+from masklet_server.video.messages import (
+    DecodePacket,
+    FrameDecoded,
+    FromDecoder,
+    OpenCodec,
+    PacketDecoded,
+    Setup,
+    SlotFree,
+)
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import DEFAULT_RATE, NANOSECONDS
 from masklet_server.video.sandbox.decoder_process import DecoderProcess
@@ -46,6 +55,18 @@ class PacketSource(FedSource[FedPacket]):
         self.decoding = decoding
         self._codec = ""
         self._is_fragment = False
+        self._extradata = b""
+        self._key_frame: KeyFrame | None = None
+
+    @property
+    def codec(self) -> tuple[str, bytes]:
+        """The stream's codec, empty before the first packet, and its extradata."""
+        return self._codec, self._extradata
+
+    def begin_at(self, start: KeyFrame) -> None:
+        """The first packet that will be fed begins this frame, and is this packet of a stream that began elsewhere."""
+        self._taken = start.index
+        self.fed = FedPackets(start.packet)
 
     async def _start(self) -> DecoderProcess:
         setup = Setup.for_frames("packets", self._image_size, self._frames_ahead, self._limits)
@@ -75,7 +96,7 @@ class PacketSource(FedSource[FedPacket]):
         if self._over:
             return
         if not self._codec:
-            self._codec, self._is_fragment = packet.codec, packet.is_fragment
+            self._codec, self._is_fragment, self._extradata = packet.codec, packet.is_fragment, packet.extradata
             self._decoder.write(OpenCodec(packet.codec, packet.is_fragment, packet.extradata, self.decoding))
         await self._feed(FedPacket.of(packet, time.monotonic()), packet.data)
 
@@ -115,6 +136,11 @@ class PacketSource(FedSource[FedPacket]):
             return super()._arrival_of(index, round(index * NANOSECONDS / DEFAULT_RATE))
         seconds = index / DEFAULT_RATE if packet.pts_seconds is None else packet.pts_seconds
         return Arrival(index, round(seconds * NANOSECONDS), packet.arrived_seconds, packet.capture_time_nanoseconds)
+
+    def _key_frame_of(self, index: int, message: FrameDecoded) -> KeyFrame | None:
+        if message.is_key:
+            self._key_frame = KeyFrame(index, message.pts)
+        return self._key_frame
 
     def _on_taken(self) -> None:
         super()._on_taken()

@@ -51,7 +51,11 @@ class PictureSource(FedSource[_FedPicture]):
         self._live = live
         self._arrivals: deque[Arrival] = deque()  # of pictures at the decoder whose frames were not taken yet
         self._fed = 0
-        self._first_pts = 0
+        self._first_index = self._first_pts = 0
+
+    def begin_at(self, index: int) -> None:
+        """The first picture that will be fed has this index, because the video began elsewhere."""
+        self._fed = self._taken = self._first_index = index
 
     async def _start(self) -> DecoderProcess:
         mode: Mode = "live pictures" if self._live else "pictures"
@@ -104,7 +108,7 @@ class PictureSource(FedSource[_FedPicture]):
         return round(picture.pts_seconds * NANOSECONDS)
 
     def _check_limits(self, pts: int) -> None:
-        if self._fed == 0:
+        if self._fed == self._first_index:
             self._first_pts = pts
         if 0 < self._limits.max_frames <= self._fed:
             raise ResourceExhausted(

@@ -12,7 +12,7 @@ from typing import TypeVar
 from masklet.errors import Cancelled, MaskletError, ResourceExhausted
 from masklet_server.budgets.decoder_memory import DecoderLease, needed_for
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
-from masklet_server.video.frame import Frame, in_nanoseconds
+from masklet_server.video.frame import Frame, KeyFrame, in_nanoseconds
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import (
@@ -232,7 +232,12 @@ class SandboxedSource(abc.ABC):
             message.decode_seconds,
             message.checksum,
             self._take_undecoded(),
+            self._key_frame_of(arrival.index, message),
         )
+
+    def _key_frame_of(self, index: int, message: FrameDecoded) -> KeyFrame | None:
+        """Where decoding can begin that is to give the frame; None where there is no such place."""
+        return None
 
     def _take_undecoded(self) -> tuple[int, ...]:
         undecoded, self._undecoded = tuple(self._undecoded), []

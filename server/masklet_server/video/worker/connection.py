@@ -89,7 +89,7 @@ class ServerConnection:
             seconds: How long it took to make.
             checksum: By which the frame is known again.
         """
-        self.channel.send(FrameDecoded(slot, frame.pts, frame.height, frame.width, seconds, checksum))
+        self.channel.send(FrameDecoded(slot, frame.pts, frame.height, frame.width, seconds, checksum, frame.is_key))
 
     def _write(self, pixels: bytes) -> int:
         if len(pixels) > self._setup.slot_bytes:

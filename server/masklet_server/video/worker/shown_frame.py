@@ -33,6 +33,7 @@ class ShownFrame:
         pixels: At the model's size: RGB bytes of ``[image_size, image_size, 3]``, turned as shown.
         rotation_degrees: Clockwise turn that was applied.
         undecoded: Times of the frames between the one before and this one that could not be decoded.
+        is_key: It can be decoded without any frame before it.
     """
 
     pts: int
@@ -41,6 +42,7 @@ class ShownFrame:
     pixels: bytes
     rotation_degrees: int
     undecoded: tuple[int, ...] = ()
+    is_key: bool = False
 
 
 def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer, *, undecoded: tuple[int, ...] = ()) -> ShownFrame:
@@ -62,7 +64,7 @@ def show(pts: int, frame: av.VideoFrame, resizer: FrameResizer, *, undecoded: tu
             "DataLoss", f"frames of pixel format {frame.format.name} cannot be converted to RGB: {error.strerror}"
         ) from error
     height, width = shown_size(frame.height, frame.width, transpose)
-    return ShownFrame(pts, height, width, pixels, degrees, undecoded)
+    return ShownFrame(pts, height, width, pixels, degrees, undecoded, bool(frame.key_frame))
 
 
 def decoder_threads() -> int:
