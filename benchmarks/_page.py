@@ -75,9 +75,10 @@ _CACHED = "await until(() => opened.value.frames.ahead(s.frame.value) > 5); awai
 # From frame to frame, each as soon as the one before is there with all its masks. No outline is known beforehand.
 _DRAW = """
 const { masks } = opened.value;
-const known = (record) => s.objects.value.some(({ object }) => object === record.object);
+// An object that is not seen on a frame has an empty mask there, of which nothing is drawn.
+const known = (record) => record.area > 0 && s.objects.value.some(({ object }) => object === record.object);
 const shown = (frame) => masks.at(frame).filter(known);
-const complete = (frame) => drawn(frame) && shown(frame).length && shown(frame).every((one) => shape(one));
+const complete = (frame) => drawn(frame) && masks.at(frame).length && shown(frame).every((one) => shape(one));
 s.frame.value = first;
 await until(() => complete(first));
 masks.shapes.clear();

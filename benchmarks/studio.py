@@ -8,7 +8,8 @@ A real Chromium, driven by Playwright, opens `masklet studio` on the example cli
 - **later clicks**: on the same frame.
 - **frame change**: from the key to the next frame, which is in the page's cache.
 - **masks drawn**: of two objects, from frame to frame as fast as it goes, with pictures; no outline is known before.
-- **memory** of page and gateway (its server runs elsewhere) before and after a clip of 10,000 frames was looked through.
+- **memory** of page and gateway (its server runs elsewhere) before and after a clip of 10,000 frames was looked
+  through.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_tab_leads_through_the_page_in_its_order_and_out_of_it(work: Workplace) 
         "Delete Object 1",
         "Opacity",
         "Play",
-        "Track back",
+        "Track both ways",
     ):
         assert any(name in one for one in names), f"{name} is not reached: {names}"
     work.press("?")

@@ -65,8 +65,8 @@ function hint() {
     act: ["Track forward", () => track("forward")],
     also: ["Another object", addObject],
   } : null;
-  const drawn = here?.has_mask && opened.value?.masks.get(at, object)?.edited; // and not the first mask of a recording
-  if (!lane?.corrections.includes(at) && !drawn) return null;
+  const recorded = here?.has_mask && !opened.value?.masks.get(at, object)?.edited; // the first mask of a recording
+  if (!lane?.untracked.includes(at) || recorded) return null;
   return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => track("forward", [object])] };
 }
 
