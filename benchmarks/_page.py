@@ -188,8 +188,11 @@ class Page:
         return shown / 1000
 
     def ready(self) -> None:
-        """Wait until the tab is connected, and the whole video is decoded on the server as well."""
-        self._run("await until(() => s.connected.value && s.frames.value > 0);")
+        """Wait until the tab is connected, the frames are counted, and the server has loaded its model."""
+        self._run(
+            "await until(() => s.connected.value && s.frames.value > 0, 300);"
+            "await until(() => s.engine.value.connected && !s.loading.value && s.server.value.model, 300);"
+        )
 
     def rest(self, frame: int, seconds: float) -> None:
         """Look at a frame for a while."""
