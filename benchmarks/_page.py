@@ -82,6 +82,7 @@ const complete = (frame) => drawn(frame) && masks.at(frame).length && shown(fram
 s.frame.value = first;
 await until(() => complete(first));
 masks.shapes.clear();
+opened.redraw(); // the first frame is on the stage already
 let count = 0;
 const begun = performance.now();
 for (let frame = first; frame < first + frames; frame++) {

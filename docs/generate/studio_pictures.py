@@ -245,7 +245,7 @@ def pictures(page: Any, url: str) -> None:
         page.mouse.click(*on_screen(page, x, y))
         page.wait_for_timeout(200)
         until(page, "s.pending.value.size === 0")
-    page.mouse.move(640, 700)
+    page.mouse.move(640, 655)  # beside the timeline, which would show where the pointer is
     page.keyboard.press("t")
     until(page, "s.framesTracked.value > 45")
     keep(page, "track")
