@@ -58,6 +58,9 @@ LIMITS = {
     "max_parked_sessions": "resumable sessions that wait for their clients",
     "max_parked_sessions_per_client": "the same of one client",
     "max_kept_response_bytes": "bytes of a resumable session's results that are not acknowledged",
+    "snapshot_seconds": "seconds that a snapshot of a stream is kept",
+    "max_snapshot_bytes": "bytes of a snapshot of a stream",
+    "max_state_bytes": "bytes of all snapshots of the server's streams",
     "max_disk_bytes": "bytes of temporary files of all clients",
     "max_disk_bytes_per_client": "bytes of temporary files of one client",
     "min_free_disk_bytes": "bytes that stay free on the disk",
@@ -98,8 +101,29 @@ def _print(address: str, server: ServerInfo) -> None:
         ("codecs", " ".join(server.codecs)),
     ):
         console.print(f"{name:<10} {text}", markup=False, soft_wrap=True)
+    print_workers(server)
     console.print(_models(server.models))
     console.print(_limits(server.limits))
+
+
+def print_workers(server: ServerInfo) -> None:
+    """Print a table of the servers behind a gateway; nothing for a server that is none."""
+    if not server.workers:
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("worker", "state", "device", "models", "sessions", "busy", "queue"):
+        table.add_column(heading, overflow="fold")
+    for one in server.workers:
+        table.add_row(
+            one.name,
+            one.state,
+            f"{one.device} ({one.device_name})" if one.device else "",
+            ", ".join(one.models),
+            str(one.sessions),
+            f"{one.busy_share:.0%}",
+            f"{1e3 * one.queue_seconds:.1f} ms",
+        )
+    out().print(table)
 
 
 def _models(models: Sequence[ModelInfo]) -> Table:
