@@ -1,34 +1,46 @@
 """Streams over a network that breaks and to servers that die: `python -m benchmarks.faults --faults 10000 --seed N`.
 
 Streams of each kind run at the same time, each through a proxy of its own that breaks its connections at random places.
-Now and then the server is killed, frozen, or asked to end, and started again. What each client saw is held against a
-run without faults: each result once, in order, with the same masks to the last bit.
+Two servers share a state directory. Now and then one of them is killed, frozen or asked to end, and its streams go on
+at the other one, or there when it is started again; or it has no descriptors or no disk for a while, its newest
+snapshots are damaged, its decoders are killed, or strangers knock with forged tokens. What each client saw is held
+against a run without faults: each result once, in order, with the same masks to the last bit.
 
-A stream may end with an error only where the server died and the client could not send its video once more.
+A stream may end with an error only where nobody has what it needs any more: its decoder was killed; its server died
+when no snapshot was good, and the client could not send its video again; or it was work on request. `--no-state` does
+without the directory: then a server that dies ends each stream whose video cannot be sent again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import random
+import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults import mishaps
 from tests.faults.history import History, violations
 from tests.faults.proxy import KINDS, Direction, Fault, Proxy
 from tests.faults.server import ServerProcess
 from tests.faults.streams import NOT_REPEATABLE, REWINDABLE, STREAMS, run
 
-SERVER_KINDS = ("kill", "terminate", "freeze")
+SERVER_KINDS = ("kill", "terminate", "freeze", "no_descriptors", "forged")
+STATE_KINDS = ("move", "damage", "no_disk")
+# Not among those at random: it may end any stream by name.
+DECODER_KIND = "kill_decoders"
 _MAX_FAULTS_OF_A_STREAM = 4
 
 
@@ -55,15 +67,19 @@ class Trial:
     """Runs streams until there were enough faults.
 
     Args:
-        server: The server, which this kills.
+        servers: The servers, which this kills; all after the first one stand by.
+        state: The directory that they share; None: there is none.
         faults: How many.
         seed: Of everything random.
         kills: Every so many faults, one happens to the server itself; 0: never.
     """
 
-    def __init__(self, server: ServerProcess, faults: int, seed: int, kills: int) -> None:
+    def __init__(self, servers: list[ServerProcess], state: Path | None, faults: int, seed: int, kills: int) -> None:
         self.outcome = Outcome()
-        self._server = server
+        self._servers = servers
+        self._state = state
+        self._proxies: set[Proxy] = set()
+        self._harm = 0  # what may end streams by name
         self._faults = faults
         self._seed = seed
         self._kills = kills
@@ -81,7 +97,7 @@ class Trial:
             RuntimeError: One of them is wrong even so.
         """
         for name in STREAMS:
-            history, _ = run(name, self._server.address)
+            history, _ = run(name, self._servers[0].address)
             if found := violations(history):
                 raise RuntimeError(f"{name} without faults: {found}")
             self._references[name] = history
@@ -96,17 +112,21 @@ class Trial:
     def _run(self, chance: random.Random, number: int) -> None:
         name = chance.choice(list(STREAMS))
         self._is_up.wait()
-        with Proxy(self._server.address, seed=number) as proxy:
+        with Proxy(self._servers[0].address, seed=number) as proxy:
+            self._proxies.add(proxy)
             for _ in range(chance.randint(1, _MAX_FAULTS_OF_A_STREAM)):
                 direction: Direction = "up" if chance.random() < 0.5 else "down"
                 reach = chance.choice((500, 5_000, 50_000)) if direction == "up" else chance.choice((500, 3_000, 9_000))
                 seconds = chance.uniform(0.05, 0.6)
                 proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
-            deaths = self._deaths
+            deaths, harm = self._deaths, self._harm
             history, events = run(name, proxy.address)
-            has_died = self._deaths != deaths
+            has_died, was_harmed = self._deaths != deaths, self._harm != harm
             made = proxy.made
-        may_fail = has_died and (name not in REWINDABLE or not history.results)
+            self._proxies.discard(proxy)
+        survives = self._state is not None and name != "annotation"
+        may_fail = was_harmed or (has_died and not history.results)
+        may_fail = may_fail or (has_died and not survives and name not in REWINDABLE)
         should = None if name in NOT_REPEATABLE else self._references[name]
         with self._lock:
             self.outcome.faults += made
@@ -117,25 +137,53 @@ class Trial:
                 self.outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
 
     def haunt(self, done: threading.Event) -> None:
-        """Kill, freeze and end the server, in proportion to the other faults."""
+        """Harm the servers, in proportion to the other faults."""
         chance = random.Random(self._seed)
+        kinds = [*SERVER_KINDS, DECODER_KIND, *(STATE_KINDS if self._state is not None else ())]
         while not done.wait(0.2):
-            of_server = sum(self.outcome.faults[kind] for kind in SERVER_KINDS)
+            of_server = sum(self.outcome.faults[kind] for kind in kinds)
             if not self._kills or sum(self.outcome.faults.values()) < (of_server + 1) * self._kills:
                 continue
-            kind = chance.choice(SERVER_KINDS)
-            if kind == "freeze":
-                self._server.freeze(chance.uniform(0.2, 2.0))
-            else:
-                self._is_up.clear()
-                self._deaths += 1
-                if kind == "kill":
-                    self._server.kill()
-                else:
-                    self._server.terminate()
-                self._server.start()
-                self._is_up.set()
+            kind = chance.choice(kinds)
+            self._strike(kind, chance)
             self.outcome.faults[kind] += 1
+
+    def _strike(self, kind: str, chance: random.Random) -> None:
+        server, seconds = self._servers[0], chance.uniform(0.2, 2.0)
+        if kind == "freeze":
+            server.freeze(seconds)
+        elif kind == "forged":
+            code = mishaps.knock(server.address, mishaps.forged_token())
+            if code is not grpc.StatusCode.NOT_FOUND:
+                self.outcome.wrong["forged"].append(f"a forged token was answered by {code}")
+        elif kind == "no_descriptors":
+            self._harm += 1  # a decoder may be missing
+            mishaps.without_descriptors(server, seconds)
+        elif kind == DECODER_KIND:
+            self._harm += 1
+            mishaps.kill_decoders(server)
+        elif kind == "no_disk" and self._state is not None:
+            mishaps.without_disk(self._state, seconds)
+        else:
+            self._kill(kind)
+
+    def _kill(self, kind: str) -> None:
+        server = self._servers[0]
+        self._is_up.clear()
+        self._deaths += 1
+        if kind == "move" and len(self._servers) > 1:
+            self._servers.append(self._servers.pop(0))
+            for proxy in tuple(self._proxies):
+                proxy.target = self._servers[0].address
+        if kind == "terminate":
+            server.terminate()
+        else:
+            server.kill()
+        if kind == "damage" and self._state is not None:
+            self._harm += 1
+            mishaps.damage(self._state)
+        server.start()
+        self._is_up.set()
 
 
 def main(
@@ -143,12 +191,27 @@ def main(
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     streams: Annotated[int, typer.Option(help="How many streams run at the same time.")] = 4,
     kills: Annotated[int, typer.Option(help="Every so many faults, one happens to the server; 0: never.")] = 50,
+    state: Annotated[bool, typer.Option(help="Servers share a state directory.")] = True,
 ) -> None:
     """Make faults, and print what became of the streams."""
     logging.getLogger("masklet").addHandler(logging.NullHandler())  # thousands of lines say the same
     begun = time.monotonic()
-    with ServerProcess("--grace", "5", "--max-sessions", "32", "--max-sessions-per-client", "32") as server:
-        trial = Trial(server, faults, seed, kills)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="masklet-faults-"))) if state else None
+        arguments = [
+            "--grace",
+            "5",
+            "--max-sessions",
+            "32",
+            "--max-sessions-per-client",
+            "32",
+            "--snapshot-frames",
+            "4",
+        ]
+        if folder is not None:
+            arguments += ["--state-dir", str(folder)]
+        servers = [stack.enter_context(ServerProcess(*arguments)) for _ in range(1 if folder is None else 2)]
+        trial = Trial(servers, folder, faults, seed, kills)
         trial.learn()
         done = threading.Event()
         haunting = threading.Thread(target=trial.haunt, args=(done,))

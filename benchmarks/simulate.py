@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -25,7 +26,7 @@ from benchmarks.simulation.fleet import Demand, Failures, Scenario, Supply
 from benchmarks.simulation.questions import Promise, devices_for, lost_node, scaling
 from benchmarks.simulation.validation import Comparison, validate
 
-_SECONDS_TO_START = (5.0, 15.0, 60.0, 180.0)
+_SECONDS_TO_START = (5.0, 15.0, 60.0)
 _SHOWN = {
     "frames_per_second": "frames/s", "p50_seconds": "p50 s", "p99_seconds": "p99 s", "skipped_share": "skipped",
     "utilisation": "busy", "start_wait_p99_seconds": "start p99 s", "refused": "no place",
@@ -49,6 +50,9 @@ def main(
         float, typer.Option(min=1.0, help="So many times as many streams come, for the last answer.")
     ] = 1.5,
     seconds: Annotated[float, typer.Option(min=10.0, help="Simulated for the second and third answer.")] = 60.0,
+    start_seconds: Annotated[
+        list[float] | None, typer.Option(help="Until a new device serves; may be repeated. Default: 5, 15 and 60.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
     real: Annotated[
         bool, typer.Option("--validate", help="Run real streams with nano on this machine beside the simulation.")
@@ -77,8 +81,11 @@ def main(
             store_bytes_per_second=store_gib * 2**30,
         )
         demand = Demand(streams, rate, stream_seconds)
-        result = answers(curve, demand, Promise(p99), failures, node=node, surge=surge, seconds=seconds, seed=seed)
-        _print_answers(result, Console(width=120), p99)
+        starts = start_seconds or _SECONDS_TO_START
+        result = answers(
+            curve, demand, Promise(p99), failures, node=node, surge=(surge, starts), seconds=seconds, seed=seed
+        )
+        _print_answers(result, Console(width=160), p99)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -90,7 +97,7 @@ def answers(
     failures: Failures,
     *,
     node: int,
-    surge: float,
+    surge: tuple[float, Sequence[float]],
     seconds: float,
     seed: int,
 ) -> dict[str, Any]:
@@ -102,8 +109,8 @@ def answers(
         promise: What they are promised.
         failures: What it takes to go on after a device's death.
         node: Devices that die together.
-        surge: So many times as many streams come.
-        seconds: How long the last two are simulated.
+        surge: So many times as many streams come; and seconds until a new device serves, for each simulation.
+        seconds: How long the last two are simulated; a surge for at least twice as long as devices take to start.
         seed: Of everything random.
     """
     need = devices_for(curve, demand, promise, seed)
@@ -112,11 +119,13 @@ def answers(
     supply = Supply(need["devices"], room=need["streams_of_a_device"])
     scenario = Scenario(curve, demand, supply, failures, seconds=seconds, seed=seed)
     grows = Supply(need["devices"], room=need["streams_of_a_device"], scale_at=0.9 * need["streams_of_a_device"])
-    surging = Scenario(curve, demand, grows, failures, seconds=seconds, seed=seed)
+    times, starts = surge
+    long = max(seconds, scenario.warm_up + 2 * max(starts))
+    surging = Scenario(curve, demand, grows, failures, seconds=long, seed=seed)
     return {
         "need": need,
         "lost_node": lost_node(scenario, min(node, need["devices"] - 1)) if need["devices"] > 1 else None,
-        "scaling": scaling(surging, surge, _SECONDS_TO_START),
+        "scaling": scaling(surging, times, starts),
         "snapshot_bytes_per_second": failures.write_rate(demand.streams),
         "demand": asdict(demand),
         "curve": asdict(curve),

@@ -43,7 +43,7 @@ class Device:
     Args:
         curve: How long a round takes.
         room: How many streams it takes.
-        measured_from: Results and busy time before are not counted.
+        measured: From when to when results and busy time are counted.
 
     Attributes:
         count: How many streams it has.
@@ -54,7 +54,7 @@ class Device:
         wakes: When it wants its next round.
     """
 
-    def __init__(self, curve: BatchCurve, room: int, measured_from: float = 0.0) -> None:
+    def __init__(self, curve: BatchCurve, room: int, measured: tuple[float, float] = (0.0, _NEVER)) -> None:
         self.count = 0
         self.is_up = True
         self.asleep = True
@@ -62,7 +62,7 @@ class Device:
         self.up_since = 0.0
         self.wakes = _NEVER
         self._curve = curve
-        self._from = measured_from
+        self._from, self._to = measured
         self._room = room
         # The first `count` of each belong to streams.
         self._latest = np.zeros(room, bool)
@@ -139,7 +139,7 @@ class Device:
         self._done[who] = after
         if end >= self._from:
             figures.rounds += 1
-            figures.busy_seconds += end - max(now, self._from)
+            figures.busy_seconds += min(end, self._to) - max(now, self._from)
             figures.results += int(who.size)
             figures.replayed += int(again.sum())
             figures.skipped += int((after - before - 1).sum())

@@ -254,7 +254,7 @@ class Fleet:
 
     def _start_device(self, now: float) -> None:
         scenario = self._scenario
-        device = Device(scenario.curve, scenario.supply.room, scenario.warm_up)
+        device = Device(scenario.curve, scenario.supply.room, (scenario.warm_up, scenario.seconds))
         device.up_since = now
         self._devices.append(device)
         self._places.put(len(self._devices) - 1, 0)

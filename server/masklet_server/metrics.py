@@ -64,7 +64,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         make = _Maker(self.registry)
         self._sessions = make.gauge("sessions", "Track streams running now.")
-        self._sessions_ended = make.counter("sessions_ended", "Track streams that have ended.", "code")
+        self._sessions_ended = make.counter(
+            "sessions_ended", "Track streams that have ended. PARKED: calls whose sessions may be resumed.", "code"
+        )
         self._rpcs = make.counter("rpcs", "RPCs that have ended.", "method", "code")
         self._rpc_seconds = make.histogram("rpc_seconds", "Time of an RPC.", _RPC_SECONDS, "method")
         self._refusals = make.counter("refusals", "Requests that were refused before they began.", "limit")

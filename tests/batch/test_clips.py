@@ -34,6 +34,13 @@ def test_files_folders_and_patterns(tmp_path: Path) -> None:
     assert named(f"{tmp_path}/in/**/*.mkv", tmp_path / "one.weird") == ["a/c.mkv", "one.weird"]
 
 
+def test_results_are_no_clips(tmp_path: Path) -> None:
+    """Where a batch writes into the folder that it reads, the next run finds the same clips."""
+    touch(tmp_path, "a.mp4", "out/a.mp4/clip.json", "out/a.mp4/matte.mov", "out/a.mp4/masks/1.png")
+    assert named(tmp_path) == ["a.mp4"]
+    assert named(f"{tmp_path}/**/*") == ["a.mp4"]
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidArgument, match="holds neither videos nor folders of pictures"):

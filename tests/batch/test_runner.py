@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -225,6 +226,26 @@ def test_a_batch_that_is_stopped_goes_on_in_the_next_run(tmp_path: Path) -> None
         assert run(server.address, clips, tmp_path / "out")[0].is_complete
 
 
+def test_ctrl_c_in_a_program_ends_in_order(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path, *NAMES)
+    with BatchServer(Script(frame_count=50, seconds_per_frame=0.05)) as server:
+        timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            run(server.address, clips, tmp_path / "out")
+        assert {states[-1] for states in ledger_states(tmp_path / "out").values()} == {"interrupted"}
+        server.script.seconds_per_frame = 0.0
+        assert run(server.address, clips, tmp_path / "out")[0].is_complete
+
+
+def test_a_batch_runs_once(tmp_path: Path) -> None:
+    with BatchServer() as server, masklet.Client(server.address) as client:
+        batch = masklet.Batch(make_clips(tmp_path, "a.mp4"), tmp_path / "out")
+        assert batch.run(client).is_complete
+        with pytest.raises(masklet.FailedPrecondition, match="the batch has run; make another one"):
+            batch.run(client)
+
+
 def test_what_has_changed_is_done_again(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, *NAMES)
     why: dict[str, str] = {}
@@ -256,13 +277,15 @@ def test_a_video_that_changes_meanwhile_is_done_again(tmp_path: Path) -> None:
 
 def test_a_clip_without_boxes_is_done_by_name(tmp_path: Path) -> None:
     clip = make_clips(tmp_path, "a.mp4")[0]
-    clip = replace(clip, prompts=masklet.batch.PromptFile([]))
     with BatchServer() as server:
+        assert run(server.address, [clip], tmp_path / "out")[1] == [("a.mp4", "done")]
+        clip = replace(clip, prompts=masklet.batch.PromptFile([]))
         for kind in ("empty", "already-done"):
             summary, events = run(server.address, [clip], tmp_path / "out")
             assert events == [("a.mp4", kind)]
             assert summary.is_complete
-        assert server.sessions == []
+            assert not (tmp_path / "out" / "a.mp4").exists()  # what was there is of other prompts
+        assert len(server.sessions) == 1
 
 
 def test_shards_share_a_folder(tmp_path: Path) -> None:

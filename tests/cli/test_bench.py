@@ -9,7 +9,7 @@ import pytest
 
 import masklet
 from masklet import Timings
-from masklet.cli.bench import StreamRun, summary
+from masklet.cli.bench import StreamRun, curve_point, summary
 from tests.cli.test_commands import run
 from tests.support.scripted.fake_script import Script
 from tests.support.scripted.fake_server import FakeServer
@@ -52,10 +52,18 @@ def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert [line.split()[1:] for line in printed.splitlines() if line.split()[:1] == [stage]] == [["6.00", "11.00"]]
 
 
+def test_a_point_of_the_curve_leaves_out_the_start() -> None:
+    late = StreamRun(9.0, (), [5.0, 5.5, 6.0, 6.5, 7.0])
+    early = StreamRun(6.0, (), [3.0, 4.0, 5.0, 6.0])
+    assert curve_point([late, early]) == {"streams": 2, "frames_per_second": 3.0, "round_seconds": 2 / 3}
+    with pytest.raises(masklet.InvalidArgument, match="video: is too short: 2 streams were hardly at work"):
+        curve_point([late, StreamRun(1.0, (), [1.0, 2.0])])
+
+
 def test_a_curve_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "curve.json"
     (tmp_path / "clip.mp4").write_bytes(b"x")
-    with FakeServer(Script(frame_count=12)) as server:
+    with FakeServer(Script(frame_count=12, seconds_per_frame=0.02)) as server:
         words = ("bench", tmp_path / "clip.mp4", "--server", server.address, "--json", figures)
         assert run(*words, "--curve", "4,1") == 0
         measured = [session for session in server.sessions if session.config.timings]

@@ -83,6 +83,12 @@ class ServerProcess:
         """Ask it to end (SIGTERM), and wait until it has."""
         self._end(signal.SIGTERM)
 
+    @property
+    def pid(self) -> int:
+        """Id of its process while it runs."""
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
     def freeze(self, seconds: float) -> None:
         """Stop it for a while (SIGSTOP, SIGCONT)."""
         assert self._process is not None

@@ -191,6 +191,29 @@ async def test_cancel_frees_everything_at_once() -> None:
         assert await late.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_client_that_leaves_is_counted_once() -> None:
+    async with house(window=4) as h:
+        first, session = await begun(h.stub, numbered(click(), 1), chunk(20))
+        await first.read("frame_result")
+        first.call.cancel()
+        await h.until(lambda: h.sample("sessions_ended_total", code="PARKED") == 1)
+        farewell = Client(h.stub.Track())
+        await farewell.say(resume(session.resume_token, first.last), Request(cancel=tracking_pb2.Cancel()))
+        await h.until(lambda: h.sample("sessions_ended_total", code="CANCELLED") == 1)
+        assert h.sample("sessions_ended_total", code="PARKED") == 1
+
+
+async def test_a_client_that_leaves_before_it_knows_its_session_leaves_nothing() -> None:
+    """As one whose own time is over before the server answers: nobody has the token."""
+    async with house() as h:
+        call = h.stub.Track(timeout=0.001)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(config(resumable=True))
+            await call.read()
+        await asyncio.sleep(0.3)
+        assert h.sample("parked_sessions") == 0
+
+
 async def test_a_server_can_be_set_to_keep_no_session() -> None:
     async with house(park_seconds=0) as h:
         client, session = await begun(h.stub, click(), chunk(20))

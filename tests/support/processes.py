@@ -11,15 +11,19 @@ from pathlib import Path
 HEAVY_IMPORTS = {"grpc", "numpy", "pydantic", "torch"}
 
 
-def decoders() -> set[int]:
-    """Process ids of the living decoding processes. The fork server forked them, and it is a child of this process."""
+def decoders(of: int | None = None) -> set[int]:
+    """Process ids of the living decoding processes of a server; None: of the one in this process.
+
+    The fork server forked them, and it is a child of the server.
+    """
+    server = os.getpid() if of is None else of
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             status = (entry / "stat").read_text().rpartition(")")[2].split()
             if status[0] != "Z":
                 parents[int(entry.name)] = int(status[1])
-    servers = {pid for pid, parent in parents.items() if parent == os.getpid() and _is_fork_server(pid)}
+    servers = {pid for pid, parent in parents.items() if parent == server and _is_fork_server(pid)}
     return {pid for pid, parent in parents.items() if parent in servers}
 
 

@@ -133,6 +133,7 @@ class Attempts:
                 return known
             job.attempt += 1
             if not prompts.prompts:
+                self._layout.remove(job.clip.name, job.number)
                 return self._end(attempt, "empty", attempt.entry(state="empty"))
             return self._track_and_write(attempt, prompts)
         except (MaskletError, OSError) as error:

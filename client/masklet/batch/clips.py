@@ -24,6 +24,8 @@ CLIP_SUFFIXES = frozenset(
 """What the name of a clip in a folder ends in; a clip that is named itself may be called anything."""
 BESIDE = (".prompts.json", ".prompts.yaml", ".prompts.yml")
 """What follows the name of a clip, without its suffix, in the name of the file with its prompts."""
+ABOUT = "clip.json"
+"""The file in a folder of results that says what they are of. Such a folder is not searched for clips."""
 _LONGEST_PART = 200  # bytes of a folder's name
 _WILDCARDS = frozenset("*?[")
 
@@ -214,7 +216,11 @@ def _of_pattern(pattern: str) -> Iterator[Clip]:
     fixed = next(number for number, part in enumerate(parts) if _WILDCARDS & set(part))
     root = Path(*parts[:fixed]) if fixed else Path()
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - takes absolute ones
-    known = [path for path in matches if path.suffix.lower() in CLIP_SUFFIXES or _is_pictures(path)]
+    known = [
+        path
+        for path in matches
+        if (path.suffix.lower() in CLIP_SUFFIXES or _is_pictures(path)) and not _is_result(path, root)
+    ]
     if not known:
         raise InvalidArgument.of("inputs", f"no video matches {pattern}")
     for path in known:
@@ -234,7 +240,7 @@ def _of_folder(folder: Path) -> Iterator[Clip]:
 
 def _within(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if path.name.startswith("."):
+        if path.name.startswith(".") or (path / ABOUT).exists():
             continue
         if path.is_dir():
             if _is_pictures(path):
@@ -243,6 +249,12 @@ def _within(folder: Path) -> Iterator[Path]:
                 yield from _within(path)
         elif path.suffix.lower() in CLIP_SUFFIXES:
             yield path
+
+
+def _is_result(path: Path, root: Path) -> bool:
+    """Whether a path is that of a batch's results, or within them."""
+    folders = [path, *(parent for parent in path.parents if parent.is_relative_to(root))]
+    return any((folder / ABOUT).exists() for folder in folders)
 
 
 def _is_pictures(path: Path) -> bool:
@@ -260,4 +272,4 @@ def _is_pictures(path: Path) -> bool:
     return bool(kinds["picture"]) and not kinds["other"]
 
 
-__all__ = ["BESIDE", "CLIP_SUFFIXES", "DIRECTIONS", "Clip", "Shard", "check_names", "find_clips", "plan_of"]
+__all__ = ["ABOUT", "BESIDE", "CLIP_SUFFIXES", "DIRECTIONS", "Clip", "Shard", "check_names", "find_clips", "plan_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from masklet._media.result_files import SUFFIXES
+from masklet.batch.clips import ABOUT
 from masklet.batch.identity import Fingerprint
 from masklet.batch.ledger import Entry, sync_folder
 from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet.export import FORMATS, Settings, write
 from masklet.recording import Recording
 
-ABOUT = "clip.json"
-"""The file in the folder of a clip that says what its results are of."""
 PARTIAL = ".partial"
 """The folder in which results are written before they are whole."""
 
@@ -126,9 +126,8 @@ class Layout:
     def clean(self) -> None:
         """Remove the folder for what is not whole."""
         shutil.rmtree(self._aside, ignore_errors=True)
-        parent = self._aside.parent
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+        with contextlib.suppress(OSError):  # other shards work there
+            self._aside.parent.rmdir()
 
     def place(self, clip: str) -> Path:
         """The folder of a clip."""
@@ -182,6 +181,21 @@ class Layout:
             sync_folder(final.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def remove(self, clip: str, number: int) -> None:
+        """Remove the results of a clip, if there are any: they are of other prompts.
+
+        Args:
+            clip: The clip.
+            number: As for `publish`.
+
+        Raises:
+            OSError: They cannot be removed.
+        """
+        if (self.place(clip) / ABOUT).exists():
+            old = self._aside / f"{number}-old"
+            self.place(clip).rename(old)  # at once, so that no half of it stays
             shutil.rmtree(old, ignore_errors=True)
 
     def _make_parents(self, final: Path) -> None:

@@ -16,7 +16,7 @@ from masklet.batch.lock import locked, suffix_of
 from masklet.batch.results import Exported, Layout
 from masklet.batch.retrying import ServerGate
 from masklet.batch.schedule import Schedule
-from masklet.errors import InvalidArgument, NotFound
+from masklet.errors import FailedPrecondition, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from masklet._sync.client import Client
@@ -58,6 +58,7 @@ class Batch:
         self._tally = Tally(len(self.clips))
         self._schedule = Schedule(self.clips)
         self._telling = threading.Lock()
+        self._has_run = False
         self._failure: BaseException | None = None
 
     @property
@@ -81,12 +82,15 @@ class Batch:
             How the batch stands in the end.
 
         Raises:
-            FailedPrecondition: Another run works in the folder.
+            FailedPrecondition: Another run works in the folder, or this batch has run already.
             NotFound: The server has no such model.
             MaskletError: Something is wrong that every clip would meet, such as a token that is not valid, or the
                 server did not come back in time. What is done stays done.
             OSError: The folder cannot be written to, or the disk is full.
         """
+        if self._has_run:
+            raise FailedPrecondition("the batch has run; make another one, which does what is left")
+        self._has_run = True
         jobs = self._checked_jobs(client)
         self._layout.folder.mkdir(parents=True, exist_ok=True)
         with locked(self._layout.folder, self._settings.shard):
@@ -101,8 +105,12 @@ class Batch:
                 ]  # fmt: skip
                 for worker in workers:
                     worker.start()
-                for worker in workers:
-                    worker.join()
+                try:
+                    _join(workers)
+                except BaseException:  # Ctrl-C: they end in order first, and the folder stays locked until then
+                    self.stop()
+                    _join(workers)
+                    raise
             self._layout.write_poison_list(self.summary.failed)
             self._layout.clean()
         if self._failure is not None:
@@ -138,3 +146,8 @@ class Batch:
             )
         most = min((n for n in (info.limits.max_sessions_per_client, info.limits.max_sessions) if n), default=None)
         return self._settings.jobs if most is None else min(self._settings.jobs, most)
+
+
+def _join(workers: Iterable[threading.Thread]) -> None:
+    for worker in workers:
+        worker.join()

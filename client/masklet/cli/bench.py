@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from masklet import Client, Timings, VideoInfo
     from masklet._media.uploads import VideoSource
 
-# The clip that is made if none is given.
+# The clip that is made if none is given. All streams of a curve must be at work at the same time for a while.
+_FRAMES_OF_CURVE = 150
 _HEIGHT, _WIDTH, _FRAMES, _RADIUS = 720, 1280, 30, 90
 _BESIDE = ("decode", "mask", "send")
 _STAGES = ("decode", "queue", "encode", "step", "mask", "send")
@@ -51,10 +52,12 @@ class StreamRun:
     Attributes:
         seconds: From the call to its last result.
         timings: Of all frames but the first one, for which a decoder is started and the prompt applied.
+        times: When each result came, in seconds of one clock for all streams.
     """
 
     seconds: float
     timings: Sequence[Timings]
+    times: Sequence[float] = ()
 
     @property
     def frames(self) -> int:
@@ -101,7 +104,9 @@ def bench(
     from masklet._media.uploads import video_path
 
     numbers = [] if curve is None else _numbers(curve)
-    source: VideoSource = _make_clip() if video is None else video_path(video)
+    source: VideoSource = (
+        _make_clip(_FRAMES if curve is None else _FRAMES_OF_CURVE) if video is None else video_path(video)
+    )
     prompts = read_prompts(points=point, boxes=box) if point or box else []
     with Access(server, token_file, ca, cert, key, insecure).connect(model) as client:
         with waiting(f"tracking {streams} x {'a clip made for the purpose' if video is None else video.name} ..."):
@@ -146,8 +151,20 @@ def summary(runs: Sequence[StreamRun]) -> dict[str, Any]:
 
 
 def curve_point(runs: Sequence[StreamRun]) -> dict[str, float]:
-    """A point of the curve: how long a device takes for one frame of each of so many streams."""
-    rate = sum(run.frames for run in runs) / max(run.seconds for run in runs)
+    """A point of the curve: how long a device takes for one frame of each of so many streams.
+
+    Only the time in which all of them get results counts: until then decoders start.
+
+    Raises:
+        InvalidArgument: There is no such time.
+    """
+    begin, end = max(run.times[0] for run in runs), min(run.times[-1] for run in runs)
+    together = sum(begin < time <= end for run in runs for time in run.times)
+    if together < len(runs):
+        raise InvalidArgument.of(
+            "video", f"is too short: {len(runs)} streams were hardly at work at the same time; give a longer one"
+        )
+    rate = together / (end - begin)
     return {"streams": len(runs), "frames_per_second": rate, "round_seconds": len(runs) / rate}
 
 
@@ -183,13 +200,14 @@ def _run(client: Client, video: VideoSource, prompts: list[Prompt], model: str, 
         start = time.perf_counter()
         # Masks are decoded, as a user would do; this takes time here and none on the server.
         results = [
-            (frame.timings, len(frame.masks)) for frame in client.track(video, prompts, model=model, timings=True)
+            (frame.timings, len(frame.masks), time.perf_counter())
+            for frame in client.track(video, prompts, model=model, timings=True)
         ]
         seconds = time.perf_counter() - start
-        timings = [timings for timings, _ in results[1:] if timings is not None]
+        timings = [timings for timings, *_ in results[1:] if timings is not None]
         if len(timings) != len(results) - 1:
             raise Unimplemented("the server sent no timings: it is older than this client")
-        return StreamRun(seconds, timings)
+        return StreamRun(seconds, timings, [when for *_, when in results])
 
     with ThreadPoolExecutor(streams) as pool:
         return list(pool.map(track, range(streams)))
@@ -199,7 +217,7 @@ def _middle(video: VideoInfo) -> Prompt:
     return Prompt(point_coords=[(video.width / 2, video.height / 2)])
 
 
-def _make_clip() -> bytes:
+def _make_clip(frames: int) -> bytes:
     """A clip in H.264: a bright disc that moves from the middle to the right, over a background with some texture."""
     import av
     import numpy as np
@@ -210,8 +228,8 @@ def _make_clip() -> bytes:
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = _WIDTH, _HEIGHT, "yuv420p"
-        for i in range(_FRAMES):
-            inside = np.hypot(x - _WIDTH / 2 - 6 * i, y - _HEIGHT / 2) < _RADIUS
+        for i in range(frames):
+            inside = np.hypot(x - _WIDTH / 2 - 6 * (i % _FRAMES), y - _HEIGHT / 2) < _RADIUS
             gray = np.where(inside, 235, ground).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuv420p")))
         container.mux(stream.encode(None))

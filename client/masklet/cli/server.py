@@ -18,7 +18,7 @@ from masklet.cli.console import err, waiting, warn
 from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from masklet import Client, Edges, ResumeEvent, TrackOptions
+    from masklet import Client, Edges, MemoryPolicy, ResumeEvent, TrackOptions
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 CONNECT_SECONDS = 30.0
@@ -86,6 +86,24 @@ EdgesOption = Annotated[
         metavar="none|guided",
         help="How the edges of masks are drawn. none: as the model gives them. guided: moved to nearby edges of "
         "colour in the picture. Default: guided for nano, none for Meta's models.",
+        rich_help_panel=_PANEL,
+    ),
+]
+MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
+MemoryPolicyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(MEMORY_POLICIES),
+        help="What an object's memory keeps. sam2: SAM 2's own rule. distractor-aware: also frames that tell the "
+        "object from look-alikes. motion-aware: frames whose masks fit the object's motion.",
+        rich_help_panel=_PANEL,
+    ),
+]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Never share a batch with other clients, so that two runs give the same bits.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -178,6 +196,19 @@ def checked_edges(name: str | None) -> Edges | None:
     if name not in (None, "none", "guided"):
         raise typer.BadParameter(f"is {name}, must be none or guided", param_hint="--edges")
     return cast("Edges | None", name)
+
+
+def checked_memory_policy(name: str) -> MemoryPolicy:
+    """The value of `MemoryPolicyOption`.
+
+    Raises:
+        typer.BadParameter: There is no such rule.
+    """
+    if name not in MEMORY_POLICIES:
+        raise typer.BadParameter(
+            f"is {name}, must be one of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy"
+        )
+    return cast("MemoryPolicy", name.replace("-", "_"))
 
 
 def resume_options(resume: bool) -> TrackOptions:

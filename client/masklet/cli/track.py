@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -45,14 +45,17 @@ from masklet.cli.server import (
     Access,
     CaOption,
     CertOption,
+    DeterministicOption,
     EdgesOption,
     InsecureOption,
     KeyOption,
+    MemoryPolicyOption,
     ModelOption,
     ResumeOption,
     ServerOption,
     TokenFileOption,
     checked_edges,
+    checked_memory_policy,
     resume_options,
 )
 from masklet.cli.signals import Signals
@@ -61,11 +64,10 @@ from masklet.drawing import VIDEO_SUFFIXES
 from masklet.recording import Recording
 
 if TYPE_CHECKING:
-    from masklet import Client, FrameResult, MemoryPolicy, Prompt, Tracking, TrackOptions
+    from masklet import Client, FrameResult, Prompt, Tracking, TrackOptions
 
 _PANEL = "Results"
 _LIVE_PANEL = "Live video"
-MEMORY_POLICIES = ("sam2", "distractor-aware", "motion-aware")
 _NO_OUTPUT = "no file was written; add --overlay OUT.mp4, --masks DIR, --json FILE or --jsonl FILE"
 
 
@@ -133,23 +135,8 @@ def track(
     ] = None,
     overlay_style: StyleOption = "both",
     model: ModelOption = None,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic",
-            help="Never share a batch with other clients, so that two runs give the same bits.",
-            rich_help_panel="Server",
-        ),
-    ] = False,
-    memory_policy: Annotated[
-        str,
-        typer.Option(
-            metavar="|".join(MEMORY_POLICIES),
-            help="What an object's memory keeps. sam2: SAM 2's own rule. distractor-aware: also frames that tell the "
-            "object from look-alikes. motion-aware: frames whose masks fit the object's motion.",
-            rich_help_panel="Server",
-        ),
-    ] = "sam2",
+    deterministic: DeterministicOption = False,
+    memory_policy: MemoryPolicyOption = "sam2",
     edges: EdgesOption = None,
     delivery: Annotated[
         str | None,
@@ -212,7 +199,7 @@ def track(
     options: TrackOptions = {
         "model": model or "",
         "deterministic": deterministic,
-        "memory_policy": _memory_policy(memory_policy),
+        "memory_policy": checked_memory_policy(memory_policy),
         **resume_options(resume),
     }
     if (drawn := checked_edges(edges)) is not None:
@@ -313,14 +300,6 @@ def _print_outcome(outcome: _Outcome, files: OutputFiles) -> list[masklet.Maskle
     exported, failures = outcome.editing.write(outcome.recording)
     tell_written([*files.written().items(), *exported], otherwise=_NO_OUTPUT, console=console)
     return failures
-
-
-def _memory_policy(name: str) -> MemoryPolicy:
-    if name not in MEMORY_POLICIES:
-        raise typer.BadParameter(
-            f"is {name}, must be one of {', '.join(MEMORY_POLICIES)}", param_hint="--memory-policy"
-        )
-    return cast("MemoryPolicy", name.replace("-", "_"))
 
 
 def _check(video: str, overlay: Path | None, live: LiveCommand | None, has_live_options: bool) -> None:

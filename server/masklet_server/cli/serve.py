@@ -80,7 +80,11 @@ async def _serve(settings: Settings) -> None:
                 await asyncio.sleep(_NOT_SERVING_SECONDS)  # whoever watches the server's health sees why
                 await running.server.stop(0.0)
                 raise Unavailable("the engine has failed; the log says why. Start the server again")
-            typer.echo(f"stopping; running requests have {settings.grace_seconds:g} s to end", err=True)
+            typer.echo(
+                f"stopping; running requests have {settings.grace_seconds:g} s to end, and streams that wait for their "
+                "clients end now",
+                err=True,
+            )
             await running.server.stop()
 
 

@@ -276,7 +276,8 @@ class Admission:
         except asyncio.CancelledError:
             if self._cancelling:
                 raise Unavailable(
-                    "the server shut down before this was finished; send it again", retry_after_seconds=1.0
+                    "the server shut down before this was finished; resume the stream, or send it again",
+                    retry_after_seconds=1.0,
                 ) from None
             raise
         finally:

@@ -242,7 +242,8 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         method = call.method.lstrip("/")
         self._metrics.rpc_ended(method, call.code, seconds)
         if call.is_session:
-            self._metrics.session_ended(call.code)
+            # A client that comes back, or says in a further call that it does not, must not be counted twice.
+            self._metrics.session_ended("PARKED" if call.usage.is_parked else call.code)
         level = logging.DEBUG if call.method.startswith(_HEALTH) else logging.INFO
         fields = {"method": method, "client": call.client, "code": call.code, "seconds": round(seconds, 4)}
         if call.method in (TRACK, SEGMENT_IMAGE):

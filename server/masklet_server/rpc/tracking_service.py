@@ -25,7 +25,7 @@ from masklet_server.rpc.from_wire import RequestParser
 from masklet_server.rpc.segment_image import SegmentImageHandler, ServingEngines
 from masklet_server.rpc.server import SessionKeeper
 from masklet_server.rpc.status import as_masklet_error
-from masklet_server.rpc.usage import count_results
+from masklet_server.rpc.usage import count_results, note_parked
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources
 from masklet_server.session.idle import IdleWatch
@@ -135,7 +135,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
                 try:
                     await attachment.run(incoming, send)
                 finally:
-                    self._resumables.leave(attachment)
+                    remaining = context.time_remaining()
+                    if self._resumables.leave(attachment, ran_out=remaining is not None and remaining <= 0):
+                        note_parked()
                 return
             session = Session(configuration(first), self._resources_of(current_client.get()), send)
             try:

@@ -18,12 +18,14 @@ class Usage:
         received_bytes: Bytes of its messages.
         frames: Results of frames that were sent.
         masks: Masks that were sent.
+        is_parked: Its session goes on without it, and may be resumed.
     """
 
     model: str = ""
     received_bytes: int = 0
     frames: int = 0
     masks: int = 0
+    is_parked: bool = False
 
     def received(self, request: Any, size: int) -> None:
         """Count a request of Track or SegmentImage."""
@@ -56,3 +58,10 @@ def count_results(*, frames: int = 0, masks: int = 0) -> None:
     if usage is not None:
         usage.frames += frames
         usage.masks += masks
+
+
+def note_parked() -> None:
+    """The call that runs ends, and its session waits for another one."""
+    usage = current_usage.get()
+    if usage is not None:
+        usage.is_parked = True

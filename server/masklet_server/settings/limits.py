@@ -83,7 +83,7 @@ class SnapshotSettings(BaseModel):
     )
     snapshot_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = setting(
         _SNAPSHOTS.seconds,
-        "Snapshots of sessions",
+        "Limits for resumable sessions",
         "Seconds that a snapshot is kept of a session that does not go on. Longer than any pause of a session.",
     )
     snapshot_frames: Positive = setting(
@@ -94,12 +94,12 @@ class SnapshotSettings(BaseModel):
     )
     max_snapshot_bytes: Positive = setting(
         _SNAPSHOTS.max_bytes,
-        "Snapshots of sessions",
+        "Limits for resumable sessions",
         "Largest snapshot, in bytes. A session with a larger one goes on without.",
     )
     max_state_bytes: Positive = setting(
         _SNAPSHOTS.max_total_bytes,
-        "Snapshots of sessions",
+        "Limits for resumable sessions",
         "Snapshots of all sessions of this server, in bytes. Beyond it, sessions go on without further ones.",
     )
 

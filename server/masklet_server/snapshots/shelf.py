@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from masklet.errors import Aborted, DataLoss, InvalidArgument
 from masklet_server.snapshots.blobs import BlobInfo, BlobStore
@@ -104,13 +104,22 @@ class SnapshotShelf:
         """Delete all that is stored of a session."""
         await self._blobs.delete([info.name for info in await self._blobs.names(_session_folder(session))])
 
-    async def expire(self, seconds: float) -> int:
-        """Delete the sessions of which nothing was written for so long; returns how many there were."""
+    async def expire(self, seconds: float, *, keep: Collection[str] = ()) -> int:
+        """Delete the sessions of which nothing was written for so long; returns how many there were.
+
+        Args:
+            seconds: How long.
+            keep: Sessions that go on, however old their snapshots look: clocks of machines can be wrong.
+        """
         by_session: dict[str, list[BlobInfo]] = {}
         for info in await self._blobs.names(_FOLDER):
             if match := _NAME.fullmatch(info.name):
                 by_session.setdefault(match["session"], []).append(info)
-        old = {name: files for name, files in by_session.items() if min(f.age_seconds for f in files) > seconds}
+        old = {
+            name: files
+            for name, files in by_session.items()
+            if min(f.age_seconds for f in files) > seconds and name not in keep
+        }
         for files in old.values():
             await self._blobs.delete([info.name for info in files])
         return len(old)

@@ -34,7 +34,7 @@ def test_without_load_the_latency_is_the_service_time() -> None:
 
 def test_under_too_much_load_the_device_is_always_busy_and_frames_are_skipped() -> None:
     found = Fleet(scenario(20, frame_rate=10.0)).run()  # 200 frames a second on a device that does 50
-    assert found.utilisation == pytest.approx(1.0, abs=0.001)
+    assert 0.999 < found.utilisation <= 1.0
     assert found.results / 55 == pytest.approx(50, rel=0.01)
     assert found.skipped / (found.skipped + found.results) == pytest.approx(0.75, abs=0.01)
     assert found.latency.quantile(0.99) < 0.2  # the latest frame is always young

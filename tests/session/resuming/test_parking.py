@@ -129,6 +129,17 @@ async def test_an_ack_of_what_was_not_sent_leaves_no_gap() -> None:
         assert contiguous(first, second)
 
 
+async def test_a_session_that_no_client_knows_is_not_parked() -> None:
+    async with lot() as held:
+        call = held.begin()
+        call.reading.clear()  # so that the client never gets the token
+        call.say(numbered(click(), 1), chunk(20))
+        await held.quiet()
+        await call.breaks()
+        assert held.sessions.parked == 0
+        await held.nothing_is_left()
+
+
 async def test_a_session_that_is_over_does_not_count_as_one_that_was_lost() -> None:
     async with lot(park_seconds=0.1, max_parked=1) as held:
         for _ in range(2):

@@ -14,13 +14,16 @@ from masklet.cli.server import (
     Access,
     CaOption,
     CertOption,
+    DeterministicOption,
     EdgesOption,
     InsecureOption,
     KeyOption,
+    MemoryPolicyOption,
     ModelOption,
     ServerOption,
     TokenFileOption,
     checked_edges,
+    checked_memory_policy,
     resume_options,
 )
 from masklet.cli.signals import Signals
@@ -37,7 +40,7 @@ def batch(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUTS...",
+            metavar="INPUT",
             help="Video files, folders (searched with the folders in them; a folder of pictures is a clip), or "
             "patterns in quotes, such as 'videos/**/*.mp4'.",
             show_default=False,
@@ -113,6 +116,8 @@ def batch(
         typer.Option("--retry-poisoned", help="Try the clips that failed in earlier runs again.", rich_help_panel=_HOW),
     ] = False,
     model: ModelOption = None,
+    deterministic: DeterministicOption = False,
+    memory_policy: MemoryPolicyOption = "sam2",
     edges: EdgesOption = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
@@ -133,7 +138,12 @@ def batch(
     if folder is None:
         raise typer.BadParameter("is missing; give the folder for the results", param_hint="--out")
     clips = _clips(inputs or [], manifest, (prompts, detections, min_score))
-    options: TrackOptions = {"model": model or "", **resume_options(True)}
+    options: TrackOptions = {
+        "model": model or "",
+        "deterministic": deterministic,
+        "memory_policy": checked_memory_policy(memory_policy),
+        **resume_options(True),
+    }
     if (drawn := checked_edges(edges)) is not None:
         options["edges"] = drawn
     with _options_named():

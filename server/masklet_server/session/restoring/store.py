@@ -86,7 +86,7 @@ class SnapshotStore:
         """Delete snapshots of sessions that have not gone on, again and again. A failure is logged."""
         while True:
             try:
-                count = await self.shelf.expire(self.limits.seconds)
+                count = await self.shelf.expire(self.limits.seconds, keep=set(self._sizes))
                 if count:
                     logger.info("snapshots of %d sessions have expired", count)
             except MaskletError as error:

@@ -32,6 +32,8 @@ class Attachment:
         session: The session.
         epoch: The call's number.
         token: Names the session in a `Resume`.
+        is_told: The client may know the session, because it has come back to it, or was told of it.
+        has_answered: A response of the session itself was written.
 
     Args:
         session: The session.
@@ -45,6 +47,8 @@ class Attachment:
         self.token = grant.token
         self._grant = grant
         self._resumed = resumed
+        self.is_told = resumed is not None
+        self.has_answered = resumed is not None
         self._notes: deque[replies.Response] = deque()
         self._told = session.inbox.position if resumed is not None else InputPosition()
 
@@ -166,6 +170,7 @@ class Attachment:
         opened = await session.opened()
         if opened is not None:
             await write(granted(opened, self._grant))
+            self.is_told = True
             if self._resumed is not None:
                 await write(self._resumed)
         while self._is_current and not session.is_delivered:
@@ -173,6 +178,7 @@ class Attachment:
                 await write(self._notes.popleft())
             elif (kept := session.next_response()) is not None:
                 await write(replies.Numbered(kept.number, kept.response))
+                self.has_answered = True
                 session.wrote(kept.number, self.epoch)
             else:
                 await session.changed.until(self._has_more)

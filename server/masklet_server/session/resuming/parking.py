@@ -9,7 +9,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from masklet.errors import Aborted, Cancelled, InvalidArgument, MaskletError, NotFound, Unavailable
@@ -21,6 +20,7 @@ from masklet_server.session.replies import Resumption
 from masklet_server.session.restoring.store import SnapshotStore
 from masklet_server.session.resuming import restoration
 from masklet_server.session.resuming.attachment import Attachment
+from masklet_server.session.resuming.observer import ParkingObserver
 from masklet_server.session.resuming.resumable_session import Owner, ResumableSession, Return
 from masklet_server.session.resuming.state import Presence
 from masklet_server.session.resuming.tokens import ResumeTokens
@@ -29,19 +29,6 @@ logger = logging.getLogger(__name__)
 
 # Of so many sessions that are gone the server can say why.
 _REMEMBERED = 1000
-
-
-class ParkingObserver(Protocol):
-    """Is told what happens to resumable sessions, for metrics."""
-
-    def parked(self, count: int) -> None:
-        """So many sessions are parked now."""
-
-    def resumed(self, how: str) -> None:
-        """A session was resumed: "attached", "restored" or "rewound"; or it could not be: "refused"."""
-
-    def parked_ended(self, why: str) -> None:
-        """A parked session that was not over is gone: "expired", "evicted" or "stopped"."""
 
 
 class ResumableSessions:
@@ -299,8 +286,17 @@ class ResumableSessions:
 
     # Parking
 
-    def leave(self, attachment: Attachment) -> None:
-        """A call has ended, whatever the reason. The caller must always call it."""
+    def leave(self, attachment: Attachment, *, ran_out: bool = False) -> bool:
+        """A call has ended, whatever the reason. The caller must always call it.
+
+        Args:
+            attachment: The call's.
+            ran_out: The client's own deadline has ended it. If nothing was answered yet, the client does not know the
+                session, as far as anybody can tell, and nobody comes back to it.
+
+        Returns:
+            Whether the session is parked, and is not over.
+        """
         session = attachment.session
         if self._attachments.get(session.id) is attachment:
             del self._attachments[session.id]
@@ -309,8 +305,11 @@ class ResumableSessions:
         elif session.detach(attachment.epoch):
             if self._is_stopping:
                 self._finish(session, _stopped(), "the server was stopped", drop=False)
+            elif not attachment.is_told or (ran_out and not attachment.has_answered):
+                self._finish(session, Cancelled("the client left before it knew the session"), "its client left")
             else:
                 self._park(session)
+        return session.id in self._parked and session.outcome is None
 
     def _park(self, session: ResumableSession) -> None:
         loop = asyncio.get_running_loop()
