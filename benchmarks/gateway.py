@@ -3,8 +3,9 @@
 - *hop*: messages of 4 KB go to a server that sends each back, by way of a gateway and without one, by turns in one run.
   The server, the gateway and the client are processes of their own. The difference of the round trips is what the
   gateway adds there and back; its own processor time is counted for each message that it passes on.
-- *failover*: streams with nano on two workers behind a gateway, which share a folder for snapshots. When both serve, one
-  that has streams is killed (SIGKILL) after some seconds. What each client saw is held against a run without faults.
+- *failover*: streams with nano on two workers behind a gateway, which share a folder for snapshots. When both serve,
+  one that has streams is killed (SIGKILL) after some seconds. What each client saw is held against a run without
+  faults.
 """
 
 from __future__ import annotations
