@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     )
     from masklet._protocol.resumption import HowResumed, ResumeEvent
     from masklet._protocol.segmentation import ImageId, Segmentation
-    from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo
+    from masklet._protocol.server_info import Limits, ModelInfo, ServerInfo, WorkerInfo
     from masklet._sync.annotation import Annotation
     from masklet._sync.client import Client
     from masklet._sync.live import Live
@@ -156,6 +156,7 @@ __all__ = [
     "VideoInfo",
     "VideoPacket",
     "VideoSource",
+    "WorkerInfo",
     "__version__",
     "batch",
     "capture",
@@ -212,7 +213,7 @@ _NAMES_BY_MODULE = {
     ),
     "_protocol.resumption": ("HowResumed", "ResumeEvent"),
     "_protocol.segmentation": ("ImageId", "Segmentation"),
-    "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo"),
+    "_protocol.server_info": ("Limits", "ModelInfo", "ServerInfo", "WorkerInfo"),
     "_sync.annotation": ("Annotation",),
     "_sync.client": ("Client",),
     "_sync.live": ("Live",),

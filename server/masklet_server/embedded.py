@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from masklet_server.settings import checked
+
+if TYPE_CHECKING:
+    from masklet_server.assembly import RunningServer  # brings torch
 
 
 class EmbeddedServer:
@@ -35,6 +38,29 @@ class EmbeddedServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._leaving = False
+        self._running: RunningServer | None = None
+        self._stopping: Future[None] | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `begin_to_stop` was called, or the block has ended."""
+        return self._leaving or self._stopping is not None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the server runs, and its engine has not failed."""
+        running = self._running
+        return running is not None and not self.is_stopping and not running.broken.is_set()
+
+    def begin_to_stop(self, grace_seconds: float) -> None:
+        """Have the server stop while the block still runs: it tells clients that they have to move; from any thread.
+
+        Args:
+            grace_seconds: How long running requests may go on.
+        """
+        if self._loop is not None and self._running is not None and self._stopping is None:
+            stopped = self._running.server.stop(grace_seconds)
+            self._stopping = asyncio.run_coroutine_threadsafe(stopped, self._loop)
 
     def __enter__(self) -> str:
         """Start the server.
@@ -75,6 +101,7 @@ class EmbeddedServer:
         if self._leaving:  # interrupted before the loop existed
             return
         async with running_server(self._settings) as running:
+            self._running = running
             started.set_result(running.address)
             await self._stop.wait()
 

@@ -57,7 +57,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD and key[0] != "_"}
 
 
 def _plain(value: Any) -> str:

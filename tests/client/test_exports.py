@@ -33,7 +33,7 @@ EXPORTS = {
     "what they get": {
         "FrameResult", "ObjectResult", "PromptResult", "VideoInfo", "Timings", "Box", "ObjectEvent", "Rle", "Mask",
         "ResumeEvent", "HowResumed",
-        "Segmentation", "ServerInfo", "ModelInfo", "Limits", "Recording", "RecordedObject",
+        "Segmentation", "ServerInfo", "ModelInfo", "WorkerInfo", "Limits", "Recording", "RecordedObject",
     },
     "cameras": {"capture", "Capture", "Captured", "CaptureEvent", "OnCaptureEvent"},
     "errors": {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import masklet
+from masklet_cluster.gateway.options import GatewayOptions
 from tests.faults.history import History, violations
 from tests.faults.server import ServerProcess
 from tests.faults.streams import run
@@ -30,7 +31,8 @@ def servers() -> Iterator[list[ServerProcess]]:
 
 @pytest.fixture(scope="module")
 def gateway(servers: list[ServerProcess]) -> Iterator[GatewayThread]:
-    with GatewayThread([one.address for one in servers], TIMEOUT_SECONDS) as one:
+    options = GatewayOptions(direct=True)
+    with GatewayThread([one.address for one in servers], TIMEOUT_SECONDS, options) as one:
         yield one
 
 
@@ -49,7 +51,7 @@ def busy(servers: list[ServerProcess], gateway: GatewayThread) -> ServerProcess:
 
 
 def disturbed(
-    servers: list[ServerProcess], gateway: GatewayThread, act: Act, seen: int = 5
+    servers: list[ServerProcess], gateway: GatewayThread, act: Act, seen: int = 5, *, direct: bool = False
 ) -> tuple[History, list[masklet.ResumeEvent], float]:
     """Run a stream, do something to its worker in the middle; also how long the next result then took."""
     threads: list[threading.Thread] = []
@@ -63,7 +65,7 @@ def disturbed(
                 threads.append(threading.Thread(target=act, args=(busy(servers, gateway),)))
                 threads[0].start()
 
-    history, events = run("file", gateway.address, history=Watched())
+    history, events = run("file", gateway.address, history=Watched(), direct=direct)
     for thread in threads:
         thread.join(120)
     assert threads, "there were too few results"
@@ -103,6 +105,42 @@ def test_a_stream_goes_on_at_another_worker(
         if not server.is_running:
             server.start()
     all_serve(gateway)
+
+
+@pytest.mark.parametrize("act", [kill, pytest.param(freeze, marks=pytest.mark.soak)])
+def test_a_direct_stream_goes_on_at_another_worker(
+    act: Act, servers: list[ServerProcess], gateway: GatewayThread, should: History
+) -> None:
+    all_serve(gateway)
+    history, events, longest = disturbed(servers, gateway, act, direct=True)
+    assert violations(history, should) == []
+    assert [event.kind for event in events] == ["lost", "resumed"]
+    assert longest < 11.0
+    for server in servers:
+        if not server.is_running:
+            server.start()
+    all_serve(gateway)
+
+
+def test_a_direct_stream_needs_no_gateway_once_it_runs(servers: list[ServerProcess], should: History) -> None:
+    gateway = GatewayThread([one.address for one in servers], options=GatewayOptions(direct=True))
+    gateway.__enter__()
+
+    def stop(_: ServerProcess) -> None:
+        gateway.__exit__()
+
+    history, events, _ = disturbed(servers, gateway, stop, direct=True)
+    assert violations(history, should) == []
+    assert events == []
+
+
+def test_a_client_that_may_go_directly_need_not(servers: list[ServerProcess], should: History) -> None:
+    """A gateway that tells no addresses, and a server that is no gateway."""
+    with GatewayThread([one.address for one in servers]) as gateway:
+        for address in (gateway.address, servers[0].address):
+            history, events = run("file", address, direct=True)
+            assert violations(history, should) == []
+            assert events == []
 
 
 def test_a_stream_goes_back_to_the_worker_that_has_it(

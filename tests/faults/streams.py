@@ -171,7 +171,12 @@ NOT_REPEATABLE = ("latest",)
 
 
 def run(
-    name: str, address: str, *, resume_seconds: float = 60.0, history: History | None = None
+    name: str,
+    address: str,
+    *,
+    resume_seconds: float = 60.0,
+    history: History | None = None,
+    direct: bool = False,
 ) -> tuple[History, Events]:
     """Run a stream to its end.
 
@@ -180,10 +185,11 @@ def run(
         address: The server, or a proxy before it.
         resume_seconds: How long the client tries to reach the server again.
         history: Where to put what the client sees; None: into a new one.
+        direct: The server is a gateway, and the stream goes to its worker itself.
     """
     history, events = history or History(), Events()
     history.frame_count = None if name == "annotation" else FRAMES
-    with masklet.Client(address, connect_timeout=0) as client:
+    with masklet.Client(address, connect_timeout=0, direct=direct) as client:
         options: masklet.SessionOptions = {
             "deterministic": True,
             "on_resume": events.append,

@@ -62,6 +62,7 @@ class Resumption:
 
     Attributes:
         last: The last frame result that is here; None before the first one.
+        token: The server's name for the session; empty before it has told it.
         read_from: Where the video must be read again from, in bytes or pictures; None where it need not be.
     """
 
@@ -75,7 +76,7 @@ class Resumption:
             config.propagation != tracking_pb2.PROPAGATION_ON_REQUEST
             and config.delivery != tracking_pb2.DELIVERY_LATEST
         )
-        self._token = ""
+        self.token = ""
         self._last_number = self._last_sequence = 0
         self._opening: tracking_pb2.TrackRequest | None = None
         self._is_waiting = False
@@ -95,7 +96,7 @@ class Resumption:
     @property
     def is_possible(self) -> bool:
         """Whether a new call could go on with the session, or begin it if the server has not answered yet."""
-        return bool(self._token) or self._reads_again or self._kept_from == 0
+        return bool(self.token) or self._reads_again or self._kept_from == 0
 
     @property
     def can_rewind(self) -> bool:
@@ -135,13 +136,13 @@ class Resumption:
             last_ack: The sequence of the last acknowledgement that was sent; 0: none was.
         """
         self._again.clear()
-        if not self._token:  # the server has not answered the first call: begin once more
+        if not self.token:  # the server has not answered the first call: begin once more
             self._opening = tracking_pb2.TrackRequest(config=self._config)
             self._go_on(tracking_pb2.Resumed())
             return
         # What was applied is of use where the server begins anew, or goes on from a snapshot.
         resume = tracking_pb2.Resume(
-            token=self._token,
+            token=self.token,
             last_response=self._last_number,
             last=self.last,
             last_sequence=self._last_sequence,
@@ -156,7 +157,7 @@ class Resumption:
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""
         resume = tracking_pb2.Resume(
-            token=self._token,
+            token=self.token,
             last_response=self._last_number,
             last=self.last,
             last_sequence=self._last_sequence,
@@ -207,9 +208,9 @@ class Resumption:
         elif kind in _ANSWERS and response.request_id in self._unanswered:
             self._answered(response)
         elif kind == "session":
-            self._token = response.session.resume_token
+            self.token = response.session.resume_token
         elif kind == "moving":
-            self._token = response.moving.token
+            self.token = response.moving.token
         elif kind == "input_kept":
             self._let_go(response.input_kept)
         elif kind == "resumed":

@@ -70,6 +70,33 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class WorkerInfo:
+    """One of the servers behind a gateway.
+
+    Attributes:
+        name: The gateway's name for it.
+        state: "serving", "draining" or "lost".
+        device: "cpu" or "cuda:0"; empty where it has not told it.
+        device_name: The device's own name.
+        models: Names of the models that it has loaded.
+        sessions: Sessions that run there, those included that wait for their clients.
+        bank_bytes: Bytes of the memory banks of all objects.
+        busy_share: Share of the time since its start in which its device has computed, 0 to 1.
+        queue_seconds: Seconds that a job has waited for the device, on average since its start.
+    """
+
+    name: str
+    state: str
+    device: str
+    device_name: str
+    models: tuple[str, ...]
+    sessions: int
+    bank_bytes: int
+    busy_share: float
+    queue_seconds: float
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """What a server is: its models, device, versions and limits.
 
@@ -82,6 +109,7 @@ class ServerInfo:
         limits: What it allows.
         containers: The container formats it accepts, by FFmpeg's names.
         codecs: The codecs it accepts, by FFmpeg's names.
+        workers: The servers behind it, if it is a gateway. What is said of models and limits is then of all together.
     """
 
     server_version: str
@@ -92,6 +120,7 @@ class ServerInfo:
     limits: Limits
     containers: tuple[str, ...]
     codecs: tuple[str, ...]
+    workers: tuple[WorkerInfo, ...] = ()
 
 
 def server_info_from_wire(message: server_info_pb2.GetServerInfoResponse) -> ServerInfo:
@@ -105,6 +134,7 @@ def server_info_from_wire(message: server_info_pb2.GetServerInfoResponse) -> Ser
         limits=_limits(message.limits),
         containers=tuple(message.containers),
         codecs=tuple(message.codecs),
+        workers=tuple(_worker(worker) for worker in message.workers),
     )
 
 
@@ -118,6 +148,21 @@ def _model(message: server_info_pb2.ModelInfo) -> ModelInfo:
         dtype=message.dtype,
         parameter_count=message.parameter_count,
         runtime=message.runtime,
+    )
+
+
+def _worker(message: server_info_pb2.WorkerInfo) -> WorkerInfo:
+    load = message.load
+    return WorkerInfo(
+        name=message.name,
+        state=message.state,
+        device=message.device,
+        device_name=message.device_name,
+        models=tuple(message.models),
+        sessions=load.sessions,
+        bank_bytes=load.bank_bytes,
+        busy_share=load.busy_seconds / load.up_seconds if load.up_seconds else 0.0,
+        queue_seconds=load.queue_seconds / load.jobs if load.jobs else 0.0,
     )
 
 

@@ -163,6 +163,11 @@ class TrackProtocol:
         return self.resumption is not None and self.resumption.is_possible and not self.finished
 
     @property
+    def resume_token(self) -> str:
+        """The server's name for the session in a `Resume`; empty where there is none."""
+        return "" if self.resumption is None else self.resumption.token
+
+    @property
     def last_frame_index(self) -> int | None:
         """The last frame whose result is here; None where there is none, or the session is not resumable."""
         last = None if self.resumption is None else self.resumption.last

@@ -35,6 +35,8 @@ class Client(BaseClient):
         secure: Whether to use TLS; None: yes where certificates are given or the server is on another machine.
         connect_timeout: Seconds to wait for a server that nobody can connect to yet, because it is starting; 0: do not
             wait. Default: 10.
+        direct: The server is a gateway (`masklet gateway --direct`): ask it for a worker, and send streams there
+            directly. Where that is not possible, they go through the gateway. Default: False.
 
     Raises:
         InvalidArgument: The address or the token is malformed, or the arguments contradict one another.

@@ -144,7 +144,8 @@ class Stream:
                 raise Cancelled("tracking was cancelled")
             with self._sender.changing():
                 self._sender.protocol.detach()
-            self._call = self._method.call_again(self._sender.requests())
+            token = self._sender.protocol.resume_token
+            self._call = self._method.call_again(self._sender.requests(), token)
             self._sender.attach(self._call)
 
     def _note_return(self, response: tracking_pb2.TrackResponse) -> None:

@@ -26,11 +26,12 @@ class BaseClient:
         timeout: float | None = 60.0,
         secure: bool | None = None,
         connect_timeout: float = CONNECT_SECONDS,
+        direct: bool = False,
     ) -> None:
         tls = Tls(root_certificates, client_certificate, client_key, secure)
         if not 0 <= connect_timeout < float("inf"):
             raise InvalidArgument.of("connect_timeout", f"is {connect_timeout!r}, must be seconds, 0 or above")
-        self._channel = Channel(Endpoint.of(address, token=token, tls=tls), timeout, connect_timeout)
+        self._channel = Channel(Endpoint.of(address, token=token, tls=tls), timeout, connect_timeout, direct=direct)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._channel)!r})"

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from masklet._protocol.options import SessionOptions
+from masklet._transport.direct import DirectWorkers, Place
 from masklet._transport.endpoint import Endpoint
 from masklet._transport.failures import FailedCall, from_call, is_broken, needs_tls, nobody_listens, ran_out
 from masklet._transport.reconnection import Reconnection
@@ -64,23 +65,49 @@ class TrackMethod:
         self._picture_names = picture_names
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._gave_up = threading.Event()
+        self._model = options.get("model") or ""
+        self._place: Place | None = None
 
     def call(self, requests: Iterator[tracking_pb2.TrackRequest]) -> RunningCall:
         """Start a call that sends these requests; if nobody listens yet, it begins when somebody does."""
         server = self._channel.server
         waits = server.is_awaited()
-        running = self._channel.stub.Track(
+        stub = self._channel.stub if waits else self._stub("")
+        running = stub.Track(
             requests, timeout=self._timeout, metadata=self._channel.endpoint.metadata, wait_for_ready=waits
         )
+        self._ends_with(running)
         if waits:
             # Not on the caller's thread, which may be that of an event loop.
             threading.Thread(target=self._wait, args=(running,), name="masklet-connect", daemon=True).start()
         return running
 
-    def call_again(self, requests: Iterator[tracking_pb2.TrackRequest]) -> RunningCall:
-        """Start a call that takes the place of one that has broken; it fails at once where nobody listens."""
+    def call_again(self, requests: Iterator[tracking_pb2.TrackRequest], resume_token: str = "") -> RunningCall:
+        """Start a call that takes the place of one that has broken; it fails at once where nobody listens.
+
+        Args:
+            requests: What it sends.
+            resume_token: Names the session, so that a gateway finds the worker that has it.
+        """
         left = None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
-        return self._channel.stub.Track(requests, timeout=left, metadata=self._channel.endpoint.metadata)
+        running = self._stub(resume_token).Track(requests, timeout=left, metadata=self._channel.endpoint.metadata)
+        self._ends_with(running)
+        return running
+
+    def _stub(self, resume_token: str) -> TrackingServiceStub:
+        """Masklet's service where the next call goes: at a worker, if the client goes there itself."""
+        if self._place is not None:
+            self._place.leave()
+        workers = self._channel.workers
+        self._place = None if workers is None else workers.place(self._model, resume_token)
+        return self._channel.stub if self._place is None else self._place.stub
+
+    def _ends_with(self, running: RunningCall) -> None:
+        """Give the worker's place back when the call has ended; and end the call when the worker is lost."""
+        if self._place is not None:
+            self._place.when_lost(running.cancel)
+            if not running.add_callback(self._place.leave):
+                self._place.leave()
 
     def ends_with_channel(self, stream: Cancellable) -> None:
         """Have the channel cancel a stream before it closes."""
@@ -141,6 +168,7 @@ class Channel:
         endpoint: The server.
         timeout: Seconds for a call with a single answer; None for no limit.
         connect_timeout: Seconds to wait for a server that does not listen yet.
+        direct: The server is a gateway, and streams go to its workers themselves.
 
     Attributes:
         endpoint: The server.
@@ -148,14 +176,23 @@ class Channel:
         server: Tells whether the server listens.
         stub: masklet's own service.
         health: The standard health service.
+        workers: Those of a gateway, if streams go there themselves.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float | None, connect_timeout: float = CONNECT_SECONDS) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        timeout: float | None,
+        connect_timeout: float = CONNECT_SECONDS,
+        *,
+        direct: bool = False,
+    ) -> None:
         self.endpoint = endpoint
         self.connect_timeout = connect_timeout
         self.server = StartingServer(endpoint.target, local=endpoint.local, seconds=connect_timeout)
         self._timeout = timeout
         self._channel = endpoint.channel()
+        self.workers = DirectWorkers(endpoint, self._channel) if direct else None
         self._closed = False
         self._streams: weakref.WeakSet[Cancellable] = weakref.WeakSet()
         self._adding = threading.Lock()
@@ -176,6 +213,8 @@ class Channel:
         deadline = time.monotonic() + CLOSE_SECONDS
         for told in tuple(self._leaving):
             told.wait(max(0.0, deadline - time.monotonic()))
+        if self.workers is not None:
+            self.workers.close()
         self._channel.close()
 
     def add(self, stream: Cancellable) -> None:

@@ -131,8 +131,13 @@ def _parse(address: str) -> tuple[str, bool]:
     host, port = match["host"], int(match["port"] or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise InvalidArgument.of("address", f"{address!r} has no port between 1 and 65535")
-    local = host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", host) is not None
-    return f"{host}:{port}", local
+    return f"{host}:{port}", is_local(f"{host}:{port}")
+
+
+def is_local(address: str) -> bool:
+    """Whether HOST:PORT is on this machine."""
+    host = address.rpartition(":")[0]
+    return host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", host) is not None
 
 
 def _pem(source: Pem | None) -> bytes | None:

@@ -98,8 +98,29 @@ def _print(address: str, server: ServerInfo) -> None:
         ("codecs", " ".join(server.codecs)),
     ):
         console.print(f"{name:<10} {text}", markup=False, soft_wrap=True)
+    print_workers(server)
     console.print(_models(server.models))
     console.print(_limits(server.limits))
+
+
+def print_workers(server: ServerInfo) -> None:
+    """Print a table of the servers behind a gateway; nothing for a server that is none."""
+    if not server.workers:
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("worker", "state", "device", "models", "sessions", "busy", "queue"):
+        table.add_column(heading, overflow="fold")
+    for one in server.workers:
+        table.add_row(
+            one.name,
+            one.state,
+            f"{one.device} ({one.device_name})" if one.device else "",
+            ", ".join(one.models),
+            str(one.sessions),
+            f"{one.busy_share:.0%}",
+            f"{1e3 * one.queue_seconds:.1f} ms",
+        )
+    out().print(table)
 
 
 def _models(models: Sequence[ModelInfo]) -> Table:

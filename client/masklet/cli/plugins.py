@@ -23,6 +23,7 @@ COMMANDS = "masklet.commands"
 _HELP = {
     "serve": "Start a server.",
     "gateway": "Start a gateway: one address before several servers.",
+    "cluster": "Run many workers behind one address, on Ray.",
     "models": "List, download and verify models.",
     "doctor": "Check whether a server can run on this machine.",
     "studio": "Click objects in a browser, track them, correct, and export.",

@@ -1,5 +1,6 @@
-"""The commands of clusters, which the `masklet` program finds by entry points."""
+"""The commands of clusters, which the `masklet` program finds by entry points. They load Ray when they need it."""
 
+from masklet_cluster.cli.cluster import app as cluster
 from masklet_cluster.cli.gateway import gateway
 
-__all__ = ["gateway"]
+__all__ = ["cluster", "gateway"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -99,7 +101,13 @@ def gateway_options(settings: Settings, *, direct: bool, worker_token_file: Path
     return GatewayOptions(settings.idle_timeout_seconds, direct, _token(worker_token_file))
 
 
-def run_gateway(name: str, settings: Settings, placement: Placement, options: GatewayOptions) -> None:
+def run_gateway(
+    name: str,
+    settings: Settings,
+    placement: Placement,
+    options: GatewayOptions,
+    on_hangup: Callable[[], object] | None = None,
+) -> None:
     """Run a gateway until SIGTERM or Ctrl-C; errors end the process with a line of text.
 
     Args:
@@ -107,20 +115,26 @@ def run_gateway(name: str, settings: Settings, placement: Placement, options: Ga
         settings: The gateway's settings.
         placement: Chooses workers.
         options: The gateway's own.
+        on_hangup: Called on a thread of its own for each SIGHUP.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:
-        asyncio.run(_serve(settings, placement, options))
+        asyncio.run(_serve(settings, placement, options, on_hangup))
     except MaskletError as error:
         fail(name, error, code=1)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-async def _serve(settings: Settings, placement: Placement, options: GatewayOptions) -> None:
+async def _serve(
+    settings: Settings, placement: Placement, options: GatewayOptions, on_hangup: Callable[[], object] | None
+) -> None:
     hide_memory()
     allow_many_descriptors()
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    if on_hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, on_hangup))
     async with running_gateway(settings, placement, options) as server:
         with Signals(stop, hurry=server.cancel_all):
             workers = placement.workers()

@@ -138,6 +138,8 @@ class Worker:
 
         The busy share of its devices, or the share of the memory for banks that is taken, whichever is larger.
         """
+        if not self.streams and not self.info.load.sessions:
+            return 0.0  # what it was busy with is over
         most = self.info.limits.others.get("max_bank_memory_bytes", 0.0)
         banks = self.info.load.bank_bytes / most if most else 0.0
         return max(self._busy_share, banks) + _SHARE_OF_A_STREAM * self._placed

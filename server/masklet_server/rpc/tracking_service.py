@@ -206,7 +206,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
     def _load(self) -> server_info_pb2.Load:
         work, devices = self._metrics.work, len(self._engines.models[self._engines.default_model].device.split(","))
         return server_info_pb2.Load(
-            sessions=self._metrics.session_count + self._resumables.parked,
+            sessions=self._metrics.session_count + self._resumables.waiting,
             bank_bytes=self._metrics.work.bank_bytes(),
             busy_seconds=work.busy_seconds,
             up_seconds=(time.monotonic() - work.started_at) * devices,

@@ -102,6 +102,11 @@ class ResumableSessions:
         """How many sessions wait for their clients, those that are over included."""
         return len(self._parked)
 
+    @property
+    def waiting(self) -> int:
+        """How many sessions that are not over wait for their clients."""
+        return sum(self._sessions[one].outcome is None for one in self._parked)
+
     # Beginning and resuming
 
     def begin(self, config: events.Configure, resources: SessionResources, owner: Owner) -> Attachment:
