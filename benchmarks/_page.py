@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+ENDING = 120
+"""Seconds that a studio may take to end: one whose server is still being started waits for that."""
 _TOOLS = """
 const s = await import('/page/state/store.js');
 const { opened } = await import('/page/state/opened.js');
@@ -73,12 +75,14 @@ _CACHED = "await until(() => opened.value.frames.ahead(s.frame.value) > 5); awai
 # From frame to frame, each as soon as the one before is there with all its masks. No outline is known beforehand.
 _DRAW = """
 const { masks } = opened.value;
-const known = (record) => s.objects.value.some(({ object }) => object === record.object);
+// An object that is not seen on a frame has an empty mask there, of which nothing is drawn.
+const known = (record) => record.area > 0 && s.objects.value.some(({ object }) => object === record.object);
 const shown = (frame) => masks.at(frame).filter(known);
-const complete = (frame) => drawn(frame) && shown(frame).length && shown(frame).every((one) => shape(one));
+const complete = (frame) => drawn(frame) && masks.at(frame).length && shown(frame).every((one) => shape(one));
 s.frame.value = first;
 await until(() => complete(first));
 masks.shapes.clear();
+opened.redraw(); // the first frame is on the stage already
 let count = 0;
 const begun = performance.now();
 for (let frame = first; frame < first + frames; frame++) {
@@ -151,7 +155,11 @@ def studio(clip: Path, project: Path, server: str | None = None) -> Iterator[tup
         yield found[0].rstrip("/"), begun, process.pid
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         assert process.stdout is not None
         process.stdout.close()
 
@@ -181,8 +189,11 @@ class Page:
         return shown / 1000
 
     def ready(self) -> None:
-        """Wait until the tab is connected, and the whole video is decoded on the server as well."""
-        self._run("await until(() => s.connected.value && s.frames.value > 0);")
+        """Wait until the tab is connected, the frames are counted, and the server has loaded its model."""
+        self._run(
+            "await until(() => s.connected.value && s.frames.value > 0, 300);"
+            "await until(() => s.engine.value.connected && !s.loading.value && s.server.value.model, 300);"
+        )
 
     def rest(self, frame: int, seconds: float) -> None:
         """Look at a frame for a while."""

@@ -162,7 +162,7 @@ def engine_side(connection: Connection, setting: Setting) -> None:
     connection.send("ready")
     while (word := connection.recv()) is not None:
         start = time.perf_counter()
-        bank = MemoryBank()
+        bank = MemoryBank(recent_memories=network.recent_memories)
         stream = StreamContext("s", "m", recent=RecentFeatures(network.encode_ahead))
         for index, pixels in enumerate(frames):
             task = ObjectTask(bank, [setting.prompt] if index == 0 else [])

@@ -144,7 +144,7 @@ class Ours:
 
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
-        self.banks.setdefault(prompt.object_id, MemoryBank(correction_window=self.correction_window))
+        self.banks.setdefault(prompt.object_id, self._new_bank())
         step = self._step(prompt.object_id, prompt.frame_index)
         return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 
@@ -163,6 +163,9 @@ class Ours:
     def remove(self, object_id: int) -> None:
         """Stop tracking the object."""
         del self.banks[object_id]
+
+    def _new_bank(self) -> MemoryBank:
+        return MemoryBank(correction_window=self.correction_window, recent_memories=self.network.recent_memories)
 
     def _step(self, object_id: int, frame_index: int) -> Step:
         return Step(self.banks[object_id], self.features[frame_index], frame_index, self.clip_length)
@@ -192,7 +195,9 @@ class OursOnRequest:
 
     def prompt(self, prompt: Prompt) -> Tensor:
         """Logits ``float32[H, W]`` of the object on the prompt's frame."""
-        history = self.histories.setdefault(prompt.object_id, History("", self.tensor_file))
+        history = self.histories.setdefault(
+            prompt.object_id, History("", self.tensor_file, self.network.recent_memories)
+        )
         step = self._step(history, prompt.frame_index)
         return self._shown(apply_prompt(self.network, step, prompt, height=self.height, width=self.width).logits)
 

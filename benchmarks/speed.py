@@ -145,7 +145,10 @@ def our_rounds(setting: Setting, stages: dict[str, list[float]]) -> Iterator[flo
     device = pick_device(setting.device)
     network = make_network(build_model(setting.spec, **setting.weights), device, setting.dtype, runtime=setting.runtime)
     frames, height, width = read_frames(setting.video, network.image_size, setting.num_frames)
-    banks = [[MemoryBank() for _ in range(setting.objects)] for _ in range(setting.streams)]
+    banks = [
+        [MemoryBank(recent_memories=network.recent_memories) for _ in range(setting.objects)]
+        for _ in range(setting.streams)
+    ]
     prompts, position = setting.prompts(), iter(range(setting.num_frames))
 
     def job(stream: int, index: int) -> Track:

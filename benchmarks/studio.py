@@ -8,7 +8,8 @@ A real Chromium, driven by Playwright, opens `masklet studio` on the example cli
 - **later clicks**: on the same frame.
 - **frame change**: from the key to the next frame, which is in the page's cache.
 - **masks drawn**: of two objects, from frame to frame as fast as it goes, with pictures; no outline is known before.
-- **memory** of page and gateway (its server runs elsewhere) before and after a clip of 3,000 frames was looked through.
+- **memory** of page and gateway (its server runs elsewhere) before and after a clip of 10,000 frames was looked
+  through.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from masklet_server.embedded import EmbeddedServer
 SIZE = (1280, 720)
 BARS = {"first picture": 3.0, "first click": 0.15, "later clicks": 0.15, "frame change": 0.05, "masks drawn": 60.0}
 """Seconds, and masks a second; of a machine with 2 cores and `nano`."""
-LONG = 3000
+LONG = 10_000
 _REST = 1.0
 _TRACKED = 60
 _STEPS = 20
@@ -152,7 +153,7 @@ def _processor() -> str:
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="How often the studio is started for each clip.")] = 5,
     clip: Annotated[list[str] | None, typer.Option(help="example or 720p; may be repeated. Default: both.")] = None,
-    long: Annotated[bool, typer.Option(help="Also measure memory with a clip of 3,000 frames.")] = True,
+    long: Annotated[bool, typer.Option(help="Also measure memory with a clip of 10,000 frames.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")] = None,
 ) -> None:
     """Print a table."""

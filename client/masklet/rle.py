@@ -11,6 +11,8 @@ foreground), then foreground and background in turn. `find_runs` and `paint_runs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -23,6 +25,7 @@ _MORE = 32  # the bit that says that the next character belongs to the same run,
 _FIRST_CHARACTER = ord("0")
 _MAX_CHARACTERS = 7  # of one run: enough for every length below 2**34
 # A number below the n-th of these (or not below its negative) fits into n characters.
+_BLOCK = 1 << 16  # so many characters are read at a time
 _LIMITS = np.array([1 << (_BITS * n - 1) for n in range(1, _MAX_CHARACTERS)])
 
 
@@ -144,7 +147,7 @@ def write_counts(runs: npt.NDArray[np.int64]) -> bytes:
 def read_counts(counts: bytes, height: int, width: int, *, field: str = "rle") -> npt.NDArray[np.int64]:
     """Lengths of the runs that COCO's compressed string holds (pycocotools' ``rleFrString``), checked.
 
-    It takes a few times the memory of the string itself, whatever the size of the mask.
+    Nothing is allocated for the lengths before all of them have been checked.
 
     Args:
         counts: As `write_counts` writes it.
@@ -158,30 +161,133 @@ def read_counts(counts: bytes, height: int, width: int, *, field: str = "rle") -
     Raises:
         InvalidArgument: The string is malformed, or belongs to a mask of another size.
     """
-    groups = np.frombuffer(counts, np.uint8).astype(np.int64) - _FIRST_CHARACTER
-    if groups.size == 0 or groups.min() < 0 or groups.max() >= 2 * _MORE:
+    lengths = np.empty(check_counts(counts, height, width, field=field), np.int64)
+    position = 0
+    for runs in _checked_blocks(counts, _Size(height, width, field)):
+        lengths[position : position + runs.size] = runs
+        position += runs.size
+    return lengths
+
+
+def check_counts(counts: bytes, height: int, width: int, *, field: str = "rle") -> int:
+    """Check COCO's compressed string; returns the number of its runs. It takes some memory, whatever the mask's size.
+
+    Args:
+        counts: As `write_counts` writes it.
+        height: Rows of the mask.
+        width: Columns of the mask.
+        field: The name of the field that errors blame.
+
+    Raises:
+        InvalidArgument: The string is malformed, or belongs to a mask of another size.
+    """
+    return sum(runs.size for runs in _checked_blocks(counts, _Size(height, width, field)))
+
+
+def paint_counts(counts: bytes, height: int, width: int, *, field: str = "rle") -> npt.NDArray[np.bool_]:
+    """The mask that COCO's compressed string describes, checked. It takes the memory of two masks, however many runs.
+
+    Args:
+        counts: As `write_counts` writes it.
+        height: Rows of the mask.
+        width: Columns of the mask.
+        field: The name of the field that errors blame.
+
+    Returns:
+        ``bool[H, W]``, in C order.
+
+    Raises:
+        InvalidArgument: The string is malformed, or belongs to a mask of another size.
+    """
+    if len(counts) <= _BLOCK:
+        return paint_runs(read_counts(counts, height, width, field=field), height, width)
+    check_counts(counts, height, width, field=field)
+    down = np.empty(height * width, np.bool_)
+    position, is_foreground = 0, False
+    for runs in _checked_blocks(counts, _Size(height, width, field)):
+        painted = np.repeat(np.arange(runs.size) % 2 == (not is_foreground), runs)
+        down[position : position + painted.size] = painted
+        position += painted.size
+        is_foreground ^= runs.size % 2 == 1  # whether the next run is
+    return np.ascontiguousarray(down.reshape(width, height).T)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What the runs are held against, and the name of their field."""
+
+    height: int
+    width: int
+    field: str
+
+
+def _checked_blocks(counts: bytes, size: _Size) -> Iterator[npt.NDArray[np.int64]]:
+    """The lengths of the runs, some thousand at a time. Who has taken all of them knows that they fit the size."""
+    pixels = size.height * size.width
+    total, number = 0, 0
+    for runs in _blocks(counts, size.field):
+        number += runs.size
+        total += int(runs.sum())
+        if runs.min() < 0:
+            raise _malformed(size.field, "a run has a length below 0")
+        # The longest run is held against the size as well: a sum of long ones can overflow to the right number.
+        if runs.max() > pixels or total > pixels:
+            raise InvalidArgument.of(
+                size.field,
+                f"the runs make more than {size.width}x{size.height} = {pixels} pixels; "
+                "was the mask made for another size?",
+            )
+        if number > pixels + _BLOCK:  # other programs write some runs of length 0
+            raise InvalidArgument.of(
+                size.field,
+                f"has more runs than {size.width}x{size.height} pixels can have; leave out those of length 0",
+            )
+        yield runs
+    if total != pixels:
         raise InvalidArgument.of(
-            field, "is not COCO's compressed run-length encoding; it must consist of characters from '0' to 'o'"
+            size.field,
+            f"the runs make {total} pixels, but {size.width}x{size.height} has {pixels}; "
+            "was the mask made for another size?",
         )
-    is_last = (groups & _MORE) == 0
-    ends = np.flatnonzero(is_last)
-    characters = np.diff(ends, prepend=-1)
-    if not is_last[-1] or characters.max() > _MAX_CHARACTERS:
-        raise InvalidArgument.of(
-            field, "is not COCO's compressed run-length encoding; a run is cut off at the end, or too long"
-        )
+
+
+def _blocks(counts: bytes, field: str) -> Iterator[npt.NDArray[np.int64]]:
+    """The lengths of the runs, as many at a time as a block of characters has; any number may come out."""
+    data = np.frombuffer(counts, np.uint8)
+    if not data.size:
+        raise _malformed(field, "it is empty")
+    start = index = 0
+    before = [0, 0]  # the last length of an even and of an odd place
+    while start < data.size:
+        groups = data[start : start + _BLOCK] - np.uint8(_FIRST_CHARACTER)  # below "0" becomes large
+        if groups.max() >= 2 * _MORE:
+            raise _malformed(field, "it must consist of characters from '0' to 'o'")
+        ends = np.flatnonzero(groups < _MORE)
+        characters = np.diff(ends, prepend=-1)
+        if not ends.size or characters.max() > _MAX_CHARACTERS:
+            raise _malformed(field, "a run is cut off at the end, or too long")
+        numbers = _numbers(groups[: ends[-1] + 1], ends, characters)
+        for parity in (0, 1):
+            # From the fourth run on, the difference to the run before the last one is written.
+            places = slice(2 if index == parity == 0 else (parity - index) % 2, None, 2)
+            if numbers[places].size:
+                numbers[places] = before[parity] + np.cumsum(numbers[places])
+                before[parity] = int(numbers[places][-1])
+        start += int(ends[-1]) + 1
+        index += numbers.size
+        yield numbers
+
+
+def _numbers(
+    groups: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64], characters: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The numbers that groups of five bits make, each of which ends at one of `ends` and has so many characters."""
     starts = ends - characters + 1
     place = np.arange(groups.size) - np.repeat(starts, characters)
-    runs = np.add.reduceat((groups & (_MORE - 1)) << (_BITS * place), starts)
+    numbers = np.add.reduceat((groups & (_MORE - 1)).astype(np.int64) << (_BITS * place), starts)
     is_negative = groups[ends] & (_MORE >> 1)
-    runs -= np.where(is_negative, np.int64(1) << (_BITS * characters), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    total, pixels = int(runs.sum()), height * width
-    # The longest run is held against the size as well: a sum of long ones can overflow to the right number.
-    if runs.min() < 0 or runs.max() > pixels or total != pixels:
-        raise InvalidArgument.of(
-            field,
-            f"the runs make {total} pixels, but {width}x{height} has {pixels}; was the mask made for another size?",
-        )
-    return runs
+    return numbers - np.where(is_negative, np.int64(1) << (_BITS * characters), 0)
+
+
+def _malformed(field: str, why: str) -> InvalidArgument:
+    return InvalidArgument.of(field, f"is not COCO's compressed run-length encoding; {why}")

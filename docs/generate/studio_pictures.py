@@ -165,7 +165,7 @@ def until(page: Any, expression: str, seconds: float = 120) -> None:
 def record(page: Any) -> list[bytes]:
     """From the first click to the export, as JPEG pictures; takes the screenshots on the way."""
     until(page, "s.connected.value && s.frames.value > 0 && s.waiting.value === false")
-    until(page, "s.engine.value.connected")
+    until(page, "s.engine.value.connected && !s.loading.value && Boolean(s.server.value?.model)")
     person = Recorder(page)
     person.hold(5)
     person.click_video(*RABBIT)
@@ -175,7 +175,7 @@ def record(page: Any) -> list[bytes]:
     person.press_on(page.locator(".object-name").first)
     person.type("rabbit")
     page.keyboard.press("Enter")
-    person.press_on(page.get_by_role("button", name="Add", exact=True))
+    person.press_on(page.locator(".hint").get_by_role("button", name="Another object"))
     person.click_video(*ROCK)
     person.hold(4)
     person.press_on(page.locator(".object-name").nth(1))
@@ -231,6 +231,7 @@ def pictures(page: Any, url: str) -> None:
     """The three screenshots, of a video on which nothing was done: the start page, a run, and the review."""
     page.goto(f"{url}/#/")  # an address that names no video: the only one is not opened by itself
     page.get_by_role("heading", name="Drop a video here").wait_for()
+    until(page, "Boolean(s.server.value?.model)")
     page.wait_for_timeout(1500)
     keep(page, "start")
     page.locator(".card").first.click()
@@ -244,7 +245,7 @@ def pictures(page: Any, url: str) -> None:
         page.mouse.click(*on_screen(page, x, y))
         page.wait_for_timeout(200)
         until(page, "s.pending.value.size === 0")
-    page.mouse.move(640, 700)
+    page.mouse.move(640, 655)  # beside the timeline, which would show where the pointer is
     page.keyboard.press("t")
     until(page, "s.framesTracked.value > 45")
     keep(page, "track")

@@ -17,6 +17,8 @@ CONTRACT_LIMITS = (
 )
 # All others, which `Limits.others` has.
 OTHER_LIMITS = (
+    "max_connections",
+    "max_connections_per_address",
     "max_requests",
     "max_requests_per_client",
     "receive_seconds",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -113,3 +115,53 @@ def test_run_lengths_need_numpy_alone() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "numpy" in loaded
     assert not set(loaded) & {"pycocotools", "torch", "cv2", "grpc", "google", "masklet_server"}
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that Python and NumPy took at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (b"1" * 16 * 10**6, "more than 128x128 = 16384 pixels"),
+        (b"0" * 16 * 10**6, "more runs than 128x128 pixels can have"),
+        (b"oooooo0" * 2 * 10**6, "more than 128x128"),
+        (b"10" + b"O" * 16 * 10**6, "a length below 0"),
+        (b"1" * 100 + b"o" * 16 * 10**6, "cut off at the end, or too long"),
+        (b"0" * 100 + b"\xff" * 16 * 10**6, "characters from '0' to 'o'"),
+    ],
+)
+def test_long_counts_of_a_small_mask_take_no_memory(counts: bytes, message: str) -> None:
+    def refuse() -> None:
+        with pytest.raises(masklet.InvalidArgument, match=message):
+            masklet.rle.read_counts(counts, 128, 128)
+
+    assert peak_bytes(refuse) < 8 * 2**20
+
+
+def test_a_mask_with_very_many_runs_takes_two_masks_of_memory() -> None:
+    mask = np.random.default_rng(0).random((1000, 2000)) < 0.5
+    counts = masklet.rle.write_counts(masklet.rle.find_runs(mask))
+    assert len(counts) > 900_000  # many blocks
+    assert masklet.rle.check_counts(counts, 1000, 2000) == len(masklet.rle.find_runs(mask))
+    np.testing.assert_array_equal(masklet.rle.paint_counts(counts, 1000, 2000), mask)
+    assert masklet.rle.read_counts(counts, 1000, 2000).tolist() == masklet.rle.find_runs(mask).tolist()
+    assert peak_bytes(lambda: masklet.rle.check_counts(counts, 1000, 2000)) < 6 * 2**20
+    assert peak_bytes(lambda: masklet.rle.paint_counts(counts, 1000, 2000)) < 2 * mask.nbytes + 6 * 2**20
+    assert peak_bytes(lambda: masklet.rle.read_counts(counts, 1000, 2000)) < 8 * len(counts) + 6 * 2**20
+
+
+def test_runs_of_two_characters_cross_the_ends_of_blocks() -> None:
+    lengths = np.random.default_rng(1).integers(0, 400, 200_000)
+    counts = masklet.rle.write_counts(lengths)
+    pixels = int(lengths.sum())
+    assert masklet.rle.read_counts(counts, 1, pixels).tolist() == lengths.tolist()
+    expected = masklet.rle.paint_runs(lengths, 1, pixels)
+    np.testing.assert_array_equal(masklet.rle.paint_counts(counts, 1, pixels), expected)

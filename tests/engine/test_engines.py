@@ -13,13 +13,12 @@ import torch
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.engine.engines import Engines
-from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.image_predictor import PictureCache
 from masklet_server.engine.serving.picture_jobs import PictureJob, PicturePrompt
 from masklet_server.engine.serving.scheduler import Scheduler
 from tests.support import synthetic
-from tests.support.engine import click, job, small_network
+from tests.support.engine import click, job, new_bank, small_network
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ async def test_two_streams_track_at_once_with_the_masks_that_each_has_alone(
     engines, _ = both
 
     async def tracked(engine: Engine, seed: int) -> list[Any]:
-        bank = MemoryBank("nano")
+        bank = new_bank()
         outputs = [
             await engine.run(job(bank, index, [click()] if index == 0 else [], name=str(seed), seed=seed))
             for index in range(4)

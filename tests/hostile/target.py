@@ -78,6 +78,10 @@ class Target:
                 total += int(line[1]) * 1024 if line else 0
         return total
 
+    def ended_calls(self) -> Outcome:
+        """How mallory's calls have ended, as the server's log tells."""
+        return Counter(re.findall(r"rpc method=\S+ client=mallory code=(\w+)", self.log.read_text()))
+
     async def watch(self) -> None:
         while True:
             self.peak_bytes = max(self.peak_bytes, await asyncio.to_thread(self.memory))
@@ -127,6 +131,12 @@ async def ended(call: Any, seconds: float = 90) -> str:
     return f"{code.name} ({names[-1]})" if names else str(code.name)
 
 
+async def read_all(call: Any) -> None:
+    """Read what a stream sends, to its end. Its status comes after all that it has sent."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 class HonestClient:
     """Bob, in a process of his own, so that the attacker's work does not take his time; see `tests.hostile.honest`."""
 
@@ -148,6 +158,23 @@ class HonestClient:
         self._process.stdin.write("track\n")
         self._process.stdin.flush()
         return self._process.stdout.readline()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class HealthWatch:
+    """Asks for the server's health ten times a second, in a process of its own; see `tests.hostile.health`."""
+
+    def __init__(self, target: Target) -> None:
+        command = [sys.executable, "-m", "tests.hostile.health", target.address]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ended(self) -> str:
+        """Stop asking; returns how it went."""
+        answers, _ = self._process.communicate(timeout=30)
+        return answers.strip()
 
     def close(self) -> None:
         self._process.kill()

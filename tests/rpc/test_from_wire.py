@@ -273,3 +273,23 @@ def test_logits_of_a_wrong_size_are_refused() -> None:
     wrong = common_pb2.Logits(height=2, width=3, data=bytes(20))
     with pytest.raises(InvalidArgument, match="has 20 bytes; 2x3 values of float32 have 24"):
         from_wire.segment_prompt(image_pb2.SegmentPrompt(mask_input=wrong), None)
+
+
+def test_more_objects_than_a_session_has_are_refused_before_they_are_looked_at() -> None:
+    parser = RequestParser(SessionLimits(max_objects=3), VideoLimits())
+    fine = parser.event(request(propagate=tracking_pb2.Propagate(object_ids=[1, 2, 3])))
+    assert isinstance(fine, events.Propagate)
+    assert fine.object_ids == {1, 2, 3}
+    many = parser.event(request(propagate=tracking_pb2.Propagate(object_ids=[1] * 4)))
+    assert isinstance(many, events.Unreadable)
+    assert fields_of(many.error) == ["propagate.object_ids"]
+    assert "at most 3 objects" in str(many.error)
+
+
+def test_a_session_begins_anew_with_so_many_operations_at_most() -> None:
+    one = tracking_pb2.AppliedOperation(remove_object=tracking_pb2.RemoveObject(object_id=1))
+    resumed = READER.event(request(resume=tracking_pb2.Resume(token="t", operations=[one] * 10_000)))
+    assert isinstance(resumed, events.Resume)
+    with pytest.raises(InvalidArgument, match="has 10001 operations; send at most 10000") as caught:
+        READER.event(request(resume=tracking_pb2.Resume(token="t", operations=[one] * 10_001)))
+    assert fields_of(caught.value) == ["resume.operations"]

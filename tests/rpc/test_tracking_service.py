@@ -21,6 +21,7 @@ from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
 from masklet_server.masks.runs import Runs
 from masklet_server.models.registry import Registry
+from tests.hostile.attacks.connections import DATA, HEADERS, frame, headers, raw
 from tests.support.fake_sources import BROKEN
 from tests.support.fakes import HEIGHT, LOGITS_SIZE, WIDTH, fake_mask
 from tests.support.house import (
@@ -643,3 +644,19 @@ async def test_the_server_describes_itself_and_its_limits() -> None:
         assert set(info.limits.others) == set(OTHER_LIMITS)
         assert "h264" in info.codecs
         assert "mp4" in info.containers
+
+
+async def test_a_client_that_never_reads_its_first_message_frees_everything() -> None:
+    """By HTTP/2 itself: nothing may be sent on its stream, so that not even `session` arrives."""
+    async with house(idle_timeout_seconds=1.0) as h:
+        reader, writer = await raw(h, window=0)
+        writer.write(frame(HEADERS, 4, 1, headers("/masklet.v1.TrackingService/Track")))
+        for request in (config(), click(), chunk(20), END):
+            message = request.SerializeToString()
+            writer.write(frame(DATA, 0, 1, b"\0" + len(message).to_bytes(4, "big") + message))
+        method = "masklet.v1.TrackingService/Track"
+        await h.until(lambda: h.sample("rpcs_total", method=method, code="DEADLINE_EXCEEDED") == 1)
+        await h.until(lambda: h.sample("sessions") == 0)
+        assert all(source.closed for source in h.sources.made)
+        assert not reader.at_eof()
+        writer.close()

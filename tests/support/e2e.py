@@ -132,7 +132,13 @@ def _engine_alone(prompts: tuple[Prompt, ...], num_frames: int, pictures: bool) 
     found = []
     for index, pixels in enumerate(small(_network().image_size, pictures=pictures)[:num_frames]):
         here = [p for p in prompts if p.frame_index == index]
-        banks.update({p.object_id: MemoryBank("nano") for p in here if p.object_id not in banks})
+        banks.update(
+            {
+                p.object_id: MemoryBank("nano", recent_memories=_network().recent_memories)
+                for p in here
+                if p.object_id not in banks
+            }
+        )
         tasks = [ObjectTask(banks[i], [p for p in here if p.object_id == i]) for i in sorted(banks)]
         job = Track(
             StreamContext("alone", "nano", edges=Edges.GUIDED),

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from masklet.prompts import Prompt
+from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import ObjectMemory
+from masklet_server.engine.memory.policies import MemoryPolicy
+from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.jobs import (
@@ -38,6 +41,23 @@ def small_network(dtype: torch.dtype = torch.float32, size: int = SIZE) -> Netwo
 @lru_cache(maxsize=3)
 def _network(dtype: torch.dtype, size: int) -> Network:
     return Network(build_model(Registry.load().get("nano"), image_size=size), torch.device("cpu"), dtype)
+
+
+def new_bank(
+    model: str = "nano", *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+) -> MemoryBank:
+    """An empty bank for the small network."""
+    return MemoryBank(
+        model,
+        correction_window=correction_window,
+        memory_policy=memory_policy,
+        recent_memories=small_network().recent_memories,
+    )
+
+
+def new_history(file: TensorFile) -> History:
+    """An empty history for the small network."""
+    return History("nano", file, small_network().recent_memories)
 
 
 @lru_cache(maxsize=64)

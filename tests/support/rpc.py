@@ -36,7 +36,7 @@ class FakeService(tracking_pb2_grpc.TrackingServiceServicer):
         self.ended = asyncio.Event()
         self.hold_end: asyncio.Event | None = None
         self.padding = b""
-        self.on_segment: Callable[[], None] = lambda: None
+        self.on_segment: Callable[[], image_pb2.SegmentImageResponse | None] = lambda: None
 
     async def Track(self, request_iterator: Any, context: Any) -> AsyncIterator[tracking_pb2.TrackResponse]:  # noqa: N802
         self.open_streams += 1
@@ -57,8 +57,7 @@ class FakeService(tracking_pb2_grpc.TrackingServiceServicer):
             self.ended.set()
 
     async def SegmentImage(self, request: Any, context: Any) -> image_pb2.SegmentImageResponse:  # noqa: N802
-        self.on_segment()
-        return image_pb2.SegmentImageResponse(image_id="one")
+        return self.on_segment() or image_pb2.SegmentImageResponse(image_id="one")
 
     async def GetServerInfo(self, request: Any, context: Any) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
         return server_info_pb2.GetServerInfoResponse(server_version="test")

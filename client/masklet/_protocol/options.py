@@ -76,9 +76,10 @@ class TrackOptions(SessionOptions, total=False):
     """Options of `Client.track`, beside those of `SessionOptions`. All of them may be left out.
 
     Attributes:
-        memory_policy: What an object's memory keeps. "sam2": SAM 2's own rule, the prompted frames and the last six.
-            "distractor_aware": frames that tell the object from look-alikes are kept longer. "motion_aware": masks that
-            fit the object's motion are preferred, and only good frames are remembered. Default: "sam2".
+        memory_policy: What an object's memory keeps. "sam2": SAM 2's own rule, the prompted frames and the last six
+            (with nano: the last three). "distractor_aware": frames that tell the object from look-alikes are kept
+            longer. "motion_aware": masks that fit the object's motion are preferred, and only good frames are
+            remembered. Default: "sam2".
         correction_window: How many of the last tracked frames are kept ready to be corrected; 0: as many as the server
             allows. Of a file every frame can be corrected, but earlier ones take longer. A number above 0 also says
             that the caller wants to correct: then the server waits for the caller before it ends the stream, so that

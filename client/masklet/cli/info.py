@@ -47,6 +47,8 @@ LIMITS = {
     "max_frame_pixels": "pixels of a frame",
     "max_frames": "frames of a clip",
     "max_duration_seconds": "seconds of a clip",
+    "max_connections": "connections at once",
+    "max_connections_per_address": "connections at once of one address",
     "max_requests": "SegmentImage requests at once",
     "max_requests_per_client": "SegmentImage requests at once of one client",
     "receive_seconds": "seconds until a picture's message is there",

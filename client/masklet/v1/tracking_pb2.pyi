@@ -203,7 +203,7 @@ class _MemoryPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemoryPo
     MEMORY_POLICY_UNSPECIFIED: _MemoryPolicy.ValueType  # 0
     """MEMORY_POLICY_SAM2."""
     MEMORY_POLICY_SAM2: _MemoryPolicy.ValueType  # 1
-    """SAM 2's own policy: the prompted frames and the last six."""
+    """SAM 2's own policy: the prompted frames and the last six (with nano the last three)."""
     MEMORY_POLICY_DISTRACTOR_AWARE: _MemoryPolicy.ValueType  # 2
     """Frames that distinguish the object from look-alikes are kept longer (in the spirit of DAM4SAM)."""
     MEMORY_POLICY_MOTION_AWARE: _MemoryPolicy.ValueType  # 3
@@ -215,7 +215,7 @@ class MemoryPolicy(_MemoryPolicy, metaclass=_MemoryPolicyEnumTypeWrapper):
 MEMORY_POLICY_UNSPECIFIED: MemoryPolicy.ValueType  # 0
 """MEMORY_POLICY_SAM2."""
 MEMORY_POLICY_SAM2: MemoryPolicy.ValueType  # 1
-"""SAM 2's own policy: the prompted frames and the last six."""
+"""SAM 2's own policy: the prompted frames and the last six (with nano the last three)."""
 MEMORY_POLICY_DISTRACTOR_AWARE: MemoryPolicy.ValueType  # 2
 """Frames that distinguish the object from look-alikes are kept longer (in the spirit of DAM4SAM)."""
 MEMORY_POLICY_MOTION_AWARE: MemoryPolicy.ValueType  # 3

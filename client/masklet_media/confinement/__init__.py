@@ -1,9 +1,10 @@
 """What a decoding process may no longer do, from before it reads any input until its end.
 
-The server's decoding processes and the studio's confine themselves by this one package.
+The server's decoding processes, the studio's, and those that read cameras confine themselves by this one package.
 """
 
 from masklet_media.confinement.layers import CAPABILITIES, LANDLOCK, LAYERS, NAMESPACES, SECCOMP, describe
+from masklet_media.confinement.outside import Outside
 from masklet_media.confinement.rights import confine
 from masklet_media.confinement.starting import environment, python
 
@@ -13,6 +14,7 @@ __all__ = [
     "LAYERS",
     "NAMESPACES",
     "SECCOMP",
+    "Outside",
     "confine",
     "describe",
     "environment",

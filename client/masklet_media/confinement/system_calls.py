@@ -14,13 +14,14 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+
+from masklet_media.confinement.conditions import ALLOW, ERRNO, KILL_PROCESS, MAY_NOT, Condition
+from masklet_media.confinement.outside import Outside, allowed_calls, conditions
 
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
-_KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
-_LOAD, _IS_EQUAL, _HAS_BITS, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JSET|K, BPF_RET|K
+# BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JEQ|K, BPF_JMP|JSET|K, BPF_RET|K
+_LOAD, _AND, _IS_EQUAL, _HAS_BITS, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 _PROT_EXEC = 4
@@ -90,48 +91,27 @@ _REFUSED = {
 }
 
 
-@dataclass(frozen=True)
-class _Condition:
-    """When a system call is allowed, and what happens otherwise.
-
-    Attributes:
-        numbers: On x86-64 and on aarch64.
-        argument: Index of the argument that is looked at; its lower 32 bits are.
-        equals: It must be one of these; empty: see the next two.
-        has_bits: Or it must have one of these bits.
-        lacks_bits: Or it must have none of these bits.
-        otherwise: The filter's answer if not.
-    """
-
-    numbers: tuple[int, int]
-    argument: int
-    equals: Sequence[int] = ()
-    has_bits: int = 0
-    lacks_bits: int = 0
-    otherwise: int = _KILL_PROCESS
-
-
-_MAY_NOT = _ERRNO | errno.EPERM
 _CONDITIONS = (
-    _Condition((9, 222), 2, lacks_bits=_PROT_EXEC),  # mmap
-    _Condition((10, 226), 2, lacks_bits=_PROT_EXEC),  # mprotect
-    _Condition((56, 220), 0, has_bits=_CLONE_THREAD),  # clone: threads, and no processes
-    _Condition((72, 25), 1, equals=(_F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL), otherwise=_MAY_NOT),  # fcntl
-    _Condition(
-        (157, 167), 0, equals=(_PR_SET_NAME, _PR_SET_VMA), otherwise=_MAY_NOT
-    ),  # prctl: names of threads, memory
-    _Condition((302, 261), 2, equals=(0,), otherwise=_MAY_NOT),  # prlimit64: limits are read, and not set
+    Condition((9, 222), 2, lacks_bits=_PROT_EXEC),  # mmap
+    Condition((10, 226), 2, lacks_bits=_PROT_EXEC),  # mprotect
+    Condition((56, 220), 0, has_bits=_CLONE_THREAD),  # clone: threads, and no processes
+    Condition((72, 25), 1, equals=(_F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL), otherwise=MAY_NOT),  # fcntl
+    Condition((157, 167), 0, equals=(_PR_SET_NAME, _PR_SET_VMA), otherwise=MAY_NOT),  # prctl: names of threads, memory
+    Condition((302, 261), 2, equals=(0,), otherwise=MAY_NOT),  # prlimit64: limits are read, and not set
 )
 _CLONE3 = 435  # its flags are in memory, which a filter cannot read: libraries then take clone
 _TGKILL = (234, 131)
 
 
-def leave_few() -> bool:
+def leave_few(outside: Outside) -> bool:
     """Leave this process, which must have one thread, no other system calls; False where the kernel has no filters.
 
     Also False on processors whose numbers are not known here. ``no_new_privs`` must be set.
+
+    Args:
+        outside: What it may still reach.
     """
-    program = _program()
+    program = _program(outside)
     if program is None:
         return False
     code = ctypes.create_string_buffer(b"".join(program))
@@ -141,36 +121,43 @@ def leave_few() -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) == 0)
 
 
-def _program() -> list[bytes] | None:
+def _program(outside: Outside) -> list[bytes] | None:
     machines = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # AUDIT_ARCH_*
     if platform.machine() not in machines:
         return None
     column, architecture = machines[platform.machine()]
-    program = [_load(_ARCHITECTURE_AT), _jump(_IS_EQUAL, architecture, 1, 0), _return(_KILL_PROCESS), _load(_NUMBER_AT)]
-    for numbers in _ALLOWED.values():
-        program += _answer(numbers[column], _ALLOW)
+    program = [_load(_ARCHITECTURE_AT), _jump(_IS_EQUAL, architecture, 1, 0), _return(KILL_PROCESS), _load(_NUMBER_AT)]
+    more = conditions(outside)
+    allowed = {**_ALLOWED, **allowed_calls(outside)}
+    for numbers in allowed.values():
+        program += _answer(numbers[column], ALLOW)
+    for condition in more:  # these come first: the first answer counts
+        program += _checked(condition.numbers[column], condition)
     for numbers in _REFUSED.values():
-        program += _answer(numbers[column], _MAY_NOT)
-    program += _answer(_CLONE3, _ERRNO | errno.ENOSYS)
+        program += _answer(numbers[column], MAY_NOT)
+    program += _answer(_CLONE3, ERRNO | errno.ENOSYS)
     # abort() sends a signal to its own process.
-    own = _Condition(_TGKILL, 0, equals=(os.getpid(),))
+    own = Condition(_TGKILL, 0, equals=(os.getpid(),))
     for condition in (*_CONDITIONS, own):
         program += _checked(condition.numbers[column], condition)
-    return [*program, _return(_KILL_PROCESS)]
+    return [*program, _return(KILL_PROCESS)]
 
 
 def _answer(number: int, answer: int) -> list[bytes]:
     return [] if number < 0 else [_jump(_IS_EQUAL, number, 0, 1), _return(answer)]
 
 
-def _checked(number: int, condition: _Condition) -> list[bytes]:
+def _checked(number: int, condition: Condition) -> list[bytes]:
     checks = [_load(_ARGUMENTS_AT + 8 * condition.argument)]
     for value in condition.equals:
-        checks += [_jump(_IS_EQUAL, value, 0, 1), _return(_ALLOW)]
+        checks += [_jump(_IS_EQUAL, value, 0, 1), _return(ALLOW)]
     if condition.has_bits:
-        checks += [_jump(_HAS_BITS, condition.has_bits, 0, 1), _return(_ALLOW)]
+        checks += [_jump(_HAS_BITS, condition.has_bits, 0, 1), _return(ALLOW)]
     if condition.lacks_bits:
-        checks += [_jump(_HAS_BITS, condition.lacks_bits, 1, 0), _return(_ALLOW)]
+        checks += [_jump(_HAS_BITS, condition.lacks_bits, 1, 0), _return(ALLOW)]
+    if condition.masked:
+        mask, value = condition.masked
+        checks += [struct.pack("=HBBI", _AND, 0, 0, mask), _jump(_IS_EQUAL, value, 0, 1), _return(ALLOW)]
     checks.append(_return(condition.otherwise))
     return [_jump(_IS_EQUAL, number, 0, len(checks)), *checks]
 

@@ -131,7 +131,7 @@ class Decoder:
             self._kill()
         async with self._watched("its start"):
             message, _ = await self._read()
-        _tell_missing(tuple(message["missing"]))
+        tell_missing(tuple(message["missing"]))
         first = await self._file(0)
         async with self._watched("the number of frames"):
             if self._pictures:
@@ -209,7 +209,8 @@ class Decoder:
 
 
 @functools.cache  # once is enough
-def _tell_missing(layers: tuple[str, ...]) -> None:
+def tell_missing(layers: tuple[str, ...]) -> None:
+    """Log the layers of the sandbox that this machine lacks."""
     for name in layers:
         logger.warning("the sandbox of the decoding processes lacks %s", describe(name) if name in LAYERS else name)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import masklet
 from masklet import AsyncLive, FrameResult, ObjectResult, PromptResult
 from masklet.errors import DeadlineExceeded, MaskletError, Unavailable
+from masklet.rle import decode
 from masklet_studio.live.pictures import Found, LivePrompt, Picture
 
 QUICK_SECONDS = 0.06
@@ -213,5 +214,6 @@ def wire_prompt(prompt: LivePrompt, frame_index: int = 0) -> masklet.Prompt:
     """A prompt as the client's library takes it."""
     return masklet.Prompt(
         prompt.object_id, frame_index, point_coords=[(x, y) for x, y, _ in prompt.points] or None,
-        point_labels=[label for _, _, label in prompt.points] or None, box=prompt.box, mask=prompt.mask,
+        point_labels=[label for _, _, label in prompt.points] or None, box=prompt.box,
+        mask=None if prompt.mask is None else decode(prompt.mask),
     )  # fmt: skip

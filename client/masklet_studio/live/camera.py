@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from masklet._media.capture.source import LiveSource
 from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument
+from masklet_media.confinement import environment, python
 from masklet_studio.frames import messages
+from masklet_studio.frames.decoder import tell_missing
 from masklet_studio.live.pictures import Picture, size_of_jpeg
 
 OnState = Callable[[str, str], None]
 """Takes what the camera does ("connecting", "running", "waiting"), and a sentence for people; empty: none is needed."""
+AGAIN_SECONDS = 2.0
+"""How long to wait before a device is tried again that broke off."""
+_PROXIES = ("http_proxy", "no_proxy")  # which FFmpeg obeys
 _BROWSER = "this browser's camera"
 
 
@@ -75,8 +80,20 @@ class CameraProcess:
 
     async def picture(self) -> Picture | None:
         """The newest picture; as `Camera.picture` says."""
-        if self._process is None:
-            await self._start()
+        while True:
+            if self._process is None:
+                await self._start()
+            try:
+                return await self._next_picture()
+            except DataLoss as error:
+                if not self._begun or self._source.kind != "device":
+                    raise
+                # A camera that was unplugged: the process that read it may not open what it is when it comes back.
+                await self.close()
+                self._on_state("waiting", f"{error.message}; connecting again")
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _next_picture(self) -> Picture | None:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -99,15 +116,19 @@ class CameraProcess:
     async def _start(self) -> None:
         self._on_state("connecting", f"Connecting to {self.name}…")
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "masklet_studio.live.camera_main",
+            *python("masklet_studio.live.camera_main"),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env={**environment(), **{name: os.environ[name] for name in _PROXIES if name in os.environ}},
+            cwd="/", start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None
         # Not as an argument, which every user of this machine can read: the address may have a password.
         self._process.stdin.write(messages.pack({"source": self._source.name}))
 
     def _hear(self, message: dict[str, Any]) -> None:
-        if message["kind"] == "event":
+        if message["kind"] == "confined":
+            tell_missing(tuple(message["missing"]))
+        elif message["kind"] == "event":
             self._on_state("running" if message["event"] == "connected" else "waiting", message["message"])
 
     def _picture(self, message: dict[str, Any], jpeg: bytes) -> Picture:

@@ -1,26 +1,36 @@
 """The process that reads one camera or stream, and gives its newest picture as JPEG whenever the gateway asks.
 
-Whatever the camera sends is decoded here and not in the gateway. The process ends when its standard input ends, so that
-the camera is free as soon as the gateway is gone, however that happened.
+Whatever the camera sends is decoded here and not in the gateway. Before it reads anything of that, the process confines
+itself as decoders do (`masklet_media.confinement`); only the network, or its device, is left to it. It ends when its
+standard input ends, so that the camera is free as soon as the gateway is gone, however that happened.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import resource
+import socket
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import av
+import av.bitstream
+import av.error
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-import masklet
+from masklet._media import frames  # noqa: F401 - `capture` imports it when it needs it, which is too late
+from masklet._media.capture.capture import Capture, Captured, CaptureEvent, capture
+from masklet._media.capture.source import LiveSource
+from masklet._protocol.live import VideoPacket
 from masklet.errors import DataLoss, InvalidArgument, MaskletError
+from masklet_media import picture_readers  # noqa: F401 - see there
+from masklet_media.confinement import Outside, confine
 from masklet_studio.frames import messages
 from masklet_studio.live.pictures import MAX_SIDE
 
@@ -46,8 +56,9 @@ def main() -> None:
     first = messages.read(requests)
     if first is None:
         return
-    _limit()
+    source = LiveSource.of(first[0]["source"])
     newest = _Newest(answers)
+    newest.tell({"kind": "confined", "missing": confine_for(source)})
     threading.Thread(target=newest.film, args=(first[0]["source"],), daemon=True).start()
     threading.Thread(target=newest.answer, daemon=True).start()
     while messages.read(requests) is not None:
@@ -55,16 +66,15 @@ def main() -> None:
     os._exit(0)  # a read from a camera that sends nothing is not waited for
 
 
-def _limit() -> None:
-    for what, limit in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 256),
-    ):
-        _, hard = resource.getrlimit(what)
-        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(what, (least, least))
+def confine_for(source: LiveSource | None) -> list[str]:
+    """Give up all that reading this source does not need; returns the layers that are not possible here."""
+    if source is not None and source.kind == "network":
+        # The resolver loads what it needs while it still can.
+        with contextlib.suppress(OSError, ValueError):
+            socket.getaddrinfo(urllib.parse.urlsplit(source.name).hostname, None)
+    device = source.name if source is not None and source.kind == "device" else ""
+    outside = Outside(network=source is not None and source.kind == "network", device=device)
+    return confine(memory_bytes=MAX_MEMORY_BYTES, cpu_seconds=0, nice=0, outside=outside)
 
 
 class _Newest:
@@ -86,16 +96,18 @@ class _Newest:
     def film(self, source: str) -> None:
         """Read the source to its end; tell what happens to it."""
         try:
-            with masklet.capture(source, on_event=self._tell_event) as camera:
-                self._tell({"kind": "opened"})
+            # A device that comes back has another entry in /dev, which is closed to this process.
+            again = None if "://" in source else False
+            with capture(source, reconnect=again, on_event=self._tell_event) as camera:
+                self.tell({"kind": "opened"})
                 for shown in _decoded(camera):
                     with self._changed:
                         self._shown = shown
                         self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 - the gateway is told, whatever it is
-            self._tell({"kind": "end", "error": _words(error)})
+            self.tell({"kind": "end", "error": _words(error)})
         else:
-            self._tell({"kind": "end", "error": ""})
+            self.tell({"kind": "end", "error": ""})
 
     def answer(self) -> None:
         """Give a picture for each request: the newest one, and none twice."""
@@ -112,23 +124,24 @@ class _Newest:
                 "kind": "picture", "pts": shown.pts_seconds, "taken": shown.taken_nanoseconds, "width": picture.width,
                 "height": picture.height,
             }  # fmt: skip
-            self._tell(message, data.getvalue())
+            self.tell(message, data.getvalue())
 
-    def _tell_event(self, event: masklet.CaptureEvent) -> None:
-        self._tell({"kind": "event", "event": event.kind, "message": event.message})
+    def _tell_event(self, event: CaptureEvent) -> None:
+        self.tell({"kind": "event", "event": event.kind, "message": event.message})
 
-    def _tell(self, message: dict[str, Any], payload: bytes = b"") -> None:
+    def tell(self, message: dict[str, Any], payload: bytes = b"") -> None:
+        """Send a message to the gateway."""
         with self._writing:
             self._answers.write(messages.pack(message, payload))
             self._answers.flush()
 
 
-def _decoded(camera: masklet.Capture) -> Iterator[_Shown]:
+def _decoded(camera: Capture) -> Iterator[_Shown]:
     """The frames of a source, decoded where they come as packets."""
     codec: av.VideoCodecContext | None = None
-    waiting: dict[int, masklet.Captured] = {}
+    waiting: dict[int, Captured] = {}
     for index, part in enumerate(camera):
-        if not isinstance(part.video, masklet.VideoPacket):
+        if not isinstance(part.video, VideoPacket):
             yield _Shown(part.video, part.pts_seconds, part.capture_time_nanoseconds)
             continue
         if codec is None:
@@ -147,7 +160,7 @@ def _decoded(camera: masklet.Capture) -> Iterator[_Shown]:
             waiting.pop(next(iter(waiting)))
 
 
-def _decoder(packet: masklet.VideoPacket) -> av.VideoCodecContext:
+def _decoder(packet: VideoPacket) -> av.VideoCodecContext:
     codec = av.CodecContext.create("libdav1d" if packet.codec == "av1" else packet.codec, "r")
     assert isinstance(codec, av.VideoCodecContext)
     codec.thread_type = "SLICE"  # frame threads would hold frames back

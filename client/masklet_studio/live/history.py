@@ -13,6 +13,8 @@ from masklet_studio.project.history import StudioObject
 
 MAX_CHANGES = 100
 """Changes that can be undone; each may hold a picture."""
+MAX_PICTURE_BYTES = 64 << 20
+"""Bytes of the pictures that they hold; where there are more, the oldest changes are forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,13 @@ class LiveHistory:
         self._undone.clear()
         self._done.append(change)
         del self._done[:-MAX_CHANGES]
+        while self._picture_bytes() > MAX_PICTURE_BYTES:
+            del self._done[0]
+
+    def _picture_bytes(self) -> int:
+        starts = (held.start for change in self._done for held in (change.before, change.after))
+        pictures = {id(start.picture): start.picture for start in starts if start is not None}
+        return sum(len(one.jpeg) for one in pictures.values())
 
     def undid(self) -> None:
         """Take note that `undoable` was undone."""
@@ -102,5 +111,5 @@ class LiveHistory:
                 continue
             result = found.objects.get(change.object_id)
             if result is not None and result.area:
-                learned = replace(start.prompt, points=(), box=None, mask=result.mask)
+                learned = replace(start.prompt, points=(), box=None, mask=result.rle)
                 self._done[index] = replace(change, after=replace(change.after, start=Start(start.picture, learned)))

@@ -163,7 +163,7 @@ class LiveSession:
         mask = None if shown is None else shown.masks.get(object_id)
         if shown is None or mask is None or not mask.area:
             return None
-        return Start(shown.picture, LivePrompt(object_id, shown.picture.number, mask=mask.mask))
+        return Start(shown.picture, LivePrompt(object_id, shown.picture.number, mask=mask.rle))
 
     def next_object(self) -> int:
         """An id that no object of this session has had."""

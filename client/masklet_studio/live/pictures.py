@@ -6,12 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import PIL.Image
 
 from masklet import ObjectResult
 from masklet.errors import InvalidArgument
+from masklet.rle import Rle
 
 MAX_JPEG_BYTES = 8 << 20
 MAX_SIDE = 1920
@@ -48,14 +47,14 @@ class LivePrompt:
         number: The picture's number.
         points: x, y and 1 or 0 of each click.
         box: x0, y0, x1, y1; None where there is none.
-        mask: ``bool[H, W]``; None where there is none. A mask is what the studio remembers, and nobody's word.
+        mask: Its run-lengths; None where there is none. A mask is what the studio remembers, and nobody's word.
     """
 
     object_id: int
     number: int
     points: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
-    mask: npt.NDArray[np.bool_] | None = None
+    mask: Rle | None = None
 
 
 @dataclass(frozen=True, eq=False)

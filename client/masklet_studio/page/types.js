@@ -7,7 +7,7 @@
  * @typedef {[number, number, number]} Point x, y, and 1 for "belongs to it" or 0 for "does not".
  * @typedef {[number, number, number, number]} Box left, top, right, bottom.
  * @typedef {{object: number, frame: number, points: Point[], box: Box | null, has_mask?: boolean}} Prompt
- * @typedef {{object: number, runs: [number, number, number][], ious: string, corrections: number[],
+ * @typedef {{object: number, runs: [number, number, number][], ious: string, corrections: number[], untracked: number[],
  *   events: [number, "lost" | "found"][]}} Lane
  * @typedef {{running: boolean, direction?: string | null, frame?: number | null, to?: number | null,
  *   frames_per_second?: number | null, error?: string | null}} Tracking

@@ -23,6 +23,7 @@ def lane(object_id: int, masks: Mapping[int, Stored], prompts: Iterable[GivenPro
         prompts: Its prompts.
         count: The number of frames in the video.
     """
+    prompts = list(prompts)
     ious = bytearray([_NO_IOU]) * count
     for frame, stored in masks.items():
         if frame < count:
@@ -32,8 +33,15 @@ def lane(object_id: int, masks: Mapping[int, Stored], prompts: Iterable[GivenPro
         "runs": [list(run) for run in runs(masks)],
         "ious": base64.b64encode(ious).decode(),
         "corrections": sorted(prompt.frame for prompt in prompts if prompt.corrects),
+        "untracked": sorted(prompt.frame for prompt in prompts if _is_untracked(prompt, masks)),
         "events": [[frame, what] for frame, what in events(masks)],
     }
+
+
+def _is_untracked(prompt: GivenPrompt, masks: Mapping[int, Stored]) -> bool:
+    """Whether a prompt changes what is tracked already, and the mask after it is older than it."""
+    after = masks.get(prompt.frame + 1)
+    return (prompt.corrects or prompt.mask is not None) and after is not None and after.revision < prompt.operation
 
 
 def runs(masks: Mapping[int, Stored]) -> Iterator[tuple[int, int, int]]:

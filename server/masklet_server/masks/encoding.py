@@ -92,13 +92,13 @@ def check(mask: EncodedMask, *, max_bytes: int, max_pixels: int) -> None:
 
 
 def check_data(mask: EncodedMask) -> None:
-    """Check that a mask's data has the size that the mask claims; takes no more memory than a few times the data.
+    """Check that a mask's data has the size that the mask claims; takes no memory to speak of.
 
     Raises:
         InvalidArgument: The data is malformed or of another size.
     """
     if mask.encoding is MaskEncoding.COCO_RLE:
-        _read_runs(mask)
+        rle.check_counts(mask.data, mask.height, mask.width, field="data")
     else:
         _check_png_header(mask)
 
@@ -110,17 +110,13 @@ def decode(mask: EncodedMask) -> npt.NDArray[np.bool_]:
         InvalidArgument: The data is malformed or of another size.
     """
     if mask.encoding is MaskEncoding.COCO_RLE:
-        return rle.paint_runs(_read_runs(mask), mask.height, mask.width)
+        return rle.paint_counts(mask.data, mask.height, mask.width, field="data")
     _check_png_header(mask)
     try:
         with Image.open(io.BytesIO(mask.data), formats=["PNG"]) as image:
             return np.asarray(image) > 127
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:  # what Pillow raises on broken files
         raise InvalidArgument.of("data", f"is a broken PNG file: {error}") from error
-
-
-def _read_runs(mask: EncodedMask) -> npt.NDArray[np.int64]:
-    return rle.read_counts(mask.data, mask.height, mask.width, field="data")
 
 
 def _check_png_header(mask: EncodedMask) -> None:

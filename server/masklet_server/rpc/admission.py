@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -195,6 +195,23 @@ class Admission:
             InvalidArgument: There is none, or more than one.
         """
         return await self._receive(requests, self._settings.receive_seconds)
+
+    async def in_time(self, awaitable: Awaitable[T], text: str) -> T:
+        """Wait for what depends on the client.
+
+        Args:
+            awaitable: Is cancelled when the time is over.
+            text: What has not happened in time.
+
+        Raises:
+            DeadlineExceeded: It takes longer than `receive_seconds`.
+        """
+        seconds = self._settings.receive_seconds
+        try:
+            return await asyncio.wait_for(awaitable, seconds)
+        except asyncio.TimeoutError:  # not the builtin one before Python 3.11
+            self._metrics.refused("receive_seconds")
+            raise DeadlineExceeded(f"{text} in {seconds:g} s (receive_seconds)") from None
 
     async def receive_small(self, client: str, requests: AsyncIterable[SmallMessage]) -> SmallMessage:
         """The only message of a request that has some bytes, such as one for the server's health.

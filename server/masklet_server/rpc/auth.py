@@ -99,6 +99,19 @@ class TokenFile:
         return names
 
 
+@dataclass(frozen=True)
+class Callers:
+    """Who may call.
+
+    Attributes:
+        tokens: The valid bearer tokens; None: everybody may call.
+        trust_gateway: Callers are gateways, which say in the metadata for whom they call.
+    """
+
+    tokens: TokenFile | None
+    trust_gateway: bool = False
+
+
 def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     """The token of an ``authorization: Bearer TOKEN`` entry, or None."""
     for key, value in metadata:

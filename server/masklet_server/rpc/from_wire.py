@@ -80,6 +80,8 @@ _EVENTS_OF_ONE_NUMBER: dict[str, Callable[[tracking_pb2.TrackRequest], events.Ev
     "ack": lambda request: events.Ack(request.ack.sequence),
     "prepare": lambda request: events.Prepare(request.prepare.frame_index),
 }
+# Repeated, when a session begins anew, in a message. Each takes some microseconds of the event loop.
+_MAX_OPERATIONS = 10_000
 # Takes the place of a prompt's mask while the mask is still encoded.
 _ANY_MASK = np.ones((1, 1), np.bool_)
 
@@ -88,11 +90,12 @@ class RequestParser:
     """Turns a client's messages into events, within the server's limits.
 
     Args:
-        session_limits: Limit the bytes of a prompt's mask.
+        session_limits: Limit objects, and the bytes of a prompt's mask.
         video_limits: Limit its pixels.
     """
 
     def __init__(self, session_limits: SessionLimits, video_limits: VideoLimits) -> None:
+        self._max_objects = session_limits.max_objects
         self._max_bytes = session_limits.max_mask_bytes
         self._max_pixels = video_limits.max_frame_pixels
 
@@ -128,7 +131,7 @@ class RequestParser:
             case "clear_prompts":
                 return events.ClearPrompts(request.clear_prompts.object_id, request.clear_prompts.frame_index)
             case "propagate":
-                return _propagate(request.propagate)
+                return _propagate(request.propagate, self._max_objects)
             case "ack" | "prepare":
                 return _EVENTS_OF_ONE_NUMBER[kind](request)
             case "resume":
@@ -141,6 +144,10 @@ class RequestParser:
 
     def _resume(self, message: tracking_pb2.Resume) -> events.Resume:
         try:
+            if len(message.operations) > _MAX_OPERATIONS:
+                raise InvalidArgument.of(
+                    "operations", f"has {len(message.operations)} operations; send at most {_MAX_OPERATIONS}"
+                )
             operations = tuple(
                 events.TakenOperation(self._operation(one, i), one.applied_after_sequence)
                 for i, one in enumerate(message.operations)
@@ -304,8 +311,13 @@ def edges(value: int, field: str) -> Edges | None:
     return _one_of(_EDGES, value, field, "Edges")
 
 
-def _propagate(message: tracking_pb2.Propagate) -> events.Propagate | events.Unreadable:
+def _propagate(message: tracking_pb2.Propagate, max_objects: int) -> events.Propagate | events.Unreadable:
     try:
+        if len(message.object_ids) > max_objects:
+            raise InvalidArgument.of(
+                "propagate.object_ids",
+                f"has {len(message.object_ids)} ids; a session has at most {max_objects} objects (max_objects)",
+            )
         direction = _one_of(_DIRECTIONS, message.direction, "propagate.direction", "Direction")
     except InvalidArgument as error:
         return events.Unreadable(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
@@ -18,13 +19,15 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
-from masklet.errors import MaskletError, ResourceExhausted, Unauthenticated
+from masklet.errors import DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
-from masklet_server.budgets.message_size import RawMessage, bounded
+from masklet_server.budgets.message_size import RawMessage
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
 from masklet_server.rpc.admission import Admission
 from masklet_server.rpc.auth import current_client, current_identity
+from masklet_server.rpc.receiving.connections import Account, ConnectionWatch
+from masklet_server.rpc.receiving.messages import MessageKind, MessageReader, Messages
 from masklet_server.rpc.status import as_masklet_error, code_name, to_status
 from masklet_server.rpc.usage import Usage, current_usage
 from masklet_server.tracing import NoTracer, Tracer
@@ -33,7 +36,10 @@ logger = logging.getLogger(__name__)
 
 TRACK = "/masklet.v1.TrackingService/Track"
 SEGMENT_IMAGE = "/masklet.v1.TrackingService/SegmentImage"
-_REQUESTS = {TRACK: tracking_pb2.TrackRequest.DESCRIPTOR, SEGMENT_IMAGE: image_pb2.SegmentImageRequest.DESCRIPTOR}
+_REQUESTS: dict[str, MessageKind[Any]] = {
+    TRACK: MessageKind(tracking_pb2.TrackRequest.FromString, tracking_pb2.TrackRequest.DESCRIPTOR),
+    SEGMENT_IMAGE: MessageKind(image_pb2.SegmentImageRequest.FromString, image_pb2.SegmentImageRequest.DESCRIPTOR),
+}
 _HEALTH = "/grpc.health.v1.Health/"
 # How often the tokens of running calls are looked at.
 _TOKEN_SECONDS = 2.0
@@ -53,6 +59,7 @@ class Call:
         method: Full name, such as "/masklet.v1.TrackingService/Track".
         context: What gRPC knows of the call.
         client: Token name, certificate subject or address.
+        connection: What is known of its connection.
         identity: The same if it is proved; empty for an address.
         code: Name of the status code it ended with.
         is_session: Whether it was admitted as a Track stream.
@@ -64,6 +71,7 @@ class Call:
     method: str
     context: Context
     client: str
+    connection: Account
     code: str = "OK"
     is_session: bool = False
     token: bytes | None = None
@@ -76,28 +84,33 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of the server.
 
     Args:
-        tokens: The valid bearer tokens; None: everybody may call. The health service needs no token.
+        callers: Who may call. The health service needs no token.
         admission: Applies limits, and refuses calls while the server stops.
+        connections: Is told what comes of the bytes of each connection.
         metrics: Counts RPCs and sessions.
         tracer: Makes a span of each call of Track and SegmentImage.
-        trust_gateway: Callers are gateways, which say in the metadata for whom they call.
     """
 
     def __init__(
         self,
-        tokens: auth.TokenFile | None,
+        callers: auth.Callers,
         admission: Admission,
+        connections: ConnectionWatch,
         metrics: Metrics,
         tracer: Tracer | None = None,
-        *,
-        trust_gateway: bool = False,
     ) -> None:
-        self._trust_gateway = trust_gateway
+        self._trust_gateway = callers.trust_gateway
         self._tracer = tracer or NoTracer()
-        self._tokens = tokens
+        self._connections = connections
+        self._tokens = callers.tokens
         self._admission = admission
         self._metrics = metrics
         self._running: dict[asyncio.Task[Any], Call] = {}
+        self._reader = MessageReader()
+
+    def close(self) -> None:
+        """End the thread that reads messages; call it when no call runs any longer."""
+        self._reader.close()
 
     async def watch_tokens(self) -> None:
         """End the calls whose tokens are no longer valid; for ever, as a task of its own."""
@@ -124,30 +137,58 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         # One of the four is set. In gRPC's types they are synchronous.
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
+        # A gateway passes messages on as they are; the server behind it checks them.
+        reads = method in _REQUESTS and handler.request_deserializer is not RawMessage
+
         async def run(requests: Any, context: Context) -> Any:
             async def answer(call: Call) -> Any:
+                incoming = requests
+                if reads:
+                    incoming = Messages(requests, functools.partial(self._read, call))
                 if handler.request_streaming:
-                    return await _run_to_end(behaviour(_Metered(requests, self._meter, call), context), context)
+                    return await _run_to_end(behaviour(_Metered(incoming, self._meter, call), context), context)
                 if method != SEGMENT_IMAGE:
-                    request = await self._admission.receive_small(call.client, requests)
+                    request = await self._admission.receive_small(call.client, incoming)
                     return await _run_to_end(behaviour(request, context), context)
                 async with self._admission.turn(call.client):
-                    request = await self._admission.receive(requests)
+                    request = await self._admission.receive(incoming)
                     await self._meter(call, request)
-                    return await _run_to_end(behaviour(request, context), context)
+                    await self._send(call, await _run_to_end(behaviour(request, context), context))
+                return None
 
             return await self._surround(self._call(method, context), answer)
 
-        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else _STREAM_UNARY
-        return make(run, _reader(handler, method), handler.response_serializer)
+        sends = handler.response_streaming or method == SEGMENT_IMAGE  # one response or many: the bytes are the same
+        make = grpc.stream_stream_rpc_method_handler if sends else _STREAM_UNARY
+        # gRPC would make messages of bytes on the event loop.
+        return make(run, None if reads else handler.request_deserializer, handler.response_serializer)
+
+    async def _read(self, call: Call, data: bytes) -> Any:
+        self._connections.message(call.connection)
+        return await self._reader.read(data, _REQUESTS[call.method], call.client)
+
+    async def _send(self, call: Call, response: Any) -> None:
+        """Send the only response of a call, which may be large, while its turn lasts.
+
+        Raises:
+            DeadlineExceeded: The client does not read it in time.
+        """
+        try:
+            await self._admission.in_time(call.context.write(response), "the client has not read the response")
+        except DeadlineExceeded:
+            size = len(response) if isinstance(response, bytes) else response.ByteSize()
+            self._connections.unread(call.connection, size)  # gRPC keeps it with the connection
+            raise
 
     def _call(self, method: str, context: Context) -> Call:
+        connection = self._connections.account(context.peer())
         if self._trust_gateway:
             client, identity = auth.told_by_gateway(context.invocation_metadata() or ())
             if client:
-                return Call(method, context, client, identity=identity)
+                return Call(method, context, client, connection, identity=identity)
         subject = auth.certificate_subject(context.auth_context() or {}) or ""
-        return Call(method, context, subject or auth.address_of(context.peer()), identity=subject)
+        client = subject or auth.address_of(context.peer())
+        return Call(method, context, client, connection, identity=subject)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:
         context = call.context
@@ -199,8 +240,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 raise
             call.client, call.token = bearer.name, bearer.digest
             call.identity = bearer.name
+        call.connection.is_known = True
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
+            stack.enter_context(self._connections.call(call.connection))
             stack.enter_context(self._admission.work())
         if call.method == TRACK:
             stack.enter_context(self._admission.session(call.client))
@@ -233,6 +276,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
 
     async def _meter(self, call: Call, request: Any) -> None:
         if call.method in (TRACK, SEGMENT_IMAGE):
+            self._connections.message(call.connection)
             size = request.ByteSize()
             call.usage.received(request, size)
             self._metrics.uploaded(size)
@@ -266,15 +310,6 @@ class _Metered:
         request = await anext(self._requests)
         await self._meter(self._call, request)
         return request
-
-
-def _reader(handler: Handler, method: str) -> Any:
-    """What makes messages of bytes for the method; it refuses those that would take far more memory than bytes."""
-    if method not in _REQUESTS or handler.request_deserializer is None:
-        return handler.request_deserializer
-    if handler.request_deserializer is RawMessage:
-        return RawMessage  # whoever reads it checks it
-    return bounded(handler.request_deserializer, _REQUESTS[method])
 
 
 async def _run_to_end(result: Any, context: Context) -> Any:

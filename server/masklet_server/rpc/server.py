@@ -17,9 +17,10 @@ from masklet_server.addresses import split_address
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import tls
 from masklet_server.rpc.admission import Admission
-from masklet_server.rpc.auth import TokenFile
+from masklet_server.rpc.auth import Callers, TokenFile
 from masklet_server.rpc.interceptors import EdgeInterceptor
 from masklet_server.rpc.listening import check_free
+from masklet_server.rpc.receiving.connections import ConnectionBounds, ConnectionWatch
 from masklet_server.rpc.reflection import add_reflection
 from masklet_server.settings import Settings
 from masklet_server.tracing import Tracer
@@ -36,6 +37,8 @@ _STANDARD_SERVICES = (
 _CLOSE_SECONDS = 1.0
 # Further calls of a connection wait in the client. Streams that are reset as soon as they are opened count, too.
 _STREAMS_PER_CONNECTION = 128
+# A connection without calls is ended after so many seconds. Clients notice nothing: they connect again for a call.
+_IDLE_SECONDS = 600
 
 
 class SessionKeeper(abc.ABC):
@@ -96,8 +99,11 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        self._edge = EdgeInterceptor(tokens, self._admission, metrics, tracer, trust_gateway=settings.trust_gateway)
-        self._watching: asyncio.Task[None] | None = None
+        bounds = ConnectionBounds(settings.max_connections_per_address, settings.max_message_bytes)
+        self._connections = ConnectionWatch(bounds, metrics.refused)
+        callers = Callers(tokens, settings.trust_gateway)
+        self._edge = EdgeInterceptor(callers, self._admission, self._connections, metrics, tracer)
+        self._watching: list[asyncio.Task[None]] = []
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
         self._passes_on = isinstance(service, GenericService)
         names: tuple[str, ...] = (SERVICE_NAME,)
@@ -127,12 +133,14 @@ class Server:
             fork_server.start()  # so that it is ready for the first video
         port = _listen(self._server, self._settings.address, self._credentials)
         await self._server.start()
-        self._watching = asyncio.create_task(self._edge.watch_tokens())
+        health_port = await self._start_health_server()
+        self._watching = [asyncio.create_task(self._edge.watch_tokens())]
+        if not self._settings.trust_gateway:  # its connections are those of all its clients
+            self._watching.append(asyncio.create_task(self._connections.run({port, health_port} - {0})))
         parts = split_address(self._settings.address)
         if parts is not None:
             host = f"[{parts[0]}]" if ":" in parts[0] else parts[0]
             self._address = f"{host}:{port}"
-        await self._start_health_server()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port if parts is not None else 0
 
@@ -155,9 +163,10 @@ class Server:
         if self._sessions is not None:
             await self._sessions.end_sessions()
         await self._server.stop(_CLOSE_SECONDS)
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        self._edge.close()
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._health_server is not None:
             await self._health_server.stop(0)
 
@@ -178,14 +187,16 @@ class Server:
         """Cancel what still runs, so that a `stop` which waits for it ends at once."""
         self._admission.cancel_all()
 
-    async def _start_health_server(self) -> None:
+    async def _start_health_server(self) -> int:
+        """Serve the health service alone on an address of its own; returns the port, 0 if there is none."""
         if not self._settings.health_address:
-            return
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+            return 0
+        server = grpc.aio.server(options=_connection_options(self._settings))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        _listen(server, self._settings.health_address, None, "health_address")
+        port = _listen(server, self._settings.health_address, None, "health_address")
         await server.start()
         self._health_server = server
+        return port
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):
@@ -194,8 +205,7 @@ class Server:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        # With this option a second server could listen on the same port, and would take half of the clients.
-        ("grpc.so_reuseport", 0),
+        *_connection_options(settings),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Notice clients whose network connection is gone ...
@@ -206,11 +216,20 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_channelz", 1),
+    ]
+
+
+def _connection_options(settings: Settings) -> list[tuple[str, int]]:
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # the others are for decoders, files and the log
+    return [
+        # With this option a second server could listen on the same port, and would take half of the clients.
+        ("grpc.so_reuseport", 0),
         # One connection cannot take what others need: its calls, and the time that its handshake may take.
         ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
         ("grpc.server_handshake_timeout_ms", 10_000),
-        # The other descriptors are for decoders, files and the log. A connection too many is closed at once.
-        ("grpc.max_allowed_incoming_connections", resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+        # Those beyond are closed at once. `ConnectionWatch` keeps one address from taking all.
+        ("grpc.max_allowed_incoming_connections", min(settings.max_connections or descriptors, descriptors)),
+        ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1000),
     ]
 
 

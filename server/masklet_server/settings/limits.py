@@ -20,6 +20,17 @@ _SNAPSHOTS = SnapshotLimits()
 class ClientLimitSettings(BaseModel):
     """What clients may ask for at once, and how fast they may send."""
 
+    max_connections: Count = setting(
+        1024,
+        "Limits for clients",
+        "Connections at once. They may have half of the process's descriptors, too. 0: no other limit.",
+    )
+    max_connections_per_address: Count = setting(
+        128,
+        "Limits for clients",
+        "Connections at once of one address, which may be that of a proxy. Those beyond are ended, those without calls "
+        "first. 0: no limit.",
+    )
     max_sessions: Count = setting(
         64, "Limits for clients", "Track streams at once, of all clients together. 0: no limit."
     )

@@ -15,7 +15,6 @@ import torch
 
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.memory.snapshots import BankSnapshots
 from masklet_server.engine.memory.tensor_file import TensorFile
@@ -29,7 +28,19 @@ from masklet_server.models.build import build_model
 from masklet_server.models.registry import Registry
 from tests.support import synthetic
 from tests.support.devices.pretend import Traffic, pretend_devices
-from tests.support.engine import HEIGHT, SIZE, WIDTH, backward, click, frame, job, prompted, stream
+from tests.support.engine import (
+    HEIGHT,
+    SIZE,
+    WIDTH,
+    backward,
+    click,
+    frame,
+    job,
+    new_bank,
+    new_history,
+    prompted,
+    stream,
+)
 
 Found = list[object]
 """Masks, scores and logits, in the order in which a case finds them."""
@@ -60,7 +71,7 @@ def run(net: Network, *jobs: TrackingJob) -> Found:
 def every_prompt(net: Network) -> Found:
     """Clicks, a box and a mask, with guided edges and logits; corrections in the window, by clicks and by a mask."""
     context = replace(stream(return_logits=True), edges=Edges.GUIDED)
-    banks = [MemoryBank("nano", correction_window=4) for _ in range(3)]
+    banks = [new_bank(correction_window=4) for _ in range(3)]
     first = [[click()], [Prompt(object_id=2, box=BOX)], [Prompt(object_id=3, mask=MASK)]]
     found: Found = []
     for index in range(4):
@@ -75,8 +86,8 @@ def every_prompt(net: Network) -> Found:
 
 def unequal_memories(net: Network) -> Found:
     """Objects that began on different frames, in one batch; two streams together."""
-    banks = [MemoryBank("nano") for _ in range(3)]
-    other = MemoryBank("nano")
+    banks = [new_bank() for _ in range(3)]
+    other = new_bank()
     found: Found = []
     for index in range(18):
         tasks = [ObjectTask(bank, [click(i)] if index == i else []) for i, bank in enumerate(banks) if index >= i]
@@ -89,13 +100,13 @@ def unequal_memories(net: Network) -> Found:
 
 def policy(kind: MemoryPolicy, net: Network) -> Found:
     """A policy that chooses what is remembered."""
-    bank = MemoryBank("nano", memory_policy=kind)
+    bank = new_bank(memory_policy=kind)
     return [x for index in range(9) for x in run(net, job(bank, index, [click()] if index == 0 else []))]
 
 
 def history(net: Network) -> Found:
     """Forward, backward, cleared and consolidated, with memories that move to a file and back."""
-    memory = History("nano", TensorFile(10**9))
+    memory = new_history(TensorFile(10**9))
     found = run(net, prompted(memory, 8, click(frame_index=8)))
     for index in range(8, 18):
         found += run(net, job(memory, index))
@@ -109,7 +120,7 @@ def history(net: Network) -> Found:
 
 def dumped(net: Network) -> Found:
     """Banks that are dumped, loaded, snapshot and rewound."""
-    bank = MemoryBank("nano", correction_window=3)
+    bank = new_bank(correction_window=3)
     snapshots = BankSnapshots(TensorFile(10**9))
     found: Found = []
     for index in range(8):
@@ -176,7 +187,7 @@ def traffic_of_a_frame(objects: int, edges: Edges) -> Traffic:
     """What crosses between host and device while one frame is tracked, with so many objects."""
     with pretend_devices() as traffic:
         net = network("cuda:0")
-        banks = [MemoryBank("nano") for _ in range(objects)]
+        banks = [new_bank() for _ in range(objects)]
         for index in range(4):
             tasks = [ObjectTask(bank, [click(i % 2)] if index == 0 else []) for i, bank in enumerate(banks)]
             traffic.waits.clear()

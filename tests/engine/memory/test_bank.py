@@ -12,13 +12,14 @@ from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.serving.batch import run_jobs
+from masklet_server.engine.serving.engine import Engine
 from masklet_server.engine.serving.step import Step, apply_prompt, track
-from tests.support.engine import HEIGHT, WIDTH, click, features, job, small_network
+from tests.support.engine import HEIGHT, WIDTH, click, features, job, new_bank, small_network
 
 
 def tracked(num_frames: int, *, correction_window: int = 0) -> MemoryBank:
     """A bank that has tracked so many frames."""
-    bank = MemoryBank("nano", correction_window=correction_window)
+    bank = new_bank(correction_window=correction_window)
     for index in range(num_frames):
         run_jobs(small_network(), [job(bank, index, [click()] if index == 0 else [])])
     return bank
@@ -36,10 +37,10 @@ def test_a_bank_keeps_what_a_later_step_can_read_and_no_more() -> None:
     assert list(bank.conditioning) == [0]
     assert bank.conditioning[0].features is not None
     assert sorted(bank.recent) == list(range(10, 25)), "the last 15 pointers"
-    assert [i for i, m in sorted(bank.recent.items()) if m.features is not None] == list(range(19, 25))
+    assert [i for i, m in sorted(bank.recent.items()) if m.features is not None] == [22, 23, 24], "the last 3 memories"
     assert all(memory.logits is None for memory in [*bank.recent.values(), *bank.conditioning.values()])
     assert bank.clicks == {}
-    assert len(bank.memories_before(25)) == 7
+    assert [age for age, _ in bank.memories_before(25)] == [0, 3, 2, 1]
     assert [distance for distance, _ in bank.pointers_before(25)] == [25, *range(1, 16)]
 
 
@@ -48,18 +49,28 @@ def test_memories_are_bfloat16() -> None:
     assert {memory.features.dtype for memory in bank.recent.values() if memory.features is not None} == {torch.bfloat16}
 
 
-def test_a_full_bank_is_seven_memories_and_sixteen_pointers() -> None:
+def test_a_full_bank_is_all_memories_and_sixteen_pointers() -> None:
     bank = tracked(30)
     side = small_network().grid_size
     width = small_network().model.mem_dim
-    exact = 7 * width * side * side * 2 + 16 * (small_network().model.hidden_dim * 4 + 4 + 4)
+    exact = small_network().model.num_maskmem * width * side * side * 2 + 16 * (
+        small_network().model.hidden_dim * 4 + 4 + 4
+    )
     assert bank.nbytes == exact
+
+
+def test_a_bank_of_another_number_of_memories_is_refused() -> None:
+    engine = Engine({"nano": small_network()})
+    data = tracked(2).dump()
+    assert engine.load_bank("nano", data).recent_memories == small_network().recent_memories == 3
+    with pytest.raises(InvalidArgument, match="attends to 6 recent memories; the model that is loaded attends to 3"):
+        engine.load_bank("nano", MemoryBank("nano").dump())
 
 
 @pytest.mark.slow
 def test_memory_is_constant_over_400_frames() -> None:
     """A bank reaches 16 frames back, so 40 frames show whether its size is bounded."""
-    bank = MemoryBank("nano")
+    bank = new_bank()
     seen = [features(index) for index in range(50)]
     apply_prompt(small_network(), Step(bank, seen[0], 0), click(), height=HEIGHT, width=WIDTH)
     sizes = []
@@ -95,7 +106,7 @@ def test_a_dumped_bank_goes_on_in_another_process(tmp_path: Path) -> None:
 
 
 def test_a_dump_keeps_the_order_of_conditioning_frames() -> None:
-    bank = MemoryBank("nano")
+    bank = new_bank()
     for index in range(12):
         prompts = [Prompt(frame_index=index, point_coords=[[40, 40]])] if index in (0, 2, 10) else []
         run_jobs(small_network(), [job(bank, index, prompts)])
@@ -124,7 +135,7 @@ def test_a_dump_of_another_model_is_refused() -> None:
 
 @pytest.mark.parametrize("frame_index", [0, 3])
 def test_a_prompt_that_waits_for_its_step_is_dumped_too(frame_index: int) -> None:
-    bank = tracked(frame_index + 1, correction_window=2) if frame_index else MemoryBank("nano")
+    bank = tracked(frame_index + 1, correction_window=2) if frame_index else new_bank()
     work = Step(bank, features(frame_index), frame_index)
     apply_prompt(small_network(), work, click(), height=HEIGHT, width=WIDTH)
     bank.rewind(frame_index)
@@ -139,7 +150,7 @@ def test_a_prompt_that_waits_for_its_step_is_dumped_too(frame_index: int) -> Non
 
 @pytest.mark.slow
 def test_prompts_are_kept_for_good_where_that_is_wanted() -> None:
-    bank, plain = MemoryBank("nano"), MemoryBank("nano")
+    bank, plain = new_bank(), new_bank()
     bank.keeps_prompts = True
     for index in range(20):
         for one in (bank, plain):
@@ -168,7 +179,7 @@ def test_frames_cannot_be_skipped_or_repeated() -> None:
 
 def test_an_object_without_prompt_cannot_be_tracked() -> None:
     with pytest.raises(FailedPrecondition, match="no prompt yet"):
-        track(small_network(), [Step(MemoryBank("nano"), features(0), 0)])
+        track(small_network(), [Step(new_bank(), features(0), 0)])
 
 
 def test_corrections_end_where_the_window_ends() -> None:
@@ -187,7 +198,7 @@ def test_corrections_end_where_the_window_ends() -> None:
 def test_what_corrections_cost_is_told_to_the_byte() -> None:
     plain, wide = tracked(30), tracked(30, correction_window=10)
     assert plain.correction_nbytes == 0
-    assert MemoryBank("nano").correction_nbytes == 0
+    assert new_bank().correction_nbytes == 0
     assert wide.correction_nbytes == wide.nbytes - plain.nbytes > 0
     wide.keep(4)
     narrow = tracked(30, correction_window=4)
@@ -209,7 +220,7 @@ def test_a_narrower_window_tracks_and_corrects_as_before() -> None:
 
 
 def test_going_back_before_the_first_frame_takes_a_prompt_there() -> None:
-    bank = MemoryBank("nano", correction_window=10)
+    bank = new_bank(correction_window=10)
     for index in range(5, 8):
         run_jobs(small_network(), [job(bank, index, [click(0, 5)] if index == 5 else [])])
     with pytest.raises(InvalidArgument, match="last 10 tracked frames"):
@@ -223,7 +234,7 @@ def test_going_back_before_the_first_frame_takes_a_prompt_there() -> None:
 
 
 def test_conditioning_frames_are_bounded() -> None:
-    bank = MemoryBank("nano")
+    bank = new_bank()
     work = Step(bank, features(0), 0)
     for index in range(MAX_CONDITIONING_FRAMES):
         apply_prompt(small_network(), Step(bank, work.features, index), click(), height=HEIGHT, width=WIDTH)

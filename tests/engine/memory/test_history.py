@@ -10,7 +10,6 @@ import torch
 
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
-from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.object_memory import MAX_CONDITIONING_FRAMES
 from masklet_server.engine.memory.tensor_file import StoredTensors, TensorFile
@@ -20,11 +19,24 @@ from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.jobs import ClearPrompts, ConsolidatePrompts, FrameJob, FrameOutput
 from masklet_server.engine.serving.recent_features import RecentFeatures
 from masklet_server.engine.serving.step import Step, track
-from tests.support.engine import HEIGHT, WIDTH, backward, click, features, frame, job, prompted, small_network, stream
+from tests.support.engine import (
+    HEIGHT,
+    WIDTH,
+    backward,
+    click,
+    features,
+    frame,
+    job,
+    new_bank,
+    new_history,
+    prompted,
+    small_network,
+    stream,
+)
 
 
 def history(max_bytes: int = 10**9) -> History:
-    return History("nano", TensorFile(max_bytes))
+    return new_history(TensorFile(max_bytes))
 
 
 def on_request(
@@ -77,11 +89,11 @@ def test_in_memory_is_what_the_next_step_reads_in_either_direction() -> None:
     pointer = small_network().model.hidden_dim * 4 + 4 + 4
     features = width * side * side * 2
     clicks = 2 * 4 + 4
-    assert memory.nbytes == 7 * features + 16 * pointer + clicks, "as much as a memory bank"
+    assert memory.nbytes == 4 * features + 16 * pointer + clicks, "as much as a memory bank"
     on_request(memory, 21, reverse=True)
     assert memory.nbytes == 2 * features + 2 * pointer + clicks, "nothing was seen after it"
     on_request(memory, 10)
-    assert memory.nbytes == 7 * features + 11 * pointer + clicks
+    assert memory.nbytes == 4 * features + 11 * pointer + clicks
     assert len(memory.recent) == 21
 
 
@@ -192,7 +204,7 @@ def test_conditioning_frames_have_a_bound() -> None:
 
 
 def test_only_a_history_goes_backward_and_takes_prompts_back() -> None:
-    bank = MemoryBank("nano")
+    bank = new_bank()
     run_jobs(small_network(), [job(bank, 0, [click()])])
     with pytest.raises(FailedPrecondition, match="forward in time only"):
         track(small_network(), [Step(bank, features(1), 1, reverse=True)])
@@ -214,7 +226,7 @@ def test_histories_and_banks_share_a_batch() -> None:
     """A job's masks do not depend on its batch, even if time runs backward in one of the jobs."""
 
     def forward_and_back(together: bool) -> list[FrameOutput]:
-        bank, memory = MemoryBank("nano"), history()
+        bank, memory = new_bank(), history()
         run_jobs(small_network(), [job(bank, 0, [click()])])
         on_request(memory, 8, click(0, 8))
         outputs: list[FrameOutput] = []
@@ -242,13 +254,13 @@ def test_clicks_on_the_frame_looked_at_last_cost_no_encoder(monkeypatch: pytest.
     last, memory = RecentFeatures(), history()
     clicked = replace(prompted(memory, 3, click(0, 3)), stream=stream(recent=last))
     run_jobs(small_network(), [clicked])
-    run_jobs(small_network(), [clicked, job(MemoryBank("nano"), 0, [click()])])
+    run_jobs(small_network(), [clicked, job(new_bank(), 0, [click()])])
     assert encoded == [1, 1], "the second time that of the other stream"
     known = last.get(3)
     assert known is not None
     assert torch.equal(known.features.top, features(3).top)
     next_frame = replace(clicked, frame=frame(4))
-    run_jobs(small_network(), [next_frame, job(MemoryBank("nano"), 0, [click()])])
+    run_jobs(small_network(), [next_frame, job(new_bank(), 0, [click()])])
     assert encoded[-1] == 2
     assert last.get(3) is None
     beside = last.get(4)

@@ -13,7 +13,7 @@ from masklet_server.engine.memory.policies import MemoryPolicy
 from masklet_server.engine.memory.snapshots import BankSnapshots
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.serving.batch import run_jobs
-from tests.support.engine import click, job, small_network
+from tests.support.engine import click, job, new_bank, small_network
 
 
 def step(bank: MemoryBank, frame_index: int) -> torch.Tensor:
@@ -25,7 +25,7 @@ def step(bank: MemoryBank, frame_index: int) -> torch.Tensor:
 @pytest.mark.parametrize("policy", list(MemoryPolicy))
 @pytest.mark.slow
 def test_from_each_snapshot_on_the_masks_are_the_same(policy: MemoryPolicy) -> None:
-    bank, snapshots = MemoryBank("nano", correction_window=7, memory_policy=policy), BankSnapshots(TensorFile(10**9))
+    bank, snapshots = new_bank(correction_window=7, memory_policy=policy), BankSnapshots(TensorFile(10**9))
     bank.keeps_prompts = True
     masks = []
     for index in range(14):
@@ -44,7 +44,7 @@ def test_from_each_snapshot_on_the_masks_are_the_same(policy: MemoryPolicy) -> N
 
 
 def test_a_snapshot_takes_the_place_of_those_after_it() -> None:
-    bank, file = MemoryBank("nano", correction_window=20), TensorFile(10**9)
+    bank, file = new_bank(correction_window=20), TensorFile(10**9)
     snapshots = BankSnapshots(file)
     for index in range(9):
         step(bank, index)
@@ -63,7 +63,7 @@ def test_a_snapshot_takes_the_place_of_those_after_it() -> None:
 
 
 def test_snapshots_are_not_in_memory_and_their_space_is_bounded() -> None:
-    bank = MemoryBank("nano")
+    bank = new_bank()
     step(bank, 0)
     probe = TensorFile(10**9)
     BankSnapshots(probe).put(bank, is_needed=True)

@@ -10,15 +10,25 @@ import pytest
 import torch
 
 from masklet.errors import ResourceExhausted
-from masklet_server.engine.memory.bank import MemoryBank
-from masklet_server.engine.memory.history import History
 from masklet_server.engine.memory.tensor_file import TensorFile
 from masklet_server.engine.network.network import Network
 from masklet_server.engine.network.tensors import Features
 from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.jobs import EncodeFrame, FrameJob, FrameOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame, RecentFeatures
-from tests.support.engine import backward, click, features, frame, job, pixels, prompted, small_network, stream
+from tests.support.engine import (
+    backward,
+    click,
+    features,
+    frame,
+    job,
+    new_bank,
+    new_history,
+    pixels,
+    prompted,
+    small_network,
+    stream,
+)
 
 
 @pytest.fixture
@@ -37,7 +47,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def jobs(frames: int, *, ahead: int, recent: RecentFeatures | None) -> Sequence[FrameJob]:
     """Jobs that track one object through so many frames, with the upcoming frames of each."""
-    bank = MemoryBank()
+    bank = new_bank("")
     return [
         replace(
             job(bank, index, [click()] if index == 0 else []),
@@ -69,7 +79,7 @@ def test_a_pass_takes_the_frames_that_are_known_and_masks_stay_the_same(
 
 def test_backward_the_frames_before_are_encoded_ahead(passes: list[int]) -> None:
     network, recent = small_network(), RecentFeatures(3)
-    history = History("", TensorFile(max_bytes=2**20))
+    history = new_history(TensorFile(max_bytes=2**20))
     run_jobs(network, [replace(prompted(history, 5, click()), stream=stream(recent=recent))])
     for index in (5, 4, 3, 2):
         upcoming = [] if index in recent else [pixels(i) for i in range(index - 1, index - 3, -1)]
@@ -93,7 +103,7 @@ def test_nothing_is_encoded_ahead_where_it_would_be_forgotten_or_streams_share_t
 
 def test_a_frame_that_was_encoded_beforehand_is_not_encoded_for_its_prompt(passes: list[int]) -> None:
     network, context = small_network(), stream(recent=RecentFeatures())
-    asked = [replace(prompted(MemoryBank(), 3, click(0, 3)), stream=context) for _ in range(2)]
+    asked = [replace(prompted(new_bank(""), 3, click(0, 3)), stream=context) for _ in range(2)]
     alone = run_jobs(network, [asked[0]])[0].prompts[0][0]
     context = stream(recent=RecentFeatures())
     passes.clear()
@@ -108,7 +118,7 @@ def test_a_frame_that_was_encoded_beforehand_is_not_encoded_for_its_prompt(passe
 
 def test_a_frame_is_encoded_beforehand_in_the_pass_of_other_streams(passes: list[int]) -> None:
     context = stream("b", recent=RecentFeatures())
-    tracked, output = run_jobs(small_network(), [job(MemoryBank(), 0, [click()]), EncodeFrame(context, frame(5))])
+    tracked, output = run_jobs(small_network(), [job(new_bank(""), 0, [click()]), EncodeFrame(context, frame(5))])
     assert passes == [2]
     assert len(tracked.objects) == 1
     assert len(output.objects) == 0
@@ -137,7 +147,7 @@ def test_missing_memory_while_a_mask_is_drawn_says_what_to_do(monkeypatch: pytes
     def runs_of(_: torch.Tensor) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
 
-    (output,) = run_jobs(small_network(), [job(MemoryBank(), 0, [click()])])
+    (output,) = run_jobs(small_network(), [job(new_bank(""), 0, [click()])])
     monkeypatch.setattr("masklet_server.engine.serving.batch.runs_of", runs_of)
     with pytest.raises(ResourceExhausted, match="use a smaller model, fewer objects"):
         _ = output.objects[0].runs

@@ -20,7 +20,7 @@ from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.jobs import FrameInput, ObjectTask, Track
 from masklet_server.engine.serving.step import Step, apply_prompt, track
 from tests.support import synthetic
-from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, small_network, stream
+from tests.support.engine import HEIGHT, SIZE, WIDTH, click, features, job, new_bank, small_network, stream
 
 OTHERS = [MemoryPolicy.DISTRACTOR_AWARE, MemoryPolicy.MOTION_AWARE]
 SCENE = synthetic.Scene()
@@ -39,7 +39,7 @@ def low_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bank_of(policy: MemoryPolicy, *, correction_window: int = 0) -> MemoryBank:
-    return MemoryBank("nano", correction_window=correction_window, memory_policy=policy)
+    return new_bank(correction_window=correction_window, memory_policy=policy)
 
 
 def scene_job(bank: MemoryBank, index: int, size: int = SIZE) -> Track:
@@ -95,8 +95,9 @@ def test_a_policy_that_selects_as_sam2_does_gives_its_bits(
 
 
 def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a wall, SAM 2's last six frames show less and less of the object; other policies keep better frames."""
-    network, now = small_network(), HIDDEN.stop + 3
+    """Behind a wall, SAM 2's last frames show less and less of the object; other policies keep better frames."""
+    network = small_network()
+    now = HIDDEN.stop + network.recent_memories // 2
     hidden, original = False, network.decoder.candidates
 
     def candidates(*args: Any, **options: Any) -> CandidateBatch:
@@ -112,7 +113,7 @@ def test_a_hidden_object_stays_in_mind_where_sam2_forgets_it(monkeypatch: pytest
             (mask,) = tracked_masks(bank, index + 1, index)
             assert not (hidden and mask.any())
     by_sam2 = [i for i, memory in banks[MemoryPolicy.SAM2].recent.items() if memory.features is not None]
-    assert by_sam2 == list(range(now - 6, now))
+    assert by_sam2 == list(range(now - network.recent_memories, now))
     for kind in OTHERS:
         bank = banks[kind]
         assert bank.policy is not None

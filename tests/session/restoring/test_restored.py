@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from masklet.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from masklet.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from masklet_server.session import events, replies
 from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.snapshots.blobs import BlobInfo, DirectoryBlobs
+from tests.support.fakes import is_tracking
 from tests.support.resuming import CONFIG, lot
 from tests.support.session import click
 from tests.support.viewer import FRAMES, PACKETS, PICTURES, PLAN, Plan, Viewer
@@ -320,6 +322,51 @@ async def test_a_video_that_ends_each_server_ends_the_stream(tmp_path: Path) -> 
     async with lot(blobs=DirectoryBlobs(tmp_path)) as last:
         with pytest.raises(FailedPrecondition, match="2 servers ended while they went over its video again"):
             await last.come_back(viewer.resume(can_rewind=True))
+
+
+async def test_servers_that_end_in_an_orderly_way_do_not_count_as_dead(tmp_path: Path) -> None:
+    reference = await undisturbed("file")
+    viewer = viewer_of("file")
+    await dies(viewer, tmp_path, 30)
+    for _ in range(4):
+        async with lot(blobs=DirectoryBlobs(tmp_path)) as another:
+            call = await another.come_back(viewer.resume())
+            await call.until(functools.partial(call.all, replies.Resumed))
+    async with lot(blobs=DirectoryBlobs(tmp_path)) as last:
+        await viewer.come_back(last)
+    assert viewer.seen == reference.seen
+
+
+@pytest.mark.parametrize("job", [1, 4, 9])
+async def test_an_engine_without_memory_ends_a_stream_by_name(job: int, tmp_path: Path) -> None:
+    """Whichever job fails: what came before is right, and nothing is left of the session or its snapshots."""
+    reference = await undisturbed("file")
+    viewer = viewer_of("file")
+    async with lot(blobs=DirectoryBlobs(tmp_path), park_seconds=0.05) as held:
+        held.engine.refuse = lambda one: (
+            ResourceExhausted("the device has no memory left")
+            if is_tracking(one) and len(held.engine.jobs) >= job
+            else None
+        )
+        with pytest.raises(ResourceExhausted, match="no memory left"):
+            await viewer.watch(held)
+        await asyncio.sleep(0.3)
+        assert not stored(tmp_path)
+    assert viewer.seen == reference.seen[: len(viewer.seen)]
+
+
+async def test_a_wrong_clock_deletes_no_snapshot_of_a_session_that_goes_on(tmp_path: Path) -> None:
+    async with lot(window=4, blobs=DirectoryBlobs(tmp_path)) as held:
+        call = held.begin(COUNTED)
+        call.say(replace(click(), request_id=1), *PICTURES[:4])
+        await call.until(functools.partial(call.all, replies.InputKept))
+        for path in stored(tmp_path):
+            os.utime(path, (0, 0))  # as if the clock had jumped by decades
+        assert held.store is not None
+        expiring = asyncio.create_task(held.store.expire())
+        await asyncio.sleep(0.2)
+        expiring.cancel()
+        assert stored(tmp_path)
 
 
 # Only the latest frames

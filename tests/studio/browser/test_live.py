@@ -31,9 +31,13 @@ def test_a_camera_is_opened_tracked_recorded_and_the_recording_opened(
         tab.page.get_by_text("Click an object").wait_for()
         tab.click(*e2e.center(0, 8))
         tab.wait_for_masks(1)
+        tab.do("Undo")
+        tab.wait_for_masks(0)
+        tab.press("Control+Shift+Z")
+        tab.wait_for_masks(1)
         tab.page.get_by_label("Name of object 1").fill("ball")
         tab.page.get_by_label("Name of object 1").press("Enter")
-        tab.press("a")
+        tab.do("Another object")
         tab.page.get_by_text("Click on Object 2").wait_for()
         tab.click(*e2e.center(1, 8))
         tab.wait_for_masks(2)
@@ -55,6 +59,7 @@ def test_a_camera_is_opened_tracked_recorded_and_the_recording_opened(
         tab.has_runs([[0, frames - 1]])
         assert tab.names() == ["ball", "Object 2"]
         assert tab.area(1) > 0
+        assert tab.page.get_by_text("is corrected on this frame").count() == 0, "nothing is to be done again"
         assert [one for one in tab.complaints if "400 (Bad Request)" not in one] == []
         assert tab.hosts() == {studio.host}
 

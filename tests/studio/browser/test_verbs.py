@@ -153,6 +153,8 @@ def test_a_correction_tracks_that_object_on(work: Workplace) -> None:
     work.page.get_by_role("button", name="Track it on from here").click()
     work.wait_tracked()
     work.until("s.lanes.value.get(s.objects.value[1].object).corrections.includes(8)")
+    work.go(8)
+    work.page.get_by_text("is corrected on this frame").wait_for(state="detached")
     work.go(12)
     assert work.area(1) == other
     assert before > 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from masklet import ObjectResult
-from masklet.rle import encode
-from masklet_studio.live.history import MAX_CHANGES, Change, Held, LiveHistory, Start
+from masklet.rle import decode, encode
+from masklet_studio.live.history import MAX_CHANGES, MAX_PICTURE_BYTES, Change, Held, LiveHistory, Start
 from masklet_studio.live.pictures import Found, LivePrompt, Picture
 from masklet_studio.project.history import StudioObject
 
@@ -62,7 +62,22 @@ def test_a_click_is_done_again_by_the_mask_that_it_made() -> None:
     assert start.picture is PICTURE
     assert (start.prompt.points, start.prompt.box) == ((), None)
     assert start.prompt.mask is not None
-    assert (start.prompt.mask == mask).all()
+    assert (decode(start.prompt.mask) == mask).all()
     history.undid()
     assert history.undoable.after.start is not None
     assert history.undoable.after.start.prompt is click, "of this one nothing was found yet"
+
+
+def test_the_pictures_that_are_kept_are_bounded() -> None:
+    history = LiveHistory()
+    changes = []
+    for number in range(6):
+        picture = Picture(bytes(MAX_PICTURE_BYTES // 4), 4, 2, 0, 0.0, number=number)
+        start = Start(picture, LivePrompt(1, number))
+        changes.append(Change("prompt", 1, Held(BALL, start), Held(BALL, start)))
+        history.add(changes[-1])
+    undone = []
+    while history.undoable is not None:
+        undone.append(history.undoable)
+        history.undid()
+    assert undone == changes[:1:-1], "one picture is counted once; the oldest changes are forgotten"

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from masklet_media.confinement import SECCOMP
+from masklet_server.video.sandbox.layers import missing_layers
 from tests.support import e2e, streams
 from tests.support.e2e import Mask
 from tests.support.live import LOOP, LivePage, Shown, begin, frame_of, look_at
@@ -136,7 +138,11 @@ def test_a_camera_is_free_soon_after_the_last_tab_is_closed(studio: RunningStudi
     with RtspServer(LOOP) as server:
         with look_at(studio, begin(studio, source=server.url)) as page:
             page.look(2)
-            assert len(children(studio, "camera_main")) >= 1
+            (process,) = children(studio, "camera_main")
+            status = Path(f"/proc/{process}/status").read_text()
+            if SECCOMP not in missing_layers():
+                assert "Seccomp:\t2\n" in status, "it confines itself before it reads"
+            assert "NoNewPrivs:\t1\n" in status
         wait_for(lambda: not studio.ask("/api/state").json["live"]["sessions"], 30)
         wait_for(lambda: not children(studio, "camera_main"), 10)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from masklet import rle
 from masklet_studio.project import lanes
+from masklet_studio.project.history import GivenPrompt
 from masklet_studio.project.mask_log import Stored
 from masklet_studio.project.records import VISIBLE, MaskRecord
 from masklet_studio.session import review
@@ -78,3 +79,19 @@ def test_lanes_tell_runs_and_events() -> None:
     assert told["runs"] == [[0, 1, 1], [2, 3, 2], [4, 4, 1]]
     assert told["events"] == [[2, "lost"], [4, "found"]]
     assert list(base64.b64decode(told["ious"])) == [127] * 5 + [255] * 3
+
+
+def test_lanes_tell_which_corrections_were_not_tracked_on() -> None:
+    square = (10, 20, 30, 0.5)
+    stored, _ = _series(square, square, square, square)
+    (revision,) = {one.revision for one in stored.values()}
+
+    def untracked(*prompts: GivenPrompt) -> list[int]:
+        found: list[int] = lanes.lane(1, stored, prompts, 4)["untracked"]
+        return found
+
+    assert untracked(GivenPrompt(1, 1, revision + 1, ((2.0, 2.0, 1),), corrects=True)) == [1]
+    assert untracked(GivenPrompt(1, 1, revision + 1, mask="04")) == [1], "a painted mask, too"
+    assert untracked(GivenPrompt(1, 1, revision - 1, ((2.0, 2.0, 1),), corrects=True)) == [], "it was tracked since"
+    assert untracked(GivenPrompt(1, 0, revision + 1, ((2.0, 2.0, 1),))) == [], "a first click corrects nothing"
+    assert untracked(GivenPrompt(1, 3, revision + 1, ((2.0, 2.0, 1),), corrects=True)) == [], "nothing comes after it"

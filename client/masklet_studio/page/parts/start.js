@@ -31,8 +31,9 @@ function onDrop(event) {
   if (event.dataTransfer) take(event.dataTransfer.files);
 }
 
+const input = createRef();
+
 const Drop = observe(() => {
-  const input = createRef();
   if (s.server.value && !s.server.value.may_upload) {
     return html`<div class="drop closed">
       <${Icon} name="film" size=${32} />

@@ -30,7 +30,8 @@ export const Tools = observe(() => {
     </label>`}
     <span class="grow"></span>
     <${IconButton} icon="plus" name="Zoom in" keys="+" onClick=${() => zoomBy(1.4)} />
-    <button type="button" class="zoom number" title="Whole picture  (0)" aria-label="Whole picture" onClick=${() => zoomBy(0)}>
+    <button type="button" class="zoom number" title="Whole picture  (0)" aria-keyshortcuts="0"
+      aria-label=${`${Math.round(s.zoom.value * 100)}%, show the whole picture`} onClick=${() => zoomBy(0)}>
       ${Math.round(s.zoom.value * 100)}%
     </button>
     <${IconButton} icon="minus" name="Zoom out" keys="-" onClick=${() => zoomBy(1 / 1.4)} />
@@ -64,7 +65,8 @@ function hint() {
     act: ["Track forward", () => track("forward")],
     also: ["Another object", addObject],
   } : null;
-  if (!lane?.corrections.includes(at) && !here?.has_mask) return null;
+  const recorded = here?.has_mask && !opened.value?.masks.get(at, object)?.edited; // the first mask of a recording
+  if (!lane?.untracked.includes(at) || recorded) return null;
   return { text: html`${name} is corrected on this frame.`, act: ["Track it on from here", () => track("forward", [object])] };
 }
 

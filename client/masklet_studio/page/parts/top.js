@@ -49,7 +49,7 @@ const Connection = observe(() => {
 export const Top = observe(() => {
   const video = s.video.value;
   return html`<header class="top">
-    <button type="button" class="brand-button" aria-label="All videos" title="All videos" onClick=${leave}><${Brand} /></button>
+    <button type="button" class="brand-button" aria-label="masklet studio: all videos" title="All videos" onClick=${leave}><${Brand} /></button>
     <span class="crumb" aria-hidden="true">/</span>
     <h1 class="title" title=${video?.name}>${video?.name}</h1>
     <${Connection} />

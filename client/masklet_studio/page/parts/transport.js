@@ -104,8 +104,6 @@ const Follow = observe(() => html`<${IconButton} icon="follow" name="Picture goe
 export function Transport() {
   return html`<div class="transport">
     <${Play} /><${Where} /><${Marks} />
-    <span class="grow"></span>
-    <${Problem} place="track" />
-    <${Follow} /><${Track} />
+    <div class="transport-end"><${Problem} place="track" /><${Follow} /><${Track} /></div>
   </div>`;
 }

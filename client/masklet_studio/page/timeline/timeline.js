@@ -7,6 +7,7 @@ import { drawTimeline, frameAt, LANE, RULER } from "./draw.js";
 const MOST_LANES = 6; // shown without scrolling
 const LEAST_LANES = 3; // room kept, so that the picture does not move when the first objects are added
 const LEAST = 12; // frames in view
+const ENLARGED = [3000, 1.4]; // as the style sheet enlarges what is read on screens that the system does not enlarge
 
 /** @type {Map<string, Uint8Array>} */ const decoded = new Map();
 
@@ -25,12 +26,19 @@ export class Timeline extends Component {
   canvas = createRef();
   /** @type {(() => void)[]} */ ends = [];
   request = 0;
+  tall = 60;
   from = 0;
   to = 1;
   whole = true;
   scroll = 0;
   /** @type {number | null} */ hover = null;
   pressed = false;
+
+  /** CSS pixels for a pixel that is drawn. */
+  get enlarged() {
+    return innerWidth >= ENLARGED[0] ? ENLARGED[1] : 1;
+  }
+
   /** @type {{scheme: string, colours: import("./draw.js").Colours} | null} */ known = null;
   /** @type {import("./draw.js").Timeline | null} */ drawn = null;
 
@@ -44,7 +52,7 @@ export class Timeline extends Component {
       () => cancelAnimationFrame(this.request),
       effect(() => {
         const rows = Math.max(LEAST_LANES, Math.min(MOST_LANES, s.objects.value.length));
-        canvas.style.height = `${RULER + rows * LANE + 4}px`;
+        this.tall = RULER + rows * LANE + 4;
         void [s.frames.value, s.selected.value, s.hidden.value, s.lanes.value, s.prompts.value, s.pending.value];
         void [s.marks.value, s.tracking.value, s.review.value, s.theme.value, s.scheme.value];
         this.redraw();
@@ -123,7 +131,7 @@ export class Timeline extends Component {
       return computed.color;
     };
     const colours = {
-      ruler: colour("panel"), line: colour("line"), text: colour("soft"), faint: colour("faint"), head: colour("accent"),
+      ruler: colour("panel"), line: colour("line"), text: colour("soft"), faint: colour("faint"), head: colour("accent-strong"),
       lane: colour("panel"), laneOn: colour("raised"), warn: colour("warn"), good: colour("good"),
       marked: colour("shade"), ink: colour("text"),
     };
@@ -133,8 +141,11 @@ export class Timeline extends Component {
 
   draw() {
     const canvas = this.canvas.current;
-    const { width, height } = canvas.getBoundingClientRect();
-    const ratio = devicePixelRatio;
+    const larger = this.enlarged;
+    canvas.style.height = `${this.tall * larger}px`;
+    const box = canvas.getBoundingClientRect();
+    const [width, height] = [box.width / larger, box.height / larger];
+    const ratio = devicePixelRatio * larger;
     const [wide, tall] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (canvas.width !== wide || canvas.height !== tall) [canvas.width, canvas.height] = [wide, tall];
     const frames = s.lastFrame.value + 1;
@@ -156,7 +167,7 @@ export class Timeline extends Component {
   /** @param {MouseEvent} event @returns {[number, number]} */
   spot(event) {
     const { left, top } = this.canvas.current.getBoundingClientRect();
-    return [event.clientX - left, event.clientY - top];
+    return [(event.clientX - left) / this.enlarged, (event.clientY - top) / this.enlarged];
   }
 
   /** @param {PointerEvent} event */

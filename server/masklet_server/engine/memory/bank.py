@@ -3,7 +3,7 @@
 `SAM2VideoPredictor` never frees the output of a frame, and reads only a few outputs. A bank keeps only those few:
 
 1. the memory and the pointer of every conditioning frame (a frame that was prompted before it was tracked);
-2. the memories of the last 6 tracked frames (`num_maskmem` - 1);
+2. the memories of the last tracked frames (`num_maskmem` - 1: 6 with Meta's models);
 3. the object pointers of the last 15 tracked frames (`max_obj_ptrs_in_encoder` - 1);
 4. the first and the last tracked frame, which tell a new conditioning frame from a correction;
 5. all of this for `correction_window` frames more, with their logits and clicks, so that they can be corrected.
@@ -42,6 +42,7 @@ class MemoryBank:
         model: Name of the model that makes the memories; a dump can be loaded for the same model only.
         correction_window: How many of the last tracked frames can still be corrected.
         memory_policy: Which tracked frames are remembered. A policy other than SAM 2's holds their memories itself.
+        recent_memories: How many memories of tracked frames a step attends to: the model's `num_maskmem` - 1.
 
     Attributes:
         keeps_prompts: Clicks, and the logits of conditioning frames, are never freed. The object's frames can then be
@@ -49,11 +50,17 @@ class MemoryBank:
     """
 
     def __init__(
-        self, model: str = "", *, correction_window: int = 0, memory_policy: MemoryPolicy = MemoryPolicy.SAM2
+        self,
+        model: str = "",
+        *,
+        correction_window: int = 0,
+        memory_policy: MemoryPolicy = MemoryPolicy.SAM2,
+        recent_memories: int = NUM_RECENT_MEMORIES,
     ) -> None:
         self.model = model
         self.memory_policy = memory_policy
-        self.policy: Policy[Any] | None = new_policy(memory_policy)
+        self.policy: Policy[Any] | None = new_policy(memory_policy, recent_memories)
+        self.recent_memories = recent_memories
         self.correction_window = correction_window
         self.keeps_prompts = False
         self.first_frame: int | None = None
@@ -108,7 +115,7 @@ class MemoryBank:
 
     def _trim(self, frame_index: int) -> None:
         oldest_pointer = frame_index - NUM_RECENT_POINTERS - self.correction_window
-        oldest_features = frame_index - NUM_RECENT_MEMORIES - self.correction_window
+        oldest_features = frame_index - self.recent_memories - self.correction_window
         oldest_logits = frame_index - self.correction_window
         for index in [i for i in self.recent if i <= oldest_pointer]:
             del self.recent[index]
@@ -167,11 +174,11 @@ class MemoryBank:
     # What a step reads
 
     def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
-        """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features."""
+        """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else from 1) and features."""
         chosen = [(0, memory.features) for memory in self.conditioning.values()]
         if self.policy is not None:
             chosen += self.policy.memories_before(frame_index)
-        for age in range(NUM_RECENT_MEMORIES, 0, -1):
+        for age in range(self.recent_memories, 0, -1):
             if (memory := self.recent.get(frame_index - age)) is not None:
                 chosen.append((age, memory.features))
         return [(age, features) for age, features in chosen if features is not None]
@@ -268,7 +275,12 @@ class MemoryBank:
 
     def copy(self) -> MemoryBank:
         """A bank with its own dictionaries that shares the tensors, which never change in place."""
-        twin = MemoryBank(self.model, correction_window=self.correction_window, memory_policy=self.memory_policy)
+        twin = MemoryBank(
+            self.model,
+            correction_window=self.correction_window,
+            memory_policy=self.memory_policy,
+            recent_memories=self.recent_memories,
+        )
         twin.keeps_prompts = self.keeps_prompts
         twin.restore(self)
         return twin
@@ -288,6 +300,7 @@ class MemoryBank:
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
             "keeps_prompts": self.keeps_prompts,
+            "recent_memories": self.recent_memories,
             "policy": None if self.policy is None else self.policy.to_json(),
         }
         selected = {} if self.policy is None else dict(self.policy.tensors)
@@ -302,7 +315,12 @@ class MemoryBank:
         """
         contents = read_bank(data, model=model, device=device)
         state = contents.state
-        bank = cls(model, correction_window=state["correction_window"], memory_policy=contents.memory_policy)
+        bank = cls(
+            model,
+            correction_window=state["correction_window"],
+            memory_policy=contents.memory_policy,
+            recent_memories=state.get("recent_memories", NUM_RECENT_MEMORIES),
+        )
         bank.keeps_prompts = state.get("keeps_prompts", False)
         bank.first_frame, bank.last_frame = state["first_frame"], state["last_frame"]
         bank.conditioning, bank.recent = contents.conditioning, contents.recent

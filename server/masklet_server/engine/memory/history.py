@@ -88,13 +88,15 @@ class History:
     Args:
         model: Name of the model that makes the memories.
         file: Stores what the next step does not read.
+        recent_memories: How many memories of tracked frames a step attends to: the model's `num_maskmem` - 1.
 
     Attributes:
         tracked: By tracked frame, whether it was last tracked backward in time.
     """
 
-    def __init__(self, model: str, file: TensorFile) -> None:
+    def __init__(self, model: str, file: TensorFile, recent_memories: int = NUM_RECENT_MEMORIES) -> None:
         self.model = model
+        self.recent_memories = recent_memories
         self.memory_policy = MemoryPolicy.SAM2
         self.policy: Policy[Any] | None = None
         self.file = file
@@ -149,7 +151,7 @@ class History:
     # What a step reads
 
     def memories_before(self, frame_index: int, *, reverse: bool = False) -> list[tuple[int, Tensor]]:
-        """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else 1 to 6) and features.
+        """Memories to attend to on a frame: pairs of age (0 for conditioning frames, else from 1) and features.
 
         Raises:
             FailedPrecondition: There is no conditioning frame; upstream asserts that there is one.
@@ -160,7 +162,7 @@ class History:
                 "object on a frame that was not tracked, or remove the object and prompt it again"
             )
         chosen = [(0, entry.features) for entry in self.conditioning.values()]
-        for age in range(NUM_RECENT_MEMORIES, 0, -1):
+        for age in range(self.recent_memories, 0, -1):
             if (entry := self._before(frame_index, age, reverse=reverse)) is not None:
                 chosen.append((age, entry.features))
         return [(age, features.get()["features"]) for age, features in chosen if features is not None]
@@ -261,7 +263,7 @@ class History:
             distance = index - frame_index if reverse else frame_index - index
             pointer = index in self.recent and 0 <= distance < NUM_RECENT_POINTERS
             if index in self.recent:
-                self.recent[index].keep_in_memory(pointer=pointer, features=0 <= distance < NUM_RECENT_MEMORIES)
+                self.recent[index].keep_in_memory(pointer=pointer, features=0 <= distance < self.recent_memories)
             if not pointer:
                 self._in_memory.discard(index)
 
@@ -281,7 +283,7 @@ class History:
 
     def copy(self) -> History:
         """A history with its own dictionaries that shares the tensors, which never change in place."""
-        twin = History(self.model, self.file)
+        twin = History(self.model, self.file, self.recent_memories)
         twin.restore(self)
         return twin
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from masklet.errors import ResourceExhausted
 from masklet_server.engine.memory.policies import MemoryPolicy, Policy
 
-# Memories of tracked frames that a step attends to: upstream's `num_maskmem` is 7, and one of the 7 places is for the
-# conditioning frames (`SAM2Base._prepare_memory_conditioned_features`).
+# Memories of tracked frames that a step attends to with Meta's models: upstream's `num_maskmem` is 7, and one of the 7
+# places is for the conditioning frames (`SAM2Base._prepare_memory_conditioned_features`).
 NUM_RECENT_MEMORIES = 6
 # Object pointers of tracked frames that a step attends to: upstream's `max_obj_ptrs_in_encoder` is 16 and counts the
 # frame that is tracked.

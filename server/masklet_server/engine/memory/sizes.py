@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from masklet_server.engine.memory.object_memory import NUM_RECENT_MEMORIES, NUM_RECENT_POINTERS
+from masklet_server.engine.memory.object_memory import NUM_RECENT_POINTERS
 
 # Widths of an object score and of a predicted IoU, and of logits and of memory features, in bytes.
 _SCORE_BYTES = 8
@@ -27,7 +27,16 @@ class MemorySizes:
     conditioning_frame: int = 0
 
     @classmethod
-    def of(cls, grid_size: int, channels: int, memory_channels: int, item_bytes: int, frames: int) -> MemorySizes:
+    def of(
+        cls,
+        grid_size: int,
+        channels: int,
+        memory_channels: int,
+        item_bytes: int,
+        *,
+        frames: int,
+        recent_memories: int,
+    ) -> MemorySizes:
         """The sizes for a model.
 
         Args:
@@ -36,6 +45,7 @@ class MemorySizes:
             memory_channels: M, the width of a memory.
             item_bytes: Bytes of a number in the model's dtype.
             frames: Frames whose features a stream keeps.
+            recent_memories: Memories of tracked frames that a step attends to.
         """
         cells = grid_size**2
         top = channels * cells * item_bytes
@@ -46,6 +56,6 @@ class MemorySizes:
             stream=5 * top * frames,
             # The last frame still has its logits. A frame that was just prompted keeps its features until the memory is
             # encoded. A policy that selects frames has one memory more.
-            tracked_object=(NUM_RECENT_MEMORIES + 1) * features + NUM_RECENT_POINTERS * small + logits + top,
+            tracked_object=(recent_memories + 1) * features + NUM_RECENT_POINTERS * small + logits + top,
             conditioning_frame=features + small + logits,
         )

@@ -91,6 +91,7 @@ class Network:
         encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
         workers: Threads that can compute parts of the network at the same time.
         max_pointers: Object pointers reach back over so many frames, including the current one.
+        recent_memories: A step attends to the memories of so many tracked frames.
         parameter_count: Number of weights.
         runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
         image_encoder: Takes and gives what `encode_normalized` does, as tensors.
@@ -122,6 +123,7 @@ class Network:
         fitting = _PIXELS_PER_PASS // self.image_size**2 if device.type == "cpu" else 1
         self.encode_ahead = max(1, min(_MAX_ENCODE_AHEAD, fitting))
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
+        self.recent_memories: int = model.num_maskmem - 1
         exact = dtype == torch.float32
         choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
         # These two are made from the weights in float32, before the model's weights are rounded to the dtype.

@@ -168,8 +168,12 @@ class Engine:
         Raises:
             NotFound: The model is not loaded.
         """
-        self.network(model)
-        bank = MemoryBank(model, correction_window=correction_window, memory_policy=memory_policy)
+        bank = MemoryBank(
+            model,
+            correction_window=correction_window,
+            memory_policy=memory_policy,
+            recent_memories=self.network(model).recent_memories,
+        )
         self._count(bank)
         return bank
 
@@ -180,7 +184,13 @@ class Engine:
             NotFound: The model is not loaded.
             InvalidArgument: These are not a bank's bytes, or the bank belongs to another model.
         """
-        bank = MemoryBank.load(data, model=model, device=self.network(model).device)
+        network = self.network(model)
+        bank = MemoryBank.load(data, model=model, device=network.device)
+        if bank.recent_memories != network.recent_memories:
+            raise InvalidArgument(
+                f"this memory bank is of a model {model!r} that attends to {bank.recent_memories} recent memories; the "
+                f"model that is loaded attends to {network.recent_memories}; begin the session again"
+            )
         self._count(bank)
         return bank
 
@@ -190,8 +200,7 @@ class Engine:
         Raises:
             NotFound: The model is not loaded.
         """
-        self.network(model)
-        history = History(model, file)
+        history = History(model, file, self.network(model).recent_memories)
         self._count(history)
         return history
 
@@ -254,7 +263,8 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
             network.feature_position.shape[-1],
             network.memory_position.shape[-1],
             network.dtype.itemsize,
-            network.encode_ahead,
+            frames=network.encode_ahead,
+            recent_memories=network.recent_memories,
         ),
         device_bytes=device_bytes(network.device),
     )

@@ -43,6 +43,7 @@ class SnapshotWriter:
         is_working: Snapshots can be stored, as far as is known.
         has_stored: One was stored in this life.
         is_fenced: The session goes on at another server.
+        began_with: The snapshot from which the session was restored, until another one is stored.
         on_stored: Called with a position and a frame: what the client sent before the position is in a stored snapshot.
         on_fenced: Called when the session goes on at another server.
 
@@ -59,6 +60,7 @@ class SnapshotWriter:
     ) -> None:
         self.is_working = True
         self.has_stored = self.is_fenced = False
+        self.began_with: Snapshot | None = None
         self.on_stored: Callable[[InputPosition, int], None] = lambda position, frame: None
         self.on_fenced: Callable[[Aborted], None] = lambda error: None
         self._store = store
@@ -110,8 +112,18 @@ class SnapshotWriter:
             await asyncio.wait({self._task})
         if drop and self._life and not self.is_fenced:
             await self._store.drop(self._session)
-        else:
-            self._store.count(self._session, 0)
+            return
+        if not self.has_stored and not self.is_fenced and self.began_with is not None:
+            await self._put_back(self.began_with)
+        self.began_with = None
+        self._store.count(self._session, 0)
+
+    async def _put_back(self, snapshot: Snapshot) -> None:
+        """The server ends in an orderly way, before a snapshot was due: so this life is not taken for one that died."""
+        try:
+            await self._store.shelf.put(self._session, self._life, self._number, snapshot)
+        except MaskletError as error:
+            logger.warning("a snapshot was not put back: %s", error, extra={"session": self._session})
 
     async def _run(self, captured: Captured, kept: KeptState) -> None:
         video = captured.state.video
@@ -130,6 +142,7 @@ class SnapshotWriter:
             if not self.is_working:
                 logger.info("snapshots are stored again", extra={"session": self._session})
             self.is_working = self.has_stored = True
+            self.began_with = None
             self.on_stored(
                 InputPosition(video.unit, video.count, request_id=captured.state.request_id), video.last_index
             )

@@ -81,7 +81,7 @@ async def find(store: SnapshotStore, session: str, resume: events.Resume, engine
         last_sent = max(state.credits.last_sent, replay.last_sequence)
         state = replace(state, credits=replace(state.credits, last_sent=last_sent))
     restored = Restored(session, state, banks, resume.last_frame)
-    return Return(replace(resume, replay=replay), restored, life, found.kept, found.last, found.calls)
+    return Return(replace(resume, replay=replay), restored, life, found.kept, found.last, found.calls, found.snapshot)
 
 
 async def _newest(store: SnapshotStore, session: str, resume: events.Resume) -> _Found | None:

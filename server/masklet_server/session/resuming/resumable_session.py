@@ -25,6 +25,7 @@ from masklet_server.session.resuming.kept_responses import KeptResponse, KeptRes
 from masklet_server.session.resuming.signals import Signal
 from masklet_server.session.resuming.state import TRANSITIONS, Change, Presence
 from masklet_server.session.session import Session
+from masklet_server.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Return:
         kept: The responses in the snapshot that the client may not have.
         last: The number of the last response before the snapshot.
         calls: The number of the last call before it.
+        snapshot: The snapshot; None: the session begins anew.
     """
 
     resume: events.Resume
@@ -70,6 +72,7 @@ class Return:
     kept: Sequence[KeptResponse] = ()
     last: int = 0
     calls: int = 0
+    snapshot: Snapshot | None = None
 
     @property
     def position(self) -> replies.InputPosition:
@@ -309,7 +312,9 @@ def _writer(
 
     life = 0 if back is None else back.life
     schedule = Schedule(store.limits.frames, lambda: inbox.position.size)
-    return SnapshotWriter(store, session_id, life, state, schedule)
+    writer = SnapshotWriter(store, session_id, life, state, schedule)
+    writer.began_with = None if back is None else back.snapshot
+    return writer
 
 
 def copied(error: MaskletError) -> MaskletError:

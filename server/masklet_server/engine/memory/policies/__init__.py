@@ -1,8 +1,8 @@
 """Which tracked frames an object remembers, and which of the mask decoder's candidates it takes.
 
-SAM 2 remembers the last six frames, even if they do not show the object: after six frames behind a tree it remembers
-only the tree. Two published remedies need no training. Both are here, written from their papers: `distractor_aware` and
-`motion_aware`.
+SAM 2 remembers the last six frames (nano the last three), even if they do not show the object: after six frames behind
+a tree it remembers only the tree. Two published remedies need no training. Both are here, written from their papers:
+`distractor_aware` and `motion_aware`.
 
 docs/explanation/add-a-memory-policy.md explains how to add one.
 """
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 
-def new_policy(kind: MemoryPolicy) -> DistractorAware | MotionAware | None:
-    """A new object's policy; None for SAM 2's own rule, which the memory bank follows itself."""
+def new_policy(kind: MemoryPolicy, most: int = MAX_SELECTED) -> DistractorAware | MotionAware | None:
+    """A new object's policy that selects `most` frames; None for SAM 2's own rule, which the bank follows itself."""
     match kind:
         case MemoryPolicy.SAM2:
             return None
         case MemoryPolicy.DISTRACTOR_AWARE:
-            return DistractorAware()
+            return DistractorAware(most)
         case MemoryPolicy.MOTION_AWARE:
-            return MotionAware()
+            return MotionAware(most)

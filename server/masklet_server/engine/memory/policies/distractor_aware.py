@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from masklet_server.engine.memory.policies.motion import overlap
 from masklet_server.engine.memory.policies.policy import (
-    MAX_SELECTED,
     Candidates,
     Mask,
     MemoryPolicy,
@@ -67,9 +66,10 @@ class DistractorAware(Policy[int]):
 
     def _select(self, frame_index: int) -> list[tuple[int, int]]:
         before = [index for index in sorted(self.selected) if index < frame_index]
-        anchors = [index for index in before if self.selected[index].role == "anchor"][-self.MAX_ANCHORS :]
+        anchors = [index for index in before if self.selected[index].role == "anchor"]
+        anchors = anchors[-min(self.MAX_ANCHORS, self.most // 2) :] if self.most > 1 else []
         others = [index for index in before if self.selected[index].role != "anchor"]
-        recent = others[len(anchors) - MAX_SELECTED :]
+        recent = others[-(self.most - len(anchors)) :] if self.most > len(anchors) else []
         return [(0, index) for index in anchors] + list(zip(range(len(recent), 0, -1), recent, strict=True))
 
     def _note_mask(self, frame_index: int, mask: Mask) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from masklet_server.engine.memory.policies.motion import Motion, overlap
 from masklet_server.engine.memory.policies.policy import (
-    MAX_SELECTED,
     Candidates,
     Mask,
     MemoryPolicy,
@@ -76,7 +75,7 @@ class MotionAware(Policy[Course]):
         last = frame_index - 1
         if last in self.selected and last not in good:
             good.append(last)
-        chosen = good[-MAX_SELECTED:]
+        chosen = good[-self.most :] if self.most else []
         return list(zip(range(len(chosen), 0, -1), chosen, strict=True))
 
     def _note_mask(self, frame_index: int, mask: Mask) -> None:

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from masklet_server.engine.memory.policies.motion import Box
 
-# Memories beside those of conditioning frames that the model was trained to attend to: upstream's `num_maskmem` - 1.
+# Memories beside those of conditioning frames that Meta's models were trained to attend to: `num_maskmem` - 1.
 MAX_SELECTED = 6
 
 Mask = npt.NDArray[np.bool_]
@@ -27,7 +27,7 @@ class MemoryPolicy(enum.Enum):
     """Which tracked frames an object remembers."""
 
     SAM2 = enum.auto()
-    """The last six frames."""
+    """The last six frames; with nano the last three."""
 
     DISTRACTOR_AWARE = enum.auto()
     """Frames that show the difference between the object and look-alikes."""
@@ -74,9 +74,12 @@ N = TypeVar("N")
 class Policy(ABC, Generic[N]):
     """One object's selection of frames; `MemoryBank` calls it where it would follow SAM 2's own rule.
 
-    A policy holds at most `MAX_SELECTED` memories, the one of the last frame, and one for each frame of the correction
+    A policy holds at most `most` memories, the one of the last frame, and one for each frame of the correction
     window. Conditioning frames belong to the bank: a step always attends to them. Masks are the model's low-resolution
     ones, ``bool[4h, 4w]``, and boxes are in their pixels.
+
+    Args:
+        most: How many memories of tracked frames a step attends to at most.
 
     Attributes:
         selected: Memories of the selected frames by frame.
@@ -85,7 +88,8 @@ class Policy(ABC, Generic[N]):
 
     kind: ClassVar[MemoryPolicy]
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_SELECTED) -> None:
+        self.most = most
         self.selected: dict[int, SelectedMemory] = {}
         self.notes: dict[int, N] = {}
         self._decided: tuple[int, Role | None] = (-1, None)
@@ -98,7 +102,7 @@ class Policy(ABC, Generic[N]):
 
     @abstractmethod
     def _select(self, frame_index: int) -> list[tuple[int, int]]:
-        """The selected frames to attend to on a frame: pairs of age (0: no age, else 1 to 6) and index."""
+        """The selected frames to attend to on a frame: pairs of age (0: no age, else from 1 to `most`) and index."""
 
     @abstractmethod
     def _note_mask(self, frame_index: int, mask: Mask) -> None:

@@ -1,6 +1,6 @@
 """Memory attention by OpenVINO, with the keys of memories kept.
 
-The features of a frame attend to seven memories, six of which the frame before attended to as well. So the keys of a
+The features of a frame attend to a few memories, most of which the frame before attended to as well. So the keys of a
 memory are projected and rotated once, when it is new. What depends on its age is added later: keys are linear in it.
 
 Shapes: one object; L layers, T = h * w, C the model's width, M the width of a memory, K keys.

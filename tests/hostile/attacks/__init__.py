@@ -1,0 +1,1 @@
+"""Attacks on a real server, by hand: ``python -m tests.hostile.attacks``."""
