@@ -3,13 +3,15 @@
 - *hop*: messages of 4 KB go to a server that sends each back, by way of a gateway and without one, by turns in one run.
   The server, the gateway and the client are processes of their own. The difference of the round trips is what the
   gateway adds there and back; its own processor time is counted for each message that it passes on.
-- *failover*: streams with nano on two workers behind a gateway, and every few seconds one worker is killed (SIGKILL).
-  What each client saw is held against a run without faults.
+- *failover*: streams with nano on two workers behind a gateway, which share a folder for snapshots. When both serve,
+  one that has streams is killed (SIGKILL) after some seconds. What each client saw is held against a run without
+  faults.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -18,6 +20,7 @@ import queue
 import random
 import resource
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -202,7 +205,9 @@ def measure_failover(kills: int, streams: int, seed: int = 1) -> Failover:
         seed: Of the times of kills.
     """
     chance, found, over = random.Random(seed), Failover(), threading.Event()
-    with ServerProcess("--trust-gateway") as one, ServerProcess("--trust-gateway") as two:
+    with tempfile.TemporaryDirectory(prefix="masklet-failover-") as state, contextlib.ExitStack() as stack:
+        arguments = ("--trust-gateway", "--state-dir", state, "--snapshot-frames", "4")
+        one, two = (stack.enter_context(ServerProcess(*arguments)) for _ in range(2))
         should, _ = run("file", one.address)
         servers = {one.address: one, two.address: two}
         with GatewayThread(list(servers), 3.0) as gateway:
@@ -210,9 +215,10 @@ def measure_failover(kills: int, streams: int, seed: int = 1) -> Failover:
             for thread in threads:
                 thread.start()
             while found.kills < kills:
-                time.sleep(chance.uniform(0.5, 2.0))
-                busy = [report.name for report in gateway.placement.workers() if report.streams]
-                if busy:
+                time.sleep(chance.uniform(2.0, 6.0))
+                reports = gateway.placement.workers()
+                busy = [report.name for report in reports if report.streams]
+                if busy and all(report.state == "serving" for report in reports):
                     server = servers[chance.choice(busy)]
                     server.kill()
                     found.kills += 1

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,12 @@ def busy(servers: list[ServerProcess], gateway: GatewayThread) -> ServerProcess:
 
 
 def disturbed(
-    servers: list[ServerProcess], gateway: GatewayThread, act: Act, seen: int = 5, *, direct: bool = False
+    servers: list[ServerProcess],
+    gateway: GatewayThread,
+    act: Act,
+    stream: str = "file",
+    *,
+    direct: bool = False,
 ) -> tuple[History, list[masklet.ResumeEvent], float]:
     """Run a stream, do something to its worker in the middle; also how long the next result then took."""
     threads: list[threading.Thread] = []
@@ -61,11 +67,11 @@ def disturbed(
         def add(self, result: masklet.FrameResult | masklet.PromptResult) -> None:
             super().add(result)
             times.append(time.monotonic())
-            if len(self.results) == seen:
+            if len(self.results) == 5:
                 threads.append(threading.Thread(target=act, args=(busy(servers, gateway),)))
                 threads[0].start()
 
-    history, events = run("file", gateway.address, history=Watched(), direct=direct)
+    history, events = run(stream, gateway.address, history=Watched(), direct=direct)
     for thread in threads:
         thread.join(120)
     assert threads, "there were too few results"
@@ -184,3 +190,19 @@ def test_a_worker_that_dies_before_it_has_answered_is_not_noticed(
                 assert events == []
         finally:
             servers[0].start()
+
+
+def test_what_cannot_be_sent_again_goes_on_from_a_snapshot(tmp_path: Path) -> None:
+    """Workers that share a folder for snapshots: no client needs the worker that has died."""
+    arguments = ("--trust-gateway", "--state-dir", str(tmp_path), "--snapshot-frames", "4")
+    with (
+        ServerProcess(*arguments) as one,
+        ServerProcess(*arguments) as two,
+        GatewayThread([one.address, two.address], TIMEOUT_SECONDS) as gateway,
+    ):
+        all_serve(gateway)
+        should, _ = run("live", one.address)
+        history, events, _ = disturbed([one, two], gateway, kill, "live")
+        assert violations(history, should) == []
+        assert [event.kind for event in events] == ["lost", "resumed"]
+        assert events[1].how == "restored"
