@@ -37,7 +37,7 @@ ADDRESS = "127.0.0.1:50051"
 BLOCKS = [block for page in markdown.pages() for block in markdown.blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "bash"]
-LANGUAGES = {"xml", "python", "bash", "text", "protobuf", ""}
+LANGUAGES = {"xml", "yaml", "python", "bash", "text", "protobuf", ""}
 
 # Stands in for the command `masklet`: adds the address of the tests' server where the reader starts one.
 _SHIM = """#!{bash}
@@ -141,6 +141,12 @@ def masklet_commands(script: str) -> list[list[str]]:
                 end = next((i for i, word in enumerate(rest) if word in {"|", "&&", "&", ">"}), len(rest))
                 found.append(rest[:end])
     return found
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
+def test_yaml_is_well_formed(block: Block) -> None:
+    yaml = pytest.importorskip("yaml")
+    assert isinstance(yaml.safe_load(block.text), dict)
 
 
 def test_blocks_are_of_known_languages() -> None:
