@@ -45,6 +45,28 @@ class Losses(_Part):
     stride: int = Field(default=4, ge=1, le=4)
 
 
+class Pictures(_Part):
+    """Single frames that are learnt in the same steps as a stage's clips, so that clips do not make them worse.
+
+    Attributes:
+        batch: Frames of a step.
+        objects: Of a frame that are predicted, each by itself, from the same features.
+        weight: Of their loss, where that of the clips is 1.
+        least_area: Of an object, as a part of the frame.
+        mix: Of scenes.
+        prompts: Of prompts; masks are left out.
+        correct: Part of the steps with a click where the prediction is wrong.
+    """
+
+    batch: int = Field(ge=1)
+    objects: int = Field(default=1, ge=1)
+    weight: float = Field(default=1.0, gt=0)
+    least_area: float = Field(default=0.003, gt=0, lt=1)
+    mix: dict[SceneKind, float] = Field(default_factory=lambda: dict(DEFAULT_MIX))
+    prompts: PromptMix = PromptMix()
+    correct: float = Field(default=0.3, ge=0, le=1)
+
+
 class Stage(_Part):
     """One part of the run: clips of one size and length.
 
@@ -66,6 +88,7 @@ class Stage(_Part):
         correct: Part of the steps with a click where the prediction is wrong, on the first frame or a later one.
         memory_dropout: Part of the memories of unprompted frames that are lost.
         trunk_rate: As the run's, for this stage alone; the run's if not given.
+        pictures: Single frames that are learnt in the same steps; none if not given.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -85,6 +108,7 @@ class Stage(_Part):
     correct: float = Field(default=0.3, ge=0, le=1)
     memory_dropout: float = Field(default=0.0, ge=0, lt=1)
     trunk_rate: float | None = Field(default=None, ge=0)
+    pictures: Pictures | None = None
 
     @model_validator(mode="after")
     def _one_object_may_be_away(self) -> Stage:

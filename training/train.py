@@ -8,11 +8,12 @@ come next. An interrupt (Ctrl-C, SIGTERM) ends it after the step in hand, with a
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,18 +24,20 @@ import typer
 from safetensors.torch import save_file
 
 from training.cli import run
-from training.config import PromptMix, Stage, TrainConfig, read_config
+from training.config import Stage, TrainConfig, read_config
 from training.data.cache import Cache
 from training.errors import TrainingError
 from training.learning import checkpoint
 from training.learning.checkpoint import RunState
-from training.learning.forward import ClipForward, ClipPlan
+from training.learning.forward import ClipForward, ClipPlan, FrameOutput
 from training.learning.log import RunLog, Window
-from training.learning.losses import judge
+from training.learning.losses import Judgement, judge
 from training.learning.model import WeightMean, halved, new_model, parameter_groups, start_weights
 from training.learning.prompts import draw_prompt
 from training.learning.team import Team
 from training.samples.dataset import Batch, ClipDataset, ClipRecipe, batches
+
+Judged = tuple[FrameOutput, Judgement]
 
 _LEAST_RATE = 0.02  # of the peak, at a stage's end
 _BETAS = (0.9, 0.98)
@@ -46,6 +49,22 @@ def rate_at(stage: Stage, step: int) -> float:
         return stage.learning_rate * (step + 1) / stage.warmup
     done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     return stage.learning_rate * (_LEAST_RATE + (1 - _LEAST_RATE) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done))))
+
+
+def _mean_loss(judged: list[Judged]) -> torch.Tensor:
+    return torch.stack([judgement.loss for _, judgement in judged]).mean()
+
+
+def _note(window: Window, judged: list[Judged], *, last: int) -> None:
+    """Add the figures of a step to the log; `last` is the number of a clip's last frame."""
+    # One wait for the device instead of one for each figure.
+    totals = [torch.stack([j.loss, (j.iou * j.present).sum(), j.present.sum(), j.right.sum()]) for _, j in judged]
+    for (output, judgement), figures in zip(judged, torch.stack(totals).tolist(), strict=True):
+        loss, iou, present, right = figures
+        window.add("loss", loss)
+        window.add("presence", right, len(judgement.right))
+        for name in (output.role, *(("last",) if output.frame == last > 0 else ())):
+            window.add(f"iou/{name}", iou, int(present))
 
 
 @dataclass(frozen=True)
@@ -152,20 +171,12 @@ class Trainer:
             objects=stage.objects,
         )
         seed = (self._config.seed, self._place.stage)
-        dataset = ClipDataset(self._cache, recipe, seed, stage.steps * stage.batch)
-        loader = batches(
-            dataset,
-            stage.batch,
-            start=self._place.step,
-            part=(self._team.rank, self._team.share(stage.batch)),
-            workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-        )
+        clips = self._loader(recipe, seed, stage.steps, stage.batch)
         window = Window()
         waiting = time.perf_counter()
-        for batch in loader:
+        for batch, pictures in zip(clips, self._pictures(stage), strict=False):
             window.add("wait", time.perf_counter() - waiting)
-            self._step(stage, batch, window)
+            self._step(stage, batch, pictures, window)
             if self._place.step % self._config.log_every == 0 or self._place.step == stage.steps:
                 self._log.steps(
                     window,
@@ -183,35 +194,63 @@ class Trainer:
             waiting = time.perf_counter()
         return True
 
-    def _step(self, stage: Stage, batch: Batch, window: Window) -> None:
-        frames, truth = batch[0], batch[1].flatten(0, 1)
+    def _loader(self, recipe: ClipRecipe, seed: tuple[int, ...], steps: int, batch: int) -> Iterable[Batch]:
+        """This process's share of the batches from the current step of a stage on."""
+        return batches(
+            ClipDataset(self._cache, recipe, seed, steps * batch),
+            batch,
+            start=self._place.step,
+            part=(self._team.rank, self._team.share(batch)),
+            workers=self._workers,
+            pin_memory=self._device.type == "cuda",
+        )
+
+    def _pictures(self, stage: Stage) -> Iterable[Batch | None]:
+        """The single frames that are learnt in the same steps as a stage's clips."""
+        beside = stage.pictures
+        if beside is None:
+            return itertools.repeat(None)
+        recipe = ClipRecipe(stage.size, 1, beside.mix, least_area=beside.least_area, objects=beside.objects)
+        return self._loader(recipe, (self._config.seed, self._place.stage, 2), stage.steps, beside.batch)
+
+    def _step(self, stage: Stage, clips: Batch, pictures: Batch | None, window: Window) -> None:
         seeds = (self._config.seed, self._place.stage, self._place.step, 1)
         rng = np.random.default_rng(seeds if self._team.leads else (*seeds, self._team.rank))
-        prompt = draw_prompt(rng, truth[:, 0].numpy(), self._usable(stage))
+        judged = self._judged(stage, clips, rng)
+        loss = _mean_loss(judged)
+        if pictures is not None and stage.pictures is not None:
+            beside = stage.pictures
+            frames = stage.model_copy(
+                update={
+                    "frames": 1,
+                    "objects": beside.objects,
+                    "prompts": beside.prompts,
+                    "correct": beside.correct,
+                    "memory_dropout": 0.0,
+                }
+            )
+            judged_beside = self._judged(frames, pictures, rng)
+            loss = loss + beside.weight * _mean_loss(judged_beside)
+            judged = [*judged, *judged_beside]
+        norm = self._descend(loss, rate_at(stage, self._place.step))
+        self._place = Place(self._place.stage, self._place.step + 1, self._place.total + 1)
+        window.steps += 1
+        window.add("gradient", norm)
+        _note(window, judged, last=stage.frames - 1)
+
+    def _judged(self, stage: Stage, batch: Batch, rng: np.random.Generator) -> list[Judged]:
+        """What the model makes of a batch, and how wrong that is."""
+        frames, truth = batch[0], batch[1].flatten(0, 1)
+        # A mask on the only frame leaves nothing to learn.
+        prompts = stage.prompts if stage.frames > 1 else stage.prompts.model_copy(update={"mask": 0.0})
+        prompt = draw_prompt(rng, truth[:, 0].numpy(), prompts)
         plan = ClipPlan.draw(rng, stage.frames, prompt.kind, correct=stage.correct, memory_dropout=stage.memory_dropout)
         frames = frames.to(self._device, non_blocking=True)
         known = truth.to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             clips = ClipForward(self._model, frames, prompt.to(self._device), stage.objects)
             outputs = clips.run(rng, truth, plan)
-        judged = [(output, judge(output, known[:, output.frame], stage.losses)) for output in outputs]
-        loss = torch.stack([judgement.loss for _, judgement in judged]).mean()
-        norm = self._descend(loss, rate_at(stage, self._place.step))
-        self._place = Place(self._place.stage, self._place.step + 1, self._place.total + 1)
-        window.steps += 1
-        window.add("gradient", norm)
-        # One wait for the device instead of one for each figure.
-        totals = [torch.stack([j.loss, (j.iou * j.present).sum(), j.present.sum(), j.right.sum()]) for _, j in judged]
-        for (output, judgement), figures in zip(judged, torch.stack(totals).tolist(), strict=True):
-            loss_here, iou, present, right = figures
-            window.add("loss", loss_here)
-            window.add("presence", right, len(judgement.right))
-            for name in (output.role, *(("last",) if output.frame == stage.frames - 1 > 0 else ())):
-                window.add(f"iou/{name}", iou, int(present))
-
-    def _usable(self, stage: Stage) -> PromptMix:
-        """Prompts of a stage: a mask on the only frame leaves nothing to learn."""
-        return stage.prompts if stage.frames > 1 else stage.prompts.model_copy(update={"mask": 0.0})
+        return [(output, judge(output, known[:, output.frame], stage.losses)) for output in outputs]
 
     def _descend(self, loss: torch.Tensor, rate: float) -> float:
         """One step of the optimiser; returns the gradient's norm.

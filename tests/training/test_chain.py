@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 
 def recipe(folder: Path, out: str) -> dict[str, Any]:
-    """Single frames, then pairs, on procedural clips alone."""
+    """Single frames, then pairs beside single frames, on procedural clips alone."""
     small = {"batch": 4, "warmup": 2, "mix": {"procedural": 1}}
     return {
         "cache": str(folder / "cache"),
@@ -47,7 +47,22 @@ def recipe(folder: Path, out: str) -> dict[str, Any]:
         "save_every": 4,
         "stages": [
             {**small, "name": "frames", "size": 64, "frames": 1, "steps": STEPS[0], "learning_rate": 1e-3},
-            {**small, "name": "clips", "size": 96, "frames": 2, "steps": STEPS[1], "learning_rate": 3e-4},
+            {
+                **small,
+                "name": "clips",
+                "size": 96,
+                "frames": 2,
+                "steps": STEPS[1],
+                "learning_rate": 3e-4,
+                "prompts": {"point": 0, "points": 0, "box": 0, "mask": 1, "logits": 0},
+                "pictures": {
+                    "batch": 2,
+                    "objects": 2,
+                    "weight": 0.5,
+                    "mix": {"procedural": 1},
+                    "prompts": {"point": 0, "points": 0, "box": 1, "mask": 0, "logits": 0},
+                },
+            },
         ],
     }
 
@@ -130,6 +145,18 @@ def test_what_was_resumed_is_what_would_have_been(run: TrainConfig, tmp_path: Pa
     assert one.mean_updates == other.mean_updates
     for name, value in one.mean.items():
         torch.testing.assert_close(value, other.mean[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_single_frames_are_learnt_beside_clips(run: TrainConfig, tmp_path: Path) -> None:
+    clips = [line for line in lines(run, "steps") if line["stage"] == "clips"]
+    assert all("iou/box" in line for line in clips), "only the single frames are prompted by boxes"
+    alone = run.model_copy(
+        update={"out": tmp_path, "stages": [run.stages[0], run.stages[1].model_copy(update={"pictures": None})]}
+    )
+    assert trainer(alone).run()
+    one, other = checkpoint.load(run.out), checkpoint.load(alone.out)
+    assert any((value - other.mean[name]).abs().max() > 1e-4 for name, value in one.mean.items())
+    assert not any("iou/box" in line for line in lines(alone, "steps") if line["stage"] == "clips")
 
 
 def test_a_run_is_not_overwritten_by_mistake(run: TrainConfig) -> None:

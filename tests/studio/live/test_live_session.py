@@ -135,6 +135,7 @@ def test_all_tabs_see_the_same_camera_and_a_slow_one_holds_up_nobody(studio: Run
 
 
 def test_a_camera_is_free_soon_after_the_last_tab_is_closed(studio: RunningStudio) -> None:
+    wait_for(lambda: not children(studio, "camera_main"), 60)  # those of earlier tests
     with RtspServer(LOOP) as server:
         with look_at(studio, begin(studio, source=server.url)) as page:
             page.look(2)
