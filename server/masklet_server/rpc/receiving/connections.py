@@ -102,7 +102,7 @@ class Account:
         return self._results_before + sum(usage.frames for usage in self.usages)
 
     def ended(self, usage: Results) -> None:
-        """A call has ended."""
+        """Keep the count of a call that has ended."""
         self.usages = [one for one in self.usages if one is not usage]
         self._results_before += usage.frames
 
