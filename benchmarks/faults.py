@@ -7,8 +7,8 @@ snapshots are damaged, its decoders are killed, or strangers knock with forged t
 against a run without faults: each result once, in order, with the same masks to the last bit.
 
 A stream may end with an error only where nobody has what it needs any more: its decoder was killed; its server died
-when no snapshot was good, and the client could not send its video again; or it was work on request. `--no-state` does
-without the directory: then a server that dies ends each stream whose video cannot be sent again.
+when no snapshot was good, and the client could not send its video again. `--no-state` does without the directory: then
+a server that dies ends each stream whose video cannot be sent again.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ class Trial:
             has_died, was_harmed = self._deaths != deaths, self._harm != harm
             made = proxy.made
             self._proxies.discard(proxy)
-        survives = self._state is not None and name != "annotation"
         may_fail = was_harmed or (has_died and not history.results)
-        may_fail = may_fail or (has_died and not survives and name not in REWINDABLE)
+        may_fail = may_fail or (has_died and self._state is None and name not in REWINDABLE)
         should = None if name in NOT_REPEATABLE else self._references[name]
         with self._lock:
             self.outcome.faults += made

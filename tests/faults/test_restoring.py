@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,12 +71,19 @@ def kill(server: ServerProcess) -> None:
         for name in ("packets", "live", "file", "generator", "corrected", "latest")
     ],
 )
-def test_a_killed_server_goes_on_when_it_is_started_again(name: str, server: ServerProcess) -> None:
+def test_a_killed_server_goes_on_when_it_is_started_again(name: str, server: ServerProcess, state: Path) -> None:
     should, _ = run(name, server.address)
     assert violations(should) == []
-    history, events = disturbed(
-        name, server.address, threading.Thread(target=kill, args=(server,)), at=2 if name == "latest" else 11
-    )
+    before = set(state.rglob("*.snapshot"))
+
+    def die() -> None:
+        deadline = time.monotonic() + 10
+        while set(state.rglob("*.snapshot")) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)  # only a few frames of the latest ones are tracked before the first one is stored
+        kill(server)
+
+    act = threading.Thread(target=die)
+    history, events = disturbed(name, server.address, act, at=1 if name == "latest" else 11)
     assert violations(history, None if name == "latest" else should) == []
     assert [event.kind for event in events] == ["lost", "resumed"]
     assert events[1].how == "restored"
