@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 import masklet
 from masklet import Prompt
+from masklet.compat import SAM2VideoPredictor
 from masklet_server.embedded import EmbeddedServer
 from tests.faults.history import History, violations
 from tests.faults.proxy import Fault, Proxy
@@ -121,6 +125,17 @@ def test_a_server_that_forgets_changes_nothing(forgetful: str, places: tuple[str
     assert {event.how for event in events} == {None, "rewound"}
 
 
+@pytest.mark.parametrize("name", ["live", pytest.param("corrected", marks=pytest.mark.soak)])
+def test_a_token_that_has_expired_costs_no_stream_that_can_be_sent_again(name: str, forgetful: str) -> None:
+    should, _ = run(name, forgetful)
+    assert violations(should) == []
+    with Proxy(forgetful) as proxy:
+        proxy.arm(Fault("reset", "down", 4_000))
+        history, events = run(name, proxy.address)
+    assert violations(history, should) == []
+    assert [event.how for event in events] == [None, "rewound"]
+
+
 def test_it_may_forget_again_while_the_work_is_repeated(forgetful: str) -> None:
     should = undisturbed(forgetful)
     with Proxy(forgetful) as proxy:
@@ -155,6 +170,51 @@ def test_a_stop_that_is_under_way_stops_no_earlier_and_not_much_later(forgetful:
                 assert hold == 0 or hold <= len(indices) <= hold + 2
                 again = [frame.revision for frame in annotation.propagate(0, 5)]
                 assert again == [int(index < len(indices)) for index in range(6)]
+
+
+async def test_asyncio_goes_on_as_well(forgetful: str) -> None:
+    should = undisturbed(forgetful)
+    events = list[masklet.ResumeEvent]()
+    history = History()
+    with Proxy(forgetful) as proxy:
+        async with (
+            masklet.AsyncClient(proxy.address) as client,
+            client.annotate(lossless(), window=1, deterministic=True, on_resume=events.append) as annotation,
+        ):
+            history.add(await annotation.prompt(prompt("point")))
+            await asyncio.to_thread(proxy.strike, Fault("reset"))
+            history.add(await annotation.prompt(prompt("box", 1)))
+            async for frame in annotation.propagate(0, 5):
+                history.add(frame)
+                if frame.frame_index == 2:
+                    await asyncio.to_thread(proxy.strike, Fault("reset"))
+    assert tuple(comparable(history)) == should[: len(history.results)]
+    assert [event.how for event in events] == [None, "rewound"] * 2
+
+
+def test_the_video_predictor_goes_on_as_well(forgetful: str, tmp_path: Path) -> None:
+    """As in the scripts of people who have used Meta's."""
+    clip = tmp_path / "clip.mkv"
+    clip.write_bytes(lossless())
+
+    def logits(address: str, strike: Callable[[], None]) -> list[torch.Tensor]:
+        with masklet.Client(address) as client:
+            predictor = SAM2VideoPredictor(client, deterministic=True)
+            state = predictor.init_state(str(clip))
+            found = [predictor.add_new_points_or_box(state, 0, 1, points=[[96, 96]], labels=[1])[2]]
+            for index, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=5):
+                found.append(masks)
+                if index == 2:
+                    strike()
+        return found
+
+    with Proxy(forgetful) as proxy:
+        disturbed = logits(proxy.address, lambda: proxy.strike(Fault("reset")))
+        assert proxy.made["reset"] == 1
+    should = logits(forgetful, lambda: None)
+    assert len(disturbed) == len(should) == 7
+    for one, other in zip(disturbed, should, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.faults.streams import run
 
 pytestmark = pytest.mark.slow
 # Like others as far as snapshots go, and not run by scripts/test, which has to be short.
-LONG = ("generator", "corrected", "latest")
+LONG = ("live", "generator", "corrected", "latest")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,14 @@ def server(state: Path) -> Iterator[ServerProcess]:
 def another(state: Path) -> Iterator[ServerProcess]:
     with ServerProcess("--grace", "1", "--state-dir", str(state), "--snapshot-frames", "4") as one:
         yield one
+
+
+@functools.cache
+def reference(name: str, address: str) -> History:
+    """What a client sees of a stream without faults."""
+    history, _ = run(name, address)
+    assert violations(history) == []
+    return history
 
 
 class Watched(History):
@@ -72,8 +81,7 @@ def kill(server: ServerProcess) -> None:
     ],
 )
 def test_a_killed_server_goes_on_when_it_is_started_again(name: str, server: ServerProcess, state: Path) -> None:
-    should, _ = run(name, server.address)
-    assert violations(should) == []
+    should = reference(name, server.address)
     before = set(state.rglob("*.snapshot"))
 
     def die() -> None:
@@ -91,7 +99,7 @@ def test_a_killed_server_goes_on_when_it_is_started_again(name: str, server: Ser
 
 def test_another_server_goes_on(server: ServerProcess, another: ServerProcess) -> None:
     """A camera's packets, which nobody can send again from the start."""
-    should, _ = run("packets", server.address)
+    should = reference("packets", server.address)
     with Proxy(server.address) as proxy:
 
         def die() -> None:
@@ -110,7 +118,7 @@ def test_a_server_that_is_asked_to_end_leaves_its_streams_to_the_next(server: Se
         server.terminate()
         server.start()
 
-    should, _ = run("live", server.address)
+    should = reference("live", server.address)
     history, events = disturbed("live", server.address, threading.Thread(target=ask))
     assert violations(history, should) == []
     assert {event.how for event in events if event.kind == "resumed"} <= {"restored"}
@@ -125,7 +133,7 @@ def test_a_damaged_store_costs_no_stream(server: ServerProcess, state: Path) -> 
             path.write_bytes(path.read_bytes()[:100])
         server.start()
 
-    should, _ = run("file", server.address)
+    should = reference("file", server.address)
     history, events = disturbed("file", server.address, threading.Thread(target=die))
     assert violations(history, should) == []
     assert events[-1].how == "rewound"
