@@ -130,6 +130,14 @@ def test_a_state_that_is_half_written_is_read_again(tmp_path: Path, monkeypatch:
             ClusterState.running("one")
 
 
+def test_workers_that_cannot_start_are_told_with_the_reason() -> None:
+    told = command("up", "--name", f"{NAME}-d", "--address", "127.0.0.1:0", "--model", "nope")
+    assert told.returncode == 1
+    assert "masklet cluster up: the workers do not start: " in told.stderr
+    assert "there is no model 'nope'; known models: nano" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_sigterm_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     name = f"{NAME}-c"
     with (tmp_path / "log").open("w") as file:
