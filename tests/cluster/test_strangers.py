@@ -28,7 +28,7 @@ async def stranger(info: bytes | None) -> AsyncIterator[str]:
         return info
 
     if info is not None:
-        handler = grpc.unary_unary_rpc_method_handler(get_server_info)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(get_server_info)
         handlers = grpc.method_handlers_generic_handler("masklet.v1.TrackingService", {"GetServerInfo": handler})
         server.add_generic_rpc_handlers((handlers,))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -228,8 +228,9 @@ class Worker:
 
     async def _ask(self) -> None:
         request = server_info_pb2.GetServerInfoRequest()
+        told: Any  # None where the answer cannot be parsed, which gRPC's types do not say
         try:
-            info = await self._service.GetServerInfo(
+            told = await self._service.GetServerInfo(
                 request, timeout=self._connection.timeout_seconds, metadata=self._connection.metadata
             )
         except grpc.aio.AioRpcError as error:
@@ -240,9 +241,10 @@ class Worker:
             return
         finally:
             self._told_at = time.monotonic()
-        self._is_masklet = info is not None  # None: the answer cannot be parsed
-        if info is None:
+        self._is_masklet = told is not None
+        if told is None:
             return
+        info: server_info_pb2.GetServerInfoResponse = told
         before, now = self.info.load, info.load
         seconds = now.up_seconds - before.up_seconds
         if info.instance_id == self.info.instance_id and seconds > 0:
