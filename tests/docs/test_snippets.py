@@ -25,6 +25,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from docs.generate.command_line import commands, options
@@ -151,6 +152,13 @@ def test_yaml_is_well_formed(block: Block) -> None:
 
 def test_blocks_are_of_known_languages() -> None:
     assert {block.language for block in BLOCKS} <= LANGUAGES
+
+
+def test_yaml_can_be_read() -> None:
+    blocks = [block for block in BLOCKS if block.language == "yaml"]
+    assert blocks
+    for block in blocks:
+        assert isinstance(yaml.safe_load(block.text), dict)
 
 
 def test_most_blocks_are_run() -> None:
