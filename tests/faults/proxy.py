@@ -86,7 +86,7 @@ class Proxy:
         self._random = random.Random(seed)
         self._armed: list[Fault] = []
         self._passed = {"up": 0, "down": 0}
-        self._silent_until = self._sliced_until = self._throttled_until = 0.0
+        self._silent_until = self._sliced_until = self._throttled_until = self._refused_until = 0.0
         self._open: set[Connection] = set()  # that nothing has struck
         self._all: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -229,9 +229,13 @@ class Proxy:
         self._server.close()
         _reset(struck)
 
+        until = self._refused_until = max(self._refused_until, time.monotonic() + seconds)
+
         async def listen_again() -> None:
-            await asyncio.sleep(seconds)
-            await self._listen()
+            await asyncio.sleep(until - time.monotonic())
+            is_listening = self._server is not None and self._server.is_serving()
+            if until == self._refused_until and not is_listening:  # no other refusal lasts longer
+                await self._listen()
 
         task = self._loop.create_task(listen_again())
         self._tasks.add(task)
