@@ -229,13 +229,17 @@ class Proxy:
         self._server.close()
         _reset(struck)
 
-        until = self._refused_until = max(self._refused_until, time.monotonic() + seconds)
+        is_refusing = self._refused_until > 0
+        self._refused_until = max(self._refused_until, time.monotonic() + seconds)
+        if is_refusing:
+            return
 
         async def listen_again() -> None:
-            await asyncio.sleep(until - time.monotonic())
-            is_listening = self._server is not None and self._server.is_serving()
-            if until == self._refused_until and not is_listening:  # no other refusal lasts longer
-                await self._listen()
+            # Another refusal may last longer.
+            while (left := self._refused_until - time.monotonic()) > 0:  # noqa: ASYNC110 - no event tells the time
+                await asyncio.sleep(left)
+            self._refused_until = 0.0
+            await self._listen()
 
         task = self._loop.create_task(listen_again())
         self._tasks.add(task)
