@@ -87,6 +87,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 dtype=settings.dtype,
                 runtime=settings.runtime,
                 cuda_graphs=settings.cuda_graphs,
+                tune=settings.tune,
                 picture_cache_bytes=settings.picture_cache_bytes,
             ),
             observer=metrics,
