@@ -79,7 +79,7 @@ def fastest(
         why = _fault_of(candidate, right, fault) if clock() - begun <= seconds else "there was no time left to try it"
         if why:
             left_out[candidate.name] = why
-            logger.warning("%s: %s is left out: %s", what, candidate.name, why)
+            logger.info("%s: %s is left out: %s", what, candidate.name, why)
         else:
             timed.append(candidate)
     best: dict[str, float] = {}
@@ -96,7 +96,7 @@ def fastest(
                 timed.remove(candidate)
                 best.pop(candidate.name, None)
                 left_out[candidate.name] = _as_reason(error)
-                logger.warning("%s: %s is left out: %s", what, candidate.name, left_out[candidate.name])
+                logger.info("%s: %s is left out: %s", what, candidate.name, left_out[candidate.name])
                 continue
             best[candidate.name] = min(best.get(candidate.name, float("inf")), clock() - start)
     chosen = min(best, key=best.__getitem__, default=plain.name)
