@@ -39,12 +39,13 @@ def test_every_row_is_planned_the_most_wanted_first() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it starts twelve processes one after the other, each of which imports torch
 def test_the_command_measures_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # `vos_optimized` runs, but torch.compile compiles nothing: that takes minutes on a CPU.
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     monkeypatch.setenv("COLUMNS", "250")
     figures = tmp_path / "gpu.json"
-    arguments = ["--device", "cpu", "--model", "nano@64", "--model", "nano@96", "--json", str(figures), "--filled"]
+    arguments = ["--device", "cpu", "--model", "nano@64", "--json", str(figures), "--filled"]
     arguments += ["--frames", "2", "--rounds", "1", "--streams", "3", "--objects", "2", "--minutes", "30"]
 
     program = typer.Typer()
@@ -54,8 +55,7 @@ def test_the_command_measures_every_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert ended.exit_code == 0, ended.output
     results: list[dict[str, Any]] = json.loads(figures.read_text())
     assert [(one["what"], one["model"], one["objects"], one["streams"]) for one in results] == [
-        (row.what, row.setting.model, row.setting.objects, row.setting.streams)
-        for row in planned(["nano@64", "nano@96"])
+        (row.what, row.setting.model, row.setting.objects, row.setting.streams) for row in planned(["nano@64"])
     ]
     for one in results:
         assert one["ours"] > 0
@@ -72,7 +72,6 @@ def test_the_command_measures_every_row(tmp_path: Path, monkeypatch: pytest.Monk
     last = ended.output[ended.output.rindex("ratio") :]
     assert last.split()[0] == "ratio"
     assert last.count("nano@64") == 4
-    assert last.count("nano@96") == 2
 
 
 def test_what_cannot_end_in_time_is_left_out() -> None:
