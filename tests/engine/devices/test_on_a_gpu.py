@@ -120,7 +120,8 @@ def test_every_stage_gives_what_the_cpu_gives(device: torch.device) -> None:
 @torch.inference_mode()
 def test_float32_has_the_logits_of_metas_predictor(device: torch.device) -> None:
     count = 20 if on_gpu(device) else 4
-    frames = np.stack([pixels(index) for index in range(count)])
+    # In a shorter clip the reference would count pointers by the clip's length, which a stream does not know.
+    frames = np.stack([pixels(index) for index in range(20)])
     predictor = build_reference(Registry.load().get("nano"), image_size=SIZE).to(device)
     reference = Reference(predictor, normalized(frames).to(device), HEIGHT, WIDTH)
     reference.prompt(click())
