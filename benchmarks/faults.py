@@ -3,12 +3,13 @@
 Streams of each kind run at the same time, each through a proxy of its own that breaks its connections at random places.
 Two servers share a state directory. Now and then one of them is killed, frozen or asked to end, and its streams go on
 at the other one, or there when it is started again; or it has no descriptors or no disk for a while, its newest
-snapshots are damaged, its decoders are killed, or strangers knock with forged tokens. What each client saw is held
-against a run without faults: each result once, in order, with the same masks to the last bit.
+snapshots are damaged or look ten years old, its decoders are killed, strangers knock with forged tokens, or two calls
+resume one session at once. A client that is away for too long finds that its token has expired. What each client saw is
+held against a run without faults: each result once, in order, with the same masks to the last bit.
 
 A stream may end with an error only where nobody has what it needs any more: its decoder was killed; its server died
-when no snapshot was good, and the client could not send its video again; or it was work on request. `--no-state` does
-without the directory: then a server that dies ends each stream whose video cannot be sent again.
+when no snapshot was good, and the client could not send its video again. `--no-state` does without the directory: then
+a server that dies ends each stream whose video cannot be sent again.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ from tests.faults.proxy import KINDS, Direction, Fault, Proxy
 from tests.faults.server import ServerProcess
 from tests.faults.streams import NOT_REPEATABLE, REWINDABLE, STREAMS, run
 
-SERVER_KINDS = ("kill", "terminate", "freeze", "no_descriptors", "forged")
-STATE_KINDS = ("move", "damage", "no_disk")
+SERVER_KINDS = ("kill", "terminate", "freeze", "no_descriptors", "forged", "twins", "expired")
+STATE_KINDS = ("move", "damage", "no_disk", "clock")
 # Not among those at random: it may end any stream by name.
 DECODER_KIND = "kill_decoders"
 _MAX_FAULTS_OF_A_STREAM = 4
+# As long as servers keep a session whose client is away.
+_PARK_SECONDS = 5.0
 
 
 @dataclass
@@ -124,9 +127,8 @@ class Trial:
             has_died, was_harmed = self._deaths != deaths, self._harm != harm
             made = proxy.made
             self._proxies.discard(proxy)
-        survives = self._state is not None and name != "annotation"
         may_fail = was_harmed or (has_died and not history.results)
-        may_fail = may_fail or (has_died and not survives and name not in REWINDABLE)
+        may_fail = may_fail or (has_died and self._state is None and name not in REWINDABLE)
         should = None if name in NOT_REPEATABLE else self._references[name]
         with self._lock:
             self.outcome.faults += made
@@ -156,6 +158,16 @@ class Trial:
             code = mishaps.knock(server.address, mishaps.forged_token())
             if code is not grpc.StatusCode.NOT_FOUND:
                 self.outcome.wrong["forged"].append(f"a forged token was answered by {code}")
+        elif kind == "twins":
+            ends = sorted(code.name for code in mishaps.twins(server.address))
+            if ends != ["ABORTED", "ABORTED", "CANCELLED"]:
+                self.outcome.wrong["twins"].append(f"three calls with one session ended with {ends}")
+        elif kind == "expired":
+            self._deaths += 1  # without snapshots it is as if the server had died
+            for proxy in tuple(self._proxies):
+                proxy.strike(Fault("refuse", seconds=_PARK_SECONDS + 1.0))
+        elif kind == "clock" and self._state is not None:
+            mishaps.jump_clock(self._state)
         elif kind == "no_descriptors":
             self._harm += 1  # a decoder may be missing
             mishaps.without_descriptors(server, seconds)
@@ -207,6 +219,8 @@ def main(
             "32",
             "--snapshot-frames",
             "4",
+            "--park-seconds",
+            str(_PARK_SECONDS),
         ]
         if folder is not None:
             arguments += ["--state-dir", str(folder)]

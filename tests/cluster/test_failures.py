@@ -113,6 +113,19 @@ def test_a_stream_goes_on_at_another_worker(
     all_serve(gateway)
 
 
+def test_work_on_request_goes_on_at_another_worker(servers: list[ServerProcess], gateway: GatewayThread) -> None:
+    """The client repeats its requests there."""
+    all_serve(gateway)
+    should, _ = run("annotation", gateway.address)
+    history, events, _ = disturbed(servers, gateway, kill, "annotation")
+    assert violations(history, should) == []
+    assert [(event.kind, event.how) for event in events] == [("lost", None), ("resumed", "rewound")]
+    for server in servers:
+        if not server.is_running:
+            server.start()
+    all_serve(gateway)
+
+
 @pytest.mark.parametrize("act", [kill, pytest.param(freeze, marks=pytest.mark.soak)])
 def test_a_direct_stream_goes_on_at_another_worker(
     act: Act, servers: list[ServerProcess], gateway: GatewayThread, should: History

@@ -1,12 +1,14 @@
-"""What can happen to a server beside its network: no descriptors, no disk, killed decoders, strangers with tokens."""
+"""What can happen to a server beside its network: no descriptors, no disk, killed decoders, strange tokens, clocks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import resource
 import secrets
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -81,3 +83,71 @@ def knock(address: str, token: str) -> grpc.StatusCode:
 def forged_token() -> str:
     """A token of the right length that nobody has made."""
     return secrets.token_urlsafe(52)
+
+
+def jump_clock(state: Path) -> None:
+    """Let all snapshots look as if the clock had jumped by ten years meanwhile."""
+    then = time.time() - 10 * 365 * 86_400
+    for path in state.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path, (then, then))
+
+
+def twins(address: str) -> list[grpc.StatusCode]:
+    """Two calls resume one session at the same moment, while a third one has it. Returns how they end, sorted by name.
+
+    At the end the one that has the session cancels it.
+    """
+    config = tracking_pb2.TrackConfig(resumable=True)
+    with grpc.insecure_channel(address) as channel, contextlib.ExitStack() as stack:
+        stub = tracking_pb2_grpc.TrackingServiceStub(channel)
+        first = stack.enter_context(_Call(stub, Request(config=config)))
+        resume = Request(resume=tracking_pb2.Resume(token=first.token(), config=config))
+        calls = [first, *(stack.enter_context(_Call(stub, resume)) for _ in range(2))]
+        deadline = time.monotonic() + 20
+        while sum(call.code is None for call in calls) > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for call in calls:
+            call.say(Request(cancel=tracking_pb2.Cancel()))
+        return sorted((call.end() for call in calls), key=lambda code: code.name)
+
+
+class _Call:
+    """A Track call that is read on a thread of its own."""
+
+    def __init__(self, stub: tracking_pb2_grpc.TrackingServiceStub, first: Request) -> None:
+        self.code: grpc.StatusCode | None = None
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._tokens: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.say(first)
+        self._call = stub.Track(iter(self._requests.get, None), timeout=30)
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> _Call:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._requests.put(None)
+        self._call.cancel()
+        self._thread.join(20)
+
+    def say(self, request: Request) -> None:
+        self._requests.put(request)
+
+    def token(self) -> str:
+        return self._tokens.get(timeout=20)
+
+    def end(self) -> grpc.StatusCode:
+        self._thread.join(20)
+        assert self.code is not None, "the call does not end"
+        return self.code
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                if response.HasField("session"):
+                    self._tokens.put(response.session.resume_token)
+            self.code = grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            self.code = error.code()

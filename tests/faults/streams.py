@@ -6,6 +6,7 @@ import functools
 import io
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,6 +141,7 @@ def latest(client: masklet.Client, history: History, options: masklet.SessionOpt
     def send(stream: masklet.Live) -> None:
         for picture in _pictures():
             stream.send(picture)
+            time.sleep(0.05)
 
     history.given = 1
     with client.live(prompt("point"), on_prompt=history.add, **options) as stream:
@@ -164,7 +166,7 @@ Stream = Callable[[masklet.Client, History, masklet.SessionOptions], None]
 STREAMS: dict[str, Stream] = {
     one.__name__: one for one in (file, folder, generator, corrected, live, packets, latest, annotation)
 }
-REWINDABLE = ("file", "folder", "corrected")
+REWINDABLE = ("file", "folder", "corrected", "annotation")
 """Streams whose client has the whole video, so that they go on after their server has died."""
 NOT_REPEATABLE = ("latest",)
 """Streams of which two runs are not alike."""

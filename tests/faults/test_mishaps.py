@@ -14,9 +14,10 @@ import pytest
 
 from tests.faults import mishaps
 from tests.faults.history import violations
+from tests.faults.proxy import Fault, Proxy
 from tests.faults.server import ServerProcess
 from tests.faults.streams import run
-from tests.faults.test_restoring import disturbed
+from tests.faults.test_restoring import disturbed, reference
 from tests.support.processes import decoders
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def server(state: Path) -> Iterator[ServerProcess]:
 
 
 def test_without_a_disk_nothing_is_lost(server: ServerProcess, state: Path) -> None:
-    should, _ = run("live", server.address)
+    should = reference("live", server.address)
     act = threading.Thread(target=mishaps.without_disk, args=(state, 1.0))
     history, events = disturbed("live", server.address, act, at=4)
     assert violations(history, should) == []
@@ -52,7 +53,7 @@ def test_without_a_disk_nothing_is_lost(server: ServerProcess, state: Path) -> N
 
 
 def test_without_descriptors_streams_that_run_go_on(server: ServerProcess) -> None:
-    should, _ = run("packets", server.address)
+    should = reference("packets", server.address)
     act = threading.Thread(target=mishaps.without_descriptors, args=(server, 1.0))
     history, events = disturbed("packets", server.address, act, at=4)
     assert violations(history, should) == []
@@ -61,7 +62,7 @@ def test_without_descriptors_streams_that_run_go_on(server: ServerProcess) -> No
 
 
 def test_a_killed_decoder_ends_its_stream_by_name(server: ServerProcess) -> None:
-    should, _ = run("live", server.address)
+    should = reference("live", server.address)
     act = threading.Thread(target=mishaps.kill_decoders, args=(server,))
     history, _ = disturbed("live", server.address, act, at=3)
     assert violations(history, should, may_fail=True) == []
@@ -72,6 +73,36 @@ def test_forged_and_expired_tokens_find_nothing(server: ServerProcess) -> None:
     assert mishaps.knock(server.address, mishaps.forged_token()) is grpc.StatusCode.NOT_FOUND
     assert mishaps.knock(server.address, "no token") is grpc.StatusCode.NOT_FOUND
     assert violations(run("file", server.address)[0]) == []
+
+
+def test_of_two_calls_that_resume_at_once_one_has_the_session(server: ServerProcess) -> None:
+    aborted, cancelled = grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED
+    assert mishaps.twins(server.address) == [aborted, aborted, cancelled]
+
+
+def test_a_clock_that_jumps_changes_nothing(server: ServerProcess, state: Path) -> None:
+    """The files look old; then the server dies, and the one after it goes on from them."""
+
+    def jump() -> None:
+        mishaps.jump_clock(state)
+        server.kill()
+        mishaps.jump_clock(state)
+        server.start()
+
+    should = reference("live", server.address)
+    history, events = disturbed("live", server.address, threading.Thread(target=jump))
+    assert violations(history, should) == []
+    assert [event.how for event in events] == [None, "restored"]
+
+
+def test_a_client_that_is_away_for_too_long_goes_on_from_a_snapshot(server: ServerProcess) -> None:
+    """Its session has expired at the server, which forgets it; not so the snapshots."""
+    should = reference("live", server.address)
+    with Proxy(server.address) as proxy:
+        act = threading.Thread(target=proxy.strike, args=(Fault("refuse", seconds=3.0),))
+        history, events = disturbed("live", proxy.address, act)
+    assert violations(history, should) == []
+    assert [event.how for event in events] == [None, "restored"]
 
 
 def test_a_killed_client_leaves_nothing(server: ServerProcess) -> None:

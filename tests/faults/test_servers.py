@@ -66,16 +66,6 @@ def test_a_video_that_can_be_sent_again_survives_the_server(server: ServerProces
     assert events[1].how == "rewound"
 
 
-@pytest.mark.soak
-def test_work_on_request_ends_by_name(server: ServerProcess) -> None:
-    should, _ = run("annotation", server.address)
-    history, events = disturbed("annotation", server, kill)
-    assert history.end.startswith("Unavailable: the connection to ")
-    assert "the stream cannot be resumed: " in history.end
-    assert violations(history, should, may_fail=True) == []
-    assert [event.kind for event in events] == ["lost"]
-
-
 def test_a_frozen_server_is_waited_for(server: ServerProcess) -> None:
     history, events = disturbed("file", server, freeze)
     assert violations(history) == []

@@ -11,7 +11,7 @@ import pytest
 
 from masklet.errors import Aborted, InvalidArgument
 from masklet_server.snapshots.blobs import DirectoryBlobs
-from masklet_server.snapshots.shelf import SnapshotShelf
+from masklet_server.snapshots.shelf import WATCH_SECONDS, SnapshotShelf
 from masklet_server.snapshots.snapshot import Snapshot
 
 SESSION = "0123abcd"
@@ -97,17 +97,50 @@ async def test_a_session_is_dropped_and_others_stay(shelf: SnapshotShelf) -> Non
     assert (await shelf.newest("ffff"))[0] == 1
 
 
-async def test_old_sessions_expire(shelf: SnapshotShelf, tmp_path: Path) -> None:
+def age(folder: Path, seconds: float) -> None:
+    """Let files look as old as that."""
+    then = time.time() - seconds
+    for path in folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+class Clock:
+    """Goes when it is told to."""
+
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_old_sessions_expire(tmp_path: Path) -> None:
+    clock = Clock()
+    shelf = SnapshotShelf(DirectoryBlobs(tmp_path), clock)
     for session in (SESSION, "ffff"):
         await shelf.claim(session, 1)
         await shelf.put(session, 1, 0, at(1))
-    hour_ago = time.time() - 3600
-    for path in (tmp_path / "sessions" / SESSION).rglob("*"):
-        os.utime(path, (hour_ago, hour_ago))
+    age(tmp_path / "sessions" / SESSION, 3600)
+    assert await shelf.expire(1800) == 0, "it may be the clock that is wrong"
+    clock.now += WATCH_SECONDS
     assert await shelf.expire(1800) == 1
     assert await shelf.newest(SESSION) == (0, None)
     assert await shelf.expire(1800) == 0
     assert (await shelf.newest("ffff"))[0] == 1
+
+
+async def test_a_clock_that_jumps_deletes_nothing_of_another_servers_session(tmp_path: Path) -> None:
+    clock = Clock()
+    its_server, other = SnapshotShelf(DirectoryBlobs(tmp_path)), SnapshotShelf(DirectoryBlobs(tmp_path), clock)
+    await its_server.claim(SESSION, 1)
+    for number in range(4):
+        await its_server.put(SESSION, 1, number, at(number))
+        age(tmp_path / "sessions", 10 * 365 * 86_400)
+        assert await other.expire(1800) == 0
+        clock.now += WATCH_SECONDS - 1
+    assert await last_frame(its_server) == 3
+    clock.now += WATCH_SECONDS
+    assert await other.expire(1800, keep={SESSION}) == 0
+    assert await other.expire(1800) == 1, "nothing has come since"
 
 
 @pytest.mark.parametrize("session", ["", "../up", "0123/..", "Z"])

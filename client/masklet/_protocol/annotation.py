@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from masklet._protocol.repetition import RequestHistory
 from masklet._protocol.results import FrameResult, PromptResult
 from masklet._protocol.track import Step, TrackProtocol
 from masklet.errors import InvalidArgument, MaskletError
@@ -55,6 +56,9 @@ class AnnotationProtocol(TrackProtocol):
     result is acknowledged when the caller asks for the next one, or when there is no next one. So with a window of 1
     the server tracks no frame that the caller did not ask for.
 
+    If the server has lost the session, the client begins another one, and repeats its requests there: `begin_anew`. The
+    caller sees nothing of it.
+
     Args:
         config: The first message.
         reads_again: True where the video can be read again from any position.
@@ -69,6 +73,8 @@ class AnnotationProtocol(TrackProtocol):
         self._acks_when_asked = True
         self._can_prepare = False
         self._looked_at: int | None = None  # not sent yet
+        self._history = RequestHistory()
+        self._described = 0  # so many times the session has told of the video
 
     def ask(self, request: tracking_pb2.TrackRequest) -> int:
         """Send a request before the next part of the video.
@@ -79,6 +85,30 @@ class AnnotationProtocol(TrackProtocol):
         number = self._number(request)
         self._requests.append(request)
         return number
+
+    def _number(self, request: tracking_pb2.TrackRequest) -> int:
+        """Give a request a number of its own. One before it stays free, as `RequestHistory` needs it."""
+        self._last_request_id += 1
+        return super()._number(request)
+
+    @property
+    def can_begin_anew(self) -> bool:
+        """Whether the whole video and all requests are still here."""
+        return self.resumption is not None and self.resumption.has_whole_video and self._history.is_complete
+
+    def begin_anew(self) -> None:
+        """Have the next call begin another session, and repeat the requests in it."""
+        if self.resumption is not None:
+            self.resumption.begin_anew()
+            if self._history.is_stopping:
+                self.acknowledge()  # its results are not waited for
+            self._history.begin_anew()
+            self._described = 0
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether another session is being brought to where the one before it stood."""
+        return self._history.is_repeating
 
     def prepare(self, frame_index: int) -> None:
         """Name the frame that is looked at. Only the last one is sent; servers that do not know the message get none.
@@ -91,18 +121,39 @@ class AnnotationProtocol(TrackProtocol):
 
     def _next_request(self) -> tracking_pb2.TrackRequest | Step:
         """The next message to send, or what to do instead. Requests go before the frame that is looked at."""
-        frame_index = self._looked_at
-        if frame_index is None or not self._can_prepare or self._requests or self._closed or self.finished:
+        if self._closed or self.finished:
             return super()._next_request()
-        self._looked_at = None
-        return tracking_pb2.TrackRequest(prepare=tracking_pb2.Prepare(frame_index=frame_index))
+        if (repeated := self._history.next_request()) is not None:
+            return repeated
+        if self._looked_at is not None and self._can_prepare and not self._requests and not self.is_repeating:
+            frame_index, self._looked_at = self._looked_at, None
+            return tracking_pb2.TrackRequest(prepare=tracking_pb2.Prepare(frame_index=frame_index))
+        request = super()._next_request()
+        if not isinstance(request, Step) and request.request_id and self.resumption is not None:
+            self._history.note(request)
+        return request
+
+    def _acknowledgement(self) -> int:
+        return self._history.acknowledgement(self._ack_due)
 
     def take(self, response: tracking_pb2.TrackResponse) -> Answer:
-        """Take in one response, and say which request it answers."""
+        """Take in one response, and say which request it answers.
+
+        Raises:
+            Internal: As `receive`.
+            Unavailable: As `receive`; or another session has not come to where the one before it stood.
+        """
+        is_new = self._history.take(response)
         if response.HasField("session"):
             self._can_prepare = response.session.can_prepare
         if response.HasField("video_info"):
-            self.is_decoded = self.video is not None  # it comes twice
+            is_new = not self.is_decoded
+            self._described += 1
+            self.is_decoded = self._described > 1 or self.is_decoded
+        if not is_new:
+            if self.resumption is not None:
+                self.resumption.take(response)
+            return Answer(0, None)
         event: FrameResult | PromptResult | Applied | PropagationEnd | MaskletError | None = self.receive(response)
         if response.HasField("applied"):
             event = Applied()

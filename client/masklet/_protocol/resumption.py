@@ -71,7 +71,7 @@ class Resumption:
         self.read_from: int | None = None
         self._config = config
         self._reads_again = reads_again
-        # Work on request has a history that `resume` does not tell; of the latest frames nobody knows which they were.
+        # Work on request is repeated by the client (`RequestHistory`). Nobody knows which the latest frames were.
         self._may_rewind = (
             config.propagation != tracking_pb2.PROPAGATION_ON_REQUEST
             and config.delivery != tracking_pb2.DELIVERY_LATEST
@@ -96,12 +96,17 @@ class Resumption:
     @property
     def is_possible(self) -> bool:
         """Whether a new call could go on with the session, or begin it if the server has not answered yet."""
-        return bool(self.token) or self._reads_again or self._kept_from == 0
+        return bool(self.token) or self.has_whole_video
 
     @property
     def can_rewind(self) -> bool:
         """Whether the whole video can be sent again."""
-        return self._may_rewind and (self._reads_again or self._kept_from == 0)
+        return self._may_rewind and self.has_whole_video
+
+    @property
+    def has_whole_video(self) -> bool:
+        """Whether the video can be sent again from its start."""
+        return self._reads_again or self._kept_from == 0
 
     # Sending
 
@@ -154,6 +159,12 @@ class Resumption:
         self._opening = tracking_pb2.TrackRequest(resume=resume)
         self._is_waiting = True
 
+    def begin_anew(self) -> None:
+        """Forget the session: `detach` begins another one. The caller repeats its requests."""
+        self.token = ""
+        self._last_number = self._last_sequence = 0
+        self._unanswered.clear()
+
     def farewell(self) -> list[tracking_pb2.TrackRequest]:
         """The messages of a new call that ends the session, so that the server does not wait for its client."""
         resume = tracking_pb2.Resume(
@@ -202,6 +213,7 @@ class Resumption:
             self.last = tracking_pb2.FrameMark(frame_index=result.frame_index, revision=result.revision)
         elif kind == "error" and response.request_id:
             self._unanswered.pop(response.request_id, None)
+            self._forget_stops()
             is_known = response.request_id in self._refused
             self._refused.add(response.request_id)
             return not is_known
@@ -219,6 +231,7 @@ class Resumption:
 
     def _answered(self, response: tracking_pb2.TrackResponse) -> None:
         _, request = self._unanswered.pop(response.request_id)
+        self._forget_stops()
         operation = request.WhichOneof("request") or ""
         if not response.HasField("applied") or operation not in _OPERATIONS or not self._keeps_applied:
             return
@@ -237,6 +250,13 @@ class Resumption:
             self._keeps_applied = self._applied_bytes <= MAX_OPERATION_BYTES
             if not self._keeps_applied:
                 self._applied.clear()
+
+    def _forget_stops(self) -> None:
+        """A stop is never answered. It is over when everything that was asked before it is answered."""
+        for number, (_, request) in tuple(self._unanswered.items()):
+            if not request.HasField("stop_propagation"):
+                return
+            del self._unanswered[number]
 
     def _forget_applied(self, request_id: int) -> None:
         """A snapshot has the operations up to that one: they are needed only where the session may begin anew."""

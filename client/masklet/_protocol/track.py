@@ -178,8 +178,24 @@ class TrackProtocol:
         if self.resumption is not None:
             self.resumption.detach(self._ack_sent)
             self._closed = False
-            if not self.session_id:
+            if not self.resumption.token:
                 self._go_on(None)
+
+    @property
+    def can_begin_anew(self) -> bool:
+        """Whether the client can repeat everything in another session, if the server does not have this one any more.
+
+        Where the server can do it by itself (see `Resume.can_rewind`), the client need not.
+        """
+        return False
+
+    def begin_anew(self) -> None:
+        """Have the next call begin another session, and repeat everything in it; only where `can_begin_anew`."""
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether another session is being brought to where the one before it stood."""
+        return False
 
     def give_up(self) -> None:
         """Note that no other call will go on with the session."""
@@ -213,12 +229,12 @@ class TrackProtocol:
     def _next_request(self) -> tracking_pb2.TrackRequest | Step:
         if self._closed:
             return Step.END
-        if self._requests and not self.finished:
+        if self._requests and not self.finished and not self.is_repeating:
             # Before acknowledgements: what a caller asks for before it takes the next result is in time for that one.
             return self._requests.popleft()
-        if self._ack_due > self._ack_sent:
-            self._ack_sent = self._ack_due
-            return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=self._ack_due))
+        if (sequence := self._acknowledgement()) > self._ack_sent:
+            self._ack_sent = sequence
+            return tracking_pb2.TrackRequest(ack=tracking_pb2.Ack(sequence=sequence))
         if self.finished:
             return Step.END
         if self._parts:
@@ -232,6 +248,10 @@ class TrackProtocol:
             return True
         lookahead = self._lookahead if self._frames_taken == 0 else 0
         return self._pictures_sent - self._frames_taken < max(self._window, lookahead, 1)
+
+    def _acknowledgement(self) -> int:
+        """The sequence up to which results are acknowledged, as the server counts them."""
+        return self._ack_due
 
     def acknowledge(self) -> None:
         """Note that the caller is done with all results that are here."""

@@ -242,8 +242,13 @@ class Annotation(Stream):
         """The next answer; an error that belongs to no request is raised."""
         self._check_open()
         response = self._read_or_end()
-        with self._sender.changing():
-            answer = self._protocol.take(response)
+        try:
+            with self._sender.changing():
+                answer = self._protocol.take(response)
+        except MaskletError as error:  # the server has not kept to what it said before
+            self._failure = error
+            self.close()
+            raise
         if answer.request_id == self._propagation and isinstance(answer.event, PropagationEnd | MaskletError):
             self._propagation = 0
         if answer.request_id == 0 and isinstance(answer.event, MaskletError):

@@ -12,7 +12,7 @@ from masklet._protocol.resumption import how_resumed
 from masklet._protocol.track import TrackProtocol
 from masklet._sync.sender import RequestSender
 from masklet._transport.channel import RunningCall, TrackMethod
-from masklet.errors import Cancelled, MaskletError
+from masklet.errors import Cancelled, MaskletError, NotFound
 from masklet.v1 import tracking_pb2
 
 _Entered = TypeVar("_Entered", bound="Stream")
@@ -36,6 +36,7 @@ class Stream:
         self._stopped = threading.Event()
         self._calling = threading.Lock()  # so that no call begins when the stream has been stopped
         self._is_back = True  # whether results come again since the last break
+        self._begins_anew = False  # another session takes the place of one that the server does not have any more
         self._sender = RequestSender(protocol, upload)
         self._call: RunningCall = None  # for `__del__`, should the call not start
         self._call = method.call(self._sender.requests())
@@ -130,6 +131,12 @@ class Stream:
             protocol.give_up()
             raise failure from error
         self._is_back = False
+        if reconnection.is_away and isinstance(failure, NotFound) and protocol.can_begin_anew:
+            self._begins_anew = True
+            with self._sender.changing():
+                protocol.begin_anew()
+            self._call_again()
+            return
         try:
             delay = reconnection.lost(failure, protocol.last_frame_index, has_begun=connected)
         except MaskletError as reason:
@@ -142,10 +149,11 @@ class Stream:
         with self._calling:
             if self._stopped.is_set():
                 raise Cancelled("tracking was cancelled")
+            requests = self._sender.requests()  # from now on the end of the older call means nothing
             with self._sender.changing():
                 self._sender.protocol.detach()
             token = self._sender.protocol.resume_token
-            self._call = self._method.call_again(self._sender.requests(), token)
+            self._call = self._method.call_again(requests, token)
             self._sender.attach(self._call)
 
     def _note_return(self, response: tracking_pb2.TrackResponse) -> None:
@@ -154,8 +162,11 @@ class Stream:
             reconnection.resumed(
                 "rewound", None, has_begun=False
             )  # the first call broke before the server had answered it
+        elif response.HasField("session") and self._begins_anew:
+            self._begins_anew = False
+            reconnection.resumed("rewound", self._sender.protocol.last_frame_index)
         elif response.HasField("resumed"):
             reconnection.resumed(how_resumed(response.resumed), self._sender.protocol.last_frame_index)
-        elif response.number:
+        elif response.number and not self._sender.protocol.is_repeating:
             reconnection.progressed()
             self._is_back = True

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Collection, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
 from masklet.errors import Aborted, DataLoss, InvalidArgument
 from masklet_server.snapshots.blobs import BlobInfo, BlobStore
@@ -18,6 +19,8 @@ from masklet_server.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
+# Nothing is deleted of a session that has changed within that time, whatever age a wrong clock gives its snapshots.
+WATCH_SECONDS = 600.0
 _FOLDER = "sessions"
 _CLAIM = "claim"
 _NAME = re.compile(rf"{_FOLDER}/(?P<session>[0-9a-f]+)/(?P<epoch>\d+)/(?:{_CLAIM}|(?P<number>\d+)\.snapshot)")
@@ -33,10 +36,13 @@ class SnapshotShelf:
 
     Args:
         blobs: Where the bytes lie.
+        clock: Gives seconds that never go back; another one for tests.
     """
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._blobs = blobs
+        self._clock = clock
+        self._seen: dict[str, tuple[frozenset[str], float]] = {}  # of each session its names, and since when
 
     async def claim(self, session: str, epoch: int) -> None:
         """Become the only writer of a session.
@@ -107,22 +113,36 @@ class SnapshotShelf:
     async def expire(self, seconds: float, *, keep: Collection[str] = ()) -> int:
         """Delete the sessions of which nothing was written for so long; returns how many there were.
 
+        Clocks of machines can be wrong, and can jump. So a session is deleted only when this object itself has seen no
+        change of it for `WATCH_SECONDS`, or for `seconds` if that is less, from one call to another.
+
         Args:
             seconds: How long.
-            keep: Sessions that go on, however old their snapshots look: clocks of machines can be wrong.
+            keep: Sessions that go on at this server, however old their snapshots are.
         """
         by_session: dict[str, list[BlobInfo]] = {}
         for info in await self._blobs.names(_FOLDER):
             if match := _NAME.fullmatch(info.name):
                 by_session.setdefault(match["session"], []).append(info)
+        still = self._still(by_session, min(seconds, WATCH_SECONDS))
         old = {
             name: files
             for name, files in by_session.items()
-            if min(f.age_seconds for f in files) > seconds and name not in keep
+            if min(f.age_seconds for f in files) > seconds and name in still and name not in keep
         }
         for files in old.values():
             await self._blobs.delete([info.name for info in files])
         return len(old)
+
+    def _still(self, by_session: Mapping[str, Sequence[BlobInfo]], seconds: float) -> Collection[str]:
+        """Sessions of which nothing has changed for so long."""
+        now, before = self._clock(), self._seen
+        self._seen = {}
+        for session, files in by_session.items():
+            names = frozenset(info.name for info in files)
+            seen = before.get(session)
+            self._seen[session] = seen if seen is not None and seen[0] == names else (names, now)
+        return {session for session, (_, since) in self._seen.items() if now - since >= seconds}
 
     async def _check_newest(self, session: str, epoch: int) -> None:
         newest = max(each for each, _, _ in await self._of(session))

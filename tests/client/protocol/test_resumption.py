@@ -401,13 +401,21 @@ def test_nobody_is_told_after_the_end() -> None:
     assert protocol.leave() == []
 
 
-def test_work_on_request_cannot_begin_anew() -> None:
+def test_work_on_request_begins_anew_where_the_server_has_lost_it() -> None:
     protocol = AnnotationProtocol(annotate_config({}), reads_again=True)
     asked(protocol)
     protocol.take(ModelServer().attach())
     protocol.ask(tracking_pb2.TrackRequest(reset=tracking_pb2.Reset()))
-    assert asked(protocol).request_id == 1
+    assert asked(protocol).request_id == 2
     protocol.detach()
-    assert asked(protocol).resume.can_rewind is False
+    assert asked(protocol).resume.can_rewind is False, "it is no work of the server's"
     protocol.take(tracking_pb2.TrackResponse(resumed=tracking_pb2.Resumed(how=tracking_pb2.RESUMPTION_ATTACHED)))
-    assert asked(protocol).request_id == 1
+    assert asked(protocol).request_id == 2
+    protocol.detach()
+    asked(protocol)
+    assert protocol.can_begin_anew
+    protocol.begin_anew()
+    protocol.detach()
+    assert asked(protocol).HasField("config")
+    assert asked(protocol).request_id == 2
+    assert protocol.read_from == 0

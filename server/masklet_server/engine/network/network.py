@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -94,6 +95,7 @@ class Network:
         recent_memories: A step attends to the memories of so many tracked frames.
         parameter_count: Number of weights.
         tuning: What was chosen by measuring on this GPU, as one line for people; empty if nothing was.
+        weights_checksum: Of all weights, as they were given.
         runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
         image_encoder: Takes and gives what `encode_normalized` does, as tensors.
         feature_position: Position encoding of a feature map, ``[1, h * w, C]``.
@@ -121,6 +123,7 @@ class Network:
     ) -> None:
         _check_supported(model)
         self.parameter_count = sum(p.numel() for p in model.parameters())
+        self.weights_checksum = weights_checksum(model)
         self.device = device
         self.dtype = dtype
         self.runtime = "torch"
@@ -362,6 +365,15 @@ class Network:
             return logits
         filled: Tensor = fill_holes_in_mask_scores(logits, FILL_HOLE_AREA)
         return filled
+
+
+def weights_checksum(model: nn.Module) -> str:
+    """The CRC-32 of a model's weights and their names, 8 hexadecimal digits: two models of one name are told apart."""
+    checksum = 0
+    for name, tensor in model.state_dict().items():
+        checksum = zlib.crc32(name.encode(), checksum)
+        checksum = zlib.crc32(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
 
 
 def _check_supported(model: SAM2Base) -> None:

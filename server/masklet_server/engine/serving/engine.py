@@ -261,6 +261,7 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
         device=str(network.device),
         device_name=device_name(network.device),
         parameter_count=network.parameter_count,
+        weights_checksum=network.weights_checksum,
         encode_ahead=network.encode_ahead,
         encodes_meanwhile=network.workers.threads > 1,
         runtime=network.runtime,

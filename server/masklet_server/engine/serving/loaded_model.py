@@ -26,6 +26,7 @@ class LoadedModel:
         device: "cpu" or "cuda:0".
         device_name: The hardware's name.
         parameter_count: Number of weights.
+        weights_checksum: Of all weights; empty: unknown.
         encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
         memory: What tracking takes of memory.
         device_bytes: Memory of the device; 0: it is the machine's.
@@ -46,6 +47,7 @@ class LoadedModel:
     edges: Edges = Edges.NONE
     memory: MemorySizes = field(default_factory=MemorySizes)
     device_bytes: int = 0
+    weights_checksum: str = ""
 
 
 def find_loaded(models: Mapping[str, LoadedModel], name: str) -> LoadedModel:

@@ -226,6 +226,7 @@ class Tracker:
             self._objects.dump(),
             self._prompts.dump(),
             window,
+            options.model.weights_checksum,
         )
         return Captured(state, self._objects.copied_banks(len(window)))
 

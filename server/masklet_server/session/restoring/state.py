@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from masklet.errors import DataLoss, InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.engine.memory.bank import MemoryBank
+from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.session import events
 from masklet_server.session.prompts import GivenPrompt
@@ -174,6 +175,7 @@ class AutomaticState:
         objects: By id.
         prompts: Those that wait.
         window: The frames that can be corrected, if the client has asked for them.
+        weights: Checksum of the model's weights; empty: unknown.
     """
 
     config: dict[str, str]
@@ -183,6 +185,7 @@ class AutomaticState:
     objects: dict[int, ObjectState]
     prompts: PromptsState
     window: list[WindowFrame]
+    weights: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The state in JSON's types alone."""
@@ -205,6 +208,19 @@ class AutomaticState:
 
 
 _STATE = TypeAdapter(AutomaticState)
+
+
+def check_weights(state: AutomaticState, model: LoadedModel) -> None:
+    """Make sure that a session goes on with the model that began it: memories mean nothing to another one.
+
+    Raises:
+        DataLoss: The loaded model has the same name and other weights.
+    """
+    if state.weights and model.weights_checksum and state.weights != model.weights_checksum:
+        raise DataLoss(
+            f"it is of a model {model.name!r} with other weights (checksum {state.weights}; loaded here: "
+            f"{model.weights_checksum}); servers that share a state_dir need the same models"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from masklet_server.engine.serving.loaded_model import find_loaded
 from masklet_server.session import events, replies
 from masklet_server.session.events import Delivery
 from masklet_server.session.ports import TrackingEngine
-from masklet_server.session.restoring.state import AutomaticState, Restored, check_config
+from masklet_server.session.restoring.state import AutomaticState, Restored, check_config, check_weights
 from masklet_server.session.restoring.store import SnapshotStore
 from masklet_server.session.resuming.kept_responses import KeptResponse, size_of
 from masklet_server.session.resuming.resumable_session import Return
@@ -54,7 +54,7 @@ async def find(store: SnapshotStore, session: str, resume: events.Resume, engine
         NotFound: The model is not loaded.
         Unavailable: The store cannot be used.
     """
-    if (found := await _newest(store, session, resume)) is None:
+    if (found := await _newest(store, session, resume, engine)) is None:
         return None
     config = resume.config
     assert config is not None, "`_newest` needs it"
@@ -69,7 +69,7 @@ async def find(store: SnapshotStore, session: str, resume: events.Resume, engine
     life = claimed + 1
     await shelf.claim(session, life)
     # The server that had the session before may have stored one more.
-    if (found := await _newest(store, session, resume)) is None:
+    if (found := await _newest(store, session, resume, engine)) is None:
         return None
     try:
         banks = await asyncio.to_thread(_load, engine, model, found.snapshot)
@@ -84,7 +84,7 @@ async def find(store: SnapshotStore, session: str, resume: events.Resume, engine
     return Return(replace(resume, replay=replay), restored, life, found.kept, found.last, found.calls, found.snapshot)
 
 
-async def _newest(store: SnapshotStore, session: str, resume: events.Resume) -> _Found | None:
+async def _newest(store: SnapshotStore, session: str, resume: events.Resume, engine: TrackingEngine) -> _Found | None:
     """The newest snapshot from which the client can go on. Others are passed over, with a line in the log."""
     async for epoch, snapshot in store.shelf.snapshots(session):
         if resume.config is None:
@@ -94,6 +94,7 @@ async def _newest(store: SnapshotStore, session: str, resume: events.Resume) -> 
         try:
             found = _read(epoch, snapshot)
             check_config(found.state, resume.config)
+            check_weights(found.state, find_loaded(engine.models, resume.config.model))
             _check(found, resume)
         except DataLoss as error:
             logger.warning(
