@@ -66,7 +66,7 @@ def allocated_by_frames(objects: int, frames: int) -> list[Allocations]:
 def test_a_step_allocates_as_much_on_every_frame() -> None:
     """Their number stays the same from the third frame on, their bytes from the eighteenth on, when memories are full.
 
-    The bound is what was counted, 420, with room for another version of torch or sam2. Whoever lowers it may tighten it.
+    The bound is what was counted, 420, with room for another version of torch or sam2.
     """
     frames = allocated_by_frames(1, 19)
     assert len({one.count for one in frames[2:]}) == 1
