@@ -68,6 +68,7 @@ def fake_recording() -> Iterator[list[int]]:
         yield recorded
 
 
+@pytest.mark.slow
 def test_every_question_is_asked_with_candidates_that_give_the_plain_masks() -> None:
     with pretend_devices(), fake_recording() as recorded, wishes("float32", "with", "padded", "4") as asked:
         network, choice = tune.measured_network(nano(), GPU, ("bfloat16", "float32"))
@@ -86,6 +87,7 @@ def test_every_question_is_asked_with_candidates_that_give_the_plain_masks() -> 
     assert {4, 8} <= set(recorded), "and padded ones"
 
 
+@pytest.mark.slow
 def test_where_nothing_is_better_all_stays_plain() -> None:
     with pretend_devices(), fake_recording(), wishes() as asked:
         network, choice = tune.measured_network(nano(), GPU, ("bfloat16", "float32"))
@@ -95,6 +97,7 @@ def test_where_nothing_is_better_all_stays_plain() -> None:
     assert (network.dtype, network.encode_ahead) == (torch.bfloat16, 1)
 
 
+@pytest.mark.slow
 def test_measuring_really_measures() -> None:
     with one_round():
         network, choice = tune.measured_network(nano(), CPU, ("bfloat16",))
@@ -131,6 +134,7 @@ def test_what_was_chosen_gives_the_masks_of_the_plain_way() -> None:
     torch.testing.assert_close(trial.encode(plain, 1), trial.encode(other, 4), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "arguments", "is_measured"),
     [
