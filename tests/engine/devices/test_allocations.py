@@ -24,11 +24,11 @@ KEPT = 5
 STACKED = 4
 
 
-class Allocations(TorchDispatchMode):
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts tensors that are made on the device, and their bytes; views and results in place are none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
         self.nbytes = 0
 
