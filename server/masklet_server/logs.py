@@ -66,5 +66,9 @@ def _plain(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    # A message may contain what a client sent, which must not be able to forge lines.
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    # A message may contain what a client sent, which must forge no line, and tell the operator's terminal nothing.
+    return text if text.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()

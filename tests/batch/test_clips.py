@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from masklet.batch import Clip, Shard, find_clips, read_manifest, with_detections
+from masklet.batch import Clip, Fingerprint, Shard, find_clips, read_manifest, with_detections
 from masklet.errors import InvalidArgument
 
 
@@ -67,6 +68,49 @@ def test_names_that_cannot_be_folders_are_refused(name: str) -> None:
         Clip(name, Path("a.mp4"))
 
 
+@pytest.mark.parametrize("name", ["a\udcff.mp4", "\ud800"])
+def test_names_that_are_no_text_are_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"name: is .* bytes that are not UTF-8"):
+        Clip(name, Path("a.mp4"))
+
+
+def test_paths_that_cannot_be_are_refused() -> None:
+    for path in (Path("a\0.mp4"), Path("\ud800.mp4")):
+        with pytest.raises(InvalidArgument, match=r"clip: is .* cannot be the path of a file"):
+            Clip("a", path)
+        with pytest.raises(InvalidArgument, match=r"prompts: is .* cannot be the path of a file"):
+            Clip("a", Path("a.mp4"), path)
+
+
+def test_a_file_whose_name_cannot_be_a_clips_is_told_by_its_path(tmp_path: Path) -> None:
+    for raw, told in ((b"a\nb.mp4", r"a\\nb\.mp4"), (b"\xff.mp4", r"\\udcff\.mp4")):
+        folder = tmp_path / raw.hex()
+        folder.mkdir()
+        (folder / os.fsdecode(raw)).write_bytes(b"x")
+        with pytest.raises(InvalidArgument, match=f"inputs: the name of '{folder}/{told}' is .*; rename the file"):
+            find_clips([folder])
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.mp4", "in/sub/b.mp4", "elsewhere/c.mp4")
+    (tmp_path / "in/sub/back").symlink_to("..")
+    (tmp_path / "in/sub/self").symlink_to(".")
+    (tmp_path / "in/there").symlink_to("../elsewhere")
+    assert named(tmp_path / "in") == ["a.mp4", "sub/b.mp4", "there/c.mp4"]
+    assert named(f"{tmp_path}/in/**/*.mp4") == named(f"{tmp_path}/in/**") == ["a.mp4", "sub/b.mp4"]
+
+
+def test_pipes_are_no_videos(tmp_path: Path) -> None:
+    """Who reads one may wait for ever, and a batch with it."""
+    touch(tmp_path, "in/a.mp4")
+    os.mkfifo(tmp_path / "in/pipe.mp4")
+    assert named(tmp_path / "in") == named(f"{tmp_path}/in/*.mp4") == ["a.mp4"]
+    with pytest.raises(InvalidArgument, match=r"pipe\.mp4 is neither a file nor a folder"):
+        find_clips([tmp_path / "in/pipe.mp4"])
+    with pytest.raises(InvalidArgument, match=r"clip: .*pipe\.mp4 is neither a file nor a folder"):
+        Fingerprint.of(tmp_path / "in/pipe.mp4")
+
+
 def test_prompts_beside_a_clip(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "a.prompts.json").write_text('[{"object": 2, "name": "dog", "points": [[1, 2]]}]')
@@ -121,13 +165,27 @@ def test_manifests(tmp_path: Path, form: str) -> None:
         ("clip,names\na.mp4,dog\n", "line 2: names: dog= is not OBJ=NAME"),
         ("name\na\n", "line 2: clip: is missing"),
         ("clip\n", "holds no clip"),
-        ("clip\na.mp4\na.mp4\n", "are both called a.mp4"),
+        ("clip\na.mp4\na.mp4\n", r"manifest: .*line 3: this clip and that of line 2 are both called a\.mp4"),
+        ("clip,name\na.mp4,x\nb.mp4,x/y\n", "manifest: .*the results of x/y would lie among those of x"),
+        ("clip,clip\na.mp4,b.mp4\n", "line 1 has the heading 'clip' twice"),
     ],
 )
 def test_wrong_manifests_are_told_by_line(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InvalidArgument, match=match):
         read_manifest(tmp_path / "m.csv")
+
+
+def test_manifests_in_another_encoding_are_told(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes("clip\nü.mp4\n".encode("latin1"))
+    with pytest.raises(InvalidArgument, match="not text in UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_a_picture_of_a_mask_that_is_not_there_is_told_by_line(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"clip": "a.mp4", "prompts": [{"mask": "no.png"}]}')
+    with pytest.raises(InvalidArgument, match=r"line 1: .*no\.png cannot be read: No such file"):
+        read_manifest(tmp_path / "m.jsonl")
 
 
 def test_a_name_of_an_object_without_prompt_is_refused(tmp_path: Path) -> None:
@@ -161,6 +219,19 @@ def test_a_detectors_boxes(tmp_path: Path, boxes: object) -> None:
         assert [len(clip.read_prompts().prompts) for clip in lines] == [1, 1, 0]
 
 
+def test_one_box_in_json_lines(tmp_path: Path) -> None:
+    clips = [Clip("a.mp4", Path("a.mp4")), Clip("b.mp4", Path("b.mp4"))]
+    (tmp_path / "d.jsonl").write_text(json.dumps({"clip": "a", **BOX}) + "\n")
+    found = with_detections(clips, tmp_path / "d.jsonl")
+    assert [len(clip.read_prompts().prompts) for clip in found] == [1, 0]
+
+
+def test_detections_that_are_no_text_are_told(tmp_path: Path) -> None:
+    (tmp_path / "d.json").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(InvalidArgument, match=r"detections: .* is not text in UTF-8"):
+        with_detections([Clip("a.mp4", Path("a.mp4"))], tmp_path / "d.json")
+
+
 def test_boxes_of_no_clip_are_told(tmp_path: Path) -> None:
     clips = [Clip("a.mp4", Path("a.mp4")), Clip("x/a.mp4", Path("x/a.mp4"))]
     for boxes, match in (
@@ -171,7 +242,7 @@ def test_boxes_of_no_clip_are_told(tmp_path: Path) -> None:
         ([{"clip": "x/a.mp4", "bbox": [1]}], "is not a detector's list of boxes"),
     ):
         (tmp_path / "d.json").write_text(json.dumps(boxes))
-        with pytest.raises(InvalidArgument, match=match):
+        with pytest.raises(InvalidArgument, match=f"detections: .*{match}"):
             with_detections(clips, tmp_path / "d.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from google.rpc import error_details_pb2
 import masklet
 from masklet.batch import BatchEvent, BatchSettings, Clip, Entry, Patience, Shard
 from masklet.batch.ledger import Ledger
+from masklet.recording import Recording
 from tests.batch.support import IMPATIENT, POINT, BatchServer, make_clips, run
 from tests.support.scripted.fake_script import Script, status
 
@@ -172,6 +174,31 @@ def test_what_every_clip_would_meet_ends_the_batch(tmp_path: Path) -> None:
         with pytest.raises(masklet.NotFound, match="the server has no model 'huge'; it has nano"):
             run(server.address, clips, tmp_path / "out", BatchSettings(options={"model": "huge"}))
         assert run(server.address, clips, tmp_path / "out")[0].is_complete
+
+
+def test_a_file_that_is_gone_is_told_by_name(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path, "a.mp4")
+    clips[0].video.unlink()
+    with BatchServer() as server:
+        summary, _ = run(server.address, clips, tmp_path / "out")
+    assert summary.failed[0].error == f"{clips[0].video}: No such file or directory"
+
+
+def test_clips_may_be_called_like_the_batchs_own_files(tmp_path: Path) -> None:
+    clips = make_clips(tmp_path, "lock-1.txt", "ledger-a.jsonl")
+    with BatchServer() as server:
+        for _ in range(2):
+            assert run(server.address, clips, tmp_path / "out")[0].is_complete
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Recording, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Recording, "save", full)
+    with BatchServer() as server, pytest.raises(OSError, match="No space left") as caught:
+        run(server.address, make_clips(tmp_path, "a.mp4"), tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out")
 
 
 def test_a_server_that_goes_away_is_waited_for(tmp_path: Path) -> None:

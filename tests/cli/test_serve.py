@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import masklet
 from masklet.v1 import server_info_pb2, tracking_pb2, tracking_pb2_grpc
@@ -244,8 +245,15 @@ def test_a_server_whose_engine_has_failed_ends_with_an_error() -> None:
         assert process.stdout is not None
         address = re.search(r"listening on (\S+)", process.stdout.readline())
         assert address is not None
-        with masklet.Client(address[1]) as client, pytest.raises(masklet.Unavailable, match="must be started again"):
-            client.segment(np.zeros((64, 64, 3), np.uint8), point_coords=[[32, 32]], point_labels=[1])
+        with grpc.insecure_channel(address[1]) as channel:
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+            assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+            with (
+                masklet.Client(address[1]) as client,
+                pytest.raises(masklet.Unavailable, match="must be started again"),
+            ):
+                client.segment(np.zeros((64, 64, 3), np.uint8), point_coords=[[32, 32]], point_labels=[1])
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
         _, log = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "the engine has failed" in log

@@ -43,6 +43,17 @@ async def test_a_stream_goes_to_the_worker_that_has_its_model() -> None:
     assert chosen(LeaseRequest("unknown"), *workers) == "a", "somebody must say that there is none"
 
 
+async def test_a_stream_goes_to_a_worker_that_can_load_its_model() -> None:
+    """Not to one that would say that there is no such model."""
+    other = info(sessions=3, banks=90)
+    other.models.add(name="huge", loaded=False, image_size=1024)
+    workers = worker("a", info()), worker("b", other)
+    assert chosen(LeaseRequest("huge"), *workers) == "b"
+    assert chosen(LeaseRequest("huge@1024"), *workers) == "b"
+    silent = worker("c", server_info_pb2.GetServerInfoResponse())
+    assert chosen(LeaseRequest("huge"), workers[0], silent) == "c", "which has not told what it has"
+
+
 async def test_a_session_goes_to_the_worker_that_has_it() -> None:
     workers = worker("a", info("one")), worker("b", info("two", sessions=4, banks=99))
     assert chosen(LeaseRequest(instance_id="two"), *workers) == "b", "also if it is full"

@@ -154,3 +154,37 @@ def test_what_is_wrong_is_said(words: list[str], message: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"masklet gateway: {message}" in errors
+
+
+def test_streams_at_full_speed_through_a_gateway_end_no_connection(server: str) -> None:
+    """A gateway is watched as any server is, and its own connections to workers are those of all clients."""
+    import grpc
+
+    from masklet.v1 import tracking_pb2, tracking_pb2_grpc
+
+    with GatewayThread([server]) as gateway, grpc.insecure_channel(gateway.address) as channel:
+
+        def requests() -> Iterator[tracking_pb2.TrackRequest]:
+            yield tracking_pb2.TrackRequest(config=tracking_pb2.TrackConfig())
+            for _ in range(40):
+                yield tracking_pb2.TrackRequest(video_chunk=bytes(2**22))
+            yield tracking_pb2.TrackRequest(end_of_video=tracking_pb2.EndOfVideo())
+
+        with pytest.raises(grpc.RpcError) as caught:
+            list(tracking_pb2_grpc.TrackingServiceStub(channel).Track(requests()))
+        assert caught.value.code() is grpc.StatusCode.DATA_LOSS, (
+            caught.value.details()
+        )  # all of it has come, and is no video
+
+
+def test_a_first_message_with_a_million_fields_is_refused_at_the_edge(server: str) -> None:
+    import grpc
+
+    from masklet.v1 import tracking_pb2, tracking_pb2_grpc
+
+    first = tracking_pb2.TrackRequest(propagate=tracking_pb2.Propagate(object_ids=list(range(1, 10**6))))
+    with GatewayThread([server]) as gateway, grpc.insecure_channel(gateway.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(tracking_pb2_grpc.TrackingServiceStub(channel).Track(iter([first])))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "beside pictures, video, masks and texts" in (caught.value.details() or "")

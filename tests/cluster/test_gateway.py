@@ -157,6 +157,7 @@ def test_every_method_of_the_contract_is_passed_on() -> None:
     for name in names:
         handler = service.service(_Details(name))
         assert handler is not None, name
+    service.close()
 
 
 class _Details(grpc.HandlerCallDetails):

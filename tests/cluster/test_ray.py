@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import masklet
+from masklet_cluster.cli.state import ClusterState
 from tests.faults.history import History, violations
 from tests.faults.streams import run
 from tests.support.streams import free_port
@@ -90,6 +93,67 @@ class Cluster:
                 if b"ServeReplica:" + NAME.encode() in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
         return found
+
+
+def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = command("up", "--name", f"{NAME}-a", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert told.returncode == 1
+    assert "Address already in use; stop the program that uses it" in told.stderr
+    assert "starting" not in told.stderr
+
+
+def test_a_cluster_that_cannot_be_scaled_says_why() -> None:
+    with ClusterState.held(f"{NAME}-b", "127.0.0.1:1", "", 1) as state:
+        told = command("scale", "2", "--name", f"{NAME}-b")
+        assert (told.returncode, told.stdout) == (
+            1,
+            f"cluster {NAME}-b is still starting; try again when `masklet cluster status` says up\n",
+        )
+        state.max_workers = 4
+        state.are_up()
+        told = command("scale", "2", "--name", f"{NAME}-b")
+        assert told.returncode == 1
+        assert "has --max-workers 4: it changes the number of workers itself" in told.stdout
+
+
+def test_a_state_that_is_half_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with ClusterState.held("one", "127.0.0.1:1", "", 1) as state:
+        (file,) = tmp_path.glob("*/cluster-one.json")
+        whole = file.read_text()
+        file.write_text(whole[:10])
+        threading.Timer(0.3, file.write_text, [whole]).start()
+        assert ClusterState.running("one") == state
+        file.write_text("")
+        with pytest.raises(masklet.DataLoss, match=r"cluster-one\.json is damaged"):
+            ClusterState.running("one")
+
+
+def test_workers_that_cannot_start_are_told_with_the_reason() -> None:
+    told = command("up", "--name", f"{NAME}-d", "--address", "127.0.0.1:0", "--model", "nope")
+    assert told.returncode == 1
+    assert "masklet cluster up: the workers do not start: " in told.stderr
+    assert "there is no model 'nope'; known models: nano" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_sigterm_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    name = f"{NAME}-c"
+    with (tmp_path / "log").open("w") as file:
+        process = subprocess.Popen(
+            [*PROGRAM, "up", "--name", name, "--address", "127.0.0.1:0"],
+            stdout=file, stderr=subprocess.STDOUT, env=environment(), start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while "starting workers" not in (tmp_path / "log").read_text():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    told = command("down", "--name", name)
+    assert (told.returncode, told.stdout) == (0, f"cluster {name} is down\n")
+    assert process.wait(60) == 143, (tmp_path / "log").read_text()
+    assert "SIGTERM received" not in (tmp_path / "log").read_text()  # what Ray prints when it aborts
 
 
 @pytest.fixture(scope="module")

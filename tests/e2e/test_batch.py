@@ -135,6 +135,28 @@ def test_a_broken_clip_leaves_the_others(
     assert run(*words) == 0
 
 
+def test_prompts_for_all_clips_that_are_wrong_are_told_before_the_first(
+    tmp_path: Path, nano_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out, prompts = clips(tmp_path / "in", 1), tmp_path / "out", tmp_path / "wrong.json"
+    for content in (b"{", b"\xff\xfe", b'[{"objekt": 1}]'):
+        prompts.write_bytes(content)
+        assert run("batch", folder, "--out", out, "--prompts", prompts, "--server", nano_server) == 2
+        assert "Invalid value for --prompts" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_run_that_cannot_begin_does_not_say_how_to_go_on(
+    tmp_path: Path, prompts: Path, nano_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("batch", clips(tmp_path / "in", 1), "--out", tmp_path / "out", "--prompts", prompts)
+    assert run(*words, "--server", nano_server, "--model", "huge") == 1
+    told = capsys.readouterr()
+    assert "the server has no model 'huge'" in told.err
+    assert "run the same command" not in told.err
+    assert told.out == ""
+
+
 def test_a_manifest_with_ranges_and_directions(tmp_path: Path, nano_server: str) -> None:
     clips(tmp_path / "in", 1, 18)
     lines = []

@@ -41,12 +41,10 @@ class Target:
         tokens.write_text("mallory m\nbob b\n")
         command = [sys.executable, "-c", "from masklet.cli import main; main()", "serve", "--device", "cpu"]
         command += ["--address", "127.0.0.1:0", "--token-file", str(tokens), *settings]
-        self._process = subprocess.Popen(
-            ["sh", "-c", _ENTER_GROUP, "sh", *command],
-            stdout=subprocess.PIPE,
-            stderr=(folder / "log").open("w"),
-            text=True,
-        )
+        with (folder / "log").open("w") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", _ENTER_GROUP, "sh", *command], stdout=subprocess.PIPE, stderr=log, text=True
+            )
         assert self._process.stdout is not None
         banner = re.search(r"listening on (\S+)", self._process.stdout.readline())
         assert banner is not None, (folder / "log").read_text()
@@ -88,8 +86,8 @@ class Target:
             await asyncio.sleep(0.1)
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:
+            self._process.kill()
 
 
 def jpeg(side: int = 128, **options: Any) -> bytes:

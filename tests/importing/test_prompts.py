@@ -150,3 +150,10 @@ def test_yaml_without_its_package_says_what_to_install(tmp_path: Path, monkeypat
     monkeypatch.undo()
     with pytest.raises(InvalidArgument, match="is not YAML"):
         read(tmp_path / "p.yaml", "[: {")
+
+
+def test_yaml_that_is_no_text_is_told(tmp_path: Path) -> None:
+    for content in (b"\xff\xfe\xff", b"- {object: 1, time: 2026-13-41}"):
+        (tmp_path / "p.yaml").write_bytes(content)
+        with pytest.raises(InvalidArgument, match=r"p\.yaml is not YAML"):
+            read_prompts(tmp_path / "p.yaml")

@@ -113,7 +113,7 @@ class RequestHistory:
             if asked.is_stopped:  # how much of it the caller gets is open: what the caller has, and no more than one
                 *before, last = asked.as_far_as_it_came(least=1)
                 self._keep(before)
-                self._asked[number] = _Asked(last)
+                self._asked[number] = _Asked(last, asked.backward or asked.forward)
         self._queue = deque([*self._done, *(asked.request for asked in self._asked.values())])
         self._current = None
         self._offset = self.reached = self.base

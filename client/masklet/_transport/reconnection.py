@@ -86,13 +86,13 @@ class Reconnection:
         elif isinstance(failure, NotFound):
             raise Unavailable(f"{self._first_failure}; the stream cannot be resumed: {failure}") from failure
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0**self._tries) * (1 - self._spread() / 2)
-        asked_for = (failure.retry_after_seconds or 0.0) if isinstance(failure, ResourceExhausted) else 0.0
+        asked_for = failure.retry_after_seconds or 0.0
         self._tries += 1
         away = self._clock() - self._lost_at
         left = (self._seconds if has_begun else min(BEGIN_SECONDS, self._seconds)) - away
         if left <= 0 or asked_for > left:
-            if not has_begun:
-                raise failure
+            if not has_begun or asked_for > left or isinstance(failure, ResourceExhausted):
+                raise failure  # the server was reached: what it says is the cause
             raise Unavailable(f"{self._first_failure}; it could not be reached again for {away:.0f} s: {failure}")
         # The last try comes when all of the time is over, not a whole delay before.
         return max(min(delay, left), asked_for)

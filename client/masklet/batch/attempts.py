@@ -16,7 +16,7 @@ from masklet.batch.events import BatchEvent, BatchSettings, EventKind, Tally
 from masklet.batch.identity import Fingerprint, work_digest
 from masklet.batch.ledger import Entry, Ledger
 from masklet.batch.results import Layout
-from masklet.batch.retrying import ServerGate, code_of, verdict
+from masklet.batch.retrying import ServerGate, code_of, error_text, verdict
 from masklet.batch.schedule import Job
 from masklet.errors import Aborted, InvalidArgument, MaskletError, Unavailable
 from masklet.importing.prompts import PromptFile
@@ -219,13 +219,15 @@ class Attempts:
             OSError: The disk is full.
         """
         what, job = verdict(error), attempt.job
-        told = {"code": code_of(error), "error": str(error)}
+        told = {"code": code_of(error), "error": error_text(error)}
         if not attempt.work:  # no prompts
             earlier = self._ledger.last(attempt.clip.name)
             if earlier is not None and (earlier.state, earlier.error) == ("poisoned", told["error"]):
                 return BatchEvent("already-poisoned", attempt.clip, earlier)
             job.attempt += 1
         if what == "fatal":
+            if isinstance(error, OSError) and error.filename is None:  # of a write: say where
+                raise OSError(error.errno, error.strerror, str(self._layout.folder)) from error
             raise error
         if self._calls.stopped.is_set():
             return self._end(attempt, "interrupted", Entry(attempt.clip.name, "interrupted", job.attempt))

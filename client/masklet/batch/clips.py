@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +46,8 @@ class Clip:
         names: What objects are called, by id, beside what the file of prompts says.
 
     Raises:
-        InvalidArgument: The name cannot be that of a folder, or the range or the direction is wrong.
+        InvalidArgument: The name cannot be that of a folder, the video's path cannot be one, or the range or the
+            direction is wrong.
     """
 
     name: str
@@ -58,14 +59,16 @@ class Clip:
     names: Mapping[int, RecordedObject] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = self.name.split("/")
-        wrong = any(not part or part.startswith(".") or len(part.encode()) > _LONGEST_PART for part in parts)
-        if wrong or unprintable(self.name) or "\\" in self.name:
+        if unprintable(self.name) or "\\" in self.name or any(map(_is_no_folder, self.name.split("/"))):
             raise InvalidArgument.of(
                 "name",
-                f"is {self.name!r}, must be a relative path without control characters, whose parts do not begin with "
-                f"a dot and have at most {_LONGEST_PART} bytes; give the clip another name in a manifest",
+                f"is {self.name!r}, must be a relative path without control characters and bytes that are not UTF-8, "
+                f"whose parts do not begin with a dot and have at most {_LONGEST_PART} bytes; rename the file, or give "
+                "the clip another name in a manifest",
             )
+        for field_name, path in (("clip", self.video), ("prompts", self.prompts)):
+            if isinstance(path, Path) and not _may_exist(path):
+                raise InvalidArgument.of(field_name, f"is {str(path)!r}, which cannot be the path of a file")
         plan_of(self)
 
     def read_prompts(self) -> PromptFile:
@@ -105,6 +108,19 @@ class Clip:
             "prompts", f"there are none: {self.video.with_name(stem + BESIDE[0])} does not exist; write it, or give "
             "--prompts, --detections or a manifest"
         )  # fmt: skip
+
+
+def _is_no_folder(part: str) -> bool:
+    """Whether a part of a name cannot be the name of a folder of results."""
+    return not part or part.startswith(".") or len(part.encode()) > _LONGEST_PART
+
+
+def _may_exist(path: Path) -> bool:
+    """Whether the system has such paths at all; it refuses a null byte, and halves of pairs."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def plan_of(clip: Clip) -> Plan:
@@ -169,7 +185,8 @@ def find_clips(inputs: Iterable[str | os.PathLike[str]]) -> list[Clip]:
         inputs: Paths of video files or folders, or patterns such as ``videos/**/*.mp4``.
 
     Raises:
-        InvalidArgument: A pattern matches nothing, a folder holds no video, or two clips have one name.
+        InvalidArgument: A pattern matches nothing, a folder holds no video, a path cannot be a clip's name, or two
+            clips have one name.
         FileNotFoundError: There is no such file.
     """
     found = [clip for word in inputs for clip in _of_input(os.fspath(word))]
@@ -206,39 +223,56 @@ def _of_input(word: str) -> Iterator[Clip]:
         yield from _of_pattern(word)
     elif path.is_dir():
         yield from _of_folder(path)
+    elif not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidArgument.of("inputs", f"{path} is neither a file nor a folder; give a video file")
     else:
-        path.stat()
-        yield Clip(path.name, path)
+        yield _found(path.name, path)
+
+
+def _found(name: str, path: Path) -> Clip:
+    """A clip that was found on the disk.
+
+    Raises:
+        InvalidArgument: Its path cannot be a clip's name.
+    """
+    try:
+        return Clip(name, path)
+    except InvalidArgument as error:
+        raise InvalidArgument.of("inputs", f"the name of {str(path)!r} {error.violations[0].description}") from None
 
 
 def _of_pattern(pattern: str) -> Iterator[Clip]:
     parts = Path(pattern).parts
     fixed = next(number for number, part in enumerate(parts) if _WILDCARDS & set(part))
     root = Path(*parts[:fixed]) if fixed else Path()
-    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - takes absolute ones
+    rest = [*parts[fixed:], *(["*"] if parts[-1] == "**" else [])]
     known = [
         path
-        for path in matches
-        if (path.suffix.lower() in CLIP_SUFFIXES or _is_pictures(path)) and not _is_result(path, root)
+        for path in sorted(root.glob("/".join(rest)))  # links to folders are not followed by **, so it comes to an end
+        if (_is_video(path) or _is_pictures(path)) and not _is_hidden(path, root) and not _is_result(path, root)
     ]
     if not known:
         raise InvalidArgument.of("inputs", f"no video matches {pattern}")
     for path in known:
-        yield Clip(path.relative_to(root).as_posix(), path)
+        yield _found(path.relative_to(root).as_posix(), path)
 
 
 def _of_folder(folder: Path) -> Iterator[Clip]:
     if _is_pictures(folder):
-        yield Clip(folder.resolve().name, folder)
+        yield _found(folder.resolve().name, folder)
         return
-    found = sorted(_within(folder))
+    found = sorted(_within(folder, frozenset()))
     if not found:
         raise InvalidArgument.of("inputs", f"the folder {folder} holds neither videos nor folders of pictures")
     for path in found:
-        yield Clip(path.relative_to(folder).as_posix(), path)
+        yield _found(path.relative_to(folder).as_posix(), path)
 
 
-def _within(folder: Path) -> Iterator[Path]:
+def _within(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The clips in a folder and the folders in it. A link to a folder above it is not followed: it would never end."""
+    real = folder.resolve()
+    if real in above:
+        return
     for path in folder.iterdir():
         if path.name.startswith(".") or (path / ABOUT).exists():
             continue
@@ -246,9 +280,23 @@ def _within(folder: Path) -> Iterator[Path]:
             if _is_pictures(path):
                 yield path
             else:
-                yield from _within(path)
-        elif path.suffix.lower() in CLIP_SUFFIXES:
+                yield from _within(path, above | {real})
+        elif _is_video(path):
             yield path
+
+
+def _is_video(path: Path) -> bool:
+    """Whether a path is called like a video. Pipes and devices are none: who reads them may wait for ever."""
+    if path.suffix.lower() not in CLIP_SUFFIXES:
+        return False
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True  # a link to nothing: the clip fails, and is told by name
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _is_result(path: Path, root: Path) -> bool:

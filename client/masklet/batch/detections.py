@@ -47,7 +47,10 @@ def with_detections(clips: Sequence[Clip], path: str | os.PathLike[str], *, min_
 def _prompts(boxes: list[dict[str, Any]] | None, path: Path, min_score: float) -> PromptFile:
     if boxes is None:
         return PromptFile([])
-    every = prompts_of_boxes(boxes, path, 0.0)  # a file that is wrong is not one without good boxes
+    try:
+        every = prompts_of_boxes(boxes, path, 0.0)  # a file that is wrong is not one without good boxes
+    except InvalidArgument as error:
+        raise InvalidArgument.of("detections", error.violations[0].description) from None
     if not min_score:
         return every
     try:
@@ -69,6 +72,8 @@ def _by_word(clips: Iterable[Clip]) -> Mapping[str, list[str]]:
 
 def _groups(path: Path, only: str | None) -> list[tuple[str, list[dict[str, Any]]]]:
     content = _content(path)
+    if isinstance(content, dict) and ("bbox" in content or "box" in content):
+        content = [content]  # JSON Lines with one line
     if isinstance(content, dict):
         if not all(isinstance(boxes, list) for boxes in content.values()):
             raise InvalidArgument.of("detections", f"{path} must have a list of boxes for each clip")
@@ -81,7 +86,10 @@ def _groups(path: Path, only: str | None) -> list[tuple[str, list[dict[str, Any]
 
 
 def _content(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidArgument.of("detections", f"{path} is not text in UTF-8: {error}") from None
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from masklet._media.uploads import picture_files
 from masklet.batch.clips import Clip
+from masklet.errors import InvalidArgument
 from masklet.importing.prompts import PromptFile
 from masklet.prompts import Prompt
 
@@ -36,7 +38,7 @@ class Fingerprint:
         """The fingerprint of a video, which is read as a whole.
 
         Raises:
-            InvalidArgument: A folder holds no pictures.
+            InvalidArgument: A folder holds no pictures, or it is neither a file nor a folder.
             OSError: It cannot be read.
         """
         size, changed = _stat(video)
@@ -53,7 +55,7 @@ class Fingerprint:
         """Whether the video is still the same. It is read only where its size or its time has changed.
 
         Raises:
-            InvalidArgument: A folder holds no pictures.
+            InvalidArgument: A folder holds no pictures, or it is neither a file nor a folder.
             OSError: It cannot be read.
         """
         size, changed = _stat(video)
@@ -77,6 +79,8 @@ def _files(video: Path) -> list[Path]:
 
 def _stat(video: Path) -> tuple[int, int]:
     found = [file.stat() for file in _files(video)]
+    if not all(stat.S_ISREG(one.st_mode) for one in found):  # who reads a pipe may wait for ever
+        raise InvalidArgument.of("clip", f"{video} is neither a file nor a folder of files; give a video file")
     return sum(one.st_size for one in found), max(one.st_mtime_ns for one in found)
 
 

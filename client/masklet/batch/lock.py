@@ -35,7 +35,8 @@ def locked(folder: Path, shard: Shard | None) -> Iterator[None]:
         with _opened(folder / f"{_PREFIX}-guard{_SUFFIX}") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
             for other in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-                if other != mine and other.name != f"{_PREFIX}-guard{_SUFFIX}" and not _may_run_beside(other, shard):
+                is_mine = other in (mine, folder / f"{_PREFIX}-guard{_SUFFIX}")
+                if not is_mine and other.is_file() and not _may_run_beside(other, shard):
                     with _opened(other) as handle:
                         _take(handle, other)
             handle = stack.enter_context(_opened(mine))

@@ -40,7 +40,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
     """
     place = Path(path)
     lines = _csv_lines(place) if place.suffix.lower() == ".csv" else _json_lines(place)
-    clips = []
+    clips: list[Clip] = []
+    lines_of: dict[str, int] = {}
     for number, line in lines:
         where = f"{place}: line {number}"
         if unknown := [key for key in line if key not in KEYS]:
@@ -51,9 +52,22 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
             clips.append(_clip(line, place))
         except InvalidArgument as error:
             raise InvalidArgument.of("manifest", f"{where}: {error}") from None
+        except OSError as error:
+            raise InvalidArgument.of(
+                "manifest", f"{where}: {error.filename} cannot be read: {error.strerror}"
+            ) from None
+        if (earlier := lines_of.setdefault(clips[-1].name, number)) != number:
+            raise InvalidArgument.of(
+                "manifest",
+                f"{where}: this clip and that of line {earlier} are both called {clips[-1].name}; give one of them "
+                "another name: the key 'name'",
+            )
     if not clips:
         raise InvalidArgument.of("manifest", f"{place} holds no clip")
-    check_names(clips)
+    try:
+        check_names(clips)
+    except InvalidArgument as error:
+        raise InvalidArgument.of("manifest", f"{place}: {error.violations[0].description}") from None
     return clips
 
 
@@ -61,6 +75,9 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
+            headings = list(reader.fieldnames or ())
+            if twice := [heading for heading in headings if headings.count(heading) > 1]:
+                raise InvalidArgument.of("manifest", f"{path}: line 1 has the heading {twice[0]!r} twice; remove one")
             for line in reader:
                 where = f"{path}: line {reader.line_num}"
                 if None in line or None in line.values():
@@ -68,7 +85,9 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         "manifest", f"{where} has not as many values as the first line has headings"
                     )
                 yield reader.line_num, {key: value for key, value in line.items() if value != ""}
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise InvalidArgument.of("manifest", f"{path} is not text in UTF-8: {error}; save it as UTF-8") from None
+        except csv.Error as error:
             raise InvalidArgument.of("manifest", f"{path}: line {reader.line_num} is not CSV: {error}") from None
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from masklet._media.result_files import SUFFIXES
 from masklet.batch.clips import ABOUT
-from masklet.batch.identity import Fingerprint
 from masklet.batch.ledger import Entry, sync_folder
 from masklet.errors import FailedPrecondition, InvalidArgument
 from masklet.export import FORMATS, Settings, write
@@ -112,7 +111,9 @@ class Layout:
 
     def other_ledgers(self) -> tuple[Path, ...]:
         """The ledgers of other shards, and of the whole batch."""
-        return tuple(path for path in sorted(self.folder.glob("ledger*.jsonl")) if path != self.ledger)
+        return tuple(
+            path for path in sorted(self.folder.glob("ledger*.jsonl")) if path != self.ledger and path.is_file()
+        )
 
     def prepare(self) -> None:
         """Make the folder, and remove what a run that died has left half written.
@@ -229,14 +230,3 @@ def _sync(folder: Path) -> None:
             finally:
                 os.close(handle)
         sync_folder(Path(parent))
-
-
-def is_same(entry: Entry, video: Path, work: str) -> bool:
-    """Whether an entry is of this video, as it is now, and of this work.
-
-    Raises:
-        MaskletError: The video is not one.
-        OSError: It cannot be read.
-    """
-    fingerprint: Fingerprint | None = entry.input
-    return fingerprint is not None and entry.work == work and fingerprint.is_of(video)

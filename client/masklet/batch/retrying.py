@@ -58,6 +58,13 @@ def code_of(error: MaskletError | OSError) -> str:
     return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
 
 
+def error_text(error: MaskletError | OSError) -> str:
+    """What went wrong; of a file its name first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long to wait.

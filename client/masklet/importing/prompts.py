@@ -86,7 +86,11 @@ def _content(path: Path) -> Any:
             raise Unavailable("YAML needs PyYAML, which is not installed: pip install 'masklet[yaml]'") from None
         try:
             return yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: no UTF-8, or a date such as 2026-13-41
             raise InvalidArgument.of("prompts", f"{path} is not YAML: {' '.join(str(error).split())}") from None
     try:
         return json.loads(path.read_bytes())

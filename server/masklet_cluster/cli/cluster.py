@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from masklet.cli.info import print_workers
 from masklet.cli.server import Access, CaOption, TokenFileOption
-from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError
+from masklet.cli.signals import Terminated
+from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
 from masklet_cluster.cli.gateway import DEFAULTS, SETTINGS, WORKER_FLAGS, fail, gateway_options, run_gateway
 from masklet_cluster.cli.gateway import worker_connection as connection_to_workers
 from masklet_cluster.cli.state import ClusterState
 from masklet_server.cli.flags import config_flags, given_settings, keyword, setting_flags
+from masklet_server.rpc.listening import check_free
 from masklet_server.settings import Settings, checked
 from masklet_server.settings.sources import LoadedSettings, load_settings
 
@@ -50,6 +56,8 @@ _OWN = (
 _OBJECT_STORE_BYTES = 80 * 1024**2
 _PANEL = "Cluster"
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(help="Run many workers behind one address, on Ray.", no_args_is_help=True, add_completion=False)
 
 
@@ -67,11 +75,10 @@ def up(config: Path | None, print_config: bool, **flags: Any) -> None:
             return
         settings, ray = _gateway_settings(loaded), own["ray"]
         _check(own, settings)
-        with (
-            ClusterState.held(own["name"], settings.address, ray, own["workers"]) as state,
-            connected_ray(own["ray"]),
-        ):
-            _run(own, loaded, settings, state)
+        with ClusterState.held(own["name"], settings.address, ray, own["workers"]) as state:
+            check_free(settings.address)  # before workers take a minute to start
+            with connected_ray(ray):
+                _run(own, loaded, settings, state)
     except MaskletError as error:
         fail("cluster up", error, code=2 if isinstance(error, InvalidArgument) else 1)
 
@@ -114,6 +121,8 @@ def connected_ray(address: str) -> Iterator[None]:
 
     Raises:
         FailedPrecondition: Ray is not installed.
+        Unavailable: No Ray cluster answers at the address.
+        Terminated: SIGTERM has come; Ray has ended by then, as after Ctrl-C.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -130,22 +139,58 @@ def connected_ray(address: str) -> Iterator[None]:
         raise FailedPrecondition(
             f"a cluster needs Ray, which is not installed ({error}); pip install 'masklet[server,cluster]'"
         ) from error
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address:
-        ray.init(address=address, **options)
+        options["address"] = address
     else:
-        ray.init(
-            num_cpus=max(os.cpu_count() or 1, 2),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **options,
-        )
+        options["num_cpus"] = max(os.cpu_count() or 1, 2)
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        _begin(ray, options)
+        with _ended_by_sigterm():
+            try:
+                yield
+            finally:
+                if not address:
+                    serve.shutdown()
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Within it, SIGTERM raises `Terminated`. Ray's own handler would abort the process, and leave workers behind."""
+    has_come = threading.Event()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        has_come.set()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except KeyboardInterrupt:  # what Ray makes of every signal while it waits
+        if has_come.is_set():
+            raise Terminated from None
+        raise
     finally:
-        if not address:
-            serve.shutdown()
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _begin(ray: Any, options: Mapping[str, Any]) -> None:
+    """Start or find Ray.
+
+    Raises:
+        Unavailable: There is none at the address.
+        Terminated: SIGTERM has come meanwhile.
+    """
+    try:
+        ray.init(**options)
+    except SystemExit as error:  # what Ray makes of SIGTERM
+        raise Terminated from error
+    except ConnectionError as error:
+        raise Unavailable(f"no Ray cluster at {options.get('address', 'this machine')}: {error}") from error
 
 
 def _run(own: Mapping[str, Any], loaded: LoadedSettings, settings: Settings, state: ClusterState) -> None:
@@ -162,20 +207,26 @@ def _run(own: Mapping[str, Any], loaded: LoadedSettings, settings: Settings, sta
         grace_seconds=settings.grace_seconds,
         settings=_worker_settings(loaded, on_this_machine=not own["ray"]),
     )
-    typer.echo(f"starting {options.workers} workers ...", err=True)
+    typer.echo(f"starting workers: {options.workers} ...", err=True)
     streams = loaded.settings.max_sessions or 1000
+    state.max_workers = options.max_workers
     deploy(own["name"], options, streams)
-    state.are_up()
+    one_at_a_time = threading.Lock()
 
     def scale() -> None:
-        told = ClusterState.running(own["name"])
-        if told is not None and not options.max_workers:
-            deploy(own["name"], replace(options, workers=told.workers), streams)
+        with one_at_a_time:
+            told = ClusterState.running(own["name"])
+            if told is None or options.max_workers:
+                return
+            try:
+                deploy(own["name"], replace(options, workers=told.workers), streams)
+            except Exception:  # on a thread that nobody waits for
+                logger.exception("the cluster could not change to %d workers", told.workers)
 
     connection = connection_to_workers(settings, None, None, own["worker_timeout"])
     placement = RayPlacement(own["name"], DEPLOYMENT, connection)
     gateway = gateway_options(settings, direct=own["direct"], worker_token_file=None)
-    run_gateway("cluster up", settings, placement, gateway, scale)
+    run_gateway("cluster up", settings, placement, gateway, scale, state.are_up)
 
 
 @app.command()
@@ -202,8 +253,14 @@ def scale(
 ) -> None:
     """Start or stop workers of a cluster that runs; the streams of a worker that stops move to others."""
     state = ClusterState.running(name)
-    if state is None or state.phase != "up":
+    if state is None:
         typer.echo(f"no cluster {name} runs here")
+        raise typer.Exit(1)
+    if state.phase != "up":
+        typer.echo(f"cluster {name} is still starting; try again when `masklet cluster status` says up")
+        raise typer.Exit(1)
+    if state.max_workers:
+        typer.echo(f"cluster {name} has --max-workers {state.max_workers}: it changes the number of workers itself")
         raise typer.Exit(1)
     state.scale(workers)
     typer.echo(f"cluster {name} changes to {workers} workers; `masklet cluster status` shows them")

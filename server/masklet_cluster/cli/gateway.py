@@ -107,6 +107,7 @@ def run_gateway(
     placement: Placement,
     options: GatewayOptions,
     on_hangup: Callable[[], object] | None = None,
+    on_ready: Callable[[], object] | None = None,
 ) -> None:
     """Run a gateway until SIGTERM or Ctrl-C; errors end the process with a line of text.
 
@@ -116,10 +117,11 @@ def run_gateway(
         placement: Chooses workers.
         options: The gateway's own.
         on_hangup: Called on a thread of its own for each SIGHUP.
+        on_ready: Called when the gateway listens.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     try:
-        asyncio.run(_serve(settings, placement, options, on_hangup))
+        asyncio.run(_serve(settings, placement, options, on_hangup, on_ready))
     except MaskletError as error:
         fail(name, error, code=1)
     except KeyboardInterrupt:
@@ -127,7 +129,11 @@ def run_gateway(
 
 
 async def _serve(
-    settings: Settings, placement: Placement, options: GatewayOptions, on_hangup: Callable[[], object] | None
+    settings: Settings,
+    placement: Placement,
+    options: GatewayOptions,
+    on_hangup: Callable[[], object] | None,
+    on_ready: Callable[[], object] | None,
 ) -> None:
     hide_memory()
     allow_many_descriptors()
@@ -137,6 +143,8 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, on_hangup))
     async with running_gateway(settings, placement, options) as server:
         with Signals(stop, hurry=server.cancel_all):
+            if on_ready is not None:
+                on_ready()
             workers = placement.workers()
             serving = sum(one.state == "serving" for one in workers)
             typer.echo(f"masklet gateway listening on {server.address} ({serving} of {len(workers)} workers serve)")

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TextIO
 
-from masklet.errors import FailedPrecondition, InvalidArgument, Unavailable
+from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, Unavailable
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _STOP_SECONDS = 120.0
+_WRITE_SECONDS = 1.0
 
 
 @dataclass
@@ -31,7 +32,8 @@ class ClusterState:
         ray: The Ray cluster; empty for one of its own.
         pid: The process.
         workers: How many workers there are to be.
-        phase: Whether the workers have started.
+        phase: Whether the workers have started, and the gateway listens.
+        max_workers: Serve decides how many there are, up to so many; 0: always `workers`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ClusterState:
     pid: int
     workers: int = 1
     phase: Literal["starting", "up"] = "starting"
+    max_workers: int = 0
 
     @classmethod
     @contextlib.contextmanager
@@ -76,12 +79,12 @@ class ClusterState:
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     return None  # its process is gone
-                return cls(**json.load(file))
+                return cls(**_read(file))
         except FileNotFoundError:
             return None
 
     def are_up(self) -> None:
-        """Write down that the workers have started."""
+        """Write down that the workers have started, and that the gateway listens."""
         self.phase = "up"
         self._write()
 
@@ -107,6 +110,19 @@ class ClusterState:
 
     def _write(self) -> None:
         _file(self.name).write_text(json.dumps(asdict(self)))
+
+
+def _read(file: TextIO) -> Any:
+    """What a file of a cluster says. It cannot be replaced, because of its lock, so it may be read half written."""
+    deadline = time.monotonic() + _WRITE_SECONDS
+    while True:
+        file.seek(0)
+        try:
+            return json.load(file)
+        except ValueError:
+            if time.monotonic() > deadline:
+                raise DataLoss(f"{file.name} is damaged; stop the process of the cluster, and remove it") from None
+        time.sleep(0.02)
 
 
 def _file(name: str) -> Path:

@@ -18,9 +18,10 @@ from masklet_cluster.gateway.options import GatewayOptions
 from masklet_cluster.gateway.relay import Calling, Context, Ending, StreamRelay, lost
 from masklet_cluster.gateway.whole import whole
 from masklet_cluster.placement.placement import Lease, LeaseRequest, Placement
-from masklet_server.budgets.message_size import RawMessage, bounded
+from masklet_server.budgets.message_size import RawMessage
 from masklet_server.rpc.admission import current_refusal
 from masklet_server.rpc.auth import CLIENT_KEY, IDENTITY_KEY, current_client, current_identity
+from masklet_server.rpc.receiving.messages import MessageKind, MessageReader
 from masklet_server.rpc.server import GenericService, SessionKeeper
 from masklet_server.rpc.usage import current_usage
 from masklet_server.session.idle import IdleWatch
@@ -36,8 +37,8 @@ _PICTURE_TRIES = 16
 # Of so many pictures a gateway knows which worker has them.
 _PICTURES = 10_000
 
-_track_request = bounded(tracking_pb2.TrackRequest.FromString, tracking_pb2.TrackRequest.DESCRIPTOR)
-_segment_request = bounded(image_pb2.SegmentImageRequest.FromString, image_pb2.SegmentImageRequest.DESCRIPTOR)
+_TRACK_REQUEST = MessageKind(tracking_pb2.TrackRequest.FromString, tracking_pb2.TrackRequest.DESCRIPTOR)
+_SEGMENT_REQUEST = MessageKind(image_pb2.SegmentImageRequest.FromString, image_pb2.SegmentImageRequest.DESCRIPTOR)
 
 TryOn = Callable[[Lease], Awaitable["Ending | None"]]
 
@@ -57,6 +58,7 @@ class GatewayService(GenericService, SessionKeeper):
     def __init__(self, placement: Placement, options: GatewayOptions) -> None:
         self._placement = placement
         self._options = options
+        self._reader = MessageReader()
         self._streams: Counter[str] = Counter()
         self._pictures: OrderedDict[str, str] = OrderedDict()  # image_id to the instance_id of who has the picture
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -77,6 +79,10 @@ class GatewayService(GenericService, SessionKeeper):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The handler of a method; None if there is no such method."""
         return self._handlers.get(handler_call_details.method)
+
+    def close(self) -> None:
+        """End the thread that reads messages; call it when no call runs any longer."""
+        self._reader.close()
 
     def announce_stop(self, seconds: float) -> None:
         """Nothing to do: a stream that has not ended in time is ended with UNAVAILABLE, and resumed elsewhere."""
@@ -112,7 +118,7 @@ class GatewayService(GenericService, SessionKeeper):
         client = current_client.get()
         self._streams[client] += 1
         try:
-            await self._offer(_first_of(first), try_on, context)
+            await self._offer(await self._first_of(first), try_on, context)
         finally:
             self._streams[client] -= 1
             if not self._streams[client]:
@@ -153,10 +159,22 @@ class GatewayService(GenericService, SessionKeeper):
             raise lost(*refusal)
         await refusal[1].tell(context)
 
+    async def _first_of(self, message: RawMessage | None) -> LeaseRequest:
+        """What the first message of a stream says of its model and its worker.
+
+        Raises:
+            InvalidArgument: The message has too many fields.
+            ResourceExhausted: The client has too many streams, and the message does not resume one of them.
+        """
+        if message is None:
+            return _lease_request(None)
+        request = await self._reader.read(message.data, _TRACK_REQUEST, current_client.get())
+        return _lease_request(request)
+
     # Pictures
 
     async def _segment_image(self, message: RawMessage, context: Context) -> bytes:
-        wanted = _segment_request(message.data)
+        wanted = await self._reader.read(message.data, _SEGMENT_REQUEST, current_client.get())
         usage = current_usage.get()
         if usage is not None:
             usage.model = wanted.model[:100]
@@ -213,13 +231,12 @@ class GatewayService(GenericService, SessionKeeper):
         return Calling(method, (*metadata, *told), context.time_remaining())
 
 
-def _first_of(message: RawMessage | None) -> LeaseRequest:
+def _lease_request(first: tracking_pb2.TrackRequest | None) -> LeaseRequest:
     """What the first message of a stream says of its model and its worker.
 
     Raises:
         ResourceExhausted: The client has too many streams, and the message does not resume one of them.
     """
-    first = None if message is None else _track_request(message.data)
     is_resume = first is not None and first.HasField("resume")
     refusal: MaskletError | None = current_refusal.get()
     if refusal is not None and not is_resume:

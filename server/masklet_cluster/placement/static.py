@@ -90,6 +90,13 @@ def choose(workers: Sequence[Worker], request: LeaseRequest) -> Worker | None:
     serving = [one for one in workers if one.state == "serving" and one.name not in request.avoid]
     return min(
         serving,
-        key=lambda one: (not one.has(request.model), one.is_full, round(one.load, 1), one.streams, one.name),
+        key=lambda one: (
+            not one.may_load(request.model),
+            not one.has(request.model),
+            one.is_full,
+            round(one.load, 1),
+            one.streams,
+            one.name,
+        ),
         default=None,
     )

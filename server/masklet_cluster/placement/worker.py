@@ -89,6 +89,8 @@ class Worker:
         self._service: TrackingServiceAsyncStub = stub
         self._lost = Lost()
         self._refused = 0
+        self._complaint = ""  # what was said last of a worker that cannot be used, so that it is said once
+        self._is_masklet = True
         self._busy_share = 0.0
         self._placed = 0
         self._told_at = -_INFO_SECONDS
@@ -125,6 +127,11 @@ class Worker:
         """Whether the model is loaded there; an empty name is that of the default model."""
         names = (one for one in self.info.models if one.loaded)
         return any(model in (one.name, f"{one.name}@{one.image_size}") if model else one.default for one in names)
+
+    def may_load(self, model: str) -> bool:
+        """Whether the worker has the model, loaded or not; also if it has not told which models it has."""
+        names = [one for one in self.info.models if model in (one.name, f"{one.name}@{one.image_size}")]
+        return bool(names) or not model or not self.info.models
 
     @property
     def is_full(self) -> bool:
@@ -164,6 +171,9 @@ class Worker:
             began = time.monotonic()
             try:
                 await self._probe()
+            except Exception:
+                logger.exception("worker %s at %s could not be asked", self.name, self.address)
+                self._change("lost", "it could not be asked")
             finally:
                 self._probed.set()
             await asyncio.sleep(max(0.0, _PROBE_SECONDS - (time.monotonic() - began)))
@@ -177,9 +187,15 @@ class Worker:
             self._failed(error)
             return
         self._refused = 0
-        self._change("serving" if answer.status == health_pb2.HealthCheckResponse.SERVING else "draining")
-        if self.state == "serving" and time.monotonic() - self._told_at >= _INFO_SECONDS:
+        if answer is None:  # it cannot be parsed
+            self._is_masklet = False
+        is_serving = answer is not None and answer.status == health_pb2.HealthCheckResponse.SERVING
+        if is_serving and time.monotonic() - self._told_at >= _INFO_SECONDS:
             await self._ask()
+        if self._is_masklet:
+            self._change("serving" if is_serving else "draining")
+        else:
+            self._change("lost", "it is no masklet server; give the address of one")
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -191,29 +207,44 @@ class Worker:
             self._change("lost", error.details() or error.code().name)
 
     def _change(self, state: State, why: str = "") -> None:
+        if state == "lost":
+            self._complain(why)
         if state == self.state:
             return
         if state == "lost":
-            logger.warning("worker %s at %s is lost: %s", self.name, self.address, why)
             self._lost.set()
             self.info = server_info_pb2.GetServerInfoResponse()
         elif self.state == "lost":
             logger.info("worker %s at %s is %s", self.name, self.address, state)
+            self._complaint = ""
             self._lost = Lost()
-            self._told_at = -_INFO_SECONDS
         self.state = state
+
+    def _complain(self, why: str) -> None:
+        """Log why the worker cannot be used, unless that was the last thing said of it."""
+        if why != self._complaint:
+            self._complaint = why
+            logger.warning("worker %s at %s is lost: %s", self.name, self.address, why)
 
     async def _ask(self) -> None:
         request = server_info_pb2.GetServerInfoRequest()
+        told: Any  # None where the answer cannot be parsed, which gRPC's types do not say
         try:
-            info = await self._service.GetServerInfo(
+            told = await self._service.GetServerInfo(
                 request, timeout=self._connection.timeout_seconds, metadata=self._connection.metadata
             )
         except grpc.aio.AioRpcError as error:
-            logger.warning("worker %s at %s does not tell what it is: %s", self.name, self.address, error.details())
+            self._is_masklet = error.code() is not grpc.StatusCode.UNIMPLEMENTED
+            if self._is_masklet and error.details() != self._complaint:
+                self._complaint = error.details() or ""
+                logger.warning("worker %s at %s does not tell what it is: %s", self.name, self.address, error.details())
             return
         finally:
             self._told_at = time.monotonic()
+        self._is_masklet = told is not None
+        if told is None:
+            return
+        info: server_info_pb2.GetServerInfoResponse = told
         before, now = self.info.load, info.load
         seconds = now.up_seconds - before.up_seconds
         if info.instance_id == self.info.instance_id and seconds > 0:

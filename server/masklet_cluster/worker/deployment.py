@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
+from masklet.errors import Unavailable
 from masklet_cluster.placement.ray_router import LeaseRouter
 from masklet_cluster.worker.replica import WorkerReplica
 
@@ -52,6 +53,9 @@ def deploy(application: str, options: WorkerOptions, max_streams: int) -> None:
         application: Its name.
         options: What workers there are to be.
         max_streams: Of one worker.
+
+    Raises:
+        Unavailable: The workers do not start, or there is no room for them.
     """
     number: dict[str, Any] = {"num_replicas": options.workers}
     if options.max_workers:
@@ -77,7 +81,19 @@ def deploy(application: str, options: WorkerOptions, max_streams: int) -> None:
     # Without it every call would replace every worker. Ray has no public way to say it (2.60).
     deployment._version = _version(options)  # noqa: SLF001
     serve.start(proxy_location="Disabled")
-    serve.run(deployment.bind(dict(options.settings), options.grace_seconds), name=application, route_prefix=None)
+    workers = deployment.bind(dict(options.settings), options.grace_seconds)
+    try:
+        serve.run(workers, name=application, route_prefix=None)
+    except RuntimeError as error:
+        raise Unavailable(f"the workers do not start: {_reason(application) or error}") from error
+
+
+def _reason(application: str) -> str:
+    """What Serve knows of why workers do not start: the last line of what one of them said; empty: nothing."""
+    known = serve.status().applications.get(application)
+    messages = [one.message for one in known.deployments.values()] if known is not None else []
+    lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 def _version(options: WorkerOptions) -> str:

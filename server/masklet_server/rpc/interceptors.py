@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
-from masklet.errors import DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
+from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
 from masklet_server.budgets.message_size import RawMessage
 from masklet_server.metrics import Metrics
@@ -220,7 +220,12 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             if isinstance(error, grpc.aio.BaseError) and context.cancelled():
                 call.code = "CANCELLED"  # the client went away during a write
                 raise
-            failure = _status_of(error)
+            if isinstance(error, grpc.aio.InternalError):
+                # The same, but gRPC's write has failed before the call is cancelled; or `asyncio.wait_for` raises this
+                # error in place of a cancellation that comes at the same time.
+                failure = _status_of(Cancelled("the connection of this call broke"))
+            else:
+                failure = _status_of(error)
             call.code = failure.code.name
         finally:
             del self._running[task]
@@ -240,10 +245,10 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
                 raise
             call.client, call.token = bearer.name, bearer.digest
             call.identity = bearer.name
-        call.connection.is_known = True
+        stack.enter_context(self._connections.admitted(call.connection))
         self._admission.check_rate(call.client)
         if call.method in (TRACK, SEGMENT_IMAGE):
-            stack.enter_context(self._connections.call(call.connection))
+            stack.enter_context(self._connections.call(call.connection, call.usage))
             stack.enter_context(self._admission.work())
         if call.method == TRACK:
             stack.enter_context(self._admission.session(call.client))

@@ -191,7 +191,8 @@ class Server:
         """Serve the health service alone on an address of its own; returns the port, 0 if there is none."""
         if not self._settings.health_address:
             return 0
-        server = grpc.aio.server(options=_connection_options(self._settings))
+        # The edge tells the watch which connections have calls.
+        server = grpc.aio.server(interceptors=[self._edge], options=_connection_options(self._settings))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         port = _listen(server, self._settings.health_address, None, "health_address")
         await server.start()

@@ -99,8 +99,22 @@ def test_a_full_server_is_asked_again_when_it_says_so() -> None:
     assert subject.is_worth_a_try(full)
     assert subject.lost(full, None) == 4.0
     assert not subject.is_worth_a_try(masklet.ResourceExhausted("the disk is full"))
-    with pytest.raises(masklet.Unavailable, match="too many sessions"):
+    with pytest.raises(masklet.ResourceExhausted, match=r"^too many sessions$"):
         subject.lost(masklet.ResourceExhausted("too many sessions", retry_after_seconds=61.0), None)
+
+
+def test_a_server_that_says_when_is_not_asked_before() -> None:
+    clock = Clock()
+    subject = reconnection(clock, seconds=60.0)
+    later = masklet.Unavailable("no worker is there", retry_after_seconds=30.0)
+    assert subject.lost(later, None) == 30.0
+    clock.now += 40
+    with pytest.raises(masklet.Unavailable, match=r"^no worker is there$"):
+        subject.lost(later, None)
+    full = masklet.ResourceExhausted("too many sessions", retry_after_seconds=1.0)
+    clock.now += 30
+    with pytest.raises(masklet.ResourceExhausted, match=r"^too many sessions$"):
+        subject.lost(full, None)
 
 
 def test_a_video_that_ends_the_server_again_and_again_is_given_up() -> None:

@@ -157,6 +157,25 @@ def test_a_stopped_propagation_is_repeated_as_far_as_it_came(
     assert not work.is_repeating()
 
 
+def test_a_stop_that_is_sent_again_cuts_off_nothing_that_the_caller_has() -> None:
+    work = Work()
+    work.prompt(2)
+    work.ask(4, propagate_request(3, None, "both"))
+    work.tracked(4, 3, 4, 5, 3, 2)
+    stop = Request(stop_propagation=tracking_pb2.StopPropagation())
+    for number in (6, 8):
+        work.ask(number, stop)
+        work.begins_anew()
+        work.next()
+        work.prompted(2)
+        assert span(work.next()) == (3, "FORWARD", None)
+        work.tracked(3, 3, 4, 5)
+        assert not work.done(3)
+        assert span(work.next()) == (4, "BACKWARD", 1)
+        assert not any(work.tracked(4, 3, 2))
+    assert work.done(4)
+
+
 def test_a_propagation_that_failed_midway_is_repeated_as_far_as_it_came() -> None:
     work = Work()
     work.prompt(2)

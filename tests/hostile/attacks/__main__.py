@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -74,12 +73,15 @@ async def run(name: str, rounds: int) -> None:
                 outcome += await attack
             comparison.add(await bob.track(), beside=False)
             alive = "" if target.lives() else "; THE SERVER HAS DIED"
-            bugs = len(re.findall("internal error", target.log.read_text()))
+            log = target.log.read_text()
+            bugs = log.count("internal error")
             print(
                 f"{name}: {dict(outcome)}; peak {target.peak_bytes / GIB:.2f} GiB; {comparison}; "
                 f"{health.ended()}; internal errors {bugs}{alive}",
                 flush=True,
             )
+            if bugs:
+                print(log[log.index("internal error") :][:4000], flush=True)
         finally:
             watching.cancel()
             bob.close()

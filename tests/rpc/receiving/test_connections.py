@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from masklet.v1 import image_pb2
-from masklet_server.rpc.receiving.connections import ConnectionBounds, ConnectionWatch
-from masklet_server.rpc.receiving.sockets import Connection, connections_to, end, peer_of
-from tests.support.rpc import Edge, edge, finish, open_stream, segment
+from masklet_server.rpc.receiving.connections import Account, ConnectionBounds, ConnectionWatch
+from masklet_server.rpc.receiving.sockets import Connection, peer_of
+from masklet_server.rpc.usage import Usage
 
 MIB = 1024**2
 PEER = "ipv4:10.0.0.1:5000"
@@ -46,51 +41,99 @@ class Watched:
     def has(self, number: int, received: int = 0, *, sent: int = 0, address: str = "10.0.0.1") -> None:
         self.open[number] = Connection((address, 5000 + number), sent, received, number)
 
+    def known(self, number: int = 0) -> Account:
+        """A connection of somebody with a token, whose first call is over."""
+        self.has(number)
+        account = self.watch.account(f"ipv4:10.0.0.1:{5000 + number}")
+        with self.watch.admitted(account):
+            pass
+        assert self.judge() == {}
+        return account
+
+    def crowd(self) -> None:
+        """Many connections that hold a bit less than each may hold."""
+        for number in range(100, 117):
+            account = self.watch.account(f"ipv4:10.0.1.{number}:{5000 + number}")
+            self.has(number, address=f"10.0.1.{number}")
+            with self.watch.admitted(account):
+                pass
+        self.judge()
+        for number in range(100, 117):
+            self.has(number, 16 * MIB, address=f"10.0.1.{number}")
+
     def judge_for_long(self, looks: int = 5) -> dict[str, list[int]]:
         """A connection has a second, in which its bytes may still become calls."""
         for _ in range(looks - 1):
             assert self.judge() == {}
         return self.judge()
 
-    def judge(self) -> dict[str, list[int]]:
-        self.now += 0.2
+    def judge(self, seconds: float = 0.2) -> dict[str, list[int]]:
+        self.now += seconds
         return {limit: [one.inode for one in ended] for limit, ended in self.watch.judge(list(self.open.values()))}
 
 
-def test_a_stranger_may_send_a_mebibyte() -> None:
+def test_a_stranger_may_send_sixteen_mebibytes() -> None:
     watched = Watched()
-    watched.has(0, MIB)
-    watched.has(1, MIB + 1)
+    watched.has(0, 16 * MIB)
+    watched.has(1, 16 * MIB + 100)
+    assert watched.judge_for_long(3) == {"connection_bytes": [1]}
+
+
+def test_strangers_may_send_a_mebibyte_where_many_send_much() -> None:
+    watched = Watched(per_address=100)
+    for number in range(17):
+        watched.has(number, 16 * MIB)
+    watched.has(17, MIB)
+    watched.has(18, MIB + 100)
+    assert watched.judge_for_long(3) == {"connection_bytes": [*range(17), 18]}
+
+
+def test_somebody_known_may_send_less_where_many_send_much() -> None:
+    watched = Watched()
+    watched.known(0)
+    watched.known(1)
+    watched.crowd()
+    watched.has(0, 8 * MIB)
+    watched.has(1, 8 * MIB + 100)
+    assert watched.judge_for_long() == {"connection_bytes": [1, *range(100, 117)]}
+
+
+def test_a_single_connection_makes_no_crowd() -> None:
+    watched = Watched()
+    watched.known(0)
+    watched.has(0, 60 * MIB)
+    watched.has(1, 2000 * MIB)
+    watched.has(2, 2 * MIB)
     assert watched.judge_for_long(3) == {"connection_bytes": [1]}
 
 
 def test_a_connection_whose_bytes_become_calls_may_send_for_ever() -> None:
     watched = Watched()
-    account = watched.watch.account(PEER)
-    account.is_known = True
+    account = watched.known()
     for i in range(20):
-        watched.has(0, 7 * MIB * i)
+        watched.has(0, 60 * MIB * i)
         watched.watch.message(account)
         assert watched.judge() == {}
-    watched.has(0, 7 * MIB * 19 + 8 * MIB)
+    watched.has(0, 60 * MIB * 19 + 64 * MIB)
     assert watched.judge() == {}
-    watched.has(0, 7 * MIB * 19 + 8 * MIB + 1)
+    watched.has(0, 60 * MIB * 19 + 64 * MIB + 100)
     assert watched.judge_for_long() == {"connection_bytes": [0]}
 
 
 def test_a_call_that_runs_may_send_a_message() -> None:
     watched = Watched()
-    account = watched.watch.account(PEER)
-    account.is_known = True
-    with watched.watch.call(account), watched.watch.call(account):
-        watched.has(0)
+    account = watched.known()
+    with watched.watch.call(account, Usage()), watched.watch.call(account, Usage()):
         watched.judge()
-        watched.has(0, 70 * MIB)
-        assert watched.judge() == {}
-        watched.has(0, 75 * MIB)
+        watched.has(0, (64 + 66) * MIB)
+        for _ in range(10):
+            assert watched.judge() == {}
+        watched.has(0, (64 + 66) * MIB + 100)
         assert watched.judge_for_long() == {"connection_bytes": [0]}
-    watched.has(0, 76 * MIB)
-    assert watched.judge() == {}  # two calls have ended: something has come of it
+    with watched.watch.admitted(account):
+        pass
+    watched.has(0, 131 * MIB)
+    assert watched.judge() == {}  # a call has ended: something has come of it
 
 
 def test_calls_of_the_health_service_make_nobody_known() -> None:
@@ -98,30 +141,114 @@ def test_calls_of_the_health_service_make_nobody_known() -> None:
     watched.has(0)
     watched.watch.account(PEER)
     watched.judge()
-    watched.has(0, MIB + 1)
+    watched.has(0, 16 * MIB + 100)
     assert watched.judge_for_long(3) == {"connection_bytes": [0]}
 
 
 def test_what_was_sent_before_a_first_look_is_not_held_against_a_call() -> None:
     watched = Watched()
     account = watched.watch.account(PEER)
-    account.is_known = True
-    with watched.watch.call(account):
+    with watched.watch.admitted(account):
         watched.watch.message(account)
-    watched.has(0, 32 * MIB)
-    assert watched.judge() == {}
+    watched.has(0, 320 * MIB)
+    for _ in range(10):
+        assert watched.judge() == {}
 
 
 def test_long_results_are_acknowledged() -> None:
     watched = Watched()
-    account = watched.watch.account(PEER)
-    account.is_known = True
+    watched.known()
+    watched.has(0, 65 * MIB, sent=100 * MIB)
+    for _ in range(10):
+        assert watched.judge() == {}
+    watched.has(0, 66 * MIB, sent=100 * MIB)
+    assert watched.judge_for_long() == {"connection_bytes": [0]}
+
+
+def test_small_results_may_be_acknowledged_for_days() -> None:
+    """A source that the server reads by itself: the client only reads results, each of some bytes."""
+    watched = Watched()
+    account, usage = watched.known(), Usage()
+    with watched.watch.admitted(account), watched.watch.call(account, usage):
+        for hour in range(1, 100):
+            usage.frames = 3600 * 30 * hour
+            watched.has(0, 200 * usage.frames, sent=100 * usage.frames)
+            assert watched.judge() == {}
+    for _ in range(10):
+        assert watched.judge() == {}
+
+
+def test_pings_may_come_for_months() -> None:
+    watched = Watched()
+    watched.known()
+    watched.now += 100 * 86400
+    watched.judge()
+    watched.has(0, 100 * 86400 * 16 + 60 * MIB)
+    for _ in range(10):
+        assert watched.judge() == {}
+
+
+# An event loop that has had no time
+
+
+def test_what_came_while_the_loop_was_busy_has_time_to_become_calls() -> None:
+    """A debugger stops the server for 5 s; 200 MB and the calls that they belong to have come meanwhile."""
+    watched = Watched()
+    watched.known(0)
+    watched.has(1)
+    watched.judge()
+    watched.has(0, 200 * MIB)
+    watched.has(1, 200 * MIB)
+    watched.has(2, 200 * MIB)
+    assert watched.judge(5.0) == {}
+    assert watched.judge() == {}
+    assert watched.judge() == {}
+    for number in range(3):
+        watched.watch.account(f"ipv4:10.0.0.1:{5000 + number}")
+    for _ in range(10):
+        assert watched.judge() == {}
+
+
+def test_a_late_look_leaves_time_also_for_what_was_much_before() -> None:
+    watched = Watched()
+    watched.known(0)
+    watched.has(0, 200 * MIB)
+    for _ in range(4):
+        assert watched.judge() == {}
+    assert watched.judge(3.0) == {}
+    for _ in range(3):
+        assert watched.judge() == {}
+    watched.watch.account(PEER)
+    assert watched.judge() == {}
+
+
+def test_a_loop_that_is_always_late_protects_nobody() -> None:
+    watched = Watched()
+    watched.has(0, 20 * MIB)
+    for _ in range(12):
+        assert watched.judge(1.0) == {}
+    assert watched.judge(1.0) == {"connection_bytes": [0]}
+
+
+def test_a_stop_of_the_server_is_not_a_minute_without_a_call() -> None:
+    watched = Watched()
     watched.has(0)
     watched.judge()
-    watched.has(0, 9 * MIB, sent=100 * MIB)
-    assert watched.judge() == {}
-    watched.has(0, 10 * MIB, sent=100 * MIB)
-    assert watched.judge_for_long() == {"connection_bytes": [0]}
+    assert watched.judge(120.0) == {}
+    for _ in range(298):
+        assert watched.judge() == {}
+
+
+def test_a_call_that_began_in_a_late_look_is_not_forgotten() -> None:
+    """The system was asked for the connections before this one was there."""
+    watched = Watched()
+    watched.judge()
+    with watched.watch.admitted(watched.watch.account(PEER)):
+        pass
+    assert watched.judge(3.0) == {}
+    watched.has(0, 20 * MIB)
+    for _ in range(10):
+        assert watched.judge() == {}, "still known"
 
 
 def test_a_connection_without_any_call_is_ended_after_a_minute() -> None:
@@ -129,9 +256,8 @@ def test_a_connection_without_any_call_is_ended_after_a_minute() -> None:
     watched.has(0)
     watched.has(1)
     watched.watch.account("ipv4:10.0.0.1:5001")
-    for _ in range(299):
+    for _ in range(300):
         assert watched.judge() == {}
-    watched.judge()
     assert watched.judge() == {"connection_idle": [0]}
 
 
@@ -143,7 +269,7 @@ def test_beyond_the_bound_of_an_address_those_without_calls_are_ended() -> None:
         watched.has(number, address=f"10.0.1.{number}")
     running = watched.watch.account("ipv4:10.0.0.1:5000")
     watched.watch.account("ipv4:10.0.0.1:5001")
-    with watched.watch.call(running):
+    with watched.watch.admitted(running):
         watched.judge()
         watched.has(4)
         watched.has(5)
@@ -151,7 +277,8 @@ def test_beyond_the_bound_of_an_address_those_without_calls_are_ended() -> None:
         for number in range(6, 9):
             watched.has(number)
             watched.watch.account(f"ipv4:10.0.0.1:{5000 + number}")
-        watched.watch.account("ipv4:10.0.0.1:5006").is_known = True
+        with watched.watch.admitted(watched.watch.account("ipv4:10.0.0.1:5006")):
+            pass
         # Those without a call, the oldest first; then the one whose call is longest ago.
         assert watched.judge() == {"max_connections_per_address": [2, 3, 4, 5, 1]}
 
@@ -175,168 +302,50 @@ def test_any_number_where_there_is_no_bound() -> None:
     assert watched.judge() == {}
 
 
+def test_what_was_read_at_last_is_not_unread() -> None:
+    """A client that was suspended goes on, and reads all that had waited for it."""
+    watched = Watched()
+    account = watched.known()
+    for read in range(100):
+        watched.watch.unread(account, 20 * MIB)
+        assert watched.judge() == {}
+        watched.has(0, sent=(read + 1) * 80 * MIB)
+        assert watched.judge() == {}
+
+
+def test_an_address_may_have_its_connections_and_more_that_all_run() -> None:
+    """Clients behind one address, as a router gives it to all of an office."""
+    watched = Watched(per_address=128)
+    for number in range(128):
+        watched.has(number)
+    for _ in range(10):
+        assert watched.judge() == {}
+    with contextlib.ExitStack() as stack:
+        for number in range(140):
+            watched.has(number)
+            stack.enter_context(watched.watch.admitted(watched.watch.account(f"ipv4:10.0.0.1:{5000 + number}")))
+        assert watched.judge() == {}
+
+
 def test_what_is_gone_is_forgotten_and_its_number_means_another_one() -> None:
     watched = Watched()
-    watched.watch.account(PEER).is_known = True
-    watched.has(0, 5 * MIB)
-    assert watched.judge() == {}
+    watched.known()
+    watched.has(0, 20 * MIB)
+    for _ in range(10):
+        assert watched.judge() == {}
     watched.open.clear()
-    watched.now += 10
-    watched.judge()
-    watched.has(0, 5 * MIB)
+    for _ in range(10):
+        watched.judge()
+    watched.has(0, 20 * MIB)
     assert watched.judge_for_long(3) == {"connection_bytes": [0]}
 
 
 def test_calls_that_the_event_loop_sees_late_are_waited_for() -> None:
     watched = Watched()
-    account = watched.watch.account(PEER)
-    account.is_known = True
-    watched.has(0)
+    watched.known()
     for i in range(1, 10):
-        watched.has(0, i * 50 * MIB)  # a hundred streams, whose window has grown
+        watched.has(0, i * 200 * MIB)  # a hundred streams, whose window has grown
         for _ in range(4):
             assert watched.judge() == {}
         watched.watch.account(PEER)
     assert watched.judge() == {}
-
-
-# Over real connections
-
-
-def port_of(running: Edge) -> int:
-    return int(running.server.address.rpartition(":")[2])
-
-
-@contextlib.asynccontextmanager
-async def raw(running: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
-
-
-async def send_headers(writer: asyncio.StreamWriter, count: int) -> None:
-    """The headers of a call, which go on and on."""
-    writer.write(PREFACE)
-    for i in range(count):
-        name = f"x{i:07}".encode()
-        text = b"y" * 10_000
-        field = b"\0" + bytes([len(name)]) + name + b"\x7f" + _rest_of_length(len(text)) + text
-        writer.write(frame(9 if i else 1, 0, 1, field))
-        await asyncio.wait_for(writer.drain(), 5)
-
-
-def _rest_of_length(length: int) -> bytes:
-    """HPACK's number after a prefix of seven bits."""
-    length -= 127
-    found = b""
-    while length >= 128:
-        found += bytes([length % 128 + 128])
-        length //= 128
-    return found + bytes([length])
-
-
-async def test_sockets_are_found_with_what_they_received() -> None:
-    async with edge() as running, raw(running) as (_, writer):
-        writer.write(PREFACE)
-        await writer.drain()
-        await asyncio.sleep(0.2)
-        (found,) = connections_to([port_of(running)])
-        assert found.peer == writer.get_extra_info("sockname")
-        assert found.received == len(PREFACE)
-        assert connections_to([1]) == []
-
-
-async def test_an_ended_connection_is_closed_for_its_client() -> None:
-    async with edge() as running, raw(running) as (reader, _), raw(running) as (other, writer):
-        await asyncio.sleep(0.1)
-        port = port_of(running)
-        (mine,) = (one for one in connections_to([port]) if one.peer == writer.get_extra_info("sockname"))
-        end([mine], [port])
-        await asyncio.wait_for(other.read(), 5)  # to the end
-        await asyncio.sleep(0.2)
-        assert [one.inode for one in connections_to([port])] != [mine.inode]
-        assert len(connections_to([port])) == 1
-        assert not reader.at_eof()
-
-
-async def test_headers_without_an_end_end_the_connection() -> None:
-    async with edge() as running, raw(running) as (_, writer):
-        with pytest.raises((ConnectionError, asyncio.TimeoutError)):
-            await send_headers(writer, 20_000)  # 200 MB
-        assert running.sample("refusals_total", limit="connection_bytes") == 1
-
-
-async def test_connections_beyond_the_bound_are_ended_and_calls_go_on() -> None:
-    async with edge(max_connections_per_address=3) as running, running.stub() as stub:
-        call = await open_stream(stub)
-        async with contextlib.AsyncExitStack() as stack:
-            readers = [(await stack.enter_async_context(raw(running)))[0] for _ in range(6)]
-            async with grpc.aio.insecure_channel(running.server.address) as channel:
-                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-                await asyncio.sleep(0.6)
-                assert len(connections_to([port_of(running)])) == 3
-                ended = [reader for reader in readers if await is_ended(reader)]
-                assert len(ended) == 5
-                await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        await finish(call)
-        assert running.sample("refusals_total", limit="max_connections_per_address") == 5
-
-
-async def is_ended(reader: asyncio.StreamReader) -> bool:
-    try:
-        await asyncio.wait_for(reader.read(), 0.1)
-    except asyncio.TimeoutError:
-        return False
-    return True
-
-
-async def test_large_messages_and_many_calls_are_no_reason_to_end() -> None:
-    async with edge() as running, running.stub() as stub:
-        for _ in range(4):
-            await asyncio.gather(*(segment(stub, size=10**7) for _ in range(8)))
-        call = await open_stream(stub)
-        await asyncio.sleep(0.5)
-        await finish(call)
-        assert running.sample("refusals_total", limit="connection_bytes") == 0
-
-
-async def test_a_response_that_is_not_read_holds_no_turn_for_ever() -> None:
-    async with edge(receive_seconds=0.5, max_requests=1) as running, running.stub() as stub:
-        running.service.on_segment = lambda: image_pb2.SegmentImageResponse(image_id="x" * 10**6)
-        async with raw(running) as (reader, writer):
-            window = frame(4, 0, 0, (4).to_bytes(2, "big") + bytes(4))  # nothing may be sent on a stream
-            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + window)
-            message = image_pb2.SegmentImageRequest(image_id="a").SerializeToString()
-            data = b"\0" + len(message).to_bytes(4, "big") + message
-            writer.write(frame(1, 4, 1, segment_headers()) + frame(0, 1, 1, data))
-            await asyncio.sleep(0.2)
-            answered = asyncio.ensure_future(segment(stub))
-            await asyncio.sleep(0.1)
-            assert not answered.done()
-            assert len((await asyncio.wait_for(answered, 5)).image_id) == 10**6
-            assert not reader.at_eof()
-        method = "masklet.v1.TrackingService/SegmentImage"
-        assert running.sample("rpcs_total", method=method, code="DEADLINE_EXCEEDED") == 1
-        assert running.sample("rpcs_total", method=method, code="OK") == 1
-
-
-def segment_headers() -> bytes:
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": "/masklet.v1.TrackingService/SegmentImage",
-        ":authority": "x",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    pairs = (text.encode() for pair in fields.items() for text in pair)
-    return b"".join((b"" if i % 2 else b"\0") + bytes([len(text)]) + text for i, text in enumerate(pairs))

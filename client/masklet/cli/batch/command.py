@@ -31,7 +31,7 @@ from masklet.errors import InvalidArgument, MaskletError
 
 if TYPE_CHECKING:
     from masklet import TrackOptions
-    from masklet.batch import Clip, Shard
+    from masklet.batch import Clip, PromptFile, Shard
 
 _PROMPTS, _RESULTS, _HOW = "Prompts", "Results", "How"
 
@@ -150,7 +150,7 @@ def batch(
         settings = BatchSettings(
             jobs=jobs,
             shard=_shard(shard),
-            results=f".{results}",
+            results=f".{results.removeprefix('.')}",
             exports=tuple(export or ()),
             patience=Patience(retries=retries, wait_seconds=wait),
             retry_poisoned=retry_poisoned,
@@ -162,7 +162,8 @@ def batch(
             try:
                 summary = work.run(client, Lines(len(work.clips)))
             except (MaskletError, OSError):
-                tell_end(work.summary, folder, settings)
+                if work.summary.done or work.summary.poisoned:  # nothing to go on with otherwise
+                    tell_end(work.summary, folder, settings)
                 raise
         tell_end(summary, folder, settings)
         signals.check()
@@ -187,10 +188,20 @@ def _clips(inputs: list[str], manifest: Path | None, prompts: tuple[Path | None,
         found = find_clips(inputs) if manifest is None else read_manifest(manifest)
         if detections is not None:
             return with_detections(found, detections, min_score=min_score)
-    if everywhere is None:
-        return found
-    everywhere.stat()
-    return [clip if clip.prompts is not None else replace(clip, prompts=everywhere) for clip in found]
+        if everywhere is None:
+            return found
+        shared = _shared_prompts(everywhere)
+    return [clip if clip.prompts is not None else replace(clip, prompts=shared) for clip in found]
+
+
+def _shared_prompts(path: Path) -> PromptFile:
+    """The prompts for all clips, read once, so that a file that is wrong is told before the first clip."""
+    from masklet.importing.prompts import read_prompts
+
+    try:
+        return read_prompts(path)
+    except InvalidArgument as error:
+        raise InvalidArgument.of("prompts", "; ".join(one.description for one in error.violations)) from None
 
 
 def _shard(word: str | None) -> Shard | None:

@@ -93,6 +93,8 @@ def _duration(seconds: float) -> str:
 
 def tell_end(summary: BatchSummary, folder: Path, settings: BatchSettings) -> None:
     """Print how the batch stands, and how to go on."""
+    from masklet.batch.lock import suffix_of
+
     console = out()
     part = f" of shard {settings.shard}" if settings.shard else ""
     console.print(
@@ -102,8 +104,9 @@ def tell_end(summary: BatchSummary, folder: Path, settings: BatchSettings) -> No
         markup=False,
     )
     if summary.poisoned:
+        poison_list = folder / f"poisoned{suffix_of(settings.shard)}.jsonl"
         console.print(
-            f"the errors are in {folder}/poisoned*.jsonl; --retry-poisoned tries these clips again",
+            f"the errors are in {poison_list}; --retry-poisoned tries these clips again",
             soft_wrap=True,
             markup=False,
         )

@@ -11,27 +11,42 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from masklet_server.rpc.receiving.sockets import Connection, Peer, connections_to, end, peer_of
 
 logger = logging.getLogger(__name__)
 
 _SECONDS = 0.2  # between two looks
-# What a connection may send without a call: a handshake of TLS, some settings, the headers of a call.
-_UNKNOWN_BYTES = 1024**2
-# The same of a connection that had a call.
-_KNOWN_BYTES = 8 * 1024**2
+# A look that comes later than so many seconds after the one before was kept up by the event loop, or by a process that
+# was stopped: what the connections have sent meanwhile has had no time to become calls. It ends nothing ...
+_LATE_SECONDS = 0.6
+# ... unless the looks before it were all late, too: nobody may keep the event loop busy to be left alone.
+_LATE_LOOKS = 10
+# What a connection without a token may send beside calls and messages, and the same of one whose call was admitted.
+_STRANGER_BYTES, _KNOWN_BYTES = 16 * 1024**2, 64 * 1024**2
+# The same while all connections together have sent more than `_CROWDED_BYTES` of this kind.
+_CROWDED_STRANGER_BYTES, _CROWDED_KNOWN_BYTES = 1024**2, 8 * 1024**2
+_CROWDED_BYTES = 256 * 1024**2
+# Beside each message that may be on its way: its frames, the records of TLS, and the beginning of the next one.
+_BESIDE_MESSAGE_BYTES = 1024**2
 # Messages of tens of megabytes may be there before the event loop has seen their calls. The event loop makes the looks,
 # so a connection is ended if it was above what is allowed for so many looks: a new one, and one that had a call.
 _LOOKS, _KNOWN_LOOKS = 3, 5
-# The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less.
+# The other side acknowledges what it is sent: 26 bytes for each 16 KiB, and less ...
 _SENT_FOR_ONE = 64
+# ... but some window updates for each result, however small, each in a record of TLS ...
+_BYTES_A_RESULT = 256
+# ... and pings that keep the connection alive, also where nothing else comes for days.
+_BYTES_A_SECOND = 16
 # Unread responses of all connections together. Beyond, those with the most of them are ended.
 _UNREAD_BYTES = 128 * 1024**2
-# A connection without any call is ended after so many seconds.
-_SILENT_SECONDS = 60.0
+# An unread response counts as read when the connection's client has acknowledged so many times its bytes since.
+_READ_FOR_ONE = 4
+# A connection without any call is ended after so many looks: a minute, if none of them is late.
+_SILENT_LOOKS = 300
 
 Clock = Callable[[], float]
 Ended = tuple[str, list[Connection]]
@@ -50,23 +65,46 @@ class ConnectionBounds:
     message_bytes: int
 
 
+class Results(Protocol):
+    """What a call has sent.
+
+    Attributes:
+        frames: Results of frames.
+    """
+
+    frames: int
+
+
 class Account:
     """What is known of one connection from its calls.
 
     Attributes:
         is_known: A call was admitted on it, so somebody with a valid token has it.
-        running: How many calls run that may send large messages.
+        open: How many admitted calls run.
+        usages: What those of them have used that may send large messages.
         unread: Bytes of responses that the other side has not read in time. gRPC keeps them as long as the connection.
         signs: Counts what has come of its bytes: calls and messages.
-        at: When the last of these came.
+        at: When the last call or message came.
     """
 
     def __init__(self, now: float) -> None:
         self.is_known = False
-        self.running = 0
+        self.open = 0
         self.unread = 0
         self.signs = 0
         self.at = now
+        self.usages: list[Results] = []
+        self._results_before = 0
+
+    @property
+    def results(self) -> int:
+        """Results of frames that its calls have sent."""
+        return self._results_before + sum(usage.frames for usage in self.usages)
+
+    def ended(self, usage: Results) -> None:
+        """Keep the count of a call that has ended."""
+        self.usages = [one for one in self.usages if one is not usage]
+        self._results_before += usage.frames
 
 
 @dataclass
@@ -74,18 +112,26 @@ class _Seen:
     """A connection when something had come of its bytes for the last time.
 
     Attributes:
-        first: When it was seen for the first time.
+        at: When that was.
         signs: Its account's at that time.
+        results: The same.
         received: Bytes at that time.
         sent: The same of the other direction.
+        first: When the connection was seen for the first time.
+        looks: How often it was looked at.
         above: For how many looks it has been above what is allowed.
+        acknowledged: Bytes of the other direction at the last look.
     """
 
-    first: float
+    at: float
     signs: int
+    results: int
     received: int
     sent: int
+    first: float
+    looks: int = 0
     above: int = 0
+    acknowledged: int = 0
 
 
 class ConnectionWatch:
@@ -105,6 +151,8 @@ class ConnectionWatch:
         self._clock = clock
         self._accounts: dict[Peer, Account] = {}
         self._seen: dict[int, _Seen] = {}
+        self._looked_at: float | None = None
+        self._late = 0
 
     def account(self, peer: str) -> Account:
         """What is known of the connection of a call.
@@ -120,14 +168,24 @@ class ConnectionWatch:
         return account
 
     @contextmanager
-    def call(self, account: Account) -> Iterator[None]:
-        """A call that may send large messages runs in the block."""
-        account.running += 1
+    def admitted(self, account: Account) -> Iterator[None]:
+        """A call of somebody with a valid token runs in the block."""
+        account.is_known = True
+        account.open += 1
         try:
             yield
         finally:
-            account.running -= 1
+            account.open -= 1
             self._note(account)
+
+    @contextmanager
+    def call(self, account: Account, usage: Results) -> Iterator[None]:
+        """An admitted call that may send large messages, and may get many results, runs in the block."""
+        account.usages.append(usage)
+        try:
+            yield
+        finally:
+            account.ended(usage)
 
     def message(self, account: Account) -> None:
         """A message of one of its calls has arrived."""
@@ -145,28 +203,38 @@ class ConnectionWatch:
         """Look at the connections to these ports again and again; for ever, as a task of its own."""
         while True:
             await asyncio.sleep(_SECONDS)
-            connections = await asyncio.to_thread(connections_to, ports)
+            try:
+                connections = await asyncio.to_thread(connections_to, ports)
+            except OSError as error:  # without descriptors nobody can say what is open
+                logger.warning("cannot look at the connections: %s", error)
+                continue
             for limit, costly in self.judge(connections):
                 for _ in costly:
                     self._on_ended(limit)
-                await asyncio.to_thread(end, costly, ports)
                 addresses = sorted({one.peer[0] for one in costly})
                 logger.warning("ended %d connections (%s) of %s", len(costly), limit, ", ".join(addresses[:5]))
+                with suppress(OSError):  # the next look finds them again
+                    await asyncio.to_thread(end, costly, ports)
 
     def judge(self, connections: Collection[Connection]) -> list[Ended]:
         """Those of the open connections that are to be ended, by the names of bounds."""
         now = self._clock()
+        if self._is_late(now):
+            for seen in self._seen.values():
+                seen.above = min(seen.above, 1)
+            return []
         self._forget(connections, now)
+        beyond = {one.inode: self._beyond(one, now) for one in connections}
+        is_crowded = sum(min(max(size, 0), _KNOWN_BYTES) for size in beyond.values()) > _CROWDED_BYTES
         idle, sending = [], []
         for connection in connections:
-            account = self._accounts.get(connection.peer)
-            seen = self._look(connection, account, now)
-            allowed = self._allowed(account, connection.sent - seen.sent)
-            seen.above = seen.above + 1 if connection.received - seen.received > allowed else 0
+            account, seen = self._accounts.get(connection.peer), self._seen[connection.inode]
             is_known = account is not None and account.is_known
+            allowed = _allowed(is_known=is_known, is_crowded=is_crowded)
+            seen.above = seen.above + 1 if beyond[connection.inode] > allowed else 0
             if seen.above >= (_KNOWN_LOOKS if is_known else _LOOKS):
                 sending.append(connection)
-            elif account is None and now - seen.first > _SILENT_SECONDS:
+            elif account is None and seen.looks > _SILENT_LOOKS:
                 idle.append(connection)
         deaf = self._deaf(connections)
         gone = {one.inode for one in (*idle, *sending, *deaf)}
@@ -179,6 +247,12 @@ class ConnectionWatch:
         }
         return [(limit, ended) for limit, ended in found.items() if ended]
 
+    def _is_late(self, now: float) -> bool:
+        """Whether the event loop had no time since the look before, and has had some not long ago."""
+        last, self._looked_at = self._looked_at, now
+        self._late = self._late + 1 if last is not None and now - last > _LATE_SECONDS else 0
+        return 0 < self._late <= _LATE_LOOKS
+
     def _deaf(self, connections: Collection[Connection]) -> list[Connection]:
         """The connections with the most unread responses, until those of the others are few enough."""
         unread = {one.inode: account.unread for one in connections if (account := self._accounts.get(one.peer))}
@@ -190,21 +264,32 @@ class ConnectionWatch:
             deaf.append(connection)
         return deaf
 
+    def _beyond(self, connection: Connection, now: float) -> int:
+        """How many bytes have come that belong to no call and message, and to none that may be on its way."""
+        account = self._accounts.get(connection.peer)
+        seen = self._look(connection, account, now)
+        size = connection.received - seen.received
+        if account is not None:
+            size -= len(account.usages) * (self._bounds.message_bytes + _BESIDE_MESSAGE_BYTES)
+            size -= (account.results - seen.results) * _BYTES_A_RESULT
+        if account is not None and account.is_known:
+            size -= (connection.sent - seen.sent) // _SENT_FOR_ONE
+        return size - int((now - seen.at) * _BYTES_A_SECOND)
+
     def _look(self, connection: Connection, account: Account | None, now: float) -> _Seen:
-        signs = account.signs if account is not None else 0
+        signs, results = (account.signs, account.results) if account is not None else (0, 0)
         seen = self._seen.get(connection.inode)
         if seen is None:
             received, sent = (0, 0) if account is None else (connection.received, connection.sent)
-            seen = self._seen[connection.inode] = _Seen(now, signs, received, sent)
+            seen = self._seen[connection.inode] = _Seen(now, signs, results, received, sent, now)
         elif seen.signs != signs:
-            seen.signs, seen.received, seen.sent = signs, connection.received, connection.sent
+            seen.at, seen.signs, seen.results = now, signs, results
+            seen.received, seen.sent = connection.received, connection.sent
+        seen.looks += 1
+        if account is not None:
+            account.unread = max(0, account.unread - (connection.sent - seen.acknowledged) // _READ_FOR_ONE)
+        seen.acknowledged = connection.sent
         return seen
-
-    def _allowed(self, account: Account | None, sent: int) -> int:
-        if account is None or not account.is_known:
-            return _UNKNOWN_BYTES
-        in_flight = account.running * (self._bounds.message_bytes + _UNKNOWN_BYTES)
-        return _KNOWN_BYTES + in_flight + sent // _SENT_FOR_ONE
 
     def _too_many(self, connections: Collection[Connection]) -> list[Connection]:
         """Beyond the bound of an address: those without calls first, then those whose last call is longest ago."""
@@ -221,7 +306,7 @@ class ConnectionWatch:
 
     def _runs(self, connection: Connection) -> bool:
         account = self._accounts.get(connection.peer)
-        return account is not None and account.running > 0
+        return account is not None and account.open > 0
 
     def _last_use(self, connection: Connection) -> tuple[bool, bool, float]:
         account = self._accounts.get(connection.peer)
@@ -234,5 +319,11 @@ class ConnectionWatch:
         inodes, peers = {one.inode for one in connections}, {one.peer for one in connections}
         self._seen = {inode: seen for inode, seen in self._seen.items() if inode in inodes}
         for peer, account in list(self._accounts.items()):
-            if peer not in peers and not account.running and now - account.at > 2 * _SECONDS + 1:
+            if peer not in peers and not account.open and now - account.at > 2 * _SECONDS + 1:
                 del self._accounts[peer]
+
+
+def _allowed(*, is_known: bool, is_crowded: bool) -> int:
+    if is_crowded:
+        return _CROWDED_KNOWN_BYTES if is_known else _CROWDED_STRANGER_BYTES
+    return _KNOWN_BYTES if is_known else _STRANGER_BYTES

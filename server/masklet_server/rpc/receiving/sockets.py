@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import re
@@ -46,12 +47,20 @@ def peer_of(name: str) -> Peer | None:
 
 
 def connections_to(ports: Collection[int]) -> list[Connection]:
-    """The open connections to some of this process's ports. Elsewhere than on Linux there seem to be none."""
+    """The open connections to some of this process's ports. Elsewhere than on Linux there seem to be none.
+
+    Raises:
+        OSError: The process, or the system, has no free descriptor.
+    """
     return [connection for connection, _ in _accepted(ports)]
 
 
 def end(connections: Collection[Connection], ports: Collection[int]) -> None:
-    """End connections: both sides see the end of the stream, and gRPC frees what it had."""
+    """End connections: both sides see the end of the stream, and gRPC frees what it had.
+
+    Raises:
+        OSError: The process, or the system, has no free descriptor.
+    """
     inodes = {connection.inode for connection in connections}
     for connection, sock in _accepted(ports):
         if connection.inode in inodes:
@@ -63,17 +72,28 @@ def _accepted(ports: Collection[int]) -> Iterator[tuple[Connection, socket.socke
     """Each connection, and a socket that is closed afterwards."""
     try:
         names = os.listdir(_FOLDER)  # noqa: PTH208 - some hundred, five times a second
-    except OSError:
+    except FileNotFoundError:  # not Linux
         return
     for name in names:
-        with contextlib.suppress(OSError):  # a descriptor that was closed meanwhile, or is none of a connection
-            if not os.readlink(f"{_FOLDER}/{name}").startswith("socket:"):  # noqa: PTH115 - see above
-                continue
-            # A descriptor of our own: its number cannot become another file's while it is looked at.
-            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=os.dup(int(name))) as sock:
-                connection = _connection(sock, ports)
+        sock = _socket(f"{_FOLDER}/{name}", int(name))
+        if sock is not None:
+            with sock:
+                connection = None
+                with contextlib.suppress(OSError):  # it listens, or the other side has left just now
+                    connection = _connection(sock, ports)
                 if connection is not None:
                     yield connection, sock
+
+
+def _socket(path: str, number: int) -> socket.socket | None:
+    """A socket, with a descriptor of its own: the number cannot become another file's while it is looked at."""
+    try:
+        if os.readlink(path).startswith("socket:"):  # noqa: PTH115 - some hundred, five times a second
+            return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=os.dup(number))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # the connection is there, although it cannot be looked at
+    return None  # closed meanwhile
 
 
 def _connection(sock: socket.socket, ports: Collection[int]) -> Connection | None:
