@@ -56,7 +56,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The row in words, for people."""
         return f"{self.what}, {self.setting.model}, objects: {self.setting.objects}, streams: {self.setting.streams}"
 
 

@@ -104,7 +104,7 @@ class StoredChoices:
         return record.choice if record is not None and record.circumstances == circumstances else None
 
     def put(self, circumstances: Circumstances, choice: Choice) -> None:
-        """Keep a choice."""
+        """Keep a choice for the next start."""
         if self._folder is None:
             return
         try:
