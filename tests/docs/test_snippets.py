@@ -25,6 +25,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from docs.generate.command_line import commands, options
@@ -37,7 +38,7 @@ ADDRESS = "127.0.0.1:50051"
 BLOCKS = [block for page in markdown.pages() for block in markdown.blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "bash"]
-LANGUAGES = {"xml", "python", "bash", "text", "protobuf", ""}
+LANGUAGES = {"xml", "yaml", "python", "bash", "text", "protobuf", ""}
 
 # Stands in for the command `masklet`: adds the address of the tests' server where the reader starts one.
 _SHIM = """#!{bash}
@@ -145,6 +146,13 @@ def masklet_commands(script: str) -> list[list[str]]:
 
 def test_blocks_are_of_known_languages() -> None:
     assert {block.language for block in BLOCKS} <= LANGUAGES
+
+
+def test_yaml_can_be_read() -> None:
+    blocks = [block for block in BLOCKS if block.language == "yaml"]
+    assert blocks
+    for block in blocks:
+        assert isinstance(yaml.safe_load(block.text), dict)
 
 
 def test_most_blocks_are_run() -> None:
