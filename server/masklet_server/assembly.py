@@ -23,7 +23,7 @@ from masklet_server.session.restoring.store import SnapshotStore, shared_key
 from masklet_server.settings import Settings
 from masklet_server.snapshots.places import open_blobs
 from masklet_server.tracing import open_tracer
-from masklet_server.video.sandbox.layers import check_sandbox
+from masklet_server.video.sandbox.layers import check_hwaccel, check_sandbox
 
 # How often the server looks for free memory to give back.
 _LOOK_SECONDS = 10.0
@@ -72,6 +72,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
     """
     check_free(settings.address)
     check_sandbox(strict=settings.sandbox == "strict")
+    check_hwaccel(settings.hwaccel)
     registry = Registry.load()
     specs = _distinct([registry.resolve(name) for name in settings.models])
     metrics = Metrics()
@@ -87,6 +88,7 @@ async def running_server(settings: Settings) -> AsyncIterator[RunningServer]:
                 dtype=settings.dtype,
                 runtime=settings.runtime,
                 cuda_graphs=settings.cuda_graphs,
+                tune=settings.tune,
                 picture_cache_bytes=settings.picture_cache_bytes,
             ),
             observer=metrics,

@@ -35,7 +35,7 @@ def test_figures() -> None:
 def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video, figures = tmp_path / "clip.mp4", tmp_path / "bench.json"
     video.write_bytes(b"whatever; the server reads it")
-    with FakeServer(Script(frame_count=12)) as server:
+    with FakeServer(Script(frame_count=12, tuning="float16, with CUDA graphs")) as server:
         assert run("bench", video, "--streams", 3, "--server", server.address, "--json", figures) == 0
         measured = [session for session in server.sessions if session.config.timings]
     assert len(measured) == 3
@@ -43,10 +43,12 @@ def test_a_server_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     found = json.loads(figures.read_text())
     assert (found["streams"], found["frames"], found["objects"], found["model"]) == (3, 36, 1, "nano")
     assert found["server_version"] == "9.9.9"
+    assert found["tuning"] == "float16, with CUDA graphs"
     assert 0 < found["slowest_stream"] <= found["quickest_stream"] <= found["frames_per_second"]
     assert found["milliseconds"]["decode"] == {"median": pytest.approx(6), "p95": pytest.approx(11)}
     printed = capsys.readouterr().out
     assert "nano on Fake CPU" in printed
+    assert "measured on this device: float16, with CUDA graphs" in printed
     assert "streams: 3, objects in each: 1, frames of all: 36" in printed
     for stage in ("decode", "queue", "encode", "step", "mask", "send"):
         assert [line.split()[1:] for line in printed.splitlines() if line.split()[:1] == [stage]] == [["6.00", "11.00"]]

@@ -335,6 +335,12 @@ def test_info(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in out
 
 
+def test_info_shows_what_a_server_has_measured_on_its_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer(Script(tuning="float16, with CUDA graphs")) as server:
+        assert run("info", "--server", server.address) == 0
+    assert "nano: measured on this device: float16, with CUDA graphs" in capsys.readouterr().out.splitlines()
+
+
 def test_info_shows_long_names_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     name = "hub:an-owner/a-model-that-was-tuned-for-months"

@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
 from masklet_server.cli import doctor as doctor_command
 from masklet_server.cli import models as models_app
-from masklet_server.cli.doctor import check_grpc, check_models
+from masklet_server.cli.doctor import check_grpc, check_models, check_torch
+from masklet_server.engine.network import device
+from masklet_server.engine.network.tuning.choice import Choice, Circumstances, StoredChoices
 from masklet_server.models import paths, transfer
 from masklet_server.models.registry import ModelSpec, Registry
 
@@ -156,6 +160,23 @@ def test_doctor_warns_of_a_folder_for_downloads_that_cannot_be_written_to(cache:
     cache.write_text("a file where the folder should be")
     finding = next(finding for finding in check_models() if finding.name == "downloads")
     assert (finding.state, finding.fix) == ("warn", "set MASKLET_CACHE to a folder that can be written to")
+
+
+def test_doctor_tells_what_was_measured_on_this_gpu(cache: Path) -> None:
+    def tuning() -> str:
+        with (
+            mock.patch.object(device, "pick_device", return_value=torch.device("cuda:0")),
+            mock.patch.object(device, "device_name", return_value="Card 1"),
+            mock.patch.object(device, "has_fast_bfloat16", return_value=True),
+        ):
+            return next(finding.detail for finding in check_torch() if finding.name == "tuning")
+
+    assert tuning() == "not measured yet; the first start of a server does"
+    stored = StoredChoices(cache / "tuning")
+    here = Circumstances(device="Card 1", driver="", torch="2", masklet="1", model="a", dtype="auto")
+    stored.put(here.model_copy(update={"device": "Card 2"}), Choice("float16"))
+    stored.put(here, Choice(graphs=True))
+    assert tuning() == f"measured: {Choice(graphs=True)}"
 
 
 def test_doctor_warns_of_a_busy_port() -> None:

@@ -86,7 +86,7 @@ class Proxy:
         self._random = random.Random(seed)
         self._armed: list[Fault] = []
         self._passed = {"up": 0, "down": 0}
-        self._silent_until = self._sliced_until = self._throttled_until = 0.0
+        self._silent_until = self._sliced_until = self._throttled_until = self._refused_until = 0.0
         self._open: set[Connection] = set()  # that nothing has struck
         self._all: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -229,8 +229,16 @@ class Proxy:
         self._server.close()
         _reset(struck)
 
+        is_refusing = self._refused_until > 0
+        self._refused_until = max(self._refused_until, time.monotonic() + seconds)
+        if is_refusing:
+            return
+
         async def listen_again() -> None:
-            await asyncio.sleep(seconds)
+            # Another refusal may last longer.
+            while (left := self._refused_until - time.monotonic()) > 0:  # noqa: ASYNC110 - no event tells the time
+                await asyncio.sleep(left)
+            self._refused_until = 0.0
             await self._listen()
 
         task = self._loop.create_task(listen_again())

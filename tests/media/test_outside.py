@@ -30,6 +30,7 @@ os._exit(0)
 """
 NETWORK = "network=True"
 DEVICE = "device='/dev/null'"
+GPU = "gpu=True"
 
 # What neither of them can do, and how it ends.
 ACTS = {
@@ -56,6 +57,16 @@ ACTS = {
     "mount": ("libc.mount(b'x', b'/', b'tmpfs', 0, None)", {KILLED}),
     "load a kernel's program": ("libc.syscall(321, 0, 0, 0)", {KILLED}),
 }
+# Calls that are not on the list are refused here, because the driver's are not known.
+OF_GPU = {what: (act, {REFUSED, KILLED}) for what, (act, _) in ACTS.items() if "libc" not in act}
+OF_GPU |= {
+    "trace another process": ("assert libc.ptrace(16, other, 0, 0) == 0 or os._exit(7)", {REFUSED}),
+    "make namespaces": ("libc.unshare(0x10000000) == 0 or os._exit(7)", {REFUSED}),
+    "mount": ("libc.mount(b'x', b'/', b'tmpfs', 0, None) == 0 or os._exit(7)", {REFUSED}),
+    "open another device": ("os.open('/dev/zero', os.O_RDWR)", {REFUSED}),
+    "connect to the network": ("socket.create_connection(('127.0.0.1', port))", {REFUSED, KILLED}),
+    "write to more memory": ("bytearray(2**31)", {1}),  # MemoryError
+}
 OF_NETWORK = {
     "open a device": ("os.open('/dev/null', os.O_RDWR)", {REFUSED}),
     "open many connections": ("[socket.socket() for _ in range(100)]", {REFUSED}),
@@ -77,6 +88,7 @@ def run(outside: str, act: str, *arguments: object) -> subprocess.CompletedProce
     [
         *((NETWORK, what, *act) for what, act in {**ACTS, **OF_NETWORK}.items()),
         *((DEVICE, what, *act) for what, act in {**ACTS, **OF_DEVICE}.items()),
+        *((GPU, what, *act) for what, act in OF_GPU.items()),
     ],
     ids=lambda one: one if isinstance(one, str) and len(one) < 40 else "",
 )
@@ -102,6 +114,8 @@ def test_what_a_camera_s_process_can_not(outside: str, what: str, act: str, endi
         (NETWORK, "threading.Thread(target=bytearray, args=(10**7,)).start()"),
         (NETWORK, "time.sleep(0.01)"),
         (NETWORK, "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (64, 64)"),
+        (GPU, "mmap.mmap(-1, 2**33, prot=mmap.PROT_READ)"),
+        (GPU, "threading.Thread(target=time.sleep, args=(0.01,)).start()"),
         (DEVICE, "os.write(os.open('/dev/null', os.O_RDWR), b'x')"),
         (DEVICE, "mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED)"),
         (DEVICE, "threading.Thread(target=time.sleep, args=(0.01,)).start()"),

@@ -18,10 +18,12 @@ class ModelInfo:
         loaded: Ready to be used now.
         default: Used where a call names no model.
         image_size: Side of the square image that the model sees, in pixels; 0 where unknown.
-        dtype: "float32" or "bfloat16"; empty where the model is not loaded.
+        dtype: "float32", "bfloat16" or "float16"; empty where the model is not loaded.
         parameter_count: 0 where unknown.
         runtime: "torch", or "openvino" if that library computes parts of the network; empty where the model is not
             loaded.
+        tuning: What the server has chosen by measuring on its GPU, as one line for people; empty where it has chosen
+            nothing.
     """
 
     name: str
@@ -32,6 +34,7 @@ class ModelInfo:
     dtype: str
     parameter_count: int
     runtime: str = ""
+    tuning: str = ""
 
     def answers_to(self, name: str) -> bool:
         """Whether a call that gives `name` as `model=` gets this model.
@@ -148,6 +151,7 @@ def _model(message: server_info_pb2.ModelInfo) -> ModelInfo:
         dtype=message.dtype,
         parameter_count=message.parameter_count,
         runtime=message.runtime,
+        tuning=message.tuning,
     )
 
 

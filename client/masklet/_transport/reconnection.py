@@ -91,7 +91,7 @@ class Reconnection:
         away = self._clock() - self._lost_at
         left = (self._seconds if has_begun else min(BEGIN_SECONDS, self._seconds)) - away
         if left <= 0 or asked_for > left:
-            if not has_begun or asked_for > left or isinstance(failure, ResourceExhausted):
+            if not has_begun or asked_for > max(left, 0.0) or isinstance(failure, ResourceExhausted):
                 raise failure  # the server was reached: what it says is the cause
             raise Unavailable(f"{self._first_failure}; it could not be reached again for {away:.0f} s: {failure}")
         # The last try comes when all of the time is over, not a whole delay before.

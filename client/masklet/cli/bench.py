@@ -122,6 +122,7 @@ def bench(
         "server_version": where.server_version,
         "device": where.device_name,
         "model": model or next((m.name for m in where.models if m.default), ""),
+        "tuning": next((m.tuning for m in where.models if m.answers_to(model or "")), ""),
         "objects": len({prompt.object_id for prompt in prompts}),
         **summary(runs),
     }
@@ -240,6 +241,8 @@ def _print(result: dict[str, Any]) -> None:
     console = out()
     server = f"server {result['server']}, masklet {result['server_version']}"
     console.print(f"{result['model']} on {result['device']}, {server}", markup=False, soft_wrap=True)
+    if result["tuning"]:
+        console.print(f"measured on this device: {result['tuning']}", markup=False, soft_wrap=True)
     console.print(
         f"streams: {result['streams']}, objects in each: {result['objects']}, frames of all: {result['frames']}",
         soft_wrap=True,

@@ -103,6 +103,9 @@ def _print(address: str, server: ServerInfo) -> None:
         ("codecs", " ".join(server.codecs)),
     ):
         console.print(f"{name:<10} {text}", markup=False, soft_wrap=True)
+    for model in server.models:
+        if model.tuning:
+            console.print(f"{model.name}: measured on this device: {model.tuning}", markup=False, soft_wrap=True)
     print_workers(server)
     console.print(_models(server.models))
     console.print(_limits(server.limits))

@@ -245,6 +245,7 @@ class ModelInfo(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests give."""
     description: _builtins.str
@@ -256,11 +257,15 @@ class ModelInfo(_message.Message):
     image_size: _builtins.int
     """Side of the square that the model sees, in pixels."""
     dtype: _builtins.str
-    """"float32" or "bfloat16"; empty where the model is not loaded."""
+    """"float32", "bfloat16" or "float16"; empty where the model is not loaded."""
     parameter_count: _builtins.int
     """0 where unknown."""
     runtime: _builtins.str
     """"torch", or "openvino" if that library computes parts of the network; empty where the model is not loaded."""
+    tuning: _builtins.str
+    """One line for people: what the server has chosen by measuring on its GPU, such as "float16, attention: cudnn, with CUDA
+    graphs, pictures a pass: 2, batches of any size". Empty where it has chosen nothing, or the model is not loaded.
+    """
     def __init__(
         self,
         *,
@@ -272,10 +277,11 @@ class ModelInfo(_message.Message):
         dtype: _builtins.str = ...,
         parameter_count: _builtins.int = ...,
         runtime: _builtins.str = ...,
+        tuning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "dtype", b"dtype", "image_size", b"image_size", "loaded", b"loaded", "name", b"name", "parameter_count", b"parameter_count", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "dtype", b"dtype", "image_size", b"image_size", "loaded", b"loaded", "name", b"name", "parameter_count", b"parameter_count", "runtime", b"runtime", "tuning", b"tuning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

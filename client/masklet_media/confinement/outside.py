@@ -26,6 +26,8 @@ _CERTIFICATES = (
     "/usr/share/ca-certificates", "/usr/local/share/ca-certificates",
 )  # fmt: skip
 _RANDOM = "/dev/urandom"
+_DRIVER = "/proc/driver/nvidia"
+_NVIDIA = "nvidia*[!-]"  # nvidia0, nvidiactl, nvidia-uvm; not the folder nvidia-caps, which is for parts of a GPU
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,29 @@ class Outside:
     Attributes:
         network: Whether it may connect to the network.
         device: The path of a device that it may open; empty: none.
+        gpu: Whether it may use the device files of NVIDIA's driver, which has been loaded before.
     """
 
     network: bool = False
     device: str = ""
+    gpu: bool = False
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it may open nothing at all."""
+        return not (self.network or self.device or self.gpu)
+
+    @property
+    def devices(self) -> list[str]:
+        """Devices that it may open, to read, to write and to control."""
+        ours = [self.device] if self.device else []
+        return ours + ([str(path) for path in sorted(Path("/dev").glob(_NVIDIA))] if self.gpu else [])
 
     @property
     def readable(self) -> list[str]:
         """Files and folders that it may read, those that exist."""
+        if self.gpu:
+            return [path for path in (_DRIVER,) if Path(path).exists()]
         if not self.network:
             return []
         # What a resolver's file is a link to is made anew where the network changes.
@@ -105,6 +122,9 @@ def allowed_calls(outside: Outside) -> dict[str, tuple[int, int]]:
     """The system calls that such a process needs beside those of a decoder."""
     if outside.network:
         return {**_WAITING, **_LOOKING, **_CONNECTING}
+    if outside.gpu:
+        # Its driver's numbers of ioctl are not published; Landlock says on which files it may be called.
+        return {**_WAITING, **_LOOKING, "ioctl": (16, 29), "eventfd2": (290, 19)}
     return {**_WAITING, **_LOOKING} if outside.device else {}
 
 
@@ -112,4 +132,6 @@ def conditions(outside: Outside) -> list[Condition]:
     """Those that it needs with certain arguments; they take the place of a decoder's."""
     if outside.network:
         return [_SOCKET, _IOCTL_OF_SOCKETS, _READ_ONLY, _NO_MODULES]
+    if outside.gpu:
+        return [_READ_AND_WRITE, _NO_MODULES]
     return [_IOCTL_OF_CAMERAS, _READ_AND_WRITE, _NO_MODULES] if outside.device else []

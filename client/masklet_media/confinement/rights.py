@@ -42,7 +42,7 @@ def confine(*, memory_bytes: int, cpu_seconds: int, nice: int = 5, outside: Outs
     be opened, but for what `outside` names. FFmpeg reads its input through a descriptor that is open already.
 
     Args:
-        memory_bytes: Limit on the address space.
+        memory_bytes: Limit on the address space; where a GPU is left, on private memory that can be written to.
         cpu_seconds: Limit on the processor time; 0: no limit.
         nice: By how much others on the processor go first.
         outside: What the process may still reach, where it reads a camera or a stream; usually nothing.
@@ -62,10 +62,11 @@ def confine(*, memory_bytes: int, cpu_seconds: int, nice: int = 5, outside: Outs
     layers[CAPABILITIES] = _drop_capabilities(libc)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_AS, memory_bytes)
+    # NVIDIA's driver reserves more addresses than any machine has memory. There only what is written to counts.
+    _limit(resource.RLIMIT_DATA if outside.gpu else resource.RLIMIT_AS, memory_bytes)
     if cpu_seconds:
         _limit(resource.RLIMIT_CPU, cpu_seconds, grace=_CPU_GRACE_SECONDS)
-    _limit(resource.RLIMIT_NOFILE, DESCRIPTORS if outside.network or outside.device else 0)
+    _limit(resource.RLIMIT_NOFILE, 0 if outside.is_nothing else DESCRIPTORS)
     if layers[NAMESPACES] and _counts_by_namespace():
         _limit(resource.RLIMIT_NPROC, _THREADS + 4 * (os.cpu_count() or 1))
     layers[SECCOMP] = system_calls.leave_few(outside)
@@ -90,8 +91,8 @@ def _close_file_system(libc: ctypes.CDLL, outside: Outside) -> bool:
         return False
     for path in outside.readable:
         _permit(libc, rules, path, _READ_FILE)
-    if outside.device:
-        _permit(libc, rules, outside.device, (_READ_FILE | _WRITE_FILE | _IOCTL_DEVICE) & rights)
+    for device in outside.devices:
+        _permit(libc, rules, device, (_READ_FILE | _WRITE_FILE | _IOCTL_DEVICE) & rights)
     done = bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0)
     os.close(rules)
     return done

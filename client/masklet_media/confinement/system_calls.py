@@ -140,7 +140,8 @@ def _program(outside: Outside) -> list[bytes] | None:
     own = Condition(_TGKILL, 0, equals=(os.getpid(),))
     for condition in (*_CONDITIONS, own):
         program += _checked(condition.numbers[column], condition)
-    return [*program, _return(KILL_PROCESS)]
+    # What NVIDIA's driver asks for beside that is not known. If it is refused, FFmpeg decodes without the GPU.
+    return [*program, _return(MAY_NOT if outside.gpu else KILL_PROCESS)]
 
 
 def _answer(number: int, answer: int) -> list[bytes]:

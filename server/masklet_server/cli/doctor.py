@@ -105,6 +105,7 @@ def check_torch() -> Iterator[Finding]:
     detail = f"{device} ({device_name(device)}), {'fast' if fast else 'slow'} at bfloat16"
     if device.type == "cuda":
         yield Finding("device", "ok", detail)
+        yield Finding("tuning", "ok", _tuning(device_name(device)))
     elif _has_nvidia_driver():
         yield Finding(
             "device",
@@ -308,6 +309,19 @@ def _h264_round_trip() -> None:
     frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     if len(frames) != 1 or abs(int(frames[0].to_ndarray(format="rgb24").mean()) - 128) > 8:
         raise ValueError("the decoded picture differs from the encoded one")
+
+
+def _tuning(device: str) -> str:
+    """What servers have chosen by measuring on this GPU."""
+    from masklet_server.engine.network.device import tuning_folder
+    from masklet_server.engine.network.tuning.choice import StoredChoices, driver_version
+
+    here = [
+        str(choice)
+        for known_as, choice in StoredChoices(tuning_folder())
+        if known_as.device == device and known_as.driver == driver_version()
+    ]
+    return f"measured: {'; '.join(here)}" if here else "not measured yet; the first start of a server does"
 
 
 def _has_nvidia_driver() -> bool:

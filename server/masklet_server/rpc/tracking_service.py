@@ -230,6 +230,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         if name in self._engines.models:
             model = self._engines.models[name]
             info.loaded, info.dtype, info.runtime = True, model.dtype, model.runtime
+            info.tuning = model.tuning
             info.image_size, info.parameter_count = model.image_size, model.parameter_count
         return info
 

@@ -159,6 +159,13 @@ class SessionLimitSettings(BaseModel):
         "refers to. no-loop-filter: the filter that smooths blocks; small errors stay up to the next key frame. least: "
         "both.",
     )
+    hwaccel: Literal["none", "cuda"] = setting(
+        "none",
+        "Limits for a session",
+        "cuda: the video unit of an NVIDIA GPU (NVDEC) decodes files and packets; what it cannot, and everything where "
+        "there is none, FFmpeg does. Decoding processes may then use the GPU's device files and as much address "
+        "space as its driver wants. It has not run on a GPU yet.",
+    )
     correction_window: Count = setting(
         _SESSION.correction_window,
         "Limits for a session",

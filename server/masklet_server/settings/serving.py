@@ -53,7 +53,8 @@ class ModelSettings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",
         "Models",
-        "Number format of the computation. auto: bfloat16 on a GPU that has it; on a CPU the quicker one.",
+        "Number format of the computation. auto: on a GPU bfloat16, or float16 where that is measured to be faster; on "
+        "a CPU the quicker one.",
     )
     runtime: Literal["auto", "torch", "openvino"] = setting(
         "auto",
@@ -61,7 +62,18 @@ class ModelSettings(BaseModel):
         "Library that computes on a CPU. auto: for each part of the network the quicker one, if OpenVINO is installed; "
         "with dtype float32 torch alone, which gives SAM 2's masks bit for bit.",
     )
-    cuda_graphs: bool = setting(False, "Models", "Record steps as CUDA graphs. An experiment that is not measured yet.")
+    tune: bool = setting(
+        True,
+        "Models",
+        "On a GPU, measure at the first start how the model computes fastest there (attention kernels, number format, "
+        "CUDA graphs, batches), and keep the choice in MASKLET_CACHE. Ways that give other masks are never taken; with "
+        "dtype float32 nothing is measured. It has not run on a GPU yet.",
+    )
+    cuda_graphs: bool = setting(
+        False,
+        "Models",
+        "Record steps as CUDA graphs, whatever is faster; then nothing is measured. Not tried on a GPU yet.",
+    )
     picture_cache_bytes: Bytes = setting(
         512 * MIB,
         "Models",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class VideoLimits:
         picture_cpu_seconds: Processor time of a single picture; 0: no limit.
         first_frame_timeout_seconds: Time from the end of the upload to the first frame.
         decoder_start_seconds: Time in which a decoding process must start, or tell that it has ended.
+        hwaccel: "cuda": frames of files and packets are decoded by the GPU's video unit, if it is there.
         strict_sandbox: Nothing is decoded where a layer of the decoders' sandbox is missing.
     """
 
@@ -37,6 +39,7 @@ class VideoLimits:
     picture_cpu_seconds: int = 15
     first_frame_timeout_seconds: float = 30.0
     decoder_start_seconds: float = 20.0
+    hwaccel: Literal["none", "cuda"] = "none"
     strict_sandbox: bool = False
 
     def of_live_stream(self) -> VideoLimits:

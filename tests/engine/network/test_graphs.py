@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet_server.engine.network.graphs import RUNS_BEFORE, Function, GraphCache, capture_cuda
+from masklet_server.engine.network.graphs import RUNS_BEFORE, CudaCapture, Function, GraphCache, InBuckets
 
 
 class Recorder:
@@ -66,6 +66,49 @@ def test_there_are_never_more_recordings_than_allowed() -> None:
     assert recorder.recorded == [(1,), (2,)]
 
 
+def test_what_cannot_be_recorded_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    tries = 0
+
+    def capture(_: Function, __: Sequence[Tensor]) -> Function:
+        nonlocal tries
+        tries += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    cached = GraphCache(double, capture)
+
+    for _ in range(3 * RUNS_BEFORE):
+        assert torch.equal(cached(torch.ones(2))[0], torch.full((2,), 2.0))
+
+    assert tries == 1
+    assert "[[2]] cannot be recorded and is run as it is: CUDA out of memory" in caplog.text
+
+
+def test_forgotten_recordings_are_made_again() -> None:
+    recorder = Recorder()
+    cached = GraphCache(double, recorder.capture)
+    for _ in range(2):
+        for _ in range(RUNS_BEFORE + 2):
+            cached(torch.zeros(2))
+        cached.forget()
+    assert recorder.recorded == [(2,), (2,)]
+
+
+def test_batches_are_padded_to_the_next_size() -> None:
+    seen: list[int] = []
+
+    def function(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        seen.append(len(x))
+        return x + y, 2 * y
+
+    padded = InBuckets(function, (4, 1, 8))
+    for count in (1, 2, 4, 5, 8, 9):
+        x, y = torch.randn(count, 3), torch.randn(count, 3)
+        found = padded(x, y)
+        assert torch.equal(found[0], x + y)
+        assert torch.equal(found[1], 2 * y)
+    assert seen == [1, 4, 4, 8, 8, 9]
+
+
 @pytest.mark.gpu
 def test_a_recording_gives_what_the_function_gives() -> None:
     weight = torch.randn(64, 64, device="cuda")
@@ -73,7 +116,7 @@ def test_a_recording_gives_what_the_function_gives() -> None:
     def function(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return torch.relu(x @ weight), (x + y).sum(dim=0)
 
-    cached = GraphCache(function, capture_cuda)
+    cached = GraphCache(function, CudaCapture())
     kept = []
     for i in range(RUNS_BEFORE + 3):
         x, y = torch.full((8, 64), float(i), device="cuda"), torch.randn(8, 64, device="cuda")

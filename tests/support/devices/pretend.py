@@ -278,9 +278,8 @@ def _to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any])
             device, rest[i] = value.device, value.dtype
             break
     if device is None or torch.device(device).type == "cpu":
-        if device is not None:
-            kwargs["device"] = device
-        return func(tensor, *rest, **kwargs)
+        placed = [] if device is None else [device]  # first, as `to` wants it where a dtype follows
+        return func(tensor, *placed, *rest, **kwargs)
     moved = upload(tensor, _numbered(device))
     kwargs.pop("non_blocking", None)
     rest = [value for value in rest if value is not None and not isinstance(value, bool)]

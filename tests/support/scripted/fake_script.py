@@ -123,6 +123,7 @@ class Script:
         knows_timings: Sends timings where they are asked for: the frame's index in milliseconds for each stage.
         events: What happens to every object, by frame.
         model: The name of the default model.
+        tuning: What the server says that it has measured on its GPU.
         describes: Tell what is known of the video before its first frame.
         can_prepare: Takes the message `prepare`, as older servers do not.
     """
@@ -140,6 +141,7 @@ class Script:
     knows_timings: bool = True
     events: dict[int, common_pb2.ObjectEvent.ValueType] = field(default_factory=dict)
     model: str = "nano"
+    tuning: str = ""
     describes: bool = True
     can_prepare: bool = True
     mask: Callable[..., npt.NDArray[np.bool_]] = square

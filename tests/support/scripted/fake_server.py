@@ -87,6 +87,7 @@ class FakeServer(TrackingServiceServicer):
                     image_size=384,
                     dtype="float32",
                     parameter_count=4_600_000,
+                    tuning=self.script.tuning,
                 ),
                 server_info_pb2.ModelInfo(name="sam2.1-tiny", description="Meta's.", image_size=1024),
             ],

@@ -19,6 +19,7 @@ from masklet_server.models.paths import cache_folder
 logger = logging.getLogger(__name__)
 
 RUNTIMES = ("auto", "torch", "openvino")
+# Those that settings name. Measuring on a GPU may also choose float16.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -73,12 +74,22 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def make_network(
-    model: SAM2Base, device: torch.device, dtype: str = "auto", *, graphs: bool = False, runtime: str = "auto"
+    model: SAM2Base,
+    device: torch.device,
+    dtype: str = "auto",
+    *,
+    graphs: bool = False,
+    runtime: str = "auto",
+    tune: bool = True,
 ) -> Network:
     """Put the model on the device, in the given dtype or the quicker one, computed by the quicker library.
 
     On CUDA ``auto`` is bfloat16 where the hardware has it, as Meta runs SAM 2. On a CPU with AMX or AVX512-BF16, one
-    picture is encoded in each dtype, and the quicker dtype is taken. `graphs` asks for CUDA graphs.
+    picture is encoded in each dtype, and the quicker dtype is taken.
+
+    On CUDA, `tune` asks for the fastest way to compute, measured once for each device, driver and model, as
+    `masklet_server.engine.network.tuning` says; not with a dtype of "float32", which means SAM 2's own masks. `graphs`
+    asks for CUDA graphs, and for nothing else to be measured.
 
     On a CPU, OpenVINO computes the parts of the network that it computes quicker than torch, if it is installed and the
     runtime is not "torch". A dtype of "float32" means the masks of sam2 to the bit. Only torch gives them, so there
@@ -94,12 +105,32 @@ def make_network(
     has_openvino = device.type == "cpu" and is_installed()
     if runtime == "openvino" and not has_openvino:
         raise FailedPrecondition("runtime openvino needs --device cpu and the package openvino: pip install openvino")
+    if device.type == "cuda" and tune and not graphs and dtype in ("auto", "bfloat16"):
+        return _network_by_measuring(model, device, dtype)
     if not has_openvino or runtime == "torch" or (runtime == "auto" and dtype == "float32"):
         return _network_by_torch(model, device, dtype, graphs=graphs)
     weights = copy.deepcopy(model)
     network = _network_by_torch(model, device, dtype, graphs=graphs)
     _accelerate(network, weights, required=runtime == "openvino")
     return network
+
+
+def _network_by_measuring(model: SAM2Base, device: torch.device, dtype: str) -> Network:
+    """The network in the way that is the fastest on this GPU."""
+    from masklet_server.engine.network.tuning.choice import StoredChoices
+    from masklet_server.engine.network.tuning.tune import circumstances_of, dtypes_of, tuned_network
+
+    known_as = circumstances_of(model, device_name(device), dtype)
+    dtypes = dtypes_of(dtype, fast_bfloat16=has_fast_bfloat16(device))
+    return tuned_network(model, device, dtypes, StoredChoices(tuning_folder()), known_as)
+
+
+def tuning_folder() -> Path | None:
+    """Where choices of `masklet_server.engine.network.tuning` are kept; None: nowhere."""
+    try:
+        return cache_folder() / "tuning"
+    except RuntimeError:  # this user has no home directory
+        return None
 
 
 def _accelerate(network: Network, weights: SAM2Base, *, required: bool) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from masklet.errors import InvalidArgument
 from masklet_server.engine.network.attention import KernelChoice, quickest_kernel
 from masklet_server.engine.network.channels_last import lay_out_channels_last
-from masklet_server.engine.network.graphs import Function, GraphCache
+from masklet_server.engine.network.graphs import Function, GraphCache, InBuckets
 from masklet_server.engine.network.image_encoder import FastImageEncoder
 from masklet_server.engine.network.mask_decoder import MaskDecoder
 from masklet_server.engine.network.memory_attention import (
@@ -94,6 +94,7 @@ class Network:
         max_pointers: Object pointers reach back over so many frames, including the current one.
         recent_memories: A step attends to the memories of so many tracked frames.
         parameter_count: Number of weights.
+        tuning: What was chosen by measuring on this GPU, as one line for people; empty if nothing was.
         weights_checksum: Of all weights, as they were given.
         runtime: The library that computes most of a frame: "torch", or the one that `compute_with` was given.
         image_encoder: Takes and gives what `encode_normalized` does, as tensors.
@@ -104,6 +105,7 @@ class Network:
         model: With weights, in float32 on the CPU. The network takes it over and changes it in place.
         device: Where to compute.
         dtype: Of weights and activations. Prompts and logits stay in float32.
+        kernels: Chooses the kernels of attention; None: the fastest on a CPU, torch's own on a GPU.
         graphs: Record the image encoder and the step as CUDA graphs; only on a CUDA device.
 
     Raises:
@@ -111,7 +113,13 @@ class Network:
     """
 
     def __init__(
-        self, model: SAM2Base, device: torch.device, dtype: torch.dtype = torch.float32, *, graphs: bool = False
+        self,
+        model: SAM2Base,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        kernels: KernelChoice | None = None,
+        graphs: bool = False,
     ) -> None:
         _check_supported(model)
         self.parameter_count = sum(p.numel() for p in model.parameters())
@@ -119,6 +127,7 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.runtime = "torch"
+        self.tuning = ""
         self.workers = Workers()
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
@@ -128,7 +137,7 @@ class Network:
         self.max_pointers: int = model.max_obj_ptrs_in_encoder
         self.recent_memories: int = model.num_maskmem - 1
         exact = dtype == torch.float32
-        choose: KernelChoice = functools.cache(functools.partial(quickest_kernel, device, dtype))
+        choose = kernels or functools.cache(functools.partial(quickest_kernel, device, dtype))
         # These two are made from the weights in float32, before the model's weights are rounded to the dtype.
         self.image_encoder = FastImageEncoder(model, choose, exact=exact).to(device=device, dtype=dtype)
         self.feature_position = position = self._position(model.image_encoder.neck.position_encoding)
@@ -143,11 +152,12 @@ class Network:
                 fuse_linears(part)
         self.model = model.to(device=device, dtype=dtype).eval()
         self.decoder = MaskDecoder(self.model, device, dtype)
-        record = graphs and device.type == "cuda"
-        self._encode: Function = GraphCache(self.image_encoder) if record else self.image_encoder
+        self._recordings: tuple[GraphCache, ...] = ()
+        self._encode: Function = self.image_encoder
+        self._step: Function = self._step_once
         self._encode_pixels: Function | None = None
         self._step_elsewhere: StepFunction | None = None
-        self._step: Function = GraphCache(self._step_once) if record else self._step_once
+        self.compute_as(graphs=graphs, pictures=self.encode_ahead)
         self._mean = torch.tensor(PIXEL_MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD, device=device).view(3, 1, 1)
         self.memory_position = self._position(model.memory_encoder.position_encoding)
@@ -190,6 +200,27 @@ class Network:
             self._step_elsewhere = step
         if workers is not None:
             self.workers, self.encode_ahead = workers, 2 if workers.threads > 1 else 1
+
+    def compute_as(self, *, graphs: bool, pictures: int, buckets: Sequence[int] = ()) -> None:
+        """Run torch's functions in another way, which changes no result but by rounding.
+
+        Args:
+            graphs: Record the image encoder and the step as CUDA graphs; without effect on a CPU.
+            pictures: Number of a stream's frames that are encoded in one pass.
+            buckets: Pad batches of steps to these sizes.
+        """
+        self._encode, self._step, self._recordings = self.image_encoder, self._step_once, ()
+        if graphs and self.device.type == "cuda":
+            self._recordings = GraphCache(self.image_encoder), GraphCache(self._step_once)
+            self._encode, self._step = self._recordings
+        if buckets:
+            self._step = InBuckets(self._step, buckets)
+        self.encode_ahead = pictures
+
+    def forget_recordings(self) -> None:
+        """Give back the memory of CUDA graphs; they are recorded again when they are needed."""
+        for recording in self._recordings:
+            recording.forget()
 
     @property
     def kept_bytes(self) -> int:

@@ -38,7 +38,8 @@ class EngineOptions:
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "float32" or "bfloat16".
         runtime: "auto", "torch" or "openvino": the library that computes on a CPU.
-        cuda_graphs: Record the image encoder and the step as CUDA graphs.
+        cuda_graphs: Record the image encoder and the step as CUDA graphs; then `tune` measures nothing.
+        tune: On a GPU, measure how models compute fastest there, unless an earlier start has.
         picture_cache_bytes: Largest size of the cache for the features of pictures.
     """
 
@@ -46,6 +47,7 @@ class EngineOptions:
     dtype: str = "auto"
     runtime: str = "auto"
     cuda_graphs: bool = False
+    tune: bool = True
     picture_cache_bytes: int = PICTURE_CACHE_BYTES
 
 
@@ -109,7 +111,12 @@ class Engine:
         try:
             networks = {
                 spec.name: make_network(
-                    build_model(spec), device, options.dtype, graphs=options.cuda_graphs, runtime=options.runtime
+                    build_model(spec),
+                    device,
+                    options.dtype,
+                    graphs=options.cuda_graphs,
+                    runtime=options.runtime,
+                    tune=options.tune,
                 )
                 for spec in models
             }
@@ -258,6 +265,7 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
         encode_ahead=network.encode_ahead,
         encodes_meanwhile=network.workers.threads > 1,
         runtime=network.runtime,
+        tuning=network.tuning,
         edges=edges,
         memory=MemorySizes.of(
             network.grid_size,

@@ -19,9 +19,10 @@ class LoadedModel:
         name: Its name in the registry.
         image_size: Side of the square the model sees, in pixels.
         logits_size: Side of its low-resolution logits.
-        dtype: "float32" or "bfloat16".
+        dtype: "float32", "bfloat16" or "float16".
         edges: How the edges of its masks are drawn, if a client does not say.
         runtime: "torch", or "openvino" if it computes parts of the network.
+        tuning: What was chosen by measuring on this GPU, as one line for people; empty if nothing was.
         device: "cpu" or "cuda:0".
         device_name: The hardware's name.
         parameter_count: Number of weights.
@@ -42,6 +43,7 @@ class LoadedModel:
     encode_ahead: int = 1
     encodes_meanwhile: bool = False
     runtime: str = "torch"
+    tuning: str = ""
     edges: Edges = Edges.NONE
     memory: MemorySizes = field(default_factory=MemorySizes)
     device_bytes: int = 0

@@ -164,7 +164,7 @@ class Scheduler:
                 outputs = run(tickets)
             except Exception as error:  # noqa: BLE001 - each job gets its own answer below
                 logger.warning("a batch of %d streams failed (%s); running them one by one", len(tickets), error)
-                _free_device_memory(error)
+                self._free_device_memory(error)
             else:
                 for ticket, output in zip(tickets, outputs, strict=True):
                     ticket.future.set_result(output)
@@ -181,12 +181,15 @@ class Scheduler:
             output = compute()
         except Exception as error:  # noqa: BLE001 - the caller gets it
             ticket.future.set_exception(as_answer(error))
-            _free_device_memory(error)
+            self._free_device_memory(error)
         else:
             ticket.future.set_result(output)
 
-
-def _free_device_memory(error: Exception) -> None:
-    """Free what the failed job held, so that the next job has room."""
-    if is_out_of_memory(error) and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def _free_device_memory(self, error: Exception) -> None:
+        """Free what the failed job held, and recorded graphs, so that the next job has room."""
+        if not is_out_of_memory(error):
+            return
+        for network in self._networks.values():
+            network.forget_recordings()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

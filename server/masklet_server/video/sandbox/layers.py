@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import subprocess
+from pathlib import Path
 
 from masklet.errors import FailedPrecondition
 from masklet_media.confinement import describe, environment, python
@@ -55,6 +56,12 @@ def bound_together(bounds: GroupBounds) -> str:
         return f"the decoders' sandbox lacks a control group (the kernel bounds all together); {HOW_TO_HAVE}"
     fork_server.put_into(group)
     return f"decoding processes are in the control group {group.folder}"
+
+
+def check_hwaccel(hwaccel: str) -> None:
+    """Log where a GPU is asked to decode and there is none; FFmpeg decodes then."""
+    if hwaccel == "cuda" and not Path("/dev/nvidiactl").exists():
+        logger.warning("hwaccel is cuda, but this machine has no NVIDIA GPU: FFmpeg decodes all video by itself")
 
 
 def check_sandbox(*, strict: bool) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+from av.codec.hwaccel import HWAccel
 
 from masklet_media.clip_reader import ClipReader, NoVideo
 from masklet_server.video.formats import CODECS, CONTAINERS, FOREIGN_DECODERS, convert_to
@@ -23,6 +24,7 @@ from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.worker.arriving_file import ArrivingFile
 from masklet_server.video.worker.clip_limits import ClipLimits
+from masklet_server.video.worker.hardware import with_hardware
 from masklet_server.video.worker.pixels import FrameResizer
 from masklet_server.video.worker.refusal import Refusal
 from masklet_server.video.worker.shown_frame import ShownFrame, max_coded_pixels, show
@@ -148,8 +150,12 @@ def _open(file: ArrivingFile, limits: VideoLimits, *, seeks: bool) -> av.contain
     if not seeks:
         # Without this option FFmpeg looks for further indices up to the end of an MP4 before it gives the first frame.
         options["fflags"] = "+ignidx"
+
+    def opened(accelerated: HWAccel | None) -> av.container.InputContainer:
+        return av.open(file, "r", options=options, metadata_errors="replace", hwaccel=accelerated)
+
     try:
-        return av.open(file, "r", options=options, metadata_errors="replace")
+        return with_hardware(limits.hwaccel == "cuda", opened, again=lambda: file.seek(0))
     except av.ArgumentError as error:
         # FFmpeg raises this for a format that it knows and that is not on the list.
         raise Refusal(

@@ -9,9 +9,9 @@ import mmap
 import os
 from typing import NoReturn
 
-from masklet_media.confinement import confine
+from masklet_media.confinement import Outside, confine
 from masklet_server.video.messages import Channel, EndOfFrames, Setup, decode_to_decoder
-from masklet_server.video.worker import tasks
+from masklet_server.video.worker import hardware, tasks
 from masklet_server.video.worker.connection import ServerChannel, ServerConnection
 from masklet_server.video.worker.refusal import Refusal, out_of_memory
 
@@ -39,7 +39,13 @@ def serve(channel: ServerChannel, memory_fd: int, upload_fd: int) -> None:
         raise ValueError(f"the first message is a {type(setup).__name__}, it must be a Setup")
     memory = mmap.mmap(memory_fd, setup.slots * setup.slot_bytes)
     os.close(memory_fd)
-    missing = confine(memory_bytes=setup.limits.decoder_memory_bytes, cpu_seconds=setup.limits.decoder_cpu_seconds)
+    # Without a GPU nothing is left to the process, whatever the settings ask for.
+    gpu = setup.limits.hwaccel == "cuda" and setup.mode in ("clip", "packets") and hardware.prepare()
+    missing = confine(
+        memory_bytes=setup.limits.decoder_memory_bytes,
+        cpu_seconds=setup.limits.decoder_cpu_seconds,
+        outside=Outside(gpu=gpu),
+    )
     try:
         if missing and setup.limits.strict_sandbox:
             # They were there when the server started; the number of namespaces, for example, is limited.

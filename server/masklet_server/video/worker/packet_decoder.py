@@ -17,11 +17,13 @@ from typing import Any, cast
 import av
 import av.video.codeccontext
 from av.codec.context import ThreadType
+from av.codec.hwaccel import HWAccel
 
 from masklet_server.video.formats import LATEST_DECODING, PACKET_DECODERS
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import OpenCodec
+from masklet_server.video.worker.hardware import with_hardware
 from masklet_server.video.worker.pixels import FrameResizer, check_size
 from masklet_server.video.worker.refusal import Refusal
 from masklet_server.video.worker.shown_frame import ShownFrame, decoder_threads, max_coded_pixels, show
@@ -45,22 +47,26 @@ class PacketDecoder:
         self._limits = limits
         self._has_key_frame = False
         self._parsed_index = 0  # the packet in which the access unit begins that the parser holds
-        decoder = PACKET_DECODERS[codec.name]
-        self._context = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r"))
-        if codec.extradata:
-            self._context.extradata = codec.extradata
-        left_out = LATEST_DECODING.get(codec.decoding, {})
-        self._context.options = {"max_pixels": str(max_coded_pixels(limits)), **left_out}
-        self._context.thread_type = ThreadType.SLICE
-        self._context.thread_count = decoder_threads()
         try:
-            self._context.open()
+            self._context = with_hardware(limits.hwaccel == "cuda", self._opened, again=lambda: None)
         except av.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
             raise Refusal(
                 "InvalidArgument", f"is not valid for {codec.name}: {error.strerror}", "packet.extradata"
             ) from error
+
+    def _opened(self, accelerated: HWAccel | None) -> av.VideoCodecContext:
+        decoder = PACKET_DECODERS[self._codec.name]
+        context = cast("av.VideoCodecContext", av.CodecContext.create(decoder, "r", hwaccel=accelerated))
+        if self._codec.extradata:
+            context.extradata = self._codec.extradata
+        left_out = LATEST_DECODING.get(self._codec.decoding, {})
+        context.options = {"max_pixels": str(max_coded_pixels(self._limits)), **left_out}
+        context.thread_type = ThreadType.SLICE
+        context.thread_count = decoder_threads()
+        context.open()
+        return context
 
     def decode(self, data: bytes, index: int) -> Iterator[ShownFrame]:
         """The frames that can be shown by now. The `pts` of each is the index of the packet in which it begins.
