@@ -73,7 +73,7 @@ to_decoder: st.SearchStrategy[ToDecoder] = st.one_of(
 )
 from_decoder: st.SearchStrategy[FromDecoder] = st.one_of(
     st.builds(VideoOpened, info, time_base),
-    st.builds(FrameDecoded, natural, integer64, size, size, seconds, st.integers(0, 2**32 - 1)),
+    st.builds(FrameDecoded, natural, integer64, size, size, seconds, st.integers(0, 2**32 - 1), st.booleans()),
     st.builds(PacketDecoded, natural),
     st.builds(EndOfFrames),
     st.builds(DecodingFailed, st.sampled_from(get_args(ErrorKind)), st.text(max_size=2000), text),
@@ -149,13 +149,23 @@ def test_json_that_is_made_to_do_harm(line: bytes) -> None:
         decode_from_decoder(line)
 
 
-FRAME = {"type": "FrameDecoded", "slot": 0, "pts": -5, "height": 4, "width": 3, "decode_seconds": 0.5, "checksum": 9}
+FRAME = {
+    "type": "FrameDecoded",
+    "slot": 0,
+    "pts": -5,
+    "height": 4,
+    "width": 3,
+    "decode_seconds": 0.5,
+    "checksum": 9,
+    "is_key": False,
+}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"slot": -1}, "FrameDecoded.slot: must be between 0 and"),
+        ({"is_key": 1}, "FrameDecoded.is_key: must be of type bool, not int"),
         ({"slot": True}, "FrameDecoded.slot: must be of type int, not bool"),
         ({"slot": 1.0}, "FrameDecoded.slot: must be of type int, not float"),
         ({"slot": None}, "FrameDecoded.slot: must be of type int, not NoneType"),
