@@ -56,6 +56,9 @@ def serve(app: ASGIApp, listening: socket.socket, started: Callable[[], None]) -
     """
     config = uvicorn.Config(
         app,
+        # uvloop, which uvicorn takes where it is installed, starts processes by fork(). gRPC's threads do
+        # not survive that: the process dies.
+        loop="asyncio",
         log_level="warning",
         access_log=False,
         server_header=False,

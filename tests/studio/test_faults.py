@@ -256,3 +256,9 @@ def test_a_project_of_a_newer_studio_is_left_alone(nano_server: str, tmp_path: P
     assert done.returncode != 0
     assert "was made by a newer studio; use that one" in done.stderr
     assert [one.name for one in (tmp_path / "work").iterdir() if one.name != "lock"] == ["videos.jsonl"]
+
+
+def test_the_studio_runs_on_asyncios_own_loop(nano_server: str, tmp_path: Path) -> None:
+    """Uvloop starts processes by fork(), beside which gRPC's threads die: a studio with a camera ended now and then."""
+    with running_studio(tmp_path / "work", server=nano_server) as studio:
+        assert "uvloop" not in Path(f"/proc/{studio.process.pid}/maps").read_text()

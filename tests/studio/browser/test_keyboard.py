@@ -220,6 +220,7 @@ def test_a_camera(nano_server: str, tmp_path: Path, live_tabs: list[LiveWorkplac
         keyboard.press("r")
         tab.until("s.recording.value.on && s.recording.value.frames >= 3")
         keyboard.press("r")
+        tab.page.get_by_text("Open the recording").wait_for()
         keyboard.tab_to("Open the recording")
         keyboard.press("Enter")
         tab.wait_for_video()

@@ -221,7 +221,7 @@ def test_a_camera_that_breaks_off_is_connected_again(studio: RunningStudio) -> N
             page.wait("status", lambda status: status["state"] == "waiting" and "broke off" in status["message"])
             page.wait("status", lambda status: status["state"] == "running")
             page.look(2)
-        assert server.connections == 2
+        wait_for(lambda: server.connections == 2, 30)
 
 
 def test_only_named_cameras_where_others_are_not_allowed(nano_server: str, tmp_path: Path) -> None:

@@ -91,9 +91,10 @@ def test_a_wrong_click_is_undone_and_the_other_object_stays(page: LivePage, pict
     with_objects(page, 0, 1)
     page.look(LONG_AGO)
     before = dict(page.shown[-1].masks)  # the click changes those of the picture
-    # The object is said to be where the other one is, too.
+    # The object is said to be where the other one is, and not where it is.
     x, y = e2e.center(1, 8)
-    page.do("prompt", object=1, frame=page.shown[-1].number, points=[[x, y, 1]], box=None)
+    points = [[x, y, 1], [*e2e.center(0, 8), 0]]
+    page.do("prompt", object=1, frame=page.shown[-1].number, points=points, box=None)
     page.until(lambda shown: has(1)(shown) and bool(shown.masks[1].mask[int(y), int(x)]))
     seen = page.look(pictures)
     page.do("undo")

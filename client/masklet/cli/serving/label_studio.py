@@ -112,6 +112,9 @@ def label_studio(
         typer.echo(f"masklet label-studio: {where}  (Ctrl-C ends it)")
         config = uvicorn.Config(
             application(predictor, credentials=credentials),
+            # uvloop, which uvicorn takes where it is installed, starts processes by fork(). gRPC's threads do
+            # not survive that: the process dies.
+            loop="asyncio",
             log_level="warning",
             access_log=False,
             server_header=False,

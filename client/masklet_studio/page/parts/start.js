@@ -1,5 +1,5 @@
 /** The first page: videos that are here, and a place to drop another one. */
-import { Component, createRef, html, observe, signal } from "../ui.js";
+import { Component, html, observe, signal } from "../ui.js";
 import { loadState, openVideo, removeVideo } from "../state/videos.js";
 import * as s from "../state/store.js";
 import { dismiss, uploadFile, uploads } from "../wire/upload.js";
@@ -31,7 +31,10 @@ function onDrop(event) {
   if (event.dataTransfer) take(event.dataTransfer.files);
 }
 
-const input = createRef();
+/** Ask for files. The field is found at the click: a reference to it is empty for a moment when the page is drawn anew. @param {any} event */
+function choose(event) {
+  event.currentTarget.parentElement.querySelector("input[type=file]").click();
+}
 
 const Drop = observe(() => {
   if (s.server.value && !s.server.value.may_upload) {
@@ -45,9 +48,8 @@ const Drop = observe(() => {
     <${Icon} name="upload" size=${32} />
     <h2>Drop a video here</h2>
     <p>It goes to your studio, and from there to the server that tracks. Nobody else gets it.</p>
-    <button type="button" class="button primary" onClick=${() => input.current?.click()}>Choose a video</button>
+    <button type="button" class="button primary" onClick=${choose}>Choose a video</button>
     <input
-      ref=${input}
       type="file"
       class="unseen"
       tabindex="-1"

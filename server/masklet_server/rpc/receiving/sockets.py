@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import os
 import re
@@ -69,31 +68,42 @@ def end(connections: Collection[Connection], ports: Collection[int]) -> None:
 
 
 def _accepted(ports: Collection[int]) -> Iterator[tuple[Connection, socket.socket]]:
-    """Each connection, and a socket that is closed afterwards."""
+    """Each connection, and its socket, which is only lent."""
     try:
         names = os.listdir(_FOLDER)  # noqa: PTH208 - some hundred, five times a second
     except FileNotFoundError:  # not Linux
         return
     for name in names:
-        sock = _socket(f"{_FOLDER}/{name}", int(name))
-        if sock is not None:
-            with sock:
-                connection = None
-                with contextlib.suppress(OSError):  # it listens, or the other side has left just now
-                    connection = _connection(sock, ports)
-                if connection is not None:
-                    yield connection, sock
+        if not _is_socket(f"{_FOLDER}/{name}"):
+            continue
+        with _lent(int(name)) as sock:
+            connection = None
+            with contextlib.suppress(OSError):  # it listens, or it was closed just now
+                connection = _connection(sock, ports)
+            if connection is not None:
+                yield connection, sock
 
 
-def _socket(path: str, number: int) -> socket.socket | None:
-    """A socket, with a descriptor of its own: the number cannot become another file's while it is looked at."""
+def _is_socket(path: str) -> bool:
     try:
-        if os.readlink(path).startswith("socket:"):  # noqa: PTH115 - some hundred, five times a second
-            return socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=os.dup(number))
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # the connection is there, although it cannot be looked at
-    return None  # closed meanwhile
+        return os.readlink(path).startswith("socket:")  # noqa: PTH115 - some hundred, five times a second
+    except OSError:
+        return False  # closed meanwhile
+
+
+@contextlib.contextmanager
+def _lent(number: int) -> Iterator[socket.socket]:
+    """A socket by gRPC's own descriptor, which stays open.
+
+    Never by a duplicate: gRPC closes a socket to take it out of epoll, and a duplicate would keep it there. Then an
+    event of the socket comes to memory that gRPC has freed, and the process dies. Without one the number may become
+    another file's meanwhile; what is read of that is only wrong for one look.
+    """
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=number)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def _connection(sock: socket.socket, ports: Collection[int]) -> Connection | None:

@@ -330,13 +330,13 @@ class ResumableSessions:
         session = self._sessions[(over or session_ids)[0]]
         self._count_end(session, "evicted")
         why = "too many sessions waited for their clients"
-        self._finish(session, NotFound("the session was evicted"), why, drop=session.outcome is not None)
+        self._finish(session, NotFound("the session was evicted"), why, drop=session.is_delivered)
 
     def _expire(self, session: ResumableSession) -> None:
         self._count_end(session, "expired")
         seconds = self.limits.park_seconds
         why = f"its client was away for more than {seconds:g} s"
-        self._finish(session, NotFound("the session has expired"), why, drop=session.outcome is not None)
+        self._finish(session, NotFound("the session has expired"), why, drop=session.is_delivered)
 
     def _count_end(self, session: ResumableSession, why: str) -> None:
         """Tell why a parked session ends. One that was over has lost nothing: each stream waits at its end."""
