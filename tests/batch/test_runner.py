@@ -253,13 +253,27 @@ def test_a_batch_that_is_stopped_goes_on_in_the_next_run(tmp_path: Path) -> None
         assert run(server.address, clips, tmp_path / "out")[0].is_complete
 
 
+def interrupt_when_begun(out: Path, ended: threading.Event) -> None:
+    """Send SIGINT to this process once a clip has begun; again if Python could not raise the first one."""
+    deadline = time.monotonic() + 20
+    while not any(path.stat().st_size for path in out.glob("ledger*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    while not ended.wait(0.1):
+        os.kill(os.getpid(), signal.SIGINT)
+        if ended.wait(1.5):
+            return
+
+
 def test_ctrl_c_in_a_program_ends_in_order(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, *NAMES)
     with BatchServer(Script(frame_count=50, seconds_per_frame=0.05)) as server:
-        timer = threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        ended = threading.Event()
+        interrupter = threading.Thread(target=interrupt_when_begun, args=(tmp_path / "out", ended))
+        interrupter.start()
         with pytest.raises(KeyboardInterrupt):
             run(server.address, clips, tmp_path / "out")
+        ended.set()
+        interrupter.join()
         assert {states[-1] for states in ledger_states(tmp_path / "out").values()} == {"interrupted"}
         server.script.seconds_per_frame = 0.0
         assert run(server.address, clips, tmp_path / "out")[0].is_complete
