@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,6 +265,15 @@ def interrupt_when_begun(out: Path, ended: threading.Event) -> None:
             return
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT is raised as KeyboardInterrupt, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_in_a_program_ends_in_order(tmp_path: Path) -> None:
     clips = make_clips(tmp_path, *NAMES)
     with BatchServer(Script(frame_count=50, seconds_per_frame=0.05)) as server:

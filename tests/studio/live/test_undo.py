@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.studio.live.test_live_session import lies_on, with_objects
@@ -93,8 +94,9 @@ def test_a_wrong_click_is_undone_and_the_other_object_stays(page: LivePage, pict
     before = dict(page.shown[-1].masks)  # the click changes those of the picture
     # The object is said to be where the other one is, and not where it is.
     x, y = e2e.center(1, 8)
-    points = [[x, y, 1], [*e2e.center(0, 8), 0]]
-    page.do("prompt", object=1, frame=page.shown[-1].number, points=points, box=None)
+    rows, columns = np.nonzero(before[2].mask)
+    box = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+    page.do("prompt", object=1, frame=page.shown[-1].number, points=[[x, y, 1]], box=box)
     page.until(lambda shown: has(1)(shown) and bool(shown.masks[1].mask[int(y), int(x)]))
     seen = page.look(pictures)
     page.do("undo")
