@@ -144,12 +144,6 @@ def masklet_commands(script: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
-def test_yaml_is_well_formed(block: Block) -> None:
-    yaml = pytest.importorskip("yaml")
-    assert isinstance(yaml.safe_load(block.text), dict)
-
-
 def test_blocks_are_of_known_languages() -> None:
     assert {block.language for block in BLOCKS} <= LANGUAGES
 
