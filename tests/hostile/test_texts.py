@@ -13,6 +13,7 @@ import pytest
 
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2, tracking_pb2_grpc
 from tests.hostile.target import CLICK, Target, as_client, asking, jpeg
+from tests.support.aio import write_all
 
 EVIL = "x\n12:00:00 INFO    rpc method=forged client=bob\r\x1b[31mred\x1b]0;title\x07\u202e\u2028\x85\0 "
 NUMBERS = [math.nan, math.inf, -math.inf, 3e38, -3e38]
@@ -44,9 +45,8 @@ async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
 async def first_of(stub: Any, *requests: Request) -> tuple[grpc.StatusCode, str]:
     """How a stream ends that sends some messages."""
     call = stub.Track(metadata=as_client("m"))
+    await write_all(call, requests)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        for request in requests:
-            await call.write(request)
         await call.done_writing()
         while await call.read() is not grpc.aio.EOF:
             pass

@@ -16,6 +16,7 @@ from masklet_server.metrics import Metrics
 from masklet_server.rpc.server import Server
 from masklet_server.rpc.tracking_service import TrackingService
 from masklet_server.settings import checked
+from tests.support.aio import write_all
 from tests.support.fake_sources import FakeSources
 from tests.support.fakes import FakeEngine
 
@@ -94,10 +95,7 @@ async def failure(stub: Any, *requests: Request) -> grpc.aio.AioRpcError:
     call = stub.Track(timeout=PATIENCE)
 
     async def converse() -> None:
-        # The server may end the call before it has everything; its status, which reading gives, then tells why.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            for request in requests:
-                await call.write(request)
+        await write_all(call, requests)  # the server may end the call before it has everything
         async for _ in call:
             pass
 

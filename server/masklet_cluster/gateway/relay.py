@@ -93,6 +93,24 @@ async def ending_of(call: Any) -> Ending:
     return Ending(await call.code(), await call.details() or "", passed_on(await call.trailing_metadata() or ()))
 
 
+async def write(call: Any, message: bytes) -> None:
+    """Write a message to a call of grpc.aio, as `call.write` does, but without harm to what the other side has said.
+
+    Where a call ends while it is written to, `call.write` (grpc/aio/_call.py, `_write`) puts "Internal error from Core"
+    in the place of the status, and drops the answers that were not read yet.
+
+    Args:
+        call: A call with a stream of requests.
+        message: The serialized message.
+
+    Raises:
+        AioRpcError: The call ended before it was connected.
+        InternalError: grpc.aio's: the call has ended. Reading says how.
+    """
+    await call.wait_for_connection()
+    await call._cython_call.send_serialized_message(message)  # noqa: SLF001 - no public way leaves the status alone
+
+
 def lost(lease: Lease, ending: Ending) -> Unavailable:
     """The error of a call whose worker was lost."""
     why = "it does not answer" if lease.lost.is_set else ending.details or "its connection broke"
@@ -122,9 +140,9 @@ class StreamRelay:
 
     async def begin(self, first: Sequence[RawMessage]) -> bytes | Ending:
         """Send the first message, if there is one, and wait for the first answer, or for how the call ends."""
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the answer says why
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             for message in first:
-                await self._call.write(message.data)
+                await write(self._call, message.data)
             if not first:
                 await self._call.done_writing()
         return await self._next()
@@ -175,8 +193,8 @@ class StreamRelay:
 
     async def _send(self, requests: AsyncIterator[RawMessage]) -> None:
         async for request in requests:
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the worker ended the call
-                await self._call.write(request.data)
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError):  # the worker ended the call
+                await write(self._call, request.data)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
