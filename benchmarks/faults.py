@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -104,7 +104,7 @@ class Trial:
         self._servers = servers
         self._state = state
         self._proxies: set[Proxy] = set()
-        self._harm = 0  # what may end streams by name
+        self._harms = 0  # begun and ended, that may end streams by name
         self._seed = seed
         self._kills = kills
         self._lock = threading.Lock()
@@ -142,9 +142,9 @@ class Trial:
                 reach = chance.choice((500, 5_000, 50_000)) if direction == "up" else chance.choice((500, 3_000, 9_000))
                 seconds = chance.uniform(0.05, 0.6)
                 proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
-            deaths, harm = self._deaths, self._harm
+            deaths, harms = self._deaths, self._harms
             history, events = run(name, proxy.address, resume_seconds=_RESUME_SECONDS, timeout=_STREAM_SECONDS)
-            has_died, was_harmed = self._deaths != deaths, self._harm != harm
+            has_died, was_harmed = self._deaths != deaths, self._harms != harms or harms % 2 == 1
             made = proxy.made
             self._proxies.discard(proxy)
         may_fail = was_harmed or (has_died and not history.results)
@@ -187,11 +187,11 @@ class Trial:
         elif kind == "clock" and self._state is not None:
             mishaps.jump_clock(self._state)
         elif kind == "no_descriptors":
-            self._harm += 1  # a decoder may be missing
-            mishaps.without_descriptors(server, seconds)
+            with self._harming():  # a decoder may be missing
+                mishaps.without_descriptors(server, seconds)
         elif kind == DECODER_KIND:
-            self._harm += 1
-            mishaps.kill_decoders(server)
+            with self._harming():
+                mishaps.kill_decoders(server)
         elif kind == "no_disk" and self._state is not None:
             mishaps.without_disk(self._state, seconds)
 
@@ -211,6 +211,14 @@ class Trial:
             if chance.random() < 0.5:  # the others keep the servers busy meanwhile
                 proxy.strike(Fault("refuse", seconds=_park_seconds(self._state) + 1.0))
 
+    @contextlib.contextmanager
+    def _harming(self) -> Iterator[None]:
+        self._harms += 1
+        try:
+            yield
+        finally:
+            self._harms += 1
+
     def _is_wrong(self, where: str, what: str) -> None:
         with self._outcome.lock:
             self._outcome.wrong[where].append(what)
@@ -228,8 +236,8 @@ class Trial:
         else:
             server.kill()
         if kind == "damage" and self._state is not None:
-            self._harm += 1
-            mishaps.damage(self._state)
+            with self._harming():
+                mishaps.damage(self._state)
         try:
             server.start()
         finally:

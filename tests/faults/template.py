@@ -8,6 +8,7 @@ server is like any other one: it is a process in a session of its own, has its o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -49,6 +50,13 @@ class ForkedServer:
         os.close(self._handle)
         return 0
 
+    def close_if_ended(self) -> bool:
+        """Whether it has ended. If so, nothing can be asked any more."""
+        has_ended = self._has_ended(0.0)
+        if has_ended:
+            os.close(self._handle)
+        return has_ended
+
     def _has_ended(self, seconds: float) -> bool:
         return bool(select.select([self._handle], [], [], seconds)[0])
 
@@ -56,7 +64,7 @@ class ForkedServer:
 class ServerTemplate:
     """Forks servers. Use it as a context manager. Any thread may fork.
 
-    Servers that still run when it is left are not ended by it.
+    When it is left, also because this process was killed, the servers that still run are killed.
     """
 
     def __init__(self) -> None:
@@ -71,6 +79,7 @@ class ServerTemplate:
             stdout=subprocess.PIPE,
             text=True,
             env={**clean, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is not for it
         )
         return self
 
@@ -107,6 +116,7 @@ def main() -> None:
     app = typer.Typer()
     app.command()(serve)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the servers, so the kernel buries them
+    handles: list[ForkedServer] = []
     for line in sys.stdin:
         arguments, log = json.loads(line)
         pid = os.fork()
@@ -114,7 +124,11 @@ def main() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _become(Path(log))
             app(arguments)  # raises SystemExit at its end
+        handles = [handle for handle in handles if not handle.close_if_ended()] + [ForkedServer(pid)]
         print(pid, flush=True)
+    for handle in handles:
+        with contextlib.suppress(ProcessLookupError):
+            handle.send_signal(signal.SIGKILL)
 
 
 def _become(log: Path) -> None:
