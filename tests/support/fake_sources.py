@@ -20,6 +20,8 @@ from tests.support.fakes import HEIGHT, WIDTH
 
 # A byte of a fake clip that cannot be decoded; every other byte is one frame.
 BROKEN = 0xFF
+# A byte at which the decoding process is killed, of which the clip is not the cause.
+KILLED = 0xFE
 
 
 class FakeSource:
@@ -92,6 +94,8 @@ class FakeSource:
     def _whole(frame: Frame) -> Frame:
         if frame.pixels[0, 0, 0] == BROKEN:
             raise DataLoss("a frame is broken")
+        if frame.pixels[0, 0, 0] == KILLED:
+            raise ResourceExhausted("the decoding process was killed", retry_after_seconds=1.0)
         return frame
 
     async def end(self) -> None:
