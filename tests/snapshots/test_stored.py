@@ -1,8 +1,8 @@
 """Snapshots that earlier servers have stored are read, all of them: a server that is updated goes on with its sessions.
 
-`stored/version-1.snapshot` is of a file with two objects, after frame 6. The server that wrote it had nano@64, and stored
-every third frame. If what is stored has to change so that this file cannot be read any more, give `snapshot.VERSION`
-another number, and let the test below say that version 1 is passed over.
+`stored/version-1.snapshot` is of a file with two objects, after frame 6. The server that wrote it had nano@64, and
+stored every third frame. If what is stored has to change so that this file cannot be read any more, give
+`snapshot.VERSION` another number, and let the test below say that version 1 is passed over.
 """
 
 from __future__ import annotations
