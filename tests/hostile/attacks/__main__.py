@@ -8,7 +8,8 @@ one fails.
 
 The server may have 4 GiB. Where this process was given a control group of its own (version 2, see
 `masklet_server.video.sandbox.control_group`), Linux holds it to that. Elsewhere its memory is measured ten times a
-second, each page once, and a server that has more is ended; the table says which of the two it was.
+second, each page once, and a server that has more is ended; and it gets the settings that are the defaults on a machine
+of 4 GiB. The table says which of the two it was.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def line(row: dict[str, Any]) -> str:
         row["name"],
         ends,
         f"{row['peak_gib']:.2f} GiB",
-        f"{row['alone_ms']:.0f} ms ({alone})",
-        f"{row['beside_ms']:.0f} ms ({beside})",
-        f"{row['ratio']:.2f}",
+        f"{row['alone_ms']:.0f} ms ({alone})" if alone else "none",
+        f"{row['beside_ms']:.0f} ms ({beside})" if beside else "none",
+        f"{row['ratio']:.2f}" if alone and beside else "none",
         masks,
         asked,
         failures,

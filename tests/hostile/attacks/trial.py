@@ -43,11 +43,17 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[Outcome]]] = {
 # Of one round. What has not ended then is cancelled, and the row says so.
 ROUND_SECONDS = 110.0
 # Shorter times than the server's own, for attacks that wait for them.
-_SETTINGS = {
+_SETTINGS: dict[str, tuple[str, ...]] = {
     "slow_upload": ("--idle-timeout-seconds", "5"),
     "silent_streams": ("--idle-timeout-seconds", "5"),
     "deaf_clients": ("--receive-seconds", "15"),
 }
+# What the defaults are on a machine with `MOST_BYTES`, for a server that can see that it has more.
+_DEFAULTS = (
+    *("--max-decoder-memory-bytes", str(MOST_BYTES // 2)),
+    *("--max-correction-memory-bytes", str(MOST_BYTES // 8)),
+    *("--max-bank-memory-bytes", str(MOST_BYTES // 8)),
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,15 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "ratio": self.ratio}
+        row = {**asdict(self), "ratio": self.ratio}
+        return {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - not a number
 
 
 async def attack(name: str, rounds: int, group: Path | None) -> Row:
     """Attack a new server several times, with quiet times between."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Target(Path(folder), *_SETTINGS.get(name, ()), group=group)
+        defaults = _DEFAULTS if group is None else ()
+        target = Target(Path(folder), *defaults, *_SETTINGS.get(name, ()), group=group)
         bob, health, comparison = HonestClient(target), HealthWatch(target), Comparison()
         os.nice(5)  # the attacker's own work does not take the server's time
         watching = asyncio.create_task(target.watch())
