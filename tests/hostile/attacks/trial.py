@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import tempfile
 from collections import Counter
@@ -94,7 +95,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         row = {**asdict(self), "ratio": self.ratio}
-        return {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - not a number
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 async def attack(name: str, rounds: int, group: Path | None) -> Row:
