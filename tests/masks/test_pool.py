@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 
@@ -124,3 +125,18 @@ async def test_a_png_is_decoded_by_whom_the_pool_is_given_and_by_nobody_else() -
     finally:
         pool.close()
         other.close()
+
+
+async def test_a_client_with_much_work_leaves_a_thread_to_the_others() -> None:
+    pool, release = MaskPool(), threading.Event()
+    try:
+        busy = [asyncio.create_task(pool.of("busy").run(lambda: release.wait(30))) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        where = await asyncio.wait_for(pool.of("other").run(threading.current_thread), 10)
+        assert where is not threading.main_thread()
+        assert not any(task.done() for task in busy)
+        release.set()
+        assert await asyncio.gather(*busy) == [True] * 8
+    finally:
+        release.set()
+        pool.close()

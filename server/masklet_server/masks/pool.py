@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,16 +47,17 @@ class MeasuredMask:
 class MaskPool:
     """Draws, encodes, measures and decodes masks in its own threads; all sessions share one pool.
 
-    Clients are served in rotation.
+    Clients are served in rotation, and one of them leaves a thread and a core to the others: to draw a mask of 35
+    megapixels takes a second, and a frame of a live stream waits for its masks.
 
     Args:
         threads: Number of threads. OpenCV and NumPy release the interpreter lock for most of the work.
         decode_png: Decodes clients' PNGs; None: there are none.
     """
 
-    def __init__(self, threads: int = 2, decode_png: DecodePng | None = None) -> None:
+    def __init__(self, threads: int = 3, decode_png: DecodePng | None = None) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="masks")
-        self._turns = Turns(threads, threads)
+        self._turns = Turns(threads, max(1, min(threads, len(os.sched_getaffinity(0))) - 1))
         # Not the same turns: a PNG may take its sandbox seconds, and the threads have others' results to encode.
         self._png_turns = Turns(_PNGS, _PNGS - 1)
         self._decode_png = decode_png
