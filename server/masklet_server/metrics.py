@@ -191,7 +191,7 @@ class Metrics:
             self.work.queue_counts[place] += 1
 
     def has_devices(self, count: int) -> None:
-        """So many devices compute."""
+        """Tell how many devices compute; GetServerInfo counts the time of each."""
         self._devices.set(count)
         self.work.devices = count
 
