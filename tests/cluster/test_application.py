@@ -85,7 +85,7 @@ class Ray:
         import yaml
 
         told: dict[str, Any] = (yaml.safe_load(self.serve("status").stdout) or {}).get("applications", {})
-        return told.get("masklet", {"status": "NONE"})
+        return dict(told.get("masklet", {"status": "NONE"}))
 
     def until(self, holds: Callable[[], bool], seconds: float = 300) -> None:
         """Wait until something is so."""

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from tests.support.manifests import NAMES, PART, Pod, load, of_kind, pods, serve
 pytest.importorskip("yaml", reason="PyYAML is not installed (extra yaml, or with Ray)")
 
 OBJECTS = {name: load(name) for name in NAMES}
-PODS = [pytest.param(name, pod, id=f"{name}-{pod.part}") for name in NAMES for pod in pods(OBJECTS[name])]
-OWN = [one for one in PODS if one.values[0] != "ray"]
+ALL = [(name, pod) for name in NAMES for pod in pods(OBJECTS[name])]
 # Variables that are no settings.
 OTHERS = {"MASKLET_SERVERS"}
+
+
+def params(chosen: Iterable[tuple[str, Pod]]) -> list[Any]:
+    return [pytest.param(name, pod, id=f"{name}-{pod.part}") for name, pod in chosen]
 
 
 def told(pod: Pod) -> dict[str, str]:
@@ -39,7 +43,7 @@ def settings_of_ray(part: str) -> dict[str, Any]:
     return given
 
 
-@pytest.mark.parametrize(("name", "pod"), OWN)
+@pytest.mark.parametrize(("name", "pod"), params(one for one in ALL if one[0] != "ray"))
 def test_variables_are_settings_that_the_program_takes(name: str, pod: Pod) -> None:
     given = told(pod)
     assert len(given) > 4
@@ -79,7 +83,7 @@ def test_clients_need_tls_and_a_token(name: str) -> None:
         assert "secret" in pod.mounts[folder], f"{setting} lies in no Secret"
 
 
-@pytest.mark.parametrize(("name", "pod"), PODS)
+@pytest.mark.parametrize(("name", "pod"), params(ALL))
 def test_pods_have_no_rights(name: str, pod: Pod) -> None:
     context = pod.spec["securityContext"]
     assert context["runAsNonRoot"] is True
@@ -98,7 +102,7 @@ def test_pods_have_no_rights(name: str, pod: Pod) -> None:
     assert pod.variables["HOME"] == "/tmp"
 
 
-@pytest.mark.parametrize(("name", "pod"), [one for one in PODS if one.values[1].part != "head"])
+@pytest.mark.parametrize(("name", "pod"), params(one for one in ALL if one[1].part != "head"))
 def test_streams_have_time_to_move(name: str, pod: Pod) -> None:
     given = settings_of_ray(pod.part) if name == "ray" else told(pod)
     (_, wait) = pod.container["lifecycle"]["preStop"]["exec"]["command"]
@@ -106,7 +110,7 @@ def test_streams_have_time_to_move(name: str, pod: Pod) -> None:
     assert pod.spec["terminationGracePeriodSeconds"] > (max(grace, float(wait)) if name == "ray" else grace + int(wait))
 
 
-@pytest.mark.parametrize(("name", "pod"), PODS)
+@pytest.mark.parametrize(("name", "pod"), params(ALL))
 def test_a_model_that_takes_long_to_load_is_waited_for(name: str, pod: Pod) -> None:
     probes = {key: one for key, one in pod.container.items() if key.endswith("Probe")}
     live = probes.get("startupProbe") or probes["livenessProbe"]

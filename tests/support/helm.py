@@ -65,7 +65,7 @@ def manifest(values: Mapping[str, Any], comment: str) -> str:
     """
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
         """Writes texts of several lines as such."""
 
     Dumper.add_representer(str, _text)
@@ -73,7 +73,8 @@ def manifest(values: Mapping[str, Any], comment: str) -> str:
     for one in objects:
         for name in ("app.kubernetes.io/managed-by", "helm.sh/chart"):
             del one["metadata"]["labels"][name]
-    return f"# {comment}\n" + yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, width=120, explicit_start=True)
+    text = yaml.dump_all(objects, Dumper=Dumper, sort_keys=False, width=120, explicit_start=True)
+    return f"# {comment}\n{text}"
 
 
 def _text(dumper: Any, text: str) -> Any:

@@ -24,7 +24,10 @@ class GatewayReplica:
         worker_timeout: A worker that has not answered for so many seconds is lost.
     """
 
-    async def __init__(self, workers: Any, settings: dict[str, Any], direct: bool, worker_timeout: float) -> None:
+    # Serve waits for it, and for __del__.
+    async def __init__(  # type: ignore[misc]
+        self, workers: Any, settings: dict[str, Any], direct: bool, worker_timeout: float
+    ) -> None:
         allow_many_descriptors()
         chosen = checked(settings)
         connection = Connection(chosen.max_message_bytes, timeout_seconds=worker_timeout)
