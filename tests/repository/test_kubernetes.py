@@ -246,6 +246,10 @@ def test_kubernetes_takes_the_objects(name: str) -> None:
     for version in ("1.27", "1.33"):
         for one in (*plain, *templates):
             validate(one, version, strict=True)
+    wrong = json.loads(json.dumps(templates[0]))
+    wrong["template"]["spec"]["containers"][0]["readinessProb"] = {}
+    with pytest.raises(Exception, match="readinessProb"):
+        validate(wrong, "1.33", strict=True)
 
 
 def test_kuberay_takes_the_rayservice() -> None:
