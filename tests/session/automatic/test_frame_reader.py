@@ -7,13 +7,13 @@ import dataclasses
 
 import pytest
 
-from masklet.errors import DataLoss, ResourceExhausted
+from masklet.errors import DataLoss, Unavailable
 from masklet_server.session import events, replies
 from masklet_server.session.automatic import frame_reader
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
-from tests.support.fake_sources import BROKEN, KILLED, FakeClip
+from tests.support.fake_sources import BROKEN, LOST, FakeClip
 from tests.support.fakes import FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
@@ -48,10 +48,10 @@ async def test_a_clip_of_fewer_than_sixteen_frames_tells_its_length(
 async def test_a_clip_whose_decoder_dies_is_not_taken_for_a_short_one(frames: int) -> None:
     """Its masks would be others than those of the next try, which may find all frames."""
     source = FakeClip(16)
-    await source.feed(bytes(frames) + bytes([KILLED]))
+    await source.feed(bytes(frames) + bytes([LOST]))
     reader = FrameReader(source, IdleWatch(60))
     await reader.next()
-    with pytest.raises(ResourceExhausted, match="the decoding process was killed"):
+    with pytest.raises(Unavailable, match="the decoding process was lost"):
         await reader.clip_length()
 
 
