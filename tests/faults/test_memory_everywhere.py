@@ -164,3 +164,18 @@ def test_wherever_memory_is_missing_the_stream_ends_by_name(
         fails_at += step
     assert fails_at >= runs * step // 2, "most of them were hit"
     assert violations(history, should) == []
+
+
+def test_a_snapshot_without_memory_ends_no_stream(
+    server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    should, _ = run("live", server)
+
+    def dump(self: MemoryBank) -> bytes:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(MemoryBank, "dump", dump)
+    history, events = run("live", server)
+    assert violations(history, should) == []
+    assert events == []
+    assert caplog.text.count("no snapshot could be stored: the device ran out of memory") == 1
