@@ -22,7 +22,7 @@ import masklet
 from masklet_server.embedded import EmbeddedServer
 from masklet_server.engine.memory.bank import MemoryBank
 from masklet_server.engine.memory.history import History as ObjectHistory
-from masklet_server.engine.serving import scheduler
+from masklet_server.engine.serving.batch import run_jobs
 from masklet_server.engine.serving.jobs import Track, TrackingJob
 from masklet_server.masks.edges import Edges
 from tests.faults.history import History, violations
@@ -35,7 +35,7 @@ STREAMS = ("live", "corrected", "annotation")
 VICTIM: masklet.Edges = "none"
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations on tensors inside a block, and lets one of them fail.
 
     Attributes:
@@ -45,7 +45,7 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.begin(None)
 
     def begin(self, fails_at: int | None) -> None:
@@ -68,19 +68,19 @@ class Operations(TorchDispatchMode):
 @pytest.fixture(scope="module")
 def operations() -> Iterator[Operations]:
     """Of streams whose edges are not guided."""
-    counted, usual = Operations(), scheduler.run_jobs
+    counted = Operations()
 
-    def run_jobs(network: Any, jobs: Sequence[TrackingJob], *more: Any) -> Any:
+    def counting(network: Any, jobs: Sequence[TrackingJob], *more: Any) -> Any:
         if jobs[0].stream.edges is not Edges.NONE:
-            return usual(network, jobs, *more)
+            return run_jobs(network, jobs, *more)
         assert len(jobs) == 1, "a deterministic stream shares no batch"
         with counted:
-            outputs = usual(network, jobs, *more)
+            outputs = run_jobs(network, jobs, *more)
         counted.frames += isinstance(jobs[0], Track)
         return outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduler, "run_jobs", run_jobs)
+        patch.setattr("masklet_server.engine.serving.scheduler.run_jobs", counting)
         yield counted
 
 

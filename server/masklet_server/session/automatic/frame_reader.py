@@ -47,8 +47,8 @@ class FrameReader:
     """Gives a source's frames in order, and can tell a short clip from a long one before it gives its first frame.
 
     If the source fails because of the video, the frames before the failure are a clip like any other. The failure is
-    raised where the next frame is waited for. If the server itself is the cause, the next try may give more frames. Then
-    nobody knows how long the clip is, and nothing is made of frames whose masks depend on it.
+    raised where the next frame is waited for. If the server itself is the cause, another try may give more frames.
+    Then nobody knows how long the clip is, and nothing is made of frames whose masks depend on it.
 
     Attributes:
         taken: Number of frames given so far.
