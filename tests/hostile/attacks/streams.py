@@ -40,9 +40,14 @@ async def tracks(target: Target, video: bytes, count: int, *, on_request: bool =
                     await call.done_writing()
 
         sending = asyncio.create_task(send())
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.TimeoutError):
+        try:
             await asyncio.wait_for(read_all(call), 45)
-        sending.cancel()
+        except asyncio.TimeoutError:
+            return "still running after 45 s"
+        except grpc.aio.AioRpcError:
+            pass
+        finally:
+            sending.cancel()
         return await ended(call, 0.5)
 
     async with connect(target) as channel:
