@@ -148,7 +148,7 @@ class Settings(
     @property
     def video_limits(self) -> VideoLimits:
         """The limits for one video."""
-        names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox"}
+        names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox", "scaling"}
         return VideoLimits(**{name: getattr(self, name) for name in names}, strict_sandbox=self.sandbox == "strict")
 
     def budget_limits(self, device_bytes: int = 0) -> BudgetLimits:
