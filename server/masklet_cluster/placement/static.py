@@ -85,11 +85,11 @@ def choose(workers: Sequence[Worker], request: LeaseRequest) -> Worker | None:
     # A session's own worker is asked also while it drains or is full: it says best what is to be done.
     for worker in workers:
         is_own = bool(request.instance_id) and worker.instance_id == request.instance_id
-        if is_own and worker.state == "serving" and worker.name not in request.avoid:
+        if is_own and worker.state == "serving" and worker.name not in request.avoid and not worker.is_doubted:
             return worker
     serving = [one for one in workers if one.state == "serving" and one.name not in request.avoid]
     return min(
-        serving,
+        [one for one in serving if not one.is_doubted] or serving,
         key=lambda one: (
             not one.may_load(request.model),
             not one.has(request.model),
