@@ -6,8 +6,8 @@ Without options: the hop, and ten kills. With options, only what they name.
   turns in one run. The server, the gateway and the client are processes of their own. The difference of the round
   trips is what the gateway adds there and back; its own processor time is counted for each message that it passes on.
 - `--kills N --streams 8`, failover: streams with a small nano on two workers behind a gateway, which share a folder for
-  snapshots. Again and again one that has streams is killed (SIGKILL), and started again at once. What each client saw is
-  held against a run without faults. Printed is what each step between the kill and the next new mask took.
+  snapshots. Again and again one that has streams is killed (SIGKILL), and started again at once. What each client saw
+  is held against a run without faults. Printed is what each step between the kill and the next new mask took.
 """
 
 from __future__ import annotations
