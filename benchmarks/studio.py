@@ -1,7 +1,7 @@
 """What a person waits for at the studio's page: `python -m benchmarks.studio`.
 
-A real Chromium, driven by Playwright, opens `masklet studio` on the example clip and on the same clip, encoded anew with
-300 frames:
+A real Chromium, driven by Playwright, opens `masklet studio` on the example clip and on the same clip, encoded anew
+with 300 frames:
 
 - **first picture**: from the start of `masklet studio CLIP` (with its own server) to the picture on the page. The
   browser runs already.
