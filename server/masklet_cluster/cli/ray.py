@@ -134,7 +134,7 @@ def _check_is_ray(target: str) -> None:
 
 def _authorization() -> tuple[tuple[str, str], ...]:
     """Ray's token, as metadata; nothing where this process has none, or Ray's tokens are switched off here."""
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # of C
 
     loader = AuthenticationTokenLoader.instance()
     return tuple(loader.get_token_for_http_header().items()) if loader.has_token() else ()
