@@ -8,6 +8,10 @@ Without options: the hop, and ten kills. With options, only what they name.
 - `--kills N --streams 8`, failover: streams with a small nano on two workers behind a gateway, which share a folder for
   snapshots. Again and again one that has streams is killed (SIGKILL), and started again at once. What each client saw
   is held against a run without faults. Printed is what each step between the kill and the next new mask took.
+- `--seconds 600 --streams 64`, memory: half of the streams last as long as that, the clients of the other half track
+  clip after clip. Printed is what gateway and workers hold at the start (after a fifth of the time), in the middle and at
+  the end.
+- `--ratio N`: frames a second of two workers behind a gateway, and of the same two servers without it, N turns of each.
 """
 
 from __future__ import annotations
@@ -23,8 +27,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gateway import endurance
+from benchmarks.gateway import ratio as rate
+from benchmarks.gateway.endurance import MOMENTS, Endurance, measure_endurance
 from benchmarks.gateway.failover import Outcome, Plan, measure_failover
 from benchmarks.gateway.hop import measure_hop
+from benchmarks.gateway.ratio import Ratio, measure_ratio
 from benchmarks.gateway.timeline import STEPS
 
 
@@ -66,6 +74,33 @@ def _print_failover(console: Console, outcome: Outcome) -> None:
         console.print(f"  {wrong}", markup=False)
 
 
+def _print_endurance(console: Console, found: Endurance, seconds: float) -> None:
+    table = _new_table("memory of a process")
+    for moment in MOMENTS:
+        table.add_column(f"{moment} MiB", justify="right")
+    for name, held in found.held.items():
+        table.add_row(name, *(f"{size / 2**20:.1f}" for size in held))
+    console.print(table)
+    console.print(
+        f"{found.streams} streams with {found.results} results in {seconds:.0f} s; growing: "
+        f"{', '.join(found.growing) or 'none'}; wrong: {len(found.wrong)}"
+    )
+    for wrong in found.wrong[:10]:
+        console.print(f"  {wrong}", markup=False)
+
+
+def _print_ratio(console: Console, found: Ratio) -> None:
+    table = _new_table("frames a second, two workers")
+    table.add_column("median", justify="right")
+    table.add_column("of the turns")
+    for name, rates in (("separate servers", found.separate), ("behind a gateway", found.together)):
+        table.add_row(name, f"{statistics.median(rates):.2f}", ", ".join(f"{one:.2f}" for one in rates))
+    table.add_row("ratio", f"{found.value:.3f}", "", style="bold")
+    console.print(table)
+    for failed in found.failed[:10]:
+        console.print(f"  {failed}", markup=False)
+
+
 def _spread(values: Sequence[float], digits: int = 2) -> tuple[str, str, str]:
     ordered = sorted(values)
     chosen = statistics.median(ordered), ordered[int(0.9 * (len(ordered) - 1))], ordered[-1]
@@ -75,23 +110,37 @@ def _spread(values: Sequence[float], digits: int = 2) -> tuple[str, str, str]:
 def main(
     messages: Annotated[int | None, typer.Option(min=10, help="The hop: messages on each side.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="Failover: workers to kill.")] = None,
-    streams: Annotated[int, typer.Option(min=1, help="Streams at once.")] = 8,
-    frames: Annotated[int, typer.Option(min=20, help="Failover: frames of a clip.")] = 60,
-    image_size: Annotated[int, typer.Option(help="Failover: nano's input.")] = 128,
+    seconds: Annotated[float | None, typer.Option(min=1, help="Memory: how long streams run.")] = None,
+    ratio: Annotated[int | None, typer.Option(min=1, help="Ratio: turns of each side.")] = None,
+    streams: Annotated[int, typer.Option(min=1, help="Failover, memory: streams at once.")] = 8,
+    frames: Annotated[int, typer.Option(min=20, help="Frames of a clip.")] = 60,
+    image_size: Annotated[int | None, typer.Option(help="nano's input. Default: 128; of the ratio 384.")] = None,
     seed: Annotated[int, typer.Option(help="Failover: of the times of kills.")] = 1,
 ) -> None:
-    """Measure a gateway on this machine. The exit status is 1 where a result was lost, doubled or altered."""
+    """Measure a gateway on this machine. The exit status is 1 where a result was lost, doubled or altered.
+
+    It is 1 also where memory grew, or a stream failed.
+    """
     logging.getLogger("masklet").addHandler(logging.NullHandler())  # hundreds of lines say the same
-    console = Console(width=110)
-    if messages is None and kills is None:
+    console, is_wrong = Console(width=110), False
+    if messages is kills is seconds is ratio is None:
         messages, kills = 4000, 10
     if messages:
         _print_hop(console, messages)
     if kills:
-        outcome = measure_failover(Plan(kills, streams, frames, image_size, seed))
+        outcome = measure_failover(Plan(kills, streams, frames, image_size or 128, seed))
         _print_failover(console, outcome)
-        if outcome.wrong:
-            raise typer.Exit(1)
+        is_wrong |= bool(outcome.wrong)
+    if seconds:
+        memory = measure_endurance(endurance.Plan(streams, seconds, frames, image_size or 128))
+        _print_endurance(console, memory, seconds)
+        is_wrong |= bool(memory.wrong or memory.growing)
+    if ratio:
+        rates = measure_ratio(rate.Plan(ratio, frames=frames, image_size=image_size or 384))
+        _print_ratio(console, rates)
+        is_wrong |= bool(rates.failed)
+    if is_wrong:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

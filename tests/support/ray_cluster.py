@@ -98,9 +98,9 @@ class RayCluster:
 
     def _start(self, *options: str) -> str:
         program = "from ray.scripts.scripts import main; main()"
+        memory = f"--object-store-memory={80 * 1024**2}"
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "start", "--disable-usage-stats", f"--object-store-memory={80 * 1024**2}"]
-            + list(options),
+            [sys.executable, "-c", program, "start", "--disable-usage-stats", memory, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN),
