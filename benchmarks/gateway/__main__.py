@@ -9,8 +9,8 @@ Without options: the hop, and ten kills. With options, only what they name.
   snapshots. Again and again one that has streams is killed (SIGKILL), and started again at once. What each client saw
   is held against a run without faults. Printed is what each step between the kill and the next new mask took.
 - `--seconds 600 --streams 64`, memory: half of the streams last as long as that, the clients of the other half track
-  clip after clip. Printed is what gateway and workers hold at the start (after a fifth of the time), in the middle and at
-  the end.
+  clip after clip. Printed is what gateway and workers hold at the start (after a fifth of the time), in the middle and
+  at the end.
 - `--ratio N`: frames a second of two workers behind a gateway, and of the same two servers without it, N turns of each.
 """
 

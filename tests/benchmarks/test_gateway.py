@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+
 import pytest
 
 from benchmarks.gateway import endurance, failover, ratio
@@ -21,7 +22,7 @@ def test_the_steps_of_a_failover_are_those_of_the_try_that_succeeded() -> None:
         Mark(1.5, "lost"),
         Mark(2.0, "asked"), Mark(2.0, "leased"), Mark(2.25, "broken"),
         Mark(3.0, "asked"), Mark(3.25, "leased"), Mark(3.5, "connected"), Mark(4.0, "resumed", 4),
-        Mark(4.25, "video"), Mark(4.5, "video"), Mark(6.0, "mask", 8), Mark(6.0, "video"), Mark(6.25, "result", 8),
+        Mark(4.25, "video"), Mark(4.5, "video"), Mark(6.0, "mask", 8), Mark(6.125, "video"), Mark(6.25, "result", 8),
         Mark(20.5, "broken"), Mark(21.0, "lost"),  # and it did not come back
     ]  # fmt: skip
     (found,) = timeline.failovers()
