@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from masklet_cluster.placement.placement import Lease
 from masklet_server.budgets.message_size import RawMessage
 from masklet_server.rpc.auth import CLIENT_KEY, IDENTITY_KEY
 from masklet_server.rpc.usage import count_results
+
+logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -117,8 +120,9 @@ async def write(call: Any, message: bytes) -> None:
 
 
 def lost(lease: Lease, ending: Ending) -> Unavailable:
-    """The error of a call whose worker was lost."""
-    why = "it does not answer" if lease.lost.is_set else ending.details or "its connection broke"
+    """The error of a call whose worker was lost. Clients are not told addresses, which gRPC's own words may have."""
+    logger.info("worker %s was lost during a call: %s", lease.name, ending.details)
+    why = "it does not answer" if lease.lost.is_set else "there is no connection to it"
     return Unavailable(
         f"the worker of this call was lost ({why}); resume the session, or send the request again",
         retry_after_seconds=0.1,

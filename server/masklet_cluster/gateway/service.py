@@ -210,7 +210,7 @@ class GatewayService(GenericService, SessionKeeper):
     async def _get_server_info(
         self, request: server_info_pb2.GetServerInfoRequest, context: Context
     ) -> server_info_pb2.GetServerInfoResponse:
-        return whole(self._placement.workers())
+        return whole(self._placement.workers(), tells_addresses=self._options.direct)
 
     async def _locate(
         self, request: cluster_pb2.LocateRequest, context: Context

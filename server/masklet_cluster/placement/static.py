@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import get_args
 
 from masklet.errors import InvalidArgument, Unavailable
-from masklet_cluster.placement.placement import Lease, LeaseRequest, WorkerReport
+from masklet_cluster.placement.placement import Lease, LeaseRequest, State, WorkerReport
 from masklet_cluster.placement.worker import Connection, Worker
 from masklet_server.addresses import split_address
 
@@ -68,7 +70,8 @@ class StaticPlacement:
     def _choose(self, request: LeaseRequest) -> Worker:
         chosen = choose(self._workers, request)
         if chosen is None:
-            states = ", ".join(f"{one.address} is {one.state}" for one in self._workers)
+            counts = Counter(one.state for one in self._workers)  # no addresses: clients see this
+            states = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
             raise Unavailable(
                 f"no server takes the request now ({states}); try again later", retry_after_seconds=_RETRY_SECONDS
             )
