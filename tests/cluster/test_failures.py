@@ -182,7 +182,7 @@ def test_a_stream_goes_back_to_the_worker_that_has_it(
 
 
 def test_a_gateway_dies(servers: list[ServerProcess], should: History, tmp_path: Path) -> None:
-    """A real one (SIGKILL). Behind the address of both, another one takes its place, and knows nothing of the stream."""
+    """A real one (SIGKILL). Behind the same address, another one takes its place, and knows nothing of the stream."""
     from tests.faults.proxy import Proxy
 
     addresses = [one.address for one in servers]

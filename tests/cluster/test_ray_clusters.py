@@ -83,6 +83,7 @@ def runs(cluster: ClusterUp, number: int, act: Callable[[], object]) -> list[tup
         return [stream.result() for stream in streams]
 
 
+@pytest.mark.soak
 def test_a_ray_cluster_whose_parts_die(ray: RayCluster, tmp_path: Path) -> None:
     """Its workers are found again by the same command; then one of its nodes dies; then the head's server dies."""
     options = ("--ray", ray.address, "--trust-network", *SERVER)
