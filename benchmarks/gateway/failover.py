@@ -108,7 +108,7 @@ def _workers(context: ForkServerContext, folder: Path, work: Work, stack: contex
 
 
 def _kill(plan: Plan, workers: list[Worker], placement: StaticPlacement, timeline: Timeline) -> int:
-    """Kill a worker that has streams whenever all serve; returns how often."""
+    """Kill a worker that has streams whenever all serve, and all streams have gone on; returns how often."""
     chance, by_address = random.Random(plan.seed), {one.address: one for one in workers}
     for _ in range(plan.kills):
         deadline = time.monotonic() + _MOST_SECONDS_FOR_ALL_TO_SERVE
@@ -116,10 +116,12 @@ def _kill(plan: Plan, workers: list[Worker], placement: StaticPlacement, timelin
         while True:
             reports = placement.workers()
             busy = [one.name for one in reports if one.streams]
-            if busy and all(one.state == "serving" for one in reports):
+            # A client gives up a video over which servers die again and again without a new result.
+            if busy and all(one.state == "serving" for one in reports) and timeline.all_go_on():
                 break
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the workers do not all serve: {[one.state for one in reports]}")
+                states = [one.state for one in reports]
+                raise RuntimeError(f"not all workers serve ({states}), or not all streams go on")
             time.sleep(_LOOK_SECONDS)
         worker = by_address[chance.choice(busy)]
         timeline.kills.append(time.monotonic())

@@ -77,6 +77,13 @@ class Timeline:
         """It happens now."""
         self.marks[stream].append(Mark(time.monotonic(), what, frame))
 
+    def all_go_on(self) -> bool:
+        """Whether each stream that broke has had a new result since, or has ended."""
+        return all(
+            next((one.what for one in reversed(marks) if one.what in ("lost", "result")), "") != "lost"
+            for marks in list(self.marks.values())
+        )
+
     def failovers(self) -> list[Failover]:
         """Every stream that its client saw break, and go on."""
         return [one for marks in self.marks.values() for one in self._of(marks)]
@@ -91,6 +98,7 @@ class Timeline:
             if found is None or broken is None:
                 continue
             after = marks[marks.index(found["resumed"]) :]
+            after = after[: next((at for at, one in enumerate(after) if one.what == "lost"), None)]
             result = next((one for one in after if one.what == "result"), None)
             mask = next((one for one in after if one.what == "mask"), None)
             if result is None or mask is None:
