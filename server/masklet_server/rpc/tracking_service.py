@@ -74,7 +74,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         self._engines = engines
         self._settings = settings
         self._metrics = metrics
-        self._pool = MaskPool()
+        self._pool = MaskPool(decode_png=self._decode_png)
         self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude, store)
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
@@ -112,6 +112,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
+
+    async def _decode_png(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
+        return await self._decode_picture(Picture("encoded", data), client)
 
     # A coroutine that writes to the context, not a generator of responses: gRPC does not finish a generator if the call
     # ends while a response is sent, and a session must be closed at once.
