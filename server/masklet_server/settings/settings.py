@@ -127,8 +127,8 @@ class Settings(
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
-            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as cuda:0,cuda:1")
+        if not re.fullmatch(r"auto|all|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
+            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as all or cuda:0,cuda:1")
         return value
 
     @model_validator(mode="after")

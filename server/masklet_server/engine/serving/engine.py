@@ -36,7 +36,7 @@ class EngineOptions:
     """Where models compute, and what the engine may hold.
 
     Attributes:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N". `Engines` also takes "all", and several with commas between them.
         dtype: "auto", "float32" or "bfloat16".
         runtime: "auto", "torch" or "openvino": the library that computes on a CPU.
         cuda_graphs: Record the image encoder and the step as CUDA graphs; then `tune` measures nothing.
