@@ -38,8 +38,8 @@ class Frame:
         index: 0-based, in order of presentation.
         pts: Presentation time stamp in units of `time_base`.
         time_base: Seconds in one unit.
-        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized by a bicubic filter as by SAM 2's own loaders: Pillow's
-            filter for a picture, swscale's for a frame of a video.
+        pixels: ``uint8[S, S, 3]`` RGB, the shown frame resized as by SAM 2's own loaders: by Pillow's bicubic filter
+            for a picture, by swscale's for a frame of a video. A model may have averages of areas instead (`Scaling`).
         height: Rows of the frame as shown.
         width: Columns of the frame as shown.
         arrived_seconds: When the frame's data arrived, by `time.monotonic`. For a clip, when the frame was decoded.
