@@ -1,15 +1,18 @@
 """Streams over a network that breaks and to servers that die: `python -m benchmarks.faults --faults 10000 --seed N`.
 
 Streams of each kind run at the same time, each through a proxy of its own that breaks its connections at random places.
-Two servers share a state directory. Now and then one of them is killed, frozen or asked to end, and its streams go on
-at the other one, or there when it is started again; or it has no descriptors or no disk for a while, its newest
-snapshots are damaged or look ten years old, its decoders are killed, strangers knock with forged tokens, or two calls
-resume one session at once. A client that is away for too long finds that its token has expired. What each client saw is
-held against a run without faults: each result once, in order, with the same masks to the last bit.
+Each pair of servers shares a state directory. Now and then one of them is killed, frozen or asked to end, and its
+streams go on at the other one, or there when it is started again; or it has no descriptors or no disk for a while, its
+newest snapshots are damaged or look ten years old, its decoders are killed, strangers knock with forged tokens, or two
+calls resume one session at once. Clients that are away for too long find that their tokens have expired. What each
+client saw is held against a run without faults: each result once, in order, with the same masks to the last bit.
 
 A stream may end with an error only where nobody has what it needs any more: its decoder was killed; its server died
 when no snapshot was good, and the client could not send its video again. `--no-state` does without the directory: then
 a server that dies ends each stream whose video cannot be sent again.
+
+What is tested is not the model, so it sees small squares (`nano@128`), and servers are forked from a process that has
+imported everything. With `--model nano` a frame costs six times as much, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ import random
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -37,21 +42,28 @@ from tests.faults.history import History, violations
 from tests.faults.proxy import KINDS, Direction, Fault, Proxy
 from tests.faults.server import ServerProcess
 from tests.faults.streams import NOT_REPEATABLE, REWINDABLE, STREAMS, run
+from tests.faults.template import ServerTemplate
 
 SERVER_KINDS = ("kill", "terminate", "freeze", "no_descriptors", "forged", "twins", "expired")
 STATE_KINDS = ("move", "damage", "no_disk", "clock")
 # Not among those at random: it may end any stream by name.
 DECODER_KIND = "kill_decoders"
-_MAX_FAULTS_OF_A_STREAM = 4
-# As long as servers keep a session whose client is away.
-_PARK_SECONDS = 5.0
+_MAX_FAULTS_OF_A_STREAM = 8
+# As long as servers keep a session whose client is away. Without snapshots, what comes later is lost.
+_PARK_SECONDS = 3.0
+_PARK_SECONDS_WITHOUT_STATE = 10.0
+_RESUME_SECONDS = 120.0
+# A stream that takes so long hangs.
+_STREAM_SECONDS = 600.0
+_TELL_SECONDS = 30.0
 
 
 @dataclass
 class Outcome:
-    """What all streams of a run came to.
+    """What all streams of a run came to. `lock` is held while it is changed.
 
     Attributes:
+        goal: How many faults there are to be.
         faults: How often each kind of fault was made.
         streams: How many streams of each kind came to their end.
         named: How many ended with an error that may be.
@@ -59,36 +71,44 @@ class Outcome:
         wrong: What was wrong, with the stream and its seed.
     """
 
+    goal: int
     faults: Counter[str] = field(default_factory=Counter)
     streams: Counter[str] = field(default_factory=Counter)
     named: Counter[str] = field(default_factory=Counter)
     resumed: Counter[str] = field(default_factory=Counter)
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def made(self) -> int:
+        """How many faults there were so far."""
+        with self.lock:
+            return sum(self.faults.values())
 
 
 class Trial:
-    """Runs streams until there were enough faults.
+    """Runs streams to servers that share a state directory, until there were enough faults.
 
     Args:
         servers: The servers, which this kills; all after the first one stand by.
         state: The directory that they share; None: there is none.
-        faults: How many.
+        outcome: Where to count; other trials may use it at the same time.
         seed: Of everything random.
         kills: Every so many faults, one happens to the server itself; 0: never.
     """
 
-    def __init__(self, servers: list[ServerProcess], state: Path | None, faults: int, seed: int, kills: int) -> None:
-        self.outcome = Outcome()
+    def __init__(
+        self, servers: list[ServerProcess], state: Path | None, outcome: Outcome, seed: str, kills: int
+    ) -> None:
+        self._outcome = outcome
         self._servers = servers
         self._state = state
         self._proxies: set[Proxy] = set()
-        self._harm = 0  # what may end streams by name
-        self._faults = faults
+        self._harms = 0  # begun and ended, that may end streams by name
         self._seed = seed
         self._kills = kills
         self._lock = threading.Lock()
-        self._started = 0
-        self._deaths = 0
+        self._started = self._deaths = self._made = 0
         self._is_up = threading.Event()  # a stream that finds no server has not begun, and tells nothing
         self._is_up.set()
         self._references: dict[str, History] = {}
@@ -107,7 +127,7 @@ class Trial:
 
     def work(self) -> None:
         """Run streams, one after the other, until there were enough faults; for several threads at the same time."""
-        while sum(self.outcome.faults.values()) < self._faults:
+        while self._outcome.made < self._outcome.goal:
             with self._lock:
                 number, self._started = self._started, self._started + 1
             self._run(random.Random(f"{self._seed}/{number}"), number)
@@ -122,62 +142,86 @@ class Trial:
                 reach = chance.choice((500, 5_000, 50_000)) if direction == "up" else chance.choice((500, 3_000, 9_000))
                 seconds = chance.uniform(0.05, 0.6)
                 proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
-            deaths, harm = self._deaths, self._harm
-            history, events = run(name, proxy.address)
-            has_died, was_harmed = self._deaths != deaths, self._harm != harm
+            deaths, harms = self._deaths, self._harms
+            history, events = run(name, proxy.address, resume_seconds=_RESUME_SECONDS, timeout=_STREAM_SECONDS)
+            has_died, was_harmed = self._deaths != deaths, self._harms != harms or harms % 2 == 1
             made = proxy.made
             self._proxies.discard(proxy)
         may_fail = was_harmed or (has_died and not history.results)
         may_fail = may_fail or (has_died and self._state is None and name not in REWINDABLE)
         should = None if name in NOT_REPEATABLE else self._references[name]
         with self._lock:
-            self.outcome.faults += made
-            self.outcome.streams[name] += 1
-            self.outcome.named[name] += may_fail and history.end != "done"
-            self.outcome.resumed.update(str(event.how) for event in events if event.kind == "resumed")
+            self._made += sum(made.values())
+        with self._outcome.lock:
+            self._outcome.faults += made
+            self._outcome.streams[name] += 1
+            self._outcome.named[name] += may_fail and history.end != "done"
+            self._outcome.resumed.update(str(event.how) for event in events if event.kind == "resumed")
             for found in violations(history, should, may_fail=may_fail):
-                self.outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
+                self._outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
 
     def haunt(self, done: threading.Event) -> None:
         """Harm the servers, in proportion to the other faults."""
         chance = random.Random(self._seed)
         kinds = [*SERVER_KINDS, DECODER_KIND, *(STATE_KINDS if self._state is not None else ())]
+        of_server = 0
         while not done.wait(0.2):
-            of_server = sum(self.outcome.faults[kind] for kind in kinds)
-            if not self._kills or sum(self.outcome.faults.values()) < (of_server + 1) * self._kills:
+            if not self._kills or self._made < (of_server + 1) * self._kills:
                 continue
             kind = chance.choice(kinds)
             self._strike(kind, chance)
-            self.outcome.faults[kind] += 1
+            of_server += 1
+            with self._outcome.lock:
+                self._outcome.faults[kind] += 1
 
     def _strike(self, kind: str, chance: random.Random) -> None:
         server, seconds = self._servers[0], chance.uniform(0.2, 2.0)
-        if kind == "freeze":
+        if kind in ("kill", "terminate", "move", "damage"):
+            self._kill(kind)
+        elif kind == "freeze":
             server.freeze(seconds)
-        elif kind == "forged":
-            code = mishaps.knock(server.address, mishaps.forged_token())
-            if code is not grpc.StatusCode.NOT_FOUND:
-                self.outcome.wrong["forged"].append(f"a forged token was answered by {code}")
-        elif kind == "twins":
-            ends = sorted(code.name for code in mishaps.twins(server.address))
-            if ends != ["ABORTED", "ABORTED", "CANCELLED"]:
-                self.outcome.wrong["twins"].append(f"three calls with one session ended with {ends}")
+        elif kind in ("forged", "twins"):
+            self._knock(kind, server)
         elif kind == "expired":
-            self._deaths += 1  # without snapshots it is as if the server had died
-            for proxy in tuple(self._proxies):
-                proxy.strike(Fault("refuse", seconds=_PARK_SECONDS + 1.0))
+            self._expire(chance)
         elif kind == "clock" and self._state is not None:
             mishaps.jump_clock(self._state)
         elif kind == "no_descriptors":
-            self._harm += 1  # a decoder may be missing
-            mishaps.without_descriptors(server, seconds)
+            with self._harming():  # a decoder may be missing
+                mishaps.without_descriptors(server, seconds)
         elif kind == DECODER_KIND:
-            self._harm += 1
-            mishaps.kill_decoders(server)
+            with self._harming():
+                mishaps.kill_decoders(server)
         elif kind == "no_disk" and self._state is not None:
             mishaps.without_disk(self._state, seconds)
+
+    def _knock(self, kind: str, server: ServerProcess) -> None:
+        if kind == "forged":
+            code = mishaps.knock(server.address, mishaps.forged_token())
+            if code is not grpc.StatusCode.NOT_FOUND:
+                self._is_wrong("forged", f"a forged token was answered by {code}")
         else:
-            self._kill(kind)
+            ends = sorted(code.name for code in mishaps.twins(server.address))
+            if ends != ["ABORTED", "ABORTED", "CANCELLED"]:
+                self._is_wrong("twins", f"three calls with one session ended with {ends}")
+
+    def _expire(self, chance: random.Random) -> None:
+        self._deaths += 1  # without snapshots it is as if the server had died
+        for proxy in tuple(self._proxies):
+            if chance.random() < 0.5:  # the others keep the servers busy meanwhile
+                proxy.strike(Fault("refuse", seconds=_park_seconds(self._state) + 1.0))
+
+    @contextlib.contextmanager
+    def _harming(self) -> Iterator[None]:
+        self._harms += 1
+        try:
+            yield
+        finally:
+            self._harms += 1
+
+    def _is_wrong(self, where: str, what: str) -> None:
+        with self._outcome.lock:
+            self._outcome.wrong[where].append(what)
 
     def _kill(self, kind: str) -> None:
         server = self._servers[0]
@@ -192,53 +236,90 @@ class Trial:
         else:
             server.kill()
         if kind == "damage" and self._state is not None:
-            self._harm += 1
-            mishaps.damage(self._state)
-        server.start()
-        self._is_up.set()
+            with self._harming():
+                mishaps.damage(self._state)
+        try:
+            server.start()
+        finally:
+            self._is_up.set()
+
+
+def _park_seconds(state: Path | None) -> float:
+    return _PARK_SECONDS if state is not None else _PARK_SECONDS_WITHOUT_STATE
 
 
 def main(
     faults: Annotated[int, typer.Option(help="How many faults to make.")] = 1_000,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
-    streams: Annotated[int, typer.Option(help="How many streams run at the same time.")] = 4,
-    kills: Annotated[int, typer.Option(help="Every so many faults, one happens to the server; 0: never.")] = 50,
-    state: Annotated[bool, typer.Option(help="Servers share a state directory.")] = True,
+    pairs: Annotated[int, typer.Option(help="How many pairs of servers; a pair shares a state directory.")] = 2,
+    streams: Annotated[int, typer.Option(help="How many streams each pair has at the same time.")] = 8,
+    kills: Annotated[int, typer.Option(help="Every so many faults, one happens to the server; 0: never.")] = 20,
+    state: Annotated[bool, typer.Option(help="There are state directories; otherwise each server is alone.")] = True,
+    model: Annotated[str, typer.Option(help="Of all servers.")] = "nano@128",
 ) -> None:
     """Make faults, and print what became of the streams."""
     logging.getLogger("masklet").addHandler(logging.NullHandler())  # thousands of lines say the same
-    begun = time.monotonic()
+    outcome = Outcome(faults)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="masklet-faults-"))) if state else None
-        arguments = [
-            "--grace",
-            "5",
-            "--max-sessions",
-            "32",
-            "--max-sessions-per-client",
-            "32",
-            "--snapshot-frames",
-            "4",
-            "--park-seconds",
-            str(_PARK_SECONDS),
-        ]
-        if folder is not None:
-            arguments += ["--state-dir", str(folder)]
-        servers = [stack.enter_context(ServerProcess(*arguments)) for _ in range(1 if folder is None else 2)]
-        trial = Trial(servers, folder, faults, seed, kills)
-        trial.learn()
-        done = threading.Event()
-        haunting = threading.Thread(target=trial.haunt, args=(done,))
-        workers = [threading.Thread(target=trial.work) for _ in range(streams)]
-        for thread in (haunting, *workers):
-            thread.start()
-        for thread in workers:
-            thread.join()
-        done.set()
-        haunting.join()
-    _report(trial.outcome, time.monotonic() - begun, seed)
-    if trial.outcome.wrong:
+        template = stack.enter_context(ServerTemplate())
+        trials = []
+        for number in range(pairs):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="masklet-faults-"))) if state else None
+            arguments = _arguments(folder)
+            servers = [
+                stack.enter_context(ServerProcess(*arguments, model=model, template=template))
+                for _ in range(1 if folder is None else 2)
+            ]
+            trials.append(Trial(servers, folder, outcome, f"{seed}/{number}", kills))
+        for trial in trials:
+            trial.learn()
+        begun = time.monotonic()
+        _run_all(trials, streams, outcome)
+        seconds = time.monotonic() - begun
+    _report(outcome, seconds, seed)
+    if outcome.wrong:
         raise typer.Exit(1)
+
+
+def _arguments(state: Path | None) -> list[str]:
+    arguments = [
+        *("--grace", "5", "--max-sessions", "64", "--max-sessions-per-client", "64", "--snapshot-frames", "4"),
+        *("--park-seconds", str(_park_seconds(state))),
+    ]
+    return arguments if state is None else [*arguments, "--state-dir", str(state)]
+
+
+def _run_all(trials: list[Trial], streams: int, outcome: Outcome) -> None:
+    """Run the trials to their end, and tell how it goes on the way."""
+    done = threading.Event()
+    haunting = [_guarded(trial.haunt, outcome, done) for trial in trials]
+    workers = [_guarded(trial.work, outcome) for trial in trials for _ in range(streams)]
+    begun = told = time.monotonic()
+    while any(worker.is_alive() for worker in workers):
+        time.sleep(0.1)
+        if (now := time.monotonic()) - told >= _TELL_SECONDS:
+            told, made = now, outcome.made
+            rate = made / (now - begun) * 60
+            print(f"{made} faults, {rate:.0f} a minute, {len(outcome.wrong)} streams with violations", flush=True)
+    done.set()
+    for thread in haunting:
+        thread.join()
+
+
+def _guarded(function: Callable[..., None], outcome: Outcome, *arguments: object) -> threading.Thread:
+    """Run a function on a thread of its own; if it fails, the whole run is wrong, and ends."""
+
+    def guarded() -> None:
+        try:
+            function(*arguments)
+        except Exception:  # noqa: BLE001 - whatever it is, the run tells of it
+            with outcome.lock:
+                outcome.wrong["the run itself"].append(traceback.format_exc())
+                outcome.goal = 0
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    return thread
 
 
 def _report(outcome: Outcome, seconds: float, seed: int) -> None:
@@ -246,11 +327,11 @@ def _report(outcome: Outcome, seconds: float, seed: int) -> None:
     table = Table(title=f"faults, seed {seed}, {platform.processor() or platform.machine()}, {date.today()}")
     table.add_column("fault")
     table.add_column("times", justify="right")
-    for kind, count in sorted(outcome.faults.items()):
-        table.add_row(kind, str(count))
+    for kind in sorted({*KINDS, *SERVER_KINDS, *STATE_KINDS, DECODER_KIND}):
+        table.add_row(kind, str(outcome.faults[kind]))
     table.add_row("all", str(sum(outcome.faults.values())), style="bold")
     console.print(table)
-    table = Table(title=f"streams, {seconds:.0f} s")
+    table = Table(title=f"streams, {seconds:.0f} s, {outcome.made / seconds * 60:.0f} faults a minute")
     for column in ("stream", "ended", "of these by a named error"):
         table.add_column(column, justify="left" if column == "stream" else "right")
     for name, count in sorted(outcome.streams.items()):

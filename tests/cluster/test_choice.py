@@ -121,3 +121,16 @@ def test_all_workers_are_told_as_one_server() -> None:
     assert whole(told).limits.max_sessions == 0, "no limit"
     with pytest.raises(Unavailable, match="no server behind this gateway answers"):
         whole(told[2:])
+
+
+def test_waiting_of_all_workers_is_added_where_they_count_in_the_same_way() -> None:
+    told = [WorkerReport("a", "serving", 0, info("one")), WorkerReport("b", "serving", 0, info("two"))]
+    for number, one in enumerate(told):
+        one.info.load.jobs = 5 + number
+        one.info.load.queue_bounds_seconds.extend([0.1, 1.0])
+        one.info.load.queue_counts.extend([1, 2 + number])
+    load = whole(told).load
+    assert (load.jobs, list(load.queue_counts), list(load.queue_bounds_seconds)) == (11, [2, 5], [0.1, 1.0])
+    told[1].info.load.queue_bounds_seconds[0] = 0.2
+    load = whole(told).load
+    assert (load.jobs, list(load.queue_counts), list(load.queue_bounds_seconds)) == (11, [], [])

@@ -149,7 +149,10 @@ def _differences(results: Sequence[Seen], reference: Sequence[Seen], *, complete
             )
             return
         if seen.objects != should.objects:
-            yield f"result {place}, frame {seen.frame_index}, revision {seen.revision}: objects differ"
+            yield (
+                f"result {place}, frame {seen.frame_index}, revision {seen.revision}: objects differ, {seen.objects} "
+                f"without faults {should.objects}"
+            )
             return
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import masklet
+from tests.faults.template import ForkedServer, ServerTemplate
 from tests.support.streams import free_port
 
 _PROGRAM = "import typer\nfrom masklet_server.cli import serve\napp = typer.Typer()\napp.command()(serve)\napp()"
@@ -23,18 +24,24 @@ class ServerProcess:
 
     Args:
         arguments: Further arguments of ``masklet serve``.
+        model: Of nano, another size of the input costs less.
+        template: Forks the server, so that it starts sooner.
 
     Attributes:
         address: Where it listens, before and after a restart.
         starts: How often it was started.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, model: str = "nano", template: ServerTemplate | None = None) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.starts = 0
-        self._arguments = arguments
+        self._arguments = (
+            *("--address", self.address, "--model", model, "--device", "cpu", "--dtype", "float32"),
+            *arguments,
+        )
+        self._template = template
         self._log = tempfile.NamedTemporaryFile("w+", prefix="masklet-faults-", suffix=".log")  # noqa: SIM115
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | ForkedServer | None = None
 
     def __enter__(self) -> ServerProcess:
         self.start()
@@ -51,18 +58,23 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
+        if self._template is None:
+            self._process = self._started()
+        else:
+            self._process = self._template.fork(self._arguments, Path(self._log.name))
+        self.starts += 1
+        self._wait()
+
+    def _started(self) -> subprocess.Popen[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MASKLET_")}
-        arguments = ("--address", self.address, "--model", "nano", "--device", "cpu", "--dtype", "float32")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, *arguments, *self._arguments],
+        return subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, *self._arguments],
             stdout=self._log,
             stderr=self._log,
             text=True,
             env={**clean, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
-        self.starts += 1
-        self._wait()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _SECONDS_TO_START

@@ -179,6 +179,7 @@ def run(
     resume_seconds: float = 60.0,
     history: History | None = None,
     direct: bool = False,
+    timeout: float | None = None,
 ) -> tuple[History, Events]:
     """Run a stream to its end.
 
@@ -188,6 +189,7 @@ def run(
         resume_seconds: How long the client tries to reach the server again.
         history: Where to put what the client sees; None: into a new one.
         direct: The server is a gateway, and the stream goes to its worker itself.
+        timeout: Seconds after which the stream is given up, and ends with an error; None: never.
     """
     history, events = history or History(), Events()
     history.frame_count = None if name == "annotation" else FRAMES
@@ -196,6 +198,7 @@ def run(
             "deterministic": True,
             "on_resume": events.append,
             "resume_seconds": resume_seconds,
+            "timeout": timeout,
         }
         try:
             STREAMS[name](client, history, options)

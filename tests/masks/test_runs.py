@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from masklet_server.masks.encoding import MaskEncoding, decode
+from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.masks.runs import Runs
+from tests.support.masks import decode
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30))
 

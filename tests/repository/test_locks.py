@@ -27,6 +27,7 @@ IMAGE = {
     "implementation_name": "cpython",
     "platform_python_implementation": "CPython",
 }
+LISTS = ["build.lock", "server-cuda.lock", "server-cpu.lock", "cluster.lock", "sam2.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -48,7 +49,7 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
-@pytest.mark.parametrize("name", ["build.lock", "server-cuda.lock", "server-cpu.lock", "sam2.lock"])
+@pytest.mark.parametrize("name", LISTS)
 def test_every_file_is_known_by_its_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     assert "://" not in text
@@ -59,7 +60,7 @@ def test_every_file_is_known_by_its_hash(name: str) -> None:
     assert len(packages) == len(found)
 
 
-@pytest.mark.parametrize("name", ["build.lock", "server-cuda.lock", "server-cpu.lock", "sam2.lock"])
+@pytest.mark.parametrize("name", LISTS)
 def test_versions_are_those_that_are_tested(name: str) -> None:
     tested = constraints()
     assert {p: v for p, v in versions(name).items() if p in tested} == {
@@ -74,8 +75,8 @@ def required(extras: list[str]) -> list[Requirement]:
 
 # By variant of the image: the extras that it has, and what is installed beside its list.
 VARIANTS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "cuda": (["runtime", "otel"], {}),
-    "cpu": (["runtime", "otel", "cpu"], {"torch": constraints()["torch"]}),
+    "cuda": (["runtime", "otel", "object-store"], {}),
+    "cpu": (["runtime", "otel", "object-store", "cpu"], {"torch": constraints()["torch"]}),
 }
 
 
@@ -100,9 +101,20 @@ def test_the_variant_for_cpus_has_nothing_of_cuda() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_packages_ask_for_is_there(variant: str) -> None:
-    beside = VARIANTS[variant][1]
-    locked = versions(f"server-{variant}.lock") | beside
+def test_ray_is_there_and_changes_nothing_of_the_server(variant: str) -> None:
+    server, cluster = versions(f"server-{variant}.lock"), versions("cluster.lock")
+    (ray,) = required(["cluster"])[-1:]
+    assert ray.specifier.contains(cluster["ray"])
+    both = server.keys() & cluster.keys()
+    assert {name: cluster[name] for name in both} == {name: server[name] for name in both}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("more", [(), ("cluster.lock",)])
+def test_what_packages_ask_for_is_there(variant: str, more: tuple[str, ...]) -> None:
+    names = (f"server-{variant}.lock", *more)
+    locked = {package: version for name in names for package, version in versions(name).items()}
+    locked |= VARIANTS[variant][1]
     for package in locked:
         try:
             texts = importlib.metadata.requires(package) or []
@@ -126,6 +138,7 @@ def test_the_image_is_installed_from_them_alone() -> None:
     assert [re.findall(r"requirements/\S+", one) for one in installs[:-1]] == [
         ["requirements/build.lock"],
         ["requirements/server-$VARIANT.lock"],
+        ["requirements/cluster.lock"],
         ["requirements/sam2.lock"],
     ]
     assert all("--require-hashes --no-deps" in one for one in installs[:-1])

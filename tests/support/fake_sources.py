@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted
+from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted, Unavailable
 from masklet_server.video.frame import Frame, KeyFrame
 from masklet_server.video.info import VideoInfo
 from masklet_server.video.packet import Packet
@@ -20,6 +20,8 @@ from tests.support.fakes import HEIGHT, WIDTH
 
 # A byte of a fake clip that cannot be decoded; every other byte is one frame.
 BROKEN = 0xFF
+# A byte at which the process that decodes is lost, without any fault of the clip.
+LOST = 0xFE
 
 
 class FakeSource:
@@ -92,6 +94,8 @@ class FakeSource:
     def _whole(frame: Frame) -> Frame:
         if frame.pixels[0, 0, 0] == BROKEN:
             raise DataLoss("a frame is broken")
+        if frame.pixels[0, 0, 0] == LOST:
+            raise Unavailable("the decoding process was lost", retry_after_seconds=1.0)
         return frame
 
     async def end(self) -> None:

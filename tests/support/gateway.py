@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from masklet_cluster.cli.gateway import DEFAULTS
-from masklet_cluster.gateway.options import GatewayOptions
+from masklet_cluster.gateway.options import DEFAULTS, GatewayOptions
 from masklet_cluster.gateway.running import running_gateway
 from masklet_cluster.placement.placement import Placement
 from masklet_cluster.placement.static import StaticPlacement

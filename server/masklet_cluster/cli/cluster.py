@@ -21,9 +21,10 @@ from masklet.cli.info import print_workers
 from masklet.cli.server import Access, CaOption, TokenFileOption
 from masklet.cli.signals import Terminated
 from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
-from masklet_cluster.cli.gateway import DEFAULTS, SETTINGS, WORKER_FLAGS, fail, gateway_options, run_gateway
+from masklet_cluster.cli.gateway import WORKER_FLAGS, fail, gateway_options, run_gateway
 from masklet_cluster.cli.gateway import worker_connection as connection_to_workers
 from masklet_cluster.cli.state import ClusterState
+from masklet_cluster.gateway.options import DEFAULTS, SETTINGS
 from masklet_server.cli.flags import config_flags, given_settings, keyword, setting_flags
 from masklet_server.rpc.listening import check_free
 from masklet_server.settings import Settings, checked

@@ -65,7 +65,12 @@ def _least(values: Sequence[float]) -> float:
 def _load(told: Sequence[server_info_pb2.Load]) -> server_info_pb2.Load:
     total = server_info_pb2.Load()
     for field in server_info_pb2.Load.DESCRIPTOR.fields:
-        setattr(total, field.name, sum(getattr(one, field.name) for one in told))
+        if field.name not in ("queue_counts", "queue_bounds_seconds"):
+            setattr(total, field.name, sum(getattr(one, field.name) for one in told))
+    bounds = {tuple(one.queue_bounds_seconds) for one in told}
+    if len(bounds) == 1:
+        total.queue_bounds_seconds.extend(*bounds)
+        total.queue_counts.extend(map(sum, zip(*(one.queue_counts for one in told), strict=False)))
     return total
 
 

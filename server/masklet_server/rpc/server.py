@@ -99,9 +99,11 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        bounds = ConnectionBounds(settings.max_connections_per_address, settings.max_message_bytes)
+        bounds = ConnectionBounds(
+            settings.max_connections_per_address, settings.max_message_bytes, settings.ipv6_client_prefix
+        )
         self._connections = ConnectionWatch(bounds, metrics.refused)
-        callers = Callers(tokens, settings.trust_gateway)
+        callers = Callers(tokens, settings.trust_gateway, settings.ipv6_client_prefix)
         self._edge = EdgeInterceptor(callers, self._admission, self._connections, metrics, tracer)
         self._watching: list[asyncio.Task[None]] = []
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))

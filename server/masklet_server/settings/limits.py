@@ -31,6 +31,12 @@ class ClientLimitSettings(BaseModel):
         "Connections at once of one address, which may be that of a proxy. Those beyond are ended, those without calls "
         "first. 0: no limit.",
     )
+    ipv6_client_prefix: Annotated[int, Field(ge=32, le=128)] = setting(
+        64,
+        "Limits for clients",
+        "Bits of an IPv6 address that count as one address, and as one client without a token, because whoever has one "
+        "address has all that begin so. 128: each address is one.",
+    )
     max_sessions: Count = setting(
         64, "Limits for clients", "Track streams at once, of all clients together. 0: no limit."
     )
