@@ -307,15 +307,19 @@ def _show(network: Network, rows: Sequence[_Shown]) -> list[ObjectOutput]:
         return []
     ious = torch.stack([row.memory.predicted_iou for row in rows])
     scores = torch.cat([row.memory.object_score for row in rows])
-    shapes: Sequence[Drawing | Runs]
+    shapes: list[Drawing | Runs]
     if network.device.type == "cpu":
-        shapes, numbers = _draw_later(network, rows), [*ious.tolist(), *scores.tolist()]
+        shapes, numbers = [*_draw_later(network, rows)], [*ious.tolist(), *scores.tolist()]
     else:
         # One transfer for everything, because each transfer waits for the device.
-        shapes, numbers = _draw_on_device(network, rows).download(torch.cat([ious, scores]))
+        runs, numbers = _draw_on_device(network, rows).download(torch.cat([ious, scores]))
+        shapes = [*runs]
     low = _low_resolution(rows)
     count = len(rows)
-    return [ObjectOutput(*parts) for parts in zip(shapes, numbers[:count], numbers[count:], low, strict=True)]
+    return [
+        ObjectOutput(shape, iou, score, logits)
+        for shape, iou, score, logits in zip(shapes, numbers[:count], numbers[count:], low, strict=True)
+    ]
 
 
 def _low_resolution(rows: Sequence[_Shown]) -> list[npt.NDArray[np.float32] | None]:

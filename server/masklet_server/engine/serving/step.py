@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -143,8 +144,8 @@ def _rows(batch: Tensor) -> Sequence[Tensor]:
     One operation for all rows, unless it would change the layout, and with it how later layers round.
     """
     if batch.is_contiguous():
-        rows: Sequence[Tensor] = torch.unbind_copy(batch)
-        return rows
+        rows: Any = torch.unbind_copy(batch)  # type: ignore[func-returns-value] # so says torch's stub
+        return tuple(rows)
     return [row.clone() for row in batch.unbind()]
 
 
@@ -159,10 +160,10 @@ def _past(network: Network, steps: Sequence[Step]) -> Past:
             for remembered, pointed, far in zip(memories, pointers, farthest, strict=True)
         ]
     )
-    count, length = len(steps), len(memories[0])
+    length = len(memories[0])
     return Past(
         # All at once: what several operations gather is copied several times.
-        memories=torch.stack([features for row in memories for _, features in row]).unflatten(0, (count, length)),
+        memories=_stack([[features for _, features in row] for row in memories]),
         ages=numbers[:, :length].long(),
         pointers=_stack_pointers(network, [[pointer for _, pointer in row] for row in pointers]),
         distances=numbers[:, length:],
@@ -183,10 +184,16 @@ def _pointers(network: Network, step: Step) -> list[tuple[int, Tensor]]:
     return step.memory.pointers_before(step.frame_index, _max_pointers(network, step), reverse=step.reverse)
 
 
+def _stack(rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """``[B, N, ...]`` of B rows of N tensors, N > 0."""
+    stacked = torch.stack([one for row in rows for one in row])
+    return stacked.view(len(rows), len(rows[0]), *stacked.shape[1:])
+
+
 def _stack_pointers(network: Network, rows: Sequence[Sequence[Tensor]]) -> Tensor:
     """``[B, P, C]``; P is 0 if all prompted frames lie ahead."""
     if rows[0]:
-        return torch.stack([pointer for row in rows for pointer in row]).unflatten(0, (len(rows), len(rows[0])))
+        return _stack(rows)
     return torch.empty(len(rows), 0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
 
 
