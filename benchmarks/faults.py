@@ -85,6 +85,11 @@ class Outcome:
         with self.lock:
             return sum(self.faults.values())
 
+    def blame(self, where: str, what: str) -> None:
+        """Write down and print what was wrong; the caller holds the lock."""
+        self.wrong[where].append(what)
+        print(f"WRONG in {where}: {what}", flush=True)
+
 
 class Trial:
     """Runs streams to servers that share a state directory, until there were enough faults.
@@ -158,7 +163,7 @@ class Trial:
             self._outcome.named[name] += may_fail and history.end != "done"
             self._outcome.resumed.update(str(event.how) for event in events if event.kind == "resumed")
             for found in violations(history, should, may_fail=may_fail):
-                self._outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
+                self._outcome.blame(f"{name} {self._seed}/{number} {dict(made)}", found)
 
     def haunt(self, done: threading.Event) -> None:
         """Harm the servers, in proportion to the other faults."""
@@ -221,7 +226,7 @@ class Trial:
 
     def _is_wrong(self, where: str, what: str) -> None:
         with self._outcome.lock:
-            self._outcome.wrong[where].append(what)
+            self._outcome.blame(where, what)
 
     def _kill(self, kind: str) -> None:
         server = self._servers[0]
@@ -314,7 +319,7 @@ def _guarded(function: Callable[..., None], outcome: Outcome, *arguments: object
             function(*arguments)
         except Exception:  # noqa: BLE001 - whatever it is, the run tells of it
             with outcome.lock:
-                outcome.wrong["the run itself"].append(traceback.format_exc())
+                outcome.blame("the run itself", traceback.format_exc())
                 outcome.goal = 0
 
     thread = threading.Thread(target=guarded, daemon=True)
