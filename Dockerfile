@@ -1,7 +1,7 @@
 # The masklet server, for NVIDIA GPUs or for CPUs. docs/guides/deploy-with-docker.md explains it.
 #
 #   docker build -t masklet .                                  # for GPUs; it runs on CPUs, too, but slowly
-#   docker build -t masklet --build-arg VARIANT=cpu .          # for CPUs: a fifth as large, and faster there
+#   docker build -t masklet --build-arg VARIANT=cpu .          # for CPUs: with OpenVINO, without CUDA's libraries
 #   docker run --gpus all -p 50051:50051 -v /etc/masklet:/etc/masklet:ro \
 #       -e MASKLET_TLS_CERTIFICATE=/etc/masklet/server.pem -e MASKLET_TLS_KEY=/etc/masklet/server.key \
 #       -e MASKLET_TOKEN_FILE=/etc/masklet/tokens masklet
