@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from masklet.errors import Unavailable
@@ -10,6 +13,7 @@ from masklet_cluster.gateway.whole import whole
 from masklet_cluster.placement.placement import LeaseRequest, Lost, State, WorkerReport
 from masklet_cluster.placement.static import choose
 from masklet_cluster.placement.worker import Connection, Worker
+from tests.support.streams import free_port
 
 
 def info(
@@ -82,6 +86,28 @@ async def test_workers_that_do_not_serve_get_nothing(state: State) -> None:
     gone, here = worker("a", info("one"), state=state), worker("b", info("two", sessions=3))
     assert chosen(LeaseRequest(instance_id="one"), gone, here) == "b"
     assert chosen(LeaseRequest(), gone) == ""
+
+
+async def test_a_worker_whose_connection_has_broken_gets_nothing_until_it_has_answered() -> None:
+    broken, other = worker("a", info("one")), worker("b", info("two", sessions=3))
+    async with broken.lease() as lease:
+        lease.doubt()
+    assert chosen(LeaseRequest(instance_id="one"), broken, other) == "b", "also its own sessions"
+    assert chosen(LeaseRequest(), broken) == "a", "if there is no other one, it may be back"
+
+
+async def test_a_broken_connection_has_the_worker_asked_at_once() -> None:
+    one = Worker("a", f"127.0.0.1:{free_port()}", Connection(1024))
+    one.state = "serving"
+    one.start()
+    await one.first_probe()
+    assert one.report().state == "serving", "one refused probe may be chance"
+    begun = time.monotonic()
+    one.doubt()
+    while one.report().state != "lost":
+        await asyncio.sleep(0.001)
+        assert time.monotonic() < begun + 0.4, "it waits for its next turn"
+    await one.close()
 
 
 async def test_a_lease_tells_that_its_worker_is_lost() -> None:

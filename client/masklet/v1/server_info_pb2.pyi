@@ -206,7 +206,9 @@ class WorkerInfo(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The gateway's name for it: its address, or Ray's name of the replica."""
+    """The gateway's name for it: Ray's name of the replica; or its place among the gateway's servers, as in worker-1; or
+    its address, if the gateway tells clients where workers are (--direct).
+    """
     instance_id: _builtins.str
     """Its `instance_id`."""
     state: _builtins.str

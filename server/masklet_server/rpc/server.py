@@ -37,6 +37,8 @@ _STANDARD_SERVICES = (
 _CLOSE_SECONDS = 1.0
 # Further calls of a connection wait in the client. Streams that are reset as soon as they are opened count, too.
 _STREAMS_PER_CONNECTION = 128
+# Some seconds of work: gRPC's own bound is 1000, which a burst of cheap calls without a token reaches.
+_PENDING_CALLS = 4096
 # A connection without calls is ended after so many seconds. Clients notice nothing: they connect again for a call.
 _IDLE_SECONDS = 600
 
@@ -233,6 +235,10 @@ def _connection_options(settings: Settings) -> list[tuple[str, int]]:
         # Those beyond are closed at once. `ConnectionWatch` keeps one address from taking all.
         ("grpc.max_allowed_incoming_connections", min(settings.max_connections or descriptors, descriptors)),
         ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1000),
+        # Calls that have come and that Python has not begun. With more than the first number gRPC's core ends some of
+        # the new ones itself, of whomever they are, with CANCELLED; beyond the second one all. Each may hold headers.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
     ]
 
 

@@ -106,7 +106,7 @@ class SnapshotSettings(BaseModel):
     snapshot_frames: Positive = setting(
         _SNAPSHOTS.frames,
         "Snapshots of sessions",
-        "Tracked frames after which a snapshot is made; also after 10 s, after 16 MiB of video and after each prompt. "
+        "Tracked frames after which a snapshot is made; also after 3 s, after 16 MiB of video and after each prompt. "
         "After a server's end at most so many frames are tracked again.",
     )
     max_snapshot_bytes: Positive = setting(

@@ -49,6 +49,13 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "silent_streams": ("--idle-timeout-seconds", "5"),
     "deaf_clients": ("--receive-seconds", "15"),
 }
+# What takes some seconds to make, and is no part of the attack.
+_PREPARED: dict[str, Callable[[], object]] = {
+    "masks_of_large_pictures": requests.large_picture,
+    "scan_bombs": requests.progressive_jpegs,
+    "large_references": streams.clip_with_references,
+    "small_file_many_frames": streams.clip_of_many_frames,
+}
 # What the defaults are on a machine with `MOST_BYTES`, for a server that can see that it has more.
 _DEFAULTS = (
     *("--max-decoder-memory-bytes", str(MOST_BYTES // 2)),
@@ -100,6 +107,8 @@ class Row:
 
 async def attack(name: str, rounds: int, group: Path | None) -> Row:
     """Attack a new server several times, with quiet times between."""
+    if (prepare := _PREPARED.get(name)) is not None:
+        prepare()
     with tempfile.TemporaryDirectory() as folder:
         defaults = _DEFAULTS if group is None else ()
         target = Target(Path(folder), *defaults, *_SETTINGS.get(name, ()), group=group)
