@@ -90,7 +90,7 @@ def test_track_writes_everything(
 
     assert sorted(p.name for p in masks.iterdir()) == [*(f"0000{i}.png" for i in range(5)), "objects"]
     # The fake's objects lie on each other, from frame 2 on, on which the second one is prompted.
-    assert "masks overlap in 3 frames" in out
+    assert "in 3 frames masks overlap, or object ids are above 255; the folder objects has" in " ".join(out.split())
     for object_id in (1, 4):
         folder = masks / "objects" / str(object_id)
         assert sorted(p.name for p in folder.iterdir()) == [f"0000{i}.png" for i in (2, 3, 4)]
@@ -518,15 +518,49 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         app(["serve", "--address", "x"])
 
 
-@pytest.mark.parametrize("command", ["track", "segment", "info", "bench", "serve", "models", "models verify", "doctor"])
-def test_help_is_about_what_can_be_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*command.split(), "--help") == 0
+HELPED = [
+    "track",
+    "segment",
+    "info",
+    "bench",
+    "batch",
+    "export",
+    "serve",
+    "models",
+    "models verify",
+    "doctor",
+    "studio",
+]
+CLUSTER = ["gateway", "cluster", "cluster up", "cluster status", "cluster scale", "cluster down"]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", [*HELPED, *CLUSTER])
+def test_help_is_about_what_can_be_given(
+    command: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(*command.split(), flag) == 0
     shown = capsys.readouterr().out
     assert f"Usage: masklet {command}" in shown
+    assert "…" not in shown  # nothing is cut, not even on a narrow terminal
     assert "<bool>" not in shown
     assert not re.search(r"Default:\s*\.", " ".join(shown.replace("│", " ").split()))
     if command == "segment":
         assert "FRAME" not in shown
+
+
+@pytest.mark.parametrize("words", ["status", "scale 3", "down"])
+def test_a_cluster_that_does_not_run_is_told_with_the_command_that_starts_it(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("cluster", *words.split(), "--name", "never-started") == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert err == (
+        "no cluster 'never-started' of this user runs on this machine; "
+        "start it with `masklet cluster up --name never-started`\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["track", "--help"]])
