@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -190,6 +191,22 @@ def test_json_lines(
     if option[1] != "-":
         recording = masklet.Recording.load("out.jsonl")
         assert [frame.frame_index for frame in recording] == list(range(5))
+
+
+@pytest.mark.parametrize("option", ["--json", "--jsonl", "--overlay", "--masks"])
+def test_a_full_disk_is_told_with_the_path(
+    server: FakeServer, clip: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / {"--overlay": "out.mp4", "--masks": "masks"}.get(option, "out.json")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))  # as on a full disk: nothing can be written
+    try:
+        assert run("track", clip, "--point", "10,20", option, path, "--server", server.address) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capsys.readouterr().err
+    assert f"error: {path}: File too large" in told
+    assert "add --overlay" not in told
 
 
 def test_json_on_stdout_is_nothing_but_json(server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

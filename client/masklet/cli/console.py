@@ -101,8 +101,8 @@ def fail(message: str) -> NoReturn:
 
 def told(error: Exception) -> str:
     """An error as people are told of it: of a file its name and what is wrong."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
