@@ -23,6 +23,9 @@ COPY requirements requirements
 # last, because its build imports torch; --no-deps, because it declares torchvision, which masklet never imports.
 RUN pip install --require-hashes --no-deps -r requirements/build.lock
 RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements/server.lock
+# With --build-arg CLUSTER=1 the image has Ray, too: docs/guides/kubernetes.md#with-ray
+ARG CLUSTER=
+RUN if [ -n "$CLUSTER" ]; then pip install --require-hashes --no-deps -r requirements/cluster.lock; fi
 RUN SAM2_BUILD_CUDA=0 pip install --require-hashes --no-deps --no-build-isolation -r requirements/sam2.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY checkpoints checkpoints
@@ -34,6 +37,8 @@ FROM python:3.12.12-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent masklet \
     && install -d -o masklet -g masklet /var/cache/masklet
 COPY --from=build /opt/masklet /opt/masklet
+# KubeRay starts Ray by a shell, which may be a login shell with a PATH of its own.
+RUN ln -s /opt/masklet/bin/masklet /opt/masklet/bin/ray /usr/local/bin/
 ENV PATH=/opt/masklet/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \

@@ -85,6 +85,11 @@ class Outcome:
         with self.lock:
             return sum(self.faults.values())
 
+    def blame(self, where: str, what: str) -> None:
+        """Write down and print what was wrong; the caller holds the lock."""
+        self.wrong[where].append(what)
+        print(f"WRONG in {where}: {what}", flush=True)
+
 
 class Trial:
     """Runs streams to servers that share a state directory, until there were enough faults.
@@ -112,6 +117,8 @@ class Trial:
         self._is_up = threading.Event()  # a stream that finds no server has not begun, and tells nothing
         self._is_up.set()
         self._references: dict[str, History] = {}
+        self._running: dict[int, History] = {}
+        self._interrupted: list[tuple[History, int]] = []  # by the last death, and how many results each had
 
     def learn(self) -> None:
         """Run each kind of stream without faults.
@@ -134,7 +141,9 @@ class Trial:
 
     def _run(self, chance: random.Random, number: int) -> None:
         name = chance.choice(list(STREAMS))
+        deaths, harms = self._deaths, self._harms  # before the server is looked for: it may be killed meanwhile
         self._is_up.wait()
+        history = self._running[number] = History()
         with Proxy(self._servers[0].address, seed=number) as proxy:
             self._proxies.add(proxy)
             for _ in range(chance.randint(1, _MAX_FAULTS_OF_A_STREAM)):
@@ -142,11 +151,13 @@ class Trial:
                 reach = chance.choice((500, 5_000, 50_000)) if direction == "up" else chance.choice((500, 3_000, 9_000))
                 seconds = chance.uniform(0.05, 0.6)
                 proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
-            deaths, harms = self._deaths, self._harms
-            history, events = run(name, proxy.address, resume_seconds=_RESUME_SECONDS, timeout=_STREAM_SECONDS)
+            _, events = run(
+                name, proxy.address, history=history, resume_seconds=_RESUME_SECONDS, timeout=_STREAM_SECONDS
+            )
             has_died, was_harmed = self._deaths != deaths, self._harms != harms or harms % 2 == 1
             made = proxy.made
             self._proxies.discard(proxy)
+        del self._running[number]
         may_fail = was_harmed or (has_died and not history.results)
         may_fail = may_fail or (has_died and self._state is None and name not in REWINDABLE)
         should = None if name in NOT_REPEATABLE else self._references[name]
@@ -158,7 +169,7 @@ class Trial:
             self._outcome.named[name] += may_fail and history.end != "done"
             self._outcome.resumed.update(str(event.how) for event in events if event.kind == "resumed")
             for found in violations(history, should, may_fail=may_fail):
-                self._outcome.wrong[f"{name} {self._seed}/{number} {dict(made)}"].append(found)
+                self._outcome.blame(f"{name} {self._seed}/{number} {dict(made)}", found)
 
     def haunt(self, done: threading.Event) -> None:
         """Harm the servers, in proportion to the other faults."""
@@ -168,6 +179,8 @@ class Trial:
         while not done.wait(0.2):
             if not self._kills or self._made < (of_server + 1) * self._kills:
                 continue
+            if not all(history.end or len(history.results) > before for history, before in self._interrupted):
+                continue  # a client gives up a video over which servers die again and again
             kind = chance.choice(kinds)
             self._strike(kind, chance)
             of_server += 1
@@ -206,7 +219,7 @@ class Trial:
                 self._is_wrong("twins", f"three calls with one session ended with {ends}")
 
     def _expire(self, chance: random.Random) -> None:
-        self._deaths += 1  # without snapshots it is as if the server had died
+        self._note_death()  # without snapshots it is as if the server had died
         for proxy in tuple(self._proxies):
             if chance.random() < 0.5:  # the others keep the servers busy meanwhile
                 proxy.strike(Fault("refuse", seconds=_park_seconds(self._state) + 1.0))
@@ -221,12 +234,16 @@ class Trial:
 
     def _is_wrong(self, where: str, what: str) -> None:
         with self._outcome.lock:
-            self._outcome.wrong[where].append(what)
+            self._outcome.blame(where, what)
+
+    def _note_death(self) -> None:
+        self._deaths += 1
+        self._interrupted = [(history, len(history.results)) for history in tuple(self._running.values())]
 
     def _kill(self, kind: str) -> None:
         server = self._servers[0]
         self._is_up.clear()
-        self._deaths += 1
+        self._note_death()
         if kind == "move" and len(self._servers) > 1:
             self._servers.append(self._servers.pop(0))
             for proxy in tuple(self._proxies):
@@ -314,7 +331,7 @@ def _guarded(function: Callable[..., None], outcome: Outcome, *arguments: object
             function(*arguments)
         except Exception:  # noqa: BLE001 - whatever it is, the run tells of it
             with outcome.lock:
-                outcome.wrong["the run itself"].append(traceback.format_exc())
+                outcome.blame("the run itself", traceback.format_exc())
                 outcome.goal = 0
 
     thread = threading.Thread(target=guarded, daemon=True)

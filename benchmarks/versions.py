@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -76,6 +77,12 @@ class Version:
         )
         return done.stdout.strip()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its programs are started with: they import this checkout, wherever its `.venv` has another one."""
+        folders = (self.root, self.root / "client", self.root / "server")
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+
     def program(self, name: str) -> str:
         """A program of its environment.
 
@@ -98,12 +105,17 @@ class Version:
         command = [self.program("masklet"), "serve", "--address", address, "--model", "nano", "--device", "cpu"]
         with (
             (folder / "log").open("w") as log,
-            subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log) as server,
+            subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=log, stderr=log) as server,
         ):
             try:
                 probe = [self.program("python"), "-m", "masklet_server.healthcheck", address]
                 for _ in range(120):
-                    if subprocess.run(probe, cwd=self.root, capture_output=True, check=False).returncode == 0:
+                    if (
+                        subprocess.run(
+                            probe, cwd=self.root, env=self.environment, capture_output=True, check=False
+                        ).returncode
+                        == 0
+                    ):
                         break
                     if server.poll() is not None:
                         raise BenchmarkError(f"{self.root}: the server ended: {(folder / 'log').read_text()}")
@@ -120,7 +132,7 @@ class Version:
             BenchmarkError: The client fails.
         """
         command = [self.program("python"), "-c", _CLIENT, address, str(CLIP), str(objects), str(streams)]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchmarkError(f"{self.root}: {done.stderr}")
         return float(json.loads(done.stdout))

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "examples" / "bunny.mp4"
 IMAGES = ROOT / "docs" / "images"
 SCREEN = (1280, 800)
+# Of the screenshots: a video's card on the start page, and what there is to check, are whole.
+TALL = (1280, 880)
 RATE = 10
 RABBIT, ROCK = (345.0, 400.0), (130.0, 450.0)
 DARK = (470.0, 420.0)  # beside the rabbit, on frame 0
@@ -245,7 +247,7 @@ def pictures(page: Any, url: str) -> None:
         page.mouse.click(*on_screen(page, x, y))
         page.wait_for_timeout(200)
         until(page, "s.pending.value.size === 0")
-    page.mouse.move(640, 655)  # beside the timeline, which would show where the pointer is
+    page.mouse.move(640, 735)  # beside the timeline, which would show where the pointer is
     page.keyboard.press("t")
     until(page, "s.framesTracked.value > 45")
     keep(page, "track")
@@ -270,7 +272,7 @@ def main() -> None:
         size = (IMAGES / "studio.webm").stat().st_size
         print(f"docs/images/studio.webm: {len(shots) / RATE:.1f} s, {size / 1000:.0f} kB")
         with studio(CLIP, Path(folder) / "pictures") as (url, _, _):
-            page = browser.new_page(**options)
+            page = browser.new_page(viewport={"width": TALL[0], "height": TALL[1]}, color_scheme="dark")
             pictures(page, url)
             page.close()
 

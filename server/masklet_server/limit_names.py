@@ -19,6 +19,7 @@ CONTRACT_LIMITS = (
 OTHER_LIMITS = (
     "max_connections",
     "max_connections_per_address",
+    "ipv6_client_prefix",
     "max_requests",
     "max_requests_per_client",
     "receive_seconds",

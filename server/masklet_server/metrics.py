@@ -6,6 +6,7 @@ engine reports its work through the `on_...` methods, which may be called from a
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import logging
@@ -26,6 +27,8 @@ from masklet_server.budgets.budget import Budget
 logger = logging.getLogger(__name__)
 
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+QUEUE_BOUNDS_SECONDS = _STEP_SECONDS
+"""Times that a job has waited are counted by these."""
 _RPC_SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
 _LARGEST_BATCH_LABEL = 64
 # A scrape takes milliseconds. One thread serves them in turn, so a connection that is silent for longer is closed.
@@ -40,15 +43,19 @@ class Work:
         busy_seconds: Time in which a device computed, of all devices together.
         queue_seconds: Time that jobs have waited for their start, all jobs together.
         jobs: Number of these jobs.
+        queue_counts: Number of jobs that have waited for at most as long as each of `QUEUE_BOUNDS_SECONDS`.
         started_at: When it was made, by `time.monotonic`.
         bank_bytes: Returns the bytes of all memory banks.
+        devices: Number of devices.
     """
 
     busy_seconds: float = 0.0
     queue_seconds: float = 0.0
     jobs: int = 0
+    queue_counts: list[int] = field(default_factory=lambda: [0] * len(QUEUE_BOUNDS_SECONDS))
     started_at: float = field(default_factory=time.monotonic)
     bank_bytes: Callable[[], int] = int
+    devices: int = 0
 
 
 class Metrics:
@@ -73,9 +80,13 @@ class Metrics:
         self._upload_bytes = make.counter("upload_bytes", "Bytes of video and pictures received.")
         self._frames = make.counter("frames", "Frames whose results were sent.")
         self._decode_errors = make.counter("decode_errors", "Videos and pictures that could not be decoded.", "kind")
-        self._queue_seconds = make.histogram("queue_seconds", "Time from a job's arrival to its start.", _STEP_SECONDS)
+        self._queue_seconds = make.histogram(
+            "queue_seconds", "Time from a job's arrival to its start.", QUEUE_BOUNDS_SECONDS
+        )
         self._step_seconds = make.histogram("step_seconds", "Time of a tracking step.", _STEP_SECONDS, "batch_size")
         self._encode_seconds = make.histogram("encode_seconds", "Time of an image encoder pass.", _STEP_SECONDS)
+        self._busy_seconds = make.counter("device_busy_seconds", "Seconds in which the devices have computed.")
+        self._devices = make.gauge("devices", "Devices that compute.")
         self._encoded = make.counter("encoded_pictures", "Pictures that the image encoder has encoded.")
         self._budget_used = make.gauge("budget_used", "Bytes that all clients have of a shared budget.", "budget")
         self._budget_limit = make.gauge("budget_limit", "Bytes of a shared budget; 0: no limit.", "budget")
@@ -159,12 +170,16 @@ class Metrics:
         # Powers of two keep the number of series small whatever the scheduler does.
         label = min(1 << (batch_size - 1).bit_length(), _LARGEST_BATCH_LABEL) if batch_size > 0 else 0
         self._step_seconds.labels(str(label)).observe(seconds)
-        self.work.busy_seconds += seconds
+        self._computed(seconds)
 
     def on_encode(self, batch_size: int, seconds: float) -> None:
         """Count one pass of the image encoder over so many pictures, and the time that it took."""
         self._encoded.inc(batch_size)
         self._encode_seconds.observe(seconds)
+        self._computed(seconds)
+
+    def _computed(self, seconds: float) -> None:
+        self._busy_seconds.inc(seconds)
         self.work.busy_seconds += seconds
 
     def on_queue(self, seconds: float) -> None:
@@ -172,6 +187,13 @@ class Metrics:
         self._queue_seconds.observe(seconds)
         self.work.queue_seconds += seconds
         self.work.jobs += 1
+        for place in range(bisect.bisect_left(QUEUE_BOUNDS_SECONDS, seconds), len(QUEUE_BOUNDS_SECONDS)):
+            self.work.queue_counts[place] += 1
+
+    def has_devices(self, count: int) -> None:
+        """Tell how many devices compute; GetServerInfo counts the time of each."""
+        self._devices.set(count)
+        self.work.devices = count
 
     def watch_bank_bytes(self, read: Callable[[], int]) -> None:
         """Set the function that returns the bytes of all memory banks; it is called whenever metrics are collected."""

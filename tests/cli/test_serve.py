@@ -112,6 +112,22 @@ def test_print_config() -> None:
     assert "max_sessions = 7  # MASKLET_MAX_SESSIONS" in lines
 
 
+@pytest.mark.parametrize(("gpus", "device"), [("all", "all"), ("0,2", "cuda:0,cuda:2")])
+def test_gpus_are_another_word_for_the_device(gpus: str, device: str) -> None:
+    code, output, _ = run("--print-config", "--gpus", gpus)
+    assert code == 0
+    assert f'device = "{device}"  # --device' in output.splitlines()
+
+
+@pytest.mark.slow
+def test_gpus_that_are_not_there() -> None:
+    code, _, errors = run("--address", "127.0.0.1:0", "--gpus", "all", CUDA_VISIBLE_DEVICES="")
+    assert code == 1
+    assert re.fullmatch(
+        r"masklet serve: device is all, but torch \S+ finds no CUDA device .*; use --device cpu\n", errors
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -119,6 +135,8 @@ def test_print_config() -> None:
         (["--address", "0.0.0.0:50051"], "masklet serve: other machines can reach 0.0.0.0:50051"),
         (["--config", "/no/such/file.toml"], "masklet serve: config: there is no file /no/such/file.toml"),
         (["--no-such-flag"], "No such option"),
+        (["--gpus", "two"], "masklet serve: gpus: is 'two', must be all, or numbers of GPUs from 0 on, such as 0,1"),
+        (["--gpus", "all", "--device", "cpu"], "masklet serve: gpus: and device say the same thing; give one of them"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from masklet.errors import Unavailable
@@ -10,6 +13,7 @@ from masklet_cluster.gateway.whole import whole
 from masklet_cluster.placement.placement import LeaseRequest, Lost, State, WorkerReport
 from masklet_cluster.placement.static import choose
 from masklet_cluster.placement.worker import Connection, Worker
+from tests.support.streams import free_port
 
 
 def info(
@@ -84,6 +88,28 @@ async def test_workers_that_do_not_serve_get_nothing(state: State) -> None:
     assert chosen(LeaseRequest(), gone) == ""
 
 
+async def test_a_worker_whose_connection_has_broken_gets_nothing_until_it_has_answered() -> None:
+    broken, other = worker("a", info("one")), worker("b", info("two", sessions=3))
+    async with broken.lease() as lease:
+        lease.doubt()
+    assert chosen(LeaseRequest(instance_id="one"), broken, other) == "b", "also its own sessions"
+    assert chosen(LeaseRequest(), broken) == "a", "if there is no other one, it may be back"
+
+
+async def test_a_broken_connection_has_the_worker_asked_at_once() -> None:
+    one = Worker("a", f"127.0.0.1:{free_port()}", Connection(1024))
+    one.state = "serving"
+    one.start()
+    await one.first_probe()
+    assert one.report().state == "serving", "one refused probe may be chance"
+    begun = time.monotonic()
+    one.doubt()
+    while one.report().state != "lost":
+        await asyncio.sleep(0.001)
+        assert time.monotonic() < begun + 0.4, "it waits for its next turn"
+    await one.close()
+
+
 async def test_a_lease_tells_that_its_worker_is_lost() -> None:
     told: list[str] = []
     one = worker("a", info())
@@ -121,3 +147,16 @@ def test_all_workers_are_told_as_one_server() -> None:
     assert whole(told).limits.max_sessions == 0, "no limit"
     with pytest.raises(Unavailable, match="no server behind this gateway answers"):
         whole(told[2:])
+
+
+def test_waiting_of_all_workers_is_added_where_they_count_in_the_same_way() -> None:
+    told = [WorkerReport("a", "serving", 0, info("one")), WorkerReport("b", "serving", 0, info("two"))]
+    for number, one in enumerate(told):
+        one.info.load.jobs = 5 + number
+        one.info.load.queue_bounds_seconds.extend([0.1, 1.0])
+        one.info.load.queue_counts.extend([1, 2 + number])
+    load = whole(told).load
+    assert (load.jobs, list(load.queue_counts), list(load.queue_bounds_seconds)) == (11, [2, 5], [0.1, 1.0])
+    told[1].info.load.queue_bounds_seconds[0] = 0.2
+    load = whole(told).load
+    assert (load.jobs, list(load.queue_counts), list(load.queue_bounds_seconds)) == (11, [], [])

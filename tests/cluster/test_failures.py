@@ -15,7 +15,7 @@ from masklet_cluster.gateway.options import GatewayOptions
 from tests.faults.history import History, violations
 from tests.faults.server import ServerProcess
 from tests.faults.streams import run
-from tests.support.gateway import GatewayThread
+from tests.support.gateway import GatewayProcess, GatewayThread
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +179,29 @@ def test_a_stream_goes_back_to_the_worker_that_has_it(
     assert violations(history, should) == []
     assert [event.kind for event in events] == ["lost", "resumed"]
     assert events[1].how == "attached"
+
+
+def test_a_gateway_dies(servers: list[ServerProcess], should: History, tmp_path: Path) -> None:
+    """A real one (SIGKILL). Behind the same address, another one takes its place, and knows nothing of the stream."""
+    from tests.faults.proxy import Proxy
+
+    addresses = [one.address for one in servers]
+    with (
+        GatewayProcess(addresses, tmp_path / "one") as one,
+        GatewayProcess(addresses[::-1], tmp_path / "two") as two,
+        Proxy(one.address) as proxy,
+    ):
+
+        class Watched(History):
+            def add(self, result: masklet.FrameResult | masklet.PromptResult) -> None:
+                super().add(result)
+                if len(self.results) == 5:
+                    proxy.target = two.address
+                    one.kill()
+
+        history, events = run("file", proxy.address, history=Watched())
+    assert violations(history, should) == []
+    assert [(event.kind, event.how) for event in events] == [("lost", None), ("resumed", "attached")]
 
 
 class GatewayAt(GatewayThread):

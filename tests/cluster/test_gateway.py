@@ -24,7 +24,9 @@ from masklet.v1 import (
     tracking_pb2_grpc,
 )
 from masklet_cluster.gateway.options import GatewayOptions
+from masklet_cluster.gateway.relay import Ending, lost
 from masklet_cluster.gateway.service import GatewayService
+from masklet_cluster.placement.placement import Lease, Lost
 from masklet_cluster.placement.static import StaticPlacement
 from masklet_cluster.placement.worker import Connection
 from masklet_server.embedded import EmbeddedServer
@@ -321,12 +323,26 @@ async def test_trailing_metadata_of_a_single_answer(endless: tuple[_Endless, grp
     assert ("x-seen", "trailing") in [(key, value) for key, value in await call.trailing_metadata()]
 
 
+def test_clients_are_told_addresses_by_direct_gateways_alone(servers: list[str]) -> None:
+    with GatewayThread(servers) as one, masklet.Client(one.address) as client:
+        assert [worker.name for worker in client.info().workers] == ["worker-1", "worker-2"]
+
+
+async def test_a_lost_worker_is_told_without_its_address() -> None:
+    noise = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.7:50051: Connection refused"
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        lease = Lease("10.0.0.7:50051", "10.0.0.7:50051", "", channel, Lost())
+        told = lost(lease, Ending(grpc.StatusCode.UNAVAILABLE, noise, ()))
+    assert "10.0.0.7" not in told.message
+    assert "there is no connection to it" in told.message
+
+
 def test_no_server_is_said_so() -> None:
     with (
         GatewayThread(["127.0.0.1:1"], timeout_seconds=2.0) as one,
         masklet.Client(one.address) as client,
     ):
-        with pytest.raises(masklet.Unavailable, match=r"no server takes the request now \(127.0.0.1:1 is lost\)"):
+        with pytest.raises(masklet.Unavailable, match=r"no server takes the request now \(1 lost\)"):
             list(client.track(lossless(), prompt("point"), resume_seconds=0.5))
         with pytest.raises(masklet.Unavailable, match="no server behind this gateway answers"):
             client.info()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ import masklet
 from masklet_cluster.cli.state import ClusterState
 from tests.faults.history import History, violations
 from tests.faults.streams import run
-from tests.support.streams import free_port
+from tests.support.ray_cluster import PROGRAM, ClusterUp, cluster_command, environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,75 +27,14 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-PROGRAM = [sys.executable, "-c", "from masklet_cluster.cli import cluster; cluster()"]
 NAME = f"tests-{os.getpid()}"
 STREAMS = 2
 ARGUMENTS = ("--device", "cpu", "--dtype", "float32", "--grace", "2", "--park-seconds", "60", "--direct")
 
 
-def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MASKLET_", "RAY_"))}
-    cache = os.environ.get("MASKLET_CACHE")
-    return {**clean, "OMP_NUM_THREADS": "1", **({"MASKLET_CACHE": cache} if cache else {})}
-
-
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *words], capture_output=True, text=True, timeout=180, check=False, env=environment()
-    )
-
-
-class Cluster:
-    """A cluster that `masklet cluster up` runs.
-
-    Attributes:
-        address: The gateway's.
-        process: That of `masklet cluster up`.
-    """
-
-    def __init__(self, log: Path) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        self._log = log
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                [*PROGRAM, "up", "--name", NAME, "--workers", "2", "--address", self.address, *ARGUMENTS],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-                start_new_session=True,
-            )
-        self.until(lambda: "listening on" in self.log(), 240)
-
-    def log(self) -> str:
-        """What it has printed."""
-        return self._log.read_text()
-
-    def until(self, holds: Callable[[], bool], seconds: float = 120) -> None:
-        """Wait until something is so."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.1)
-
-    def states(self) -> list[str]:
-        """The states of all workers."""
-        with masklet.Client(self.address) as client:
-            return [one.state for one in client.info().workers]
-
-    def replicas(self) -> list[int]:
-        """The processes of the workers."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                if b"ServeReplica:" + NAME.encode() in (folder / "cmdline").read_bytes():
-                    found.append(int(folder.name))
-        return found
-
-
 def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        told = command("up", "--name", f"{NAME}-a", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+        told = cluster_command("up", "--name", f"{NAME}-a", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
     assert told.returncode == 1
     assert "Address already in use; stop the program that uses it" in told.stderr
     assert "starting" not in told.stderr
@@ -105,14 +42,14 @@ def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path) -> None:
 
 def test_a_cluster_that_cannot_be_scaled_says_why() -> None:
     with ClusterState.held(f"{NAME}-b", "127.0.0.1:1", "", 1) as state:
-        told = command("scale", "2", "--name", f"{NAME}-b")
+        told = cluster_command("scale", "2", "--name", f"{NAME}-b")
         assert (told.returncode, told.stdout) == (
             1,
             f"cluster {NAME}-b is still starting; try again when `masklet cluster status` says up\n",
         )
         state.max_workers = 4
         state.are_up()
-        told = command("scale", "2", "--name", f"{NAME}-b")
+        told = cluster_command("scale", "2", "--name", f"{NAME}-b")
         assert told.returncode == 1
         assert "has --max-workers 4: it changes the number of workers itself" in told.stdout
 
@@ -131,7 +68,7 @@ def test_a_state_that_is_half_written_is_read_again(tmp_path: Path, monkeypatch:
 
 
 def test_workers_that_cannot_start_are_told_with_the_reason() -> None:
-    told = command("up", "--name", f"{NAME}-d", "--address", "127.0.0.1:0", "--model", "nope")
+    told = cluster_command("up", "--name", f"{NAME}-d", "--address", "127.0.0.1:0", "--model", "nope")
     assert told.returncode == 1
     assert "masklet cluster up: the workers do not start: " in told.stderr
     assert "there is no model 'nope'; known models: nano" in told.stderr
@@ -150,24 +87,19 @@ def test_sigterm_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
         assert process.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    told = command("down", "--name", name)
+    told = cluster_command("down", "--name", name)
     assert (told.returncode, told.stdout) == (0, f"cluster {name} is down\n")
     assert process.wait(60) == 143, (tmp_path / "log").read_text()
     assert "SIGTERM received" not in (tmp_path / "log").read_text()  # what Ray prints when it aborts
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    one = Cluster(tmp_path_factory.mktemp("cluster") / "log")
-    try:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUp]:
+    with ClusterUp(tmp_path_factory.mktemp("cluster") / "log", NAME, "--workers", "2", *ARGUMENTS) as one:
         yield one
-    finally:
-        if one.process.poll() is None:
-            one.process.send_signal(signal.SIGTERM)
-            one.process.wait(120)
 
 
-def disturbed(cluster: Cluster, act: Callable[[], object]) -> list[tuple[History, list[masklet.ResumeEvent]]]:
+def disturbed(cluster: ClusterUp, act: Callable[[], object]) -> list[tuple[History, list[masklet.ResumeEvent]]]:
     """Run a stream on each worker, and do something when they have seen some results."""
     histories = [History() for _ in range(STREAMS)]
     with ThreadPoolExecutor(STREAMS) as pool:
@@ -177,7 +109,7 @@ def disturbed(cluster: Cluster, act: Callable[[], object]) -> list[tuple[History
         return [stream.result() for stream in streams]
 
 
-def test_streams_give_the_same_masks_and_survive(cluster: Cluster) -> None:
+def test_streams_give_the_same_masks_and_survive(cluster: ClusterUp) -> None:
     cluster.until(lambda: cluster.states() == ["serving"] * 2)
     should, events = run("file", cluster.address)
     assert violations(should) == []
@@ -194,27 +126,27 @@ def test_streams_give_the_same_masks_and_survive(cluster: Cluster) -> None:
     assert len(set(cluster.replicas()) - set(old)) == 1
 
     # One worker fewer: whoever has streams there moves.
-    runs = disturbed(cluster, lambda: command("scale", "1", "--name", NAME))
+    runs = disturbed(cluster, lambda: cluster_command("scale", "1", "--name", NAME))
     assert [violations(history, should) for history, _ in runs] == [[]] * STREAMS
     cluster.until(lambda: cluster.states() == ["serving"])
     cluster.until(lambda: len(cluster.replicas()) == 1)
 
 
-def test_status_tells_of_the_workers(cluster: Cluster) -> None:
-    told = command("status", "--name", NAME)
+def test_status_tells_of_the_workers(cluster: ClusterUp) -> None:
+    told = cluster_command("status", "--name", NAME)
     assert told.returncode == 0, told.stderr
     assert f"cluster {NAME} at {cluster.address}" in told.stdout
     assert "serving" in told.stdout
-    assert command("status", "--name", "another").returncode == 1
+    assert cluster_command("status", "--name", "another").returncode == 1
 
 
-def test_a_name_is_used_once(cluster: Cluster) -> None:
-    told = command("up", "--name", NAME)
+def test_a_name_is_used_once(cluster: ClusterUp) -> None:
+    told = cluster_command("up", "--name", NAME)
     assert told.returncode == 1
     assert f"a cluster {NAME} runs already" in told.stderr
 
 
-def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: Cluster) -> None:
+def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: ClusterUp) -> None:
     """All but one kind of port is open to this machine alone; the other one is a worker's own, for Ray's handles."""
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
     if not listening:
@@ -225,9 +157,9 @@ def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: Cluster) 
     assert [words for words in everywhere if "ServeRepl" not in words[5]] == []
 
 
-def test_down_ends_everything(cluster: Cluster) -> None:
-    told = command("down", "--name", NAME)
+def test_down_ends_everything(cluster: ClusterUp) -> None:
+    told = cluster_command("down", "--name", NAME)
     assert told.returncode == 0, told.stderr + cluster.log()
     assert cluster.process.wait(60) == 0, cluster.log()
     assert cluster.replicas() == []
-    assert command("down", "--name", NAME).returncode == 1
+    assert cluster_command("down", "--name", NAME).returncode == 1

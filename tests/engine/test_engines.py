@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.errors import InvalidArgument, NotFound
+from masklet.errors import FailedPrecondition, InvalidArgument, NotFound
 from masklet_server.engine.engines import Engines
 from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.image_predictor import PictureCache
@@ -101,9 +101,33 @@ async def test_the_server_is_broken_if_one_engine_is(both: tuple[Engines, list[E
 
 def test_devices_must_differ_and_exist() -> None:
     with pytest.raises(InvalidArgument, match="names a device twice"):
-        Engines.load([], EngineOptions(device="cuda:0,cuda:0"))
+        Engines.load([], EngineOptions(device="cpu,cpu"))
+    with pytest.raises(FailedPrecondition, match=r"device is all, but torch .* finds no CUDA device"):
+        Engines.load([], EngineOptions(device="all"))
     with pytest.raises(InvalidArgument, match="at least one device"):
         Engines([])
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [("all", ["cuda:0", "cuda:1", "cuda:2"]), ("cuda:2,cuda:0", ["cuda:2", "cuda:0"])]
+)
+def test_each_gpu_gets_an_engine_of_its_own(names: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    loaded: list[str] = []
+
+    def load(models: object, options: EngineOptions, *, observer: object = None) -> Engine:
+        loaded.append(options.device)
+        return Engine({"nano": small_network()})
+
+    monkeypatch.setattr(Engine, "load", load)
+    engines = Engines.load([], EngineOptions(device=names))
+    assert loaded == found
+    assert Counter(id(engines.place()) for _ in range(2 * len(found))).most_common()[-1][1] == 2
+    with pytest.raises(InvalidArgument, match="names a device twice"):
+        Engines.load([], EngineOptions(device="cuda,cuda:0"))
+    with pytest.raises(FailedPrecondition, match=r"no cuda:3: this machine has 3 CUDA devices"):
+        Engines.load([], EngineOptions(device="cuda:0,cuda:3"))
 
 
 async def test_an_engines_thread_uses_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -33,12 +34,13 @@ def _wait_for_the_end(ended: threading.Event) -> None:
 
 
 def main() -> None:
-    """Ask until nothing more comes on standard input, and say how it went."""
+    """Ask until nothing more comes on standard input, and say how it went, as a line of JSON."""
     ended = threading.Event()
     threading.Thread(target=_wait_for_the_end, args=(ended,), daemon=True).start()
     seconds, failures = ask(sys.argv[1], ended)
     slow = sum(one > 1 for one in seconds)
-    print(f"health: {len(seconds)} asked, {failures} failed, {slow} over 1 s, worst {max(seconds, default=0):.2f} s")
+    found = {"asked": len(seconds), "failed": failures, "over_1_s": slow, "worst_s": max(seconds, default=0)}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

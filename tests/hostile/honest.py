@@ -44,6 +44,8 @@ def track(client: masklet.Client) -> dict[str, Any]:
             for _, found in sorted(result.objects.items()):
                 digest.update(np.packbits(found.mask).tobytes())
         live.end()
+        for _ in results:  # the stream's end: a client that leaves before it may come back, and so the server waits
+            raise RuntimeError("a result for no picture")
     return {"seconds": seconds, "masks": digest.hexdigest()}
 
 

@@ -51,6 +51,14 @@ def pictures() -> dict[str, bytes]:
     return found
 
 
+@cache
+def png_mask() -> bytes:
+    """A small mask as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(picture(0, 64, 48)).convert("L").save(file, "PNG")
+    return file.getvalue()
+
+
 def _flip(data: bytearray, source: random.Random) -> None:
     for _ in range(source.choice([1, 3, 20])):
         data[source.randrange(len(data))] ^= 1 << source.randrange(8)

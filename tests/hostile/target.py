@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
-import math
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -22,8 +22,10 @@ from PIL import Image
 from masklet.v1 import common_pb2, image_pb2
 
 GIB = 1024**3
-GROUP = Path("/sys/fs/cgroup/memory/masklet-attacks")
-_ENTER_GROUP = f'if [ -w {GROUP}/cgroup.procs ]; then echo $$ > {GROUP}/cgroup.procs; fi; exec "$@"'
+# The memory of the smallest machine that the default settings are for.
+MOST_BYTES = 4 * GIB
+# The kernel bounds a server that is started in a control group.
+_ENTER_GROUP = 'echo $$ > "$0/cgroup.procs"; exec "$@"'
 Outcome = Counter[str]
 
 
@@ -33,18 +35,25 @@ class Target:
     Attributes:
         address: Where it listens.
         pid: The server's process id.
+        tokens: The file with both clients' tokens.
+        log: The file with the server's log.
         peak_bytes: Most memory of server and decoders together so far.
+
+    Args:
+        folder: For the server's files.
+        settings: Of the server, as on its command line.
+        group: Folder of a control group in which the server starts; None: `watch` alone bounds its memory.
     """
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    def __init__(self, folder: Path, *settings: str, group: Path | None = None) -> None:
         tokens = folder / "tokens"
         tokens.write_text("mallory m\nbob b\n")
         command = [sys.executable, "-c", "from masklet.cli import main; main()", "serve", "--device", "cpu"]
         command += ["--address", "127.0.0.1:0", "--token-file", str(tokens), *settings]
         with (folder / "log").open("w") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _ENTER_GROUP, "sh", *command], stdout=subprocess.PIPE, stderr=log, text=True
-            )
+            if group is not None:
+                command = ["sh", "-c", _ENTER_GROUP, str(group), *command]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout is not None
         banner = re.search(r"listening on (\S+)", self._process.stdout.readline())
         assert banner is not None, (folder / "log").read_text()
@@ -55,39 +64,56 @@ class Target:
         self.peak_bytes = 0
 
     def lives(self) -> bool:
+        """Whether the server runs."""
         return self._process.poll() is None
 
     def family(self) -> list[int]:
-        """Process ids of the server, its fork server and its decoders."""
-        found, parents = {self.pid}, dict[int, int]()
+        """Process ids of the server, which comes first, of its fork server and of its decoders."""
+        parents = dict[int, int]()
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        for _ in range(3):
-            found |= {pid for pid, parent in parents.items() if parent in found}
-        return sorted(found)
+        found = [self.pid]
+        for one in found:  # which grows
+            found += [pid for pid, parent in parents.items() if parent == one]
+        return found
 
     def memory(self) -> int:
-        """Bytes that the family has, each page once."""
-        total = 0
-        for pid in self.family():
-            with contextlib.suppress(OSError):
-                line = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-                total += int(line[1]) * 1024 if line else 0
-        return total
+        """Bytes that the family has. Where that is above the peak so far, each page counts once."""
+        family = self.family()
+        total = sum(_bytes(f"/proc/{pid}/status", "VmRSS") for pid in family)
+        if total <= self.peak_bytes:  # the kernel needs milliseconds to find out which pages are shared
+            return total
+        return sum(_bytes(f"/proc/{pid}/smaps_rollup", "Pss") for pid in family)
 
     def ended_calls(self) -> Outcome:
         """How mallory's calls have ended, as the server's log tells."""
         return Counter(re.findall(r"rpc method=\S+ client=mallory code=(\w+)", self.log.read_text()))
 
     async def watch(self) -> None:
+        """Measure the memory again and again. A server that has more than `MOST_BYTES` is ended, as Linux would."""
         while True:
             self.peak_bytes = max(self.peak_bytes, await asyncio.to_thread(self.memory))
+            if self.peak_bytes > MOST_BYTES:
+                self._process.kill()
+                return
             await asyncio.sleep(0.1)
 
     def close(self) -> None:
-        with self._process:
-            self._process.kill()
+        """End the server, and what it started: a process that is stopped does not end with the server."""
+        for pid in reversed(self.family()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.communicate()
+
+
+def _bytes(path: str, name: str) -> int:
+    """A number of kilobytes in one of Linux's files about a process; 0 if the process has ended."""
+    try:
+        line = re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(line[1]) * 1024 if line else 0
 
 
 def jpeg(side: int = 128, **options: Any) -> bytes:
@@ -133,72 +159,3 @@ async def read_all(call: Any) -> None:
     """Read what a stream sends, to its end. Its status comes after all that it has sent."""
     while await call.read() is not grpc.aio.EOF:
         pass
-
-
-class HonestClient:
-    """Bob, in a process of his own, so that the attacker's work does not take his time; see `tests.hostile.honest`."""
-
-    def __init__(self, target: Target) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.honest", target.address, "b"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def track(self) -> dict[str, Any]:
-        """Track the series once."""
-        return dict(json.loads(await asyncio.to_thread(self._ask)))
-
-    def _ask(self) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("track\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-class HealthWatch:
-    """Asks for the server's health ten times a second, in a process of its own; see `tests.hostile.health`."""
-
-    def __init__(self, target: Target) -> None:
-        command = [sys.executable, "-m", "tests.hostile.health", target.address]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ended(self) -> str:
-        """Stop asking; returns how it went."""
-        answers, _ = self._process.communicate(timeout=30)
-        return answers.strip()
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-class Comparison:
-    """The honest client's times without an attack and beside it, by turns, because others use the machine, too."""
-
-    def __init__(self) -> None:
-        self._p99: dict[bool, list[float]] = {False: [], True: []}
-        self._masks: set[str] = set()
-        self.errors: Outcome = Counter()
-
-    def add(self, answer: dict[str, Any], *, beside: bool) -> None:
-        if "error" in answer:
-            self.errors[answer["error"]] += 1
-            return
-        # The first frame waits for a decoder and for the prompt.
-        self._p99[beside].append(float(np.percentile(answer["seconds"][1:], 99)))
-        self._masks.add(answer["masks"])
-
-    def __str__(self) -> str:
-        alone, beside = (float(np.median(self._p99[which] or [math.nan])) * 1e3 for which in (False, True))
-        masks = "masks equal" if len(self._masks) == 1 else f"{len(self._masks)} KINDS OF MASKS"
-        failed = f"; THE HONEST CLIENT GOT {dict(self.errors)}" if self.errors else ""
-        rounds = f"{len(self._p99[False])} and {len(self._p99[True])} rounds"
-        ratio = f"{beside / alone:.2f} x, {rounds}"
-        return f"p99 alone {alone:.0f} ms, beside {beside:.0f} ms ({ratio}), {masks}{failed}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from masklet.v1 import common_pb2, image_pb2, tracking_pb2
-from tests.hostile.media import FILES, PICTURE_KINDS, VIDEO_KINDS, clips, damaged, pictures
+from tests.hostile.media import FILES, PICTURE_KINDS, VIDEO_KINDS, clips, damaged, pictures, png_mask
 from tests.hostile.messages import Attack
 from tests.hostile.stage import Stage, nothing_is_left
 
@@ -33,6 +33,18 @@ def upload(file: bytes) -> Attack:
     parts = [file[start : start + 4096] for start in range(0, len(file), 4096)]
     chunks = [Request(video_chunk=part).SerializeToString() for part in parts]
     return Attack((CONFIG, *chunks, END), cancels=False)
+
+
+def asking_with(mask: bytes) -> bytes:
+    """A request about a good picture, with a PNG as the prompt's mask."""
+    return image_pb2.SegmentImageRequest(
+        picture=common_pb2.Picture(format=common_pb2.PICTURE_FORMAT_ENCODED, data=pictures()["JPEG"]),
+        prompts=[
+            image_pb2.SegmentPrompt(
+                mask=common_pb2.Mask(encoding=common_pb2.MASK_ENCODING_PNG, height=48, width=64, data=mask)
+            )
+        ],
+    ).SerializeToString()
 
 
 def asking_about(picture: bytes) -> bytes:
@@ -60,3 +72,12 @@ def test_pictures(stage: Stage, kind: str) -> None:
         assert stage.request(asking_about(good)).name == "OK"
         for seed in range(FILES // len(PICTURE_KINDS)):
             stage.request(asking_about(damaged(good, seed)))
+
+
+@pytest.mark.timeout(0)
+def test_masks(stage: Stage) -> None:
+    good = png_mask()
+    with nothing_is_left(stage):
+        assert stage.request(asking_with(good)).name == "OK"
+        for seed in range(FILES // len(PICTURE_KINDS)):
+            stage.request(asking_with(damaged(good, seed)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from masklet_server.masks.edges import guide_of
 from masklet_server.masks.guided_on_cpu import CpuGuide
 from masklet_server.masks.guided_on_device import DeviceGuide
+from masklet_server.masks.runs import Runs
 
 SIZE, GRID = 384, 96
 
@@ -147,3 +148,6 @@ def test_the_filter_around_the_mask_gives_the_masks_of_the_filter_everywhere(
     assert int((got != want).sum()) <= 1e-4 * height * width
     assert want[0].any()
     assert not want[1].any()
+    guide = CpuGuide(pixels.numpy(), GRID)
+    for mask, one in zip(got, logits[:, 0], strict=True):
+        assert np.array_equal(guide.runs(one, height, width).lengths, Runs.of(mask.numpy()).lengths)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from masklet_server.masks.encoding import MaskEncoding, decode
+from masklet_server.masks.encoding import MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.masks.runs import Runs
+from tests.support.masks import decode
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30))
 
@@ -57,3 +58,12 @@ async def test_pool_encodes_and_measures_off_the_event_loop(encoding: MaskEncodi
     pool.close()
     assert (prepared.box, prepared.area) == ((6, 2, 12, 4), 12)
     assert np.array_equal(decode(prepared.encoded), mask)
+
+
+@given(MASKS, hnp.arrays(np.uint8, 4, elements={"min_value": 0, "max_value": 3}))
+def test_runs_of_a_part_are_those_of_the_mask(part: npt.NDArray[np.bool_], around: npt.NDArray[np.uint8]) -> None:
+    top, bottom, left, right = around.tolist()
+    mask = np.pad(part, ((top, bottom), (left, right)))
+    runs = Runs.of_part(part, top, left, *mask.shape)
+    assert (runs.height, runs.width) == mask.shape
+    assert np.array_equal(runs.lengths, Runs.of(mask).lengths)

@@ -75,9 +75,12 @@ def test_own_weights_take_a_configuration_from_a_path_from_sam2_or_from_a_known_
 
 
 @pytest.mark.parametrize("source", ["nano", "masklet-nano.yaml"])
-def test_own_weights_of_nano_have_nanos_edges(registry: Registry, checkpoint: Path, source: str) -> None:
+def test_own_weights_of_nano_have_nanos_edges_and_scaling(registry: Registry, checkpoint: Path, source: str) -> None:
     assert registry.get("nano").edges == registry.resolve(f"mine={checkpoint}:{source}").edges == "guided"
-    assert registry.resolve(f"mine={checkpoint}:sam2.1-tiny").edges == "none"
+    assert registry.get("nano").scaling == registry.resolve(f"mine={checkpoint}:{source}").scaling == "area"
+    metas = registry.resolve(f"mine={checkpoint}:sam2.1-tiny")
+    assert (metas.edges, metas.scaling) == ("none", "bicubic")
+    assert {spec.scaling for spec in registry if spec.name != "nano"} == {"bicubic"}
 
 
 def test_own_weights_that_are_not_there_are_not_found(registry: Registry, checkpoint: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from masklet_server.session import events, replies
 from masklet_server.session.prompts import GivenPrompt
 from masklet_server.video.frame import Frame
 from masklet_server.video.info import VideoInfo
+from masklet_server.video.model_input import ModelInput
 from tests.parity.harness import HEIGHT, WIDTH, Stage, networks, prompts
 from tests.parity.test_corrections import click
 from tests.support import synthetic
@@ -54,8 +55,8 @@ class Clip(FakeClip):
 
 
 class Clips(FakeSources):
-    def clip(self, image_size: int) -> Clip:
-        source = Clip(image_size)
+    def clip(self, model: ModelInput) -> Clip:
+        source = Clip(model.size)
         self.made.append(source)
         return source
 

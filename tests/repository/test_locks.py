@@ -27,6 +27,7 @@ IMAGE = {
     "implementation_name": "cpython",
     "platform_python_implementation": "CPython",
 }
+LISTS = ["build.lock", "server.lock", "cluster.lock", "sam2.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -48,7 +49,7 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
-@pytest.mark.parametrize("name", ["build.lock", "server.lock", "sam2.lock"])
+@pytest.mark.parametrize("name", LISTS)
 def test_every_file_is_known_by_its_hash(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     assert "://" not in text
@@ -59,7 +60,7 @@ def test_every_file_is_known_by_its_hash(name: str) -> None:
     assert len(packages) == len(found)
 
 
-@pytest.mark.parametrize("name", ["build.lock", "server.lock", "sam2.lock"])
+@pytest.mark.parametrize("name", LISTS)
 def test_versions_are_those_that_are_tested(name: str) -> None:
     tested = constraints()
     assert {p: v for p, v in versions(name).items() if p in tested} == {
@@ -74,7 +75,7 @@ def required(extras: list[str]) -> list[Requirement]:
 
 def test_what_the_project_asks_for_is_there() -> None:
     locked = versions("server.lock")
-    for requirement in required(["runtime", "otel"]):
+    for requirement in required(["runtime", "otel", "object-store"]):
         version = locked.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is missing; run scripts/lock"
         assert requirement.specifier.contains(version), f"{requirement.name} is too old; run scripts/lock"
@@ -82,8 +83,17 @@ def test_what_the_project_asks_for_is_there() -> None:
     assert sam2.specifier.contains(versions("sam2.lock")["sam2"])
 
 
-def test_what_packages_ask_for_is_there() -> None:
-    locked = versions("server.lock")
+def test_ray_is_there_and_changes_nothing_of_the_server() -> None:
+    server, cluster = versions("server.lock"), versions("cluster.lock")
+    (ray,) = required(["cluster"])[-1:]
+    assert ray.specifier.contains(cluster["ray"])
+    both = server.keys() & cluster.keys()
+    assert {name: cluster[name] for name in both} == {name: server[name] for name in both}
+
+
+@pytest.mark.parametrize("names", [("server.lock",), ("server.lock", "cluster.lock")])
+def test_what_packages_ask_for_is_there(names: tuple[str, ...]) -> None:
+    locked = {package: version for name in names for package, version in versions(name).items()}
     for package in locked:
         try:
             texts = importlib.metadata.requires(package) or []
@@ -104,6 +114,7 @@ def test_the_image_is_installed_from_them_alone() -> None:
     assert [re.findall(r"requirements/\S+", one) for one in installs[:-1]] == [
         ["requirements/build.lock"],
         ["requirements/server.lock"],
+        ["requirements/cluster.lock;"],
         ["requirements/sam2.lock"],
     ]
     assert all("--require-hashes --no-deps" in one for one in installs[:-1])

@@ -321,3 +321,17 @@ async def _flood(call: Any) -> None:
     request = tracking_pb2.TrackRequest(video_chunk=b"x")
     while True:
         await call.write(request)
+
+
+async def test_a_burst_of_calls_makes_no_call_fail() -> None:
+    async with edge() as running:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(running.server.address, options=options) for _ in range(30)]
+        stubs = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+        try:
+            calls = [stub.Watch(health_pb2.HealthCheckRequest()) for stub in stubs for _ in range(100)]
+            answers = await asyncio.wait_for(asyncio.gather(*(call.read() for call in calls)), 60)
+        finally:
+            for channel in channels:
+                await channel.close()
+    assert {answer.status for answer in answers} == {health_pb2.HealthCheckResponse.SERVING}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from masklet.errors import Unavailable
-from masklet_server.metrics import Metrics, MetricsServer
+from masklet_server.metrics import QUEUE_BOUNDS_SECONDS, Metrics, MetricsServer
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_everything_is_published(metrics: Metrics, server: MetricsServer) -> Non
     metrics.on_step(3, 0.02)
     metrics.on_encode(2, 0.3)
     metrics.on_queue(0.004)
+    metrics.has_devices(2)
     lines = page(server).splitlines()
     for expected in (
         "masklet_sessions 1.0",
@@ -57,6 +58,8 @@ def test_everything_is_published(metrics: Metrics, server: MetricsServer) -> Non
         "masklet_encoded_pictures_total 2.0",
         "masklet_encode_seconds_count 1.0",
         'masklet_queue_seconds_bucket{le="0.005"} 1.0',
+        "masklet_device_busy_seconds_total 0.32",
+        "masklet_devices 2.0",
         "masklet_bank_bytes 123.0",
     ):
         assert expected in lines
@@ -112,3 +115,12 @@ def test_a_request_that_trickles_in_is_hung_up_on(server: MetricsServer) -> None
                     slow.settimeout(10)
         assert "timed out" not in str(caught.value)
     assert "masklet_sessions 0.0" in page(server)
+
+
+def test_what_get_server_info_tells_of_waiting_is_what_prometheus_is_told(metrics: Metrics) -> None:
+    for seconds in (0.0, 0.001, 0.0011, 0.3, 11.0):
+        metrics.on_queue(seconds)
+    value = metrics.registry.get_sample_value
+    published = [value("masklet_queue_seconds_bucket", {"le": str(bound)}) for bound in QUEUE_BOUNDS_SECONDS]
+    assert metrics.work.queue_counts == published == [2, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4]
+    assert metrics.work.jobs == value("masklet_queue_seconds_count") == 5

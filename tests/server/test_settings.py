@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from masklet.errors import InvalidArgument
-from masklet_server.addresses import is_loopback, split_address
+from masklet_server.addresses import is_loopback, network_of, split_address
 from masklet_server.session.limits import SessionLimits
 from masklet_server.settings import Settings, checked
 from masklet_server.settings.sources import load_settings
@@ -40,7 +40,10 @@ def test_defaults_are_those_of_the_limits_they_make() -> None:
 
 @pytest.mark.parametrize("limits", [VideoLimits, SessionLimits])
 def test_every_limit_can_be_set(limits: type) -> None:
-    names = {field.name for field in dataclasses.fields(limits)} - {"strict_sandbox"}  # set by `sandbox`
+    names = {field.name for field in dataclasses.fields(limits)} - {
+        "strict_sandbox",
+        "scaling",
+    }  # set by `sandbox`, and by models
     assert names <= set(Settings.model_fields)
 
 
@@ -220,3 +223,21 @@ def test_split_address() -> None:
     assert split_address("host:0") == ("host", 0)
     assert split_address("unix:/tmp/x") is None
     assert split_address("host") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "prefix", "network"),
+    [
+        ("192.0.2.7", 64, "192.0.2.7"),
+        ("::ffff:192.0.2.7", 64, "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::", 64, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::/48"),
+        ("2001:db8:1:2:3:4:5:6", 128, "2001:db8:1:2:3:4:5:6"),
+        ("fe80::1%eth0", 64, "fe80::/64"),
+        ("::1", 64, "::1"),
+        ("unix", 64, "unix"),
+    ],
+)
+def test_a_network_counts_as_one_client(host: str, prefix: int, network: str) -> None:
+    assert network_of(host, prefix) == network

@@ -8,28 +8,39 @@ import pytest
 from masklet.errors import InvalidArgument
 from masklet.prompts import Prompt
 from masklet_server.masks.encoding import EncodedMask, MaskEncoding, encode
+from masklet_server.masks.pool import MaskPool
 from masklet_server.masks.runs import Runs
 from masklet_server.session.prompts import GivenPrompt
+from tests.support.masks import sandboxed_png
 
 
 def mask_prompt(mask: EncodedMask) -> GivenPrompt:
     return GivenPrompt(Prompt(1, 0, mask=np.ones((1, 1), np.bool_)), mask)
 
 
-def decoded_to_two(prompt: GivenPrompt) -> Prompt:
-    return prompt.decoded(2)
+async def checked(prompt: GivenPrompt) -> Prompt:
+    prompt.check_mask()
+    return prompt.prompt
 
 
-def test_masks_are_checked_and_decoded_with_their_path() -> None:
+async def decoded_to_two(prompt: GivenPrompt) -> Prompt:
+    pool = MaskPool(1, sandboxed_png)
+    try:
+        return await prompt.decode_in(pool, 2)
+    finally:
+        pool.close()
+
+
+async def test_masks_are_checked_and_decoded_with_their_path() -> None:
     pixels = np.zeros((4, 6), np.bool_)
     pixels[:2, 3:] = True
     good = mask_prompt(encode(Runs.of(pixels), MaskEncoding.PNG))
     good.check_mask()
-    decoded = good.decoded(2).mask  # at the model's size
+    decoded = (await decoded_to_two(good)).mask  # at the model's size
     assert decoded is not None
     assert np.array_equal(decoded, [[False, True], [False, False]])
     for mask, method, field in (
-        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), GivenPrompt.check_mask, "prompt.mask.data"),
+        (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), checked, "prompt.mask.data"),
         (EncodedMask(MaskEncoding.COCO_RLE, 4, 6, b"0"), decoded_to_two, "prompt.mask.data"),
         (encode(Runs.of(np.zeros((4, 6), np.bool_)), MaskEncoding.PNG), decoded_to_two, "prompt.mask"),
         (
@@ -39,5 +50,5 @@ def test_masks_are_checked_and_decoded_with_their_path() -> None:
         ),
     ):
         with pytest.raises(InvalidArgument) as raised:
-            method(mask_prompt(mask))
+            await method(mask_prompt(mask))
         assert [violation.field for violation in raised.value.violations] == [field]

@@ -10,9 +10,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted
+from masklet.errors import DataLoss, InvalidArgument, ResourceExhausted, Unavailable
 from masklet_server.video.frame import Frame, KeyFrame
 from masklet_server.video.info import VideoInfo
+from masklet_server.video.model_input import ModelInput
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 from masklet_server.video.sources.latest_queue import LatestQueue
@@ -20,6 +21,8 @@ from tests.support.fakes import HEIGHT, WIDTH
 
 # A byte of a fake clip that cannot be decoded; every other byte is one frame.
 BROKEN = 0xFF
+# A byte at which the process that decodes is lost, without any fault of the clip.
+LOST = 0xFE
 
 
 class FakeSource:
@@ -92,6 +95,8 @@ class FakeSource:
     def _whole(frame: Frame) -> Frame:
         if frame.pixels[0, 0, 0] == BROKEN:
             raise DataLoss("a frame is broken")
+        if frame.pixels[0, 0, 0] == LOST:
+            raise Unavailable("the decoding process was lost", retry_after_seconds=1.0)
         return frame
 
     async def end(self) -> None:
@@ -275,25 +280,25 @@ class FakeSources:
         self.made: list[FakeSource] = []
         self.start: asyncio.Event | None = None
 
-    def clip(self, image_size: int) -> FakeClip:
-        source = FakeClip(image_size, start=self.start)
+    def clip(self, model: ModelInput) -> FakeClip:
+        source = FakeClip(model.size, start=self.start)
         self.made.append(source)
         return source
 
-    def pictures(self, image_size: int, *, live: bool = False) -> FakePictures:
-        source = FakePictures(image_size, start=self.start)
+    def pictures(self, model: ModelInput, *, live: bool = False) -> FakePictures:
+        source = FakePictures(model.size, start=self.start)
         self.made.append(source)
         return source
 
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> FakeLatestPictures:
-        source = FakeLatestPictures(image_size, max_latency_seconds=max_latency_seconds, start=self.start)
+    def latest_pictures(self, model: ModelInput, *, max_latency_seconds: float) -> FakeLatestPictures:
+        source = FakeLatestPictures(model.size, max_latency_seconds=max_latency_seconds, start=self.start)
         self.made.append(source)
         return source
 
     def download(self, url: str) -> FakeDownload:
         return FakeDownload(url)
 
-    def packets(self, image_size: int, *, latest: bool) -> FakePackets:
-        source = FakePackets(image_size, start=self.start)
+    def packets(self, model: ModelInput, *, latest: bool) -> FakePackets:
+        source = FakePackets(model.size, start=self.start)
         self.made.append(source)
         return source

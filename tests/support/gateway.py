@@ -1,20 +1,24 @@
-"""A gateway within the test's process, on a thread with an event loop of its own."""
+"""Gateways of tests: on a thread of the test's process, with an event loop of its own; or in a process."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
-from masklet_cluster.cli.gateway import DEFAULTS
-from masklet_cluster.gateway.options import GatewayOptions
+from masklet_cluster.gateway.options import DEFAULTS, GatewayOptions
 from masklet_cluster.gateway.running import running_gateway
 from masklet_cluster.placement.placement import Placement
 from masklet_cluster.placement.static import StaticPlacement
 from masklet_cluster.placement.worker import Connection
 from masklet_server.settings import checked
+from tests.support.streams import free_port
 
 
 class GatewayThread:
@@ -73,3 +77,44 @@ class GatewayThread:
         async with running_gateway(self._settings, self.placement, self._options) as server:
             self._started.set_result(server.address)
             await self._stop.wait()
+
+
+class GatewayProcess:
+    """A real ``masklet gateway``. Use it as a context manager.
+
+    Args:
+        servers: Their addresses.
+        log: Where it prints to.
+
+    Attributes:
+        address: Where it listens.
+    """
+
+    def __init__(self, servers: Sequence[str], log: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        program = (
+            "import typer\nfrom masklet_cluster.cli import gateway\napp = typer.Typer()\napp.command()(gateway)\napp()"
+        )
+        self._log = log
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program, "--servers", ",".join(servers), "--address", self.address],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> GatewayProcess:
+        deadline = time.monotonic() + 120
+        while "listening on" not in self._log.read_text():
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End it without a warning (SIGKILL)."""
+        self._process.kill()
+        self._process.wait(30)

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from masklet.prompts import Prompt
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
-from masklet_server.masks.encoding import decode
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session import events, replies
 from masklet_server.session.automatic.mode import AutomaticMode
@@ -20,6 +19,7 @@ from masklet_server.session.prompts import GivenPrompt
 from masklet_server.session.session import Session
 from tests.support.fake_sources import FakeSource, FakeSources
 from tests.support.fakes import FakeEngine, fake_mask
+from tests.support.masks import decode, sandboxed_png
 
 R = TypeVar("R", bound=replies.Response)
 
@@ -48,7 +48,7 @@ class Talk:
     ) -> None:
         self.engine = engine or FakeEngine()
         self.sources = sources or FakeSources()
-        self.pool = pool or MaskPool(1)
+        self.pool = pool or MaskPool(1, sandboxed_png)
         self.responses: list[replies.Response] = []
         self.reading = asyncio.Event()
         self.reading.set()

@@ -16,7 +16,7 @@ RESUME_SECONDS = 120.0
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
 # Where a server has never answered, something else than masklet may listen there.
-BEGIN_SECONDS = 5.0
+BEGIN_SECONDS = 15.0
 # A video that ends the server each time that it is gone over must not do so for ever.
 MAX_VAIN_REWINDS = 2
 

@@ -49,6 +49,7 @@ LIMITS = {
     "max_duration_seconds": "seconds of a clip",
     "max_connections": "connections at once",
     "max_connections_per_address": "connections at once of one address",
+    "ipv6_client_prefix": "first bits of an IPv6 address that count as one address",
     "max_requests": "SegmentImage requests at once",
     "max_requests_per_client": "SegmentImage requests at once of one client",
     "receive_seconds": "seconds until a picture's message is there",

@@ -147,6 +147,8 @@ class Load(_message.Message):
     UP_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
+    QUEUE_COUNTS_FIELD_NUMBER: _builtins.int
+    QUEUE_BOUNDS_SECONDS_FIELD_NUMBER: _builtins.int
     sessions: _builtins.int
     """Sessions that run, those included that wait for their clients."""
     bank_bytes: _builtins.int
@@ -159,6 +161,16 @@ class Load(_message.Message):
     """Seconds that jobs have waited for the device since the server's start, all jobs together."""
     jobs: _builtins.int
     """Number of these jobs."""
+    @_builtins.property
+    def queue_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of these jobs that have waited for at most so many seconds as `queue_bounds_seconds` says in the same place;
+        the others of `jobs` have waited longer. From a gateway whose workers have other bounds: empty.
+        """
+
+    @_builtins.property
+    def queue_bounds_seconds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The bounds, in ascending order."""
+
     def __init__(
         self,
         *,
@@ -168,10 +180,12 @@ class Load(_message.Message):
         up_seconds: _builtins.float = ...,
         queue_seconds: _builtins.float = ...,
         jobs: _builtins.int = ...,
+        queue_counts: _abc.Iterable[_builtins.int] | None = ...,
+        queue_bounds_seconds: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "busy_seconds", b"busy_seconds", "jobs", b"jobs", "queue_seconds", b"queue_seconds", "sessions", b"sessions", "up_seconds", b"up_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "busy_seconds", b"busy_seconds", "jobs", b"jobs", "queue_bounds_seconds", b"queue_bounds_seconds", "queue_counts", b"queue_counts", "queue_seconds", b"queue_seconds", "sessions", b"sessions", "up_seconds", b"up_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,7 +206,9 @@ class WorkerInfo(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The gateway's name for it: its address, or Ray's name of the replica."""
+    """The gateway's name for it: Ray's name of the replica; or its place among the gateway's servers, as in worker-1; or
+    its address, if the gateway tells clients where workers are (--direct).
+    """
     instance_id: _builtins.str
     """Its `instance_id`."""
     state: _builtins.str

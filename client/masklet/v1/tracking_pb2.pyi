@@ -1162,7 +1162,7 @@ Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
 class InputKept(_message.Message):
     """The client need not keep what it sent before this: a later `resumed` with RESUMPTION_ATTACHED or
     RESUMPTION_RESTORED does not ask for it. Sent from time to time. A server that makes snapshots sends it when one is
-    stored: each 64 frames, 10 seconds or 16 MiB of video, and after operations.
+    stored: each 64 frames, 3 seconds or 16 MiB of video, and after operations.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

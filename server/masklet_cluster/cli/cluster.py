@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
-import secrets
-import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,11 +16,12 @@ import typer
 from masklet.cli.console import Group
 from masklet.cli.info import print_workers
 from masklet.cli.server import Access, CaOption, TokenFileOption
-from masklet.cli.signals import Terminated
-from masklet.errors import FailedPrecondition, InvalidArgument, MaskletError, Unavailable
-from masklet_cluster.cli.gateway import DEFAULTS, SETTINGS, WORKER_FLAGS, fail, gateway_options, run_gateway
+from masklet.errors import InvalidArgument, MaskletError
+from masklet_cluster.cli.gateway import WORKER_FLAGS, fail, gateway_options, run_gateway
 from masklet_cluster.cli.gateway import worker_connection as connection_to_workers
+from masklet_cluster.cli.ray import connected_ray
 from masklet_cluster.cli.state import ClusterState
+from masklet_cluster.gateway.options import DEFAULTS, SETTINGS
 from masklet_server.cli.flags import config_flags, given_settings, keyword, setting_flags
 from masklet_server.rpc.listening import check_free
 from masklet_server.settings import Settings, checked
@@ -53,8 +50,6 @@ _OWN = (
     "direct",
     "worker_timeout",
 )
-# Ray wants at least this much shared memory for objects. Nothing of masklet goes through it.
-_OBJECT_STORE_BYTES = 80 * 1024**2
 _PANEL = "Cluster"
 
 logger = logging.getLogger(__name__)
@@ -113,87 +108,6 @@ def _worker_settings(loaded: LoadedSettings, *, on_this_machine: bool) -> dict[s
     }
     where = {"address": "127.0.0.1:0"} if on_this_machine else {"address": "node:0", "insecure": True}
     return {**given, **where, "trust_gateway": True}
-
-
-@contextlib.contextmanager
-def connected_ray(address: str) -> Iterator[None]:
-    """Ray, connected while the block runs.
-
-    Args:
-        address: An existing cluster; empty: a new one of this machine alone, which ends with the block.
-
-    Raises:
-        FailedPrecondition: Ray is not installed.
-        Unavailable: No Ray cluster answers at the address.
-        Terminated: SIGTERM has come; Ray has ended by then, as after Ctrl-C.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if not address:
-        # It is never written anywhere; Ray's processes inherit it.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        # Ray listens on 127.0.0.1 alone where it is told that this is no machine for clusters.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    try:
-        import ray
-        from ray import serve
-    except ImportError as error:
-        raise FailedPrecondition(
-            f"a cluster needs Ray, which is not installed ({error}); pip install 'masklet[server,cluster]'"
-        ) from error
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
-    if address:
-        options["address"] = address
-    else:
-        options["num_cpus"] = max(os.cpu_count() or 1, 2)
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
-    try:
-        _begin(ray, options)
-        with _ended_by_sigterm():
-            try:
-                yield
-            finally:
-                if not address:
-                    serve.shutdown()
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated`. Ray's own handler would abort the process, and leave workers behind."""
-    has_come = threading.Event()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        has_come.set()
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt:  # what Ray makes of every signal while it waits
-        if has_come.is_set():
-            raise Terminated from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _begin(ray: Any, options: Mapping[str, Any]) -> None:
-    """Start or find Ray.
-
-    Raises:
-        Unavailable: There is none at the address.
-        Terminated: SIGTERM has come meanwhile.
-    """
-    try:
-        ray.init(**options)
-    except SystemExit as error:  # what Ray makes of SIGTERM
-        raise Terminated from error
-    except ConnectionError as error:
-        raise Unavailable(f"no Ray cluster at {options.get('address', 'this machine')}: {error}") from error
 
 
 def _run(own: Mapping[str, Any], loaded: LoadedSettings, settings: Settings, state: ClusterState) -> None:

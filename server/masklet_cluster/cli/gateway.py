@@ -14,7 +14,7 @@ import grpc
 import typer
 
 from masklet.errors import InvalidArgument, MaskletError
-from masklet_cluster.gateway.options import GatewayOptions
+from masklet_cluster.gateway.options import DEFAULTS, SETTINGS, GatewayOptions
 from masklet_cluster.gateway.running import running_gateway
 from masklet_cluster.placement.placement import Placement
 from masklet_cluster.placement.static import StaticPlacement
@@ -25,32 +25,6 @@ from masklet_server.cli.process import Signals, allow_many_descriptors, hide_mem
 from masklet_server.settings import Settings
 from masklet_server.settings.sources import load_settings
 
-# The settings of a server that a gateway has, too.
-SETTINGS = (
-    "address",
-    "metrics_address",
-    "health_address",
-    "grace_seconds",
-    "max_message_bytes",
-    "tls_certificate",
-    "tls_key",
-    "tls_client_ca",
-    "token_file",
-    "insecure",
-    "max_sessions",
-    "max_sessions_per_client",
-    "max_requests",
-    "max_requests_per_client",
-    "receive_seconds",
-    "requests_per_second",
-    "upload_bytes_per_second",
-    "idle_timeout_seconds",
-    "log_level",
-    "log_json",
-    "otlp_endpoint",
-)
-# Servers have their own limits, so a gateway has none by itself, but for what it holds in memory: 64 pictures.
-DEFAULTS = {"max_sessions": 0, "max_sessions_per_client": 0, "max_requests": 64, "max_requests_per_client": 16}
 MIN_WORKER_TIMEOUT_SECONDS = 1.0
 
 

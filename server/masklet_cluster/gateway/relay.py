@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +18,12 @@ from masklet_server.budgets.message_size import RawMessage
 from masklet_server.rpc.auth import CLIENT_KEY, IDENTITY_KEY
 from masklet_server.rpc.usage import count_results
 
+logger = logging.getLogger(__name__)
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = tuple[tuple[str, str | bytes], ...]
 Code = grpc.StatusCode
+Connectivity = grpc.ChannelConnectivity
 
 DETAILS_KEY = "grpc-status-details-bin"
 # The first byte of a response with a frame result: field 4 of TrackResponse.
@@ -27,6 +32,9 @@ _FRAME_RESULT = b"\x22"
 _OF_THE_NETWORK = (Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL, Code.UNKNOWN)
 # A worker that ends a call with these before it has said anything may be full, or may drain: another one may take it.
 _MAY_FIT_ELSEWHERE = (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED)
+# A worker to which there is no connection for so long is not waited for.
+_CONNECT_SECONDS = 3.0
+_LOOK_SECONDS = 0.005
 # Metadata that belongs to one connection, or that only a gateway may send.
 _NOT_PASSED_ON = ("user-agent", "te", "content-type", "grpc-", ":", CLIENT_KEY, IDENTITY_KEY)
 
@@ -112,12 +120,28 @@ async def write(call: Any, message: bytes) -> None:
 
 
 def lost(lease: Lease, ending: Ending) -> Unavailable:
-    """The error of a call whose worker was lost."""
-    why = "it does not answer" if lease.lost.is_set else ending.details or "its connection broke"
+    """The error of a call whose worker was lost. Clients are not told addresses, which gRPC's own words may have."""
+    logger.info("worker %s was lost during a call: %s", lease.name, ending.details)
+    why = "it does not answer" if lease.lost.is_set else "there is no connection to it"
     return Unavailable(
         f"the worker of this call was lost ({why}); resume the session, or send the request again",
         retry_after_seconds=0.1,
     )
+
+
+async def connected(lease: Lease) -> Ending | None:
+    """Wait for the connection to a worker; returns how a call would end, where there is none.
+
+    A call that begins while its channel connects may wait for ever: gRPC's own wait has no bound.
+    """
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while (state := lease.channel.get_state(try_to_connect=True)) is not Connectivity.READY:
+        if state is Connectivity.TRANSIENT_FAILURE or lease.lost.is_set:
+            return Ending(Code.UNAVAILABLE, "it cannot be reached", ())
+        if time.monotonic() > deadline:
+            return Ending(Code.UNAVAILABLE, f"no connection to it within {_CONNECT_SECONDS:g} s", ())
+        await asyncio.sleep(_LOOK_SECONDS)  # waiting for a change of the state cannot be cancelled
+    return None
 
 
 class StreamRelay:
@@ -140,12 +164,22 @@ class StreamRelay:
 
     async def begin(self, first: Sequence[RawMessage]) -> bytes | Ending:
         """Send the first message, if there is one, and wait for the first answer, or for how the call ends."""
+        try:
+            await self._begin(first)
+        except asyncio.TimeoutError:  # not the builtin one before Python 3.11
+            return Ending(Code.UNAVAILABLE, f"no connection to it within {_CONNECT_SECONDS:g} s", ())
+        except asyncio.CancelledError:
+            if not self._lease.lost.is_set:
+                raise  # the client has left
+        return await self._next()
+
+    async def _begin(self, first: Sequence[RawMessage]) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            await asyncio.wait_for(self._call.wait_for_connection(), _CONNECT_SECONDS)
             for message in first:
                 await write(self._call, message.data)
             if not first:
                 await self._call.done_writing()
-        return await self._next()
 
     async def run(self, answer: bytes, requests: AsyncIterator[RawMessage], context: Context) -> Ending:
         """Pass on the first answer and everything else, in both directions.
@@ -211,6 +245,8 @@ async def ask(calling: Calling, lease: Lease, request: bytes) -> tuple[bytes | N
     Returns:
         The answer, None if there is none; the initial metadata; how the call ended.
     """
+    if (failed := await connected(lease)) is not None:
+        return None, (), failed
     method: Any = lease.channel.unary_unary(calling.method)
     call = method(request, metadata=calling.metadata, timeout=calling.timeout)
     forget = lease.lost.call(call.cancel)

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-
 from masklet_cluster.gateway.options import GatewayOptions
 from masklet_cluster.gateway.service import GatewayService
+from masklet_cluster.gateway.worker_metrics import WorkerMetrics
 from masklet_cluster.placement.placement import Placement
 from masklet_server.metrics import Metrics
 from masklet_server.rpc.listening import check_free
@@ -66,39 +64,3 @@ async def _watch(placement: Placement, server: Server) -> None:
             await (server.serving() if is_serving else server.not_serving())
             said = is_serving
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-class WorkerMetrics(Collector):
-    """What Prometheus is told of the workers; a signal for scaling is the change of busy by that of up seconds.
-
-    Args:
-        placement: Knows the workers.
-    """
-
-    def __init__(self, placement: Placement) -> None:
-        self._placement = placement
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        """The metrics of all workers, as they are now."""
-        workers = GaugeMetricFamily("masklet_gateway_workers", "Workers by their state.", labels=["state"])
-        streams = GaugeMetricFamily("masklet_gateway_streams", "Streams of this gateway.", labels=["worker"])
-        sums = {
-            "busy_seconds": "Seconds in which the worker's devices computed.",
-            "up_seconds": "Seconds since the worker's start, times its devices.",
-            "queue_seconds": "Seconds that jobs have waited for the worker's devices.",
-            "jobs": "Jobs that the worker's devices have begun.",
-            "sessions": "Sessions of the worker, of all gateways.",
-            "bank_bytes": "Bytes of the worker's memory banks.",
-        }
-        loads = {
-            name: GaugeMetricFamily(f"masklet_gateway_worker_{name}", text, labels=["worker"])
-            for name, text in sums.items()
-        }
-        reports = self._placement.workers()
-        for state in ("serving", "draining", "lost"):
-            workers.add_metric([state], sum(one.state == state for one in reports))
-        for one in reports:
-            streams.add_metric([one.name], one.streams)
-            for name, family in loads.items():
-                family.add_metric([one.name], getattr(one.info.load, name))
-        return [workers, streams, *loads.values()]

@@ -102,6 +102,8 @@ class GatewayService(GenericService, SessionKeeper):
         messages = () if first is None else (first,)
 
         async def try_on(lease: Lease) -> Ending | None:
+            if (failed := await relay.connected(lease)) is not None:
+                return failed
             stream = StreamRelay(self._calling(_TRACK, context), lease)
             try:
                 answer = await stream.begin(messages)
@@ -111,6 +113,7 @@ class GatewayService(GenericService, SessionKeeper):
             finally:
                 stream.close()
             if ending.is_of_the_network:
+                lease.doubt()
                 raise lost(lease, ending)
             await ending.tell(context)
             return None
@@ -152,6 +155,8 @@ class GatewayService(GenericService, SessionKeeper):
                 return
             refusal = lease, ending
             avoid.add(lease.name)
+            if ending.is_of_the_network:
+                lease.doubt()
             if not (ending.may_fit_elsewhere or (is_picture and ending.code is grpc.StatusCode.NOT_FOUND)):
                 break
         assert refusal is not None
@@ -205,7 +210,7 @@ class GatewayService(GenericService, SessionKeeper):
     async def _get_server_info(
         self, request: server_info_pb2.GetServerInfoRequest, context: Context
     ) -> server_info_pb2.GetServerInfoResponse:
-        return whole(self._placement.workers())
+        return whole(self._placement.workers(), tells_addresses=self._options.direct)
 
     async def _locate(
         self, request: cluster_pb2.LocateRequest, context: Context

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from masklet.errors import Unavailable
 from masklet.v1 import server_info_pb2
 from masklet_cluster.placement.placement import WorkerReport
+from masklet_server.addresses import split_address
 
 
-def whole(workers: Sequence[WorkerReport]) -> server_info_pb2.GetServerInfoResponse:
+def whole(workers: Sequence[WorkerReport], *, tells_addresses: bool = True) -> server_info_pb2.GetServerInfoResponse:
     """What GetServerInfo of a gateway answers.
 
     Device, versions and formats are those of the first worker; models those of all; a limit is the least of all, but
     `max_sessions` is the sum.
+
+    Args:
+        workers: What is known of each.
+        tells_addresses: Workers that are known by their addresses are named so; else by their places: worker-1.
 
     Raises:
         Unavailable: No worker has told anything yet.
@@ -28,7 +33,9 @@ def whole(workers: Sequence[WorkerReport]) -> server_info_pb2.GetServerInfoRespo
     answer.models.extend(_models(told))
     answer.limits.CopyFrom(_limits([one.limits for one in told]))
     answer.load.CopyFrom(_load([one.load for one in told]))
-    answer.workers.extend(_worker(one) for one in workers)
+    for number, one in enumerate(workers, 1):
+        name = one.name if tells_addresses or split_address(one.name) is None else f"worker-{number}"
+        answer.workers.append(_worker(name, one))
     return answer
 
 
@@ -65,14 +72,19 @@ def _least(values: Sequence[float]) -> float:
 def _load(told: Sequence[server_info_pb2.Load]) -> server_info_pb2.Load:
     total = server_info_pb2.Load()
     for field in server_info_pb2.Load.DESCRIPTOR.fields:
-        setattr(total, field.name, sum(getattr(one, field.name) for one in told))
+        if field.name not in ("queue_counts", "queue_bounds_seconds"):
+            setattr(total, field.name, sum(getattr(one, field.name) for one in told))
+    bounds = {tuple(one.queue_bounds_seconds) for one in told}
+    if len(bounds) == 1:
+        total.queue_bounds_seconds.extend(*bounds)
+        total.queue_counts.extend(map(sum, zip(*(one.queue_counts for one in told), strict=False)))
     return total
 
 
-def _worker(report: WorkerReport) -> server_info_pb2.WorkerInfo:
+def _worker(name: str, report: WorkerReport) -> server_info_pb2.WorkerInfo:
     info = report.info
     return server_info_pb2.WorkerInfo(
-        name=report.name,
+        name=name,
         instance_id=info.instance_id,
         state=report.state,
         device=info.device,

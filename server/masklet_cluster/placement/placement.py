@@ -61,6 +61,8 @@ class Lease:
         instance_id: The worker's; empty if it has not told it yet.
         channel: To the worker; others use it as well.
         lost: Whether the worker is lost.
+        doubt: To be called when a connection to the worker has broken: it is asked at once whether it still serves, and
+            gets no stream before it has answered, if there is another one.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Lease:
     instance_id: str
     channel: grpc.aio.Channel
     lost: Lost
+    doubt: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

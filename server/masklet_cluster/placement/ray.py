@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray import serve
@@ -19,7 +20,7 @@ from masklet_cluster.placement.worker import Connection, Worker
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
-_LEASE_SECONDS = 5.0
+_LEASE_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
 
 
@@ -77,36 +78,38 @@ class RayPlacement:
         Raises:
             Unavailable: No worker can take the stream now.
         """
-        worker = choose(list(self._workers.values()), request)
-        if worker is None:
-            raise Unavailable(
-                f"none of {len(self._workers)} workers takes the request now; try again later",
-                retry_after_seconds=_RETRY_SECONDS,
-            )
-        async with worker.lease() as lease:  # counted from here on, so that the next stream is placed elsewhere
-            answers = self._handle.options(stream=True).lease.remote(replica=worker.name)
-            try:
-                await self._take(answers, worker)
-                yield lease
-            finally:
-                answers.cancel()
+        avoid = set(request.avoid)
+        while True:
+            worker = choose(list(self._workers.values()), replace(request, avoid=frozenset(avoid)))
+            if worker is None:
+                raise Unavailable(
+                    f"none of {len(self._workers)} workers takes the request now; try again later",
+                    retry_after_seconds=_RETRY_SECONDS,
+                )
+            async with worker.lease() as lease:  # counted from here on, so that the next stream is placed elsewhere
+                answers = self._handle.options(stream=True).lease.remote(replica=worker.name)
+                try:
+                    if await self._has_given(answers, worker):
+                        yield lease
+                        return
+                finally:
+                    answers.cancel()
+            worker.doubt()
+            avoid.add(worker.name)
 
-    async def _take(self, answers: Any, worker: Worker) -> None:
+    async def _has_given(self, answers: Any, worker: Worker) -> bool:
+        """Whether Serve has given the worker's place."""
         try:
             given: dict[str, str] = await asyncio.wait_for(anext(answers), _LEASE_SECONDS)
         except asyncio.TimeoutError:  # not the builtin one before Python 3.11
-            raise Unavailable(
-                f"worker {worker.name} gave no place within {_LEASE_SECONDS:g} s; try again later",
-                retry_after_seconds=_RETRY_SECONDS,
-            ) from None
-        except Exception as error:  # Ray raises whatever has happened to the replica
-            if not isinstance(error, asyncio.CancelledError):
-                logger.warning("worker %s gave no place: %s", worker.name, error)
-            raise Unavailable(
-                f"worker {worker.name} was lost; try again", retry_after_seconds=_RETRY_SECONDS
-            ) from error
+            logger.warning("worker %s gave no place within %g s", worker.name, _LEASE_SECONDS)
+            return False
+        except Exception as error:  # noqa: BLE001 - Ray raises whatever has happened to the replica
+            logger.warning("worker %s gave no place: %s", worker.name, error)
+            return False
         if given["replica"] != worker.name:
-            raise Unavailable(f"worker {worker.name} is taken away; try again", retry_after_seconds=_RETRY_SECONDS)
+            logger.info("worker %s is taken away", worker.name)
+        return given["replica"] == worker.name
 
     # The workers come and go
 

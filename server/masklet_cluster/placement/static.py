@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import get_args
 
 from masklet.errors import InvalidArgument, Unavailable
-from masklet_cluster.placement.placement import Lease, LeaseRequest, WorkerReport
+from masklet_cluster.placement.placement import Lease, LeaseRequest, State, WorkerReport
 from masklet_cluster.placement.worker import Connection, Worker
 from masklet_server.addresses import split_address
 
@@ -68,7 +70,8 @@ class StaticPlacement:
     def _choose(self, request: LeaseRequest) -> Worker:
         chosen = choose(self._workers, request)
         if chosen is None:
-            states = ", ".join(f"{one.address} is {one.state}" for one in self._workers)
+            counts = Counter(one.state for one in self._workers)  # no addresses: clients see this
+            states = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
             raise Unavailable(
                 f"no server takes the request now ({states}); try again later", retry_after_seconds=_RETRY_SECONDS
             )
@@ -85,11 +88,11 @@ def choose(workers: Sequence[Worker], request: LeaseRequest) -> Worker | None:
     # A session's own worker is asked also while it drains or is full: it says best what is to be done.
     for worker in workers:
         is_own = bool(request.instance_id) and worker.instance_id == request.instance_id
-        if is_own and worker.state == "serving" and worker.name not in request.avoid:
+        if is_own and worker.state == "serving" and worker.name not in request.avoid and not worker.is_doubted:
             return worker
     serving = [one for one in workers if one.state == "serving" and one.name not in request.avoid]
     return min(
-        serving,
+        [one for one in serving if not one.is_doubted] or serving,
         key=lambda one: (
             not one.may_load(request.model),
             not one.has(request.model),

@@ -78,6 +78,7 @@ class Worker:
         self.name = name
         self.address = address
         self.streams = 0
+        self.is_doubted = False  # a connection has broken, and the worker has not answered since
         self.state: State = "lost"
         self.info = server_info_pb2.GetServerInfoResponse()
         self._connection = connection
@@ -96,6 +97,7 @@ class Worker:
         self._told_at = -_INFO_SECONDS
         self._task: asyncio.Task[None] | None = None
         self._probed = asyncio.Event()
+        self._is_due = asyncio.Event()
 
     def start(self) -> None:
         """Begin to probe the worker."""
@@ -164,11 +166,17 @@ class Worker:
     async def lease(self) -> AsyncIterator[Lease]:
         """A place for one stream until the block ends."""
         with self._counted():
-            yield Lease(self.name, self.address, self.instance_id, self.channel, self._lost)
+            yield Lease(self.name, self.address, self.instance_id, self.channel, self._lost, self.doubt)
+
+    def doubt(self) -> None:
+        """A connection to the worker has broken: ask it now, and not only at the next turn."""
+        self.is_doubted = True
+        self._is_due.set()
 
     async def _probe_for_ever(self) -> None:
         while True:
             began = time.monotonic()
+            self._is_due.clear()
             try:
                 await self._probe()
             except Exception:
@@ -176,7 +184,8 @@ class Worker:
                 self._change("lost", "it could not be asked")
             finally:
                 self._probed.set()
-            await asyncio.sleep(max(0.0, _PROBE_SECONDS - (time.monotonic() - began)))
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_due.wait(), max(0.01, _PROBE_SECONDS - (time.monotonic() - began)))
 
     async def _probe(self) -> None:
         try:
@@ -186,7 +195,7 @@ class Worker:
         except grpc.aio.AioRpcError as error:
             self._failed(error)
             return
-        self._refused = 0
+        self._refused, self.is_doubted = 0, False
         if answer is None:  # it cannot be parsed
             self._is_masklet = False
         is_serving = answer is not None and answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -201,8 +210,8 @@ class Worker:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._change("lost", "it does not answer")
             return
-        # Streams of a worker that is gone end by themselves. One refused probe may be chance.
-        self._refused += 1
+        # Streams of a worker that is gone end by themselves. One refused probe may be chance; not where one did end.
+        self._refused += _REFUSALS if self.is_doubted else 1
         if self._refused >= _REFUSALS or self.state == "lost":
             self._change("lost", error.details() or error.code().name)
 

@@ -17,8 +17,8 @@ from masklet_cluster.worker.replica import WorkerReplica
 
 DEPLOYMENT = "worker"
 """The name of the deployment in its application."""
-# Serve waits so much longer for leases than streams may take to move.
-_MARGIN_SECONDS = 10.0
+MARGIN_SECONDS = 10.0
+"""Serve waits so much longer for a replica to end than streams may take to move."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,24 @@ def deploy(application: str, options: WorkerOptions, max_streams: int) -> None:
     Raises:
         Unavailable: The workers do not start, or there is no room for them.
     """
+    deployment = workers_deployment(options, max_streams)
+    # Without it every call would replace every worker. Ray has no public way to say it (2.60).
+    deployment._version = _version(options)  # noqa: SLF001
+    serve.start(proxy_location="Disabled")
+    workers = deployment.bind(dict(options.settings), options.grace_seconds)
+    try:
+        serve.run(workers, name=application, route_prefix=None)
+    except RuntimeError as error:
+        raise Unavailable(f"the workers do not start: {_reason(application) or error}") from error
+
+
+def workers_deployment(options: WorkerOptions, max_streams: int) -> Any:
+    """The deployment of workers for Serve, which runs nothing yet.
+
+    Args:
+        options: What workers there are to be.
+        max_streams: Of one worker.
+    """
     number: dict[str, Any] = {"num_replicas": options.workers}
     if options.max_workers:
         number = {
@@ -66,26 +84,18 @@ def deploy(application: str, options: WorkerOptions, max_streams: int) -> None:
                 target_ongoing_requests=options.streams_per_worker,
             )
         }
-    deployment = serve.deployment(
+    return serve.deployment(
         WorkerReplica,
         name=DEPLOYMENT,
         max_ongoing_requests=max_streams,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
-        graceful_shutdown_timeout_s=options.grace_seconds + _MARGIN_SECONDS,
+        graceful_shutdown_timeout_s=options.grace_seconds + MARGIN_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=2.0,
         health_check_timeout_s=10.0,
         request_router_config=RequestRouterConfig(request_router_class=LeaseRouter),
         **number,
     )
-    # Without it every call would replace every worker. Ray has no public way to say it (2.60).
-    deployment._version = _version(options)  # noqa: SLF001
-    serve.start(proxy_location="Disabled")
-    workers = deployment.bind(dict(options.settings), options.grace_seconds)
-    try:
-        serve.run(workers, name=application, route_prefix=None)
-    except RuntimeError as error:
-        raise Unavailable(f"the workers do not start: {_reason(application) or error}") from error
 
 
 def _reason(application: str) -> str:

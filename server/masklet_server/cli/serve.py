@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from masklet.errors import InvalidArgument, MaskletError, Unavailable
 from masklet_server import logs
-from masklet_server.cli.flags import config_flags, given_settings, setting_flags
+from masklet_server.cli.flags import config_flags, given_settings, keyword, setting_flags
 from masklet_server.cli.process import Signals, allow_many_descriptors, collect_less, hide_memory
 from masklet_server.settings import Settings
 from masklet_server.settings.sources import LoadedSettings, load_settings
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 _NOT_SERVING_SECONDS = 2.0
 
 
-def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
+def serve(config: Path | None, print_config: bool, gpus: str | None, **flags: Any) -> None:
     """Run a server until SIGTERM or Ctrl-C.
 
     A setting's value comes from its flag; else from the environment, as MASKLET_MAX_SESSIONS for --max-sessions; else
@@ -37,6 +38,8 @@ def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
     signal ends them at once.
     """
     try:
+        if gpus is not None:
+            flags["device"] = _device_of(gpus, flags["device"])
         loaded = load_settings(given_settings(flags), config=config)
     except InvalidArgument as error:
         _fail(error, code=2)
@@ -110,6 +113,29 @@ def _fail(error: MaskletError, *, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-_parameters = [*config_flags(), *setting_flags(Settings.model_fields)]
+def _device_of(gpus: str, device: str | None) -> str:
+    """The setting `device` of --gpus.
+
+    Raises:
+        InvalidArgument: It is malformed, or --device is given, too.
+    """
+    if device is not None:
+        raise InvalidArgument.of("gpus", "and device say the same thing; give one of them")
+    if gpus != "all" and not re.fullmatch(r"\d+(,\d+)*", gpus):
+        raise InvalidArgument.of("gpus", f"is {gpus!r}, must be all, or numbers of GPUs from 0 on, such as 0,1")
+    return "all" if gpus == "all" else ",".join(f"cuda:{number}" for number in gpus.split(","))
+
+
+_GPUS = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|N,N",
+        help="GPUs that compute: all of this machine, or these, counted from 0. The same as --device all, or --device "
+        "cuda:0,cuda:1.",
+        rich_help_panel="Models",
+        show_default=False,
+    ),
+]
+_parameters = [*config_flags(), keyword("gpus", _GPUS, None), *setting_flags(Settings.model_fields)]
 serve.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from masklet.errors import InvalidArgument
+from masklet_server.engine.network.device import pick_devices
 from masklet_server.engine.serving.batch import EngineObserver
 from masklet_server.engine.serving.engine import Engine, EngineOptions
 from masklet_server.engine.serving.image_predictor import PictureCache
@@ -53,11 +54,9 @@ class Engines:
     def load(
         cls, models: Sequence[ModelSpec], options: EngineOptions, *, observer: EngineObserver | None = None
     ) -> Engines:
-        """Load the models on each device that the options name; see `Engine.load`."""
-        devices = options.device.split(",")
-        if len(set(devices)) < len(devices):
-            raise InvalidArgument.of("device", f"{options.device!r} names a device twice; name each once")
-        return cls([Engine.load(models, replace(options, device=one), observer=observer) for one in devices])
+        """Load the models on each device that the options name; see `pick_devices` and `Engine.load`."""
+        devices = pick_devices(options.device)
+        return cls([Engine.load(models, replace(options, device=str(one)), observer=observer) for one in devices])
 
     @property
     def default_model(self) -> str:

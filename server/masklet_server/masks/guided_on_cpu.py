@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from masklet_server.masks.guided_on_device import EPSILON, RADIUS
+from masklet_server.masks.runs import Runs
 
 _Plane = npt.NDArray[Any]  # float32 everywhere, but OpenCV's annotations do not say so
 _Maps = npt.NDArray[Any]
@@ -80,7 +81,25 @@ class CpuGuide:
 
     def draw(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Masks ``bool[B, H, W]`` with finer edges."""
-        return torch.from_numpy(np.stack([self._drawn(one, height, width) for one in logits[:, 0].numpy()]))
+        masks = np.zeros((len(logits), height, width), np.bool_)
+        for mask, one in zip(masks, logits[:, 0].numpy(), strict=True):
+            if (drawn := self._drawn(one, height, width)) is not None:
+                part, rows, columns = drawn
+                mask[rows, columns] = part
+        return torch.from_numpy(masks)
+
+    def runs(self, logits: Tensor, height: int, width: int) -> Runs:
+        """The runs of one mask that `draw` gives, looked for only where there is foreground.
+
+        Args:
+            logits: ``float32[h, w]``.
+            height: Rows of the mask.
+            width: Columns of the mask.
+        """
+        if (drawn := self._drawn(logits.numpy(), height, width)) is None:
+            return Runs.between(np.empty(0, np.int64), height, width)
+        part, rows, columns = drawn
+        return Runs.of_part(part, rows.start, columns.start, height, width)
 
     def refine(self, logits: Tensor) -> Tensor:
         """How far the object's share of each pixel is above a half; ``float32[B, 1, h, w]`` to ``[B, 1, S, S]``."""
@@ -95,10 +114,10 @@ class CpuGuide:
         left, top, width, height = cv2.boundingRect((logits > _NO_SHARE).view(np.uint8))
         return _Box(top, left, top + height, left + width).grown(2 * RADIUS, self._grid) if width else None
 
-    def _drawn(self, logits: _Plane, height: int, width: int) -> npt.NDArray[np.bool_]:
-        mask = np.zeros((height, width), np.bool_)
+    def _drawn(self, logits: _Plane, height: int, width: int) -> tuple[npt.NDArray[np.bool_], slice, slice] | None:
+        """The part of the mask that may have foreground, its rows and its columns; None: no part has."""
         if (box := self._box(logits)) is None:
-            return mask
+            return None
         inner = box.scaled(self._step)
         rows, shown_rows = _aligned(inner.top, inner.bottom, self._side, height)
         columns, shown_columns = _aligned(inner.left, inner.right, self._side, width)
@@ -106,8 +125,7 @@ class CpuGuide:
         refined = np.full((outer.bottom - outer.top, outer.right - outer.left), -0.5, np.float32)
         refined[inner.within(outer).part] = self._refined(logits, box)
         size = (shown_columns.stop - shown_columns.start, shown_rows.stop - shown_rows.start)
-        mask[shown_rows, shown_columns] = cv2.resize(refined, size, interpolation=cv2.INTER_LINEAR) > 0
-        return mask
+        return cv2.resize(refined, size, interpolation=cv2.INTER_LINEAR) > 0, shown_rows, shown_columns
 
     def _refined(self, logits: _Plane, box: _Box) -> _Plane:
         """Shares above a half at the model's own size, in a box of the grid."""

@@ -39,6 +39,31 @@ class Runs:
         return cls(height, width, rle.find_runs(mask))
 
     @classmethod
+    def of_part(cls, part: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Runs:
+        """The runs of a mask outside of one part of which there is background.
+
+        Args:
+            part: ``bool[h, w]``, h and w at least 1.
+            top: Row of the mask in which the part begins.
+            left: Column of the mask in which the part begins.
+            height: Rows of the mask.
+            width: Columns of the mask.
+        """
+        rows, columns = part.shape
+        framed = np.zeros((rows + 2, columns), np.bool_)
+        framed[1:-1] = part
+        down, right = np.divmod(np.flatnonzero(framed[1:] != framed[:-1]), columns)
+        edges = (left + right) * height + (top + down)
+        edges.sort()
+        if rows == height:
+            # A run that goes on in the next column ends and begins at one pixel.
+            same = np.flatnonzero(edges[1:] == edges[:-1])
+            edges = np.delete(edges, np.concatenate((same, same + 1)))
+        if len(edges) and edges[-1] == height * width:
+            edges = edges[:-1]
+        return cls.between(edges, height, width)
+
+    @classmethod
     def between(cls, edges: npt.NDArray[np.int64], height: int, width: int) -> Runs:
         """The runs that begin at the given pixels.
 

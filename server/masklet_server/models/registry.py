@@ -12,7 +12,7 @@ from typing import Literal
 
 from masklet.errors import InvalidArgument, NotFound
 from masklet_server.models import paths
-from masklet_server.models.sizes import split_size
+from masklet_server.models.sizes import Scaling, split_size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +46,7 @@ class ModelSpec:
         sha256: Checksum of the checkpoint, empty if unknown.
         ships: The checkpoint is part of masklet.
         edges: How the edges of masks are drawn, if a client does not say: "none" or "guided".
+        scaling: How frames of video are made as small: "bicubic", or "area", which is quicker.
         chosen_size: The size in ``NAME@SIZE``; None: the configuration's own.
     """
 
@@ -60,6 +61,7 @@ class ModelSpec:
     sha256: str = ""
     ships: bool = False
     edges: Literal["none", "guided"] = "none"
+    scaling: Scaling = "bicubic"
     chosen_size: int | None = None
 
     def at(self, size: int | None) -> ModelSpec:
@@ -215,7 +217,13 @@ class Registry:
         from masklet_server.models.config import read_model_config
 
         size = int(read_model_config(path)["image_size"])
-        edges = "none" if known is None else known.edges
+        like = ModelSpec(name, config, checkpoint) if known is None else known
         return ModelSpec(
-            name, str(path), str(weights), description=f"Your own, {weights}", image_size=size, edges=edges
+            name,
+            str(path),
+            str(weights),
+            description=f"Your own, {weights}",
+            image_size=size,
+            edges=like.edges,
+            scaling=like.scaling,
         )

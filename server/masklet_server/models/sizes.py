@@ -8,6 +8,7 @@ grid. So every checkpoint loads at every size.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from masklet.errors import InvalidArgument
 
@@ -15,6 +16,10 @@ SMALLEST_SIZE = 64
 LARGEST_SIZE = 2048
 SIZE_STEP = 32  # the coarsest features have this stride
 ALLOWED_SIZES = f"a multiple of {SIZE_STEP} from {SMALLEST_SIZE} to {LARGEST_SIZE}"
+
+# How frames of video are made as small as a model wants them; `masklet_server.video.worker.pixels.FrameResizer` says
+# what each means.
+Scaling = Literal["bicubic", "area"]
 
 _SIZED = re.compile(r"(?P<name>[^@]+)@(?P<size>[^@]*)")
 

@@ -106,10 +106,12 @@ class Callers:
     Attributes:
         tokens: The valid bearer tokens; None: everybody may call.
         trust_gateway: Callers are gateways, which say in the metadata for whom they call.
+        ipv6_prefix: Bits of an IPv6 address by which callers without token and certificate are told apart.
     """
 
     tokens: TokenFile | None
     trust_gateway: bool = False
+    ipv6_prefix: int = 64
 
 
 def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:

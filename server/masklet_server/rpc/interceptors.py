@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 
 from masklet.errors import Cancelled, DeadlineExceeded, MaskletError, ResourceExhausted, Unauthenticated
 from masklet.v1 import image_pb2, tracking_pb2
+from masklet_server.addresses import network_of
 from masklet_server.budgets.message_size import RawMessage
 from masklet_server.metrics import Metrics
 from masklet_server.rpc import auth
@@ -100,6 +101,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
         tracer: Tracer | None = None,
     ) -> None:
         self._trust_gateway = callers.trust_gateway
+        self._ipv6_prefix = callers.ipv6_prefix
         self._tracer = tracer or NoTracer()
         self._connections = connections
         self._tokens = callers.tokens
@@ -187,7 +189,7 @@ class EdgeInterceptor(grpc.aio.ServerInterceptor):
             if client:
                 return Call(method, context, client, connection, identity=identity)
         subject = auth.certificate_subject(context.auth_context() or {}) or ""
-        client = subject or auth.address_of(context.peer())
+        client = subject or network_of(auth.address_of(context.peer()), self._ipv6_prefix)
         return Call(method, context, client, connection, identity=subject)
 
     async def _surround(self, call: Call, answer: Callable[[Call], Awaitable[Any]]) -> Any:

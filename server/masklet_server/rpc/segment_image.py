@@ -16,7 +16,7 @@ from masklet.v1 import image_pb2
 from masklet_server.engine.network.mask_input import logits_of_mask
 from masklet_server.engine.serving.loaded_model import LoadedModel, find_loaded
 from masklet_server.engine.serving.picture_jobs import Candidate, PictureJob, PictureOutput, PicturePrompt
-from masklet_server.masks.encoding import EncodedMask, MaskEncoding, decode
+from masklet_server.masks.encoding import EncodedMask, MaskEncoding
 from masklet_server.masks.pool import MaskPool
 from masklet_server.rpc import from_wire, to_wire
 from masklet_server.rpc.from_wire import RequestParser
@@ -177,8 +177,8 @@ class SegmentImageHandler:
     ) -> PicturePrompt:
         """The prompt with its mask as logits of the model's size.
 
-        A mask of a few bytes may stand for 35 MB of pixels, so that no more of them are decoded at a time than the pool
-        has threads, and none is kept.
+        A mask of a few bytes may stand for 35 MB of pixels, so that the pool decodes few of them at a time, and none is
+        kept.
         """
         logits, mask = None, given.mask
         if mask is not None:
@@ -190,7 +190,7 @@ class SegmentImageHandler:
                     f"is {mask.width}x{mask.height} pixels, the picture {width}x{height}; send one of the same size",
                 )
             try:
-                logits = await given.pool.run(lambda: _logits(mask, given.logits_size))
+                logits = await given.pool.decode(mask, lambda pixels: _logits(pixels, given.logits_size))
             except InvalidArgument as error:
                 raise error.within(field) from None
             if logits is None:
@@ -217,9 +217,8 @@ def _check_masks(count: int, height: int, width: int) -> None:
         )
 
 
-def _logits(mask: EncodedMask, size: int) -> npt.NDArray[np.float32] | None:
-    """The mask as logits ``float32[size, size]``; None if it has no foreground."""
-    pixels = decode(mask)
+def _logits(pixels: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.float32] | None:
+    """The mask ``bool[H, W]`` as logits ``float32[size, size]``; None if it has no foreground."""
     return logits_of_mask(pixels, size) if pixels.any() else None
 
 

@@ -37,6 +37,8 @@ _STANDARD_SERVICES = (
 _CLOSE_SECONDS = 1.0
 # Further calls of a connection wait in the client. Streams that are reset as soon as they are opened count, too.
 _STREAMS_PER_CONNECTION = 128
+# Some seconds of work: gRPC's own bound is 1000, which a burst of cheap calls without a token reaches.
+_PENDING_CALLS = 4096
 # A connection without calls is ended after so many seconds. Clients notice nothing: they connect again for a call.
 _IDLE_SECONDS = 600
 
@@ -99,9 +101,11 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._health_server: grpc.aio.Server | None = None
         tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
-        bounds = ConnectionBounds(settings.max_connections_per_address, settings.max_message_bytes)
+        bounds = ConnectionBounds(
+            settings.max_connections_per_address, settings.max_message_bytes, settings.ipv6_client_prefix
+        )
         self._connections = ConnectionWatch(bounds, metrics.refused)
-        callers = Callers(tokens, settings.trust_gateway)
+        callers = Callers(tokens, settings.trust_gateway, settings.ipv6_client_prefix)
         self._edge = EdgeInterceptor(callers, self._admission, self._connections, metrics, tracer)
         self._watching: list[asyncio.Task[None]] = []
         self._server = grpc.aio.server(interceptors=[self._edge], options=_options(settings))
@@ -231,6 +235,10 @@ def _connection_options(settings: Settings) -> list[tuple[str, int]]:
         # Those beyond are closed at once. `ConnectionWatch` keeps one address from taking all.
         ("grpc.max_allowed_incoming_connections", min(settings.max_connections or descriptors, descriptors)),
         ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1000),
+        # Calls that have come and that Python has not begun. With more than the first number gRPC's core ends some of
+        # the new ones itself, of whomever they are, with CANCELLED; beyond the second one all. Each may hold headers.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
     ]
 
 

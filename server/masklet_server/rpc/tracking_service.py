@@ -16,7 +16,7 @@ from masklet.v1 import image_pb2, server_info_pb2, tracking_pb2, tracking_pb2_gr
 from masklet_server.budgets.shares import Budgets
 from masklet_server.limit_names import OTHER_LIMITS
 from masklet_server.masks.pool import MaskPool
-from masklet_server.metrics import Metrics
+from masklet_server.metrics import QUEUE_BOUNDS_SECONDS, Metrics
 from masklet_server.models.registry import Registry
 from masklet_server.rpc import to_wire
 from masklet_server.rpc.admission import current_refusal
@@ -68,12 +68,13 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         default = engines.models[engines.default_model]
         self._budget_limits = settings.budget_limits(default.device_bytes)
         self._budgets = budgets = Budgets(self._budget_limits, metrics.refused)
+        metrics.has_devices(len(engines.models[engines.default_model].device.split(",")))
         metrics.watch_budgets(budgets.disk, budgets.decoders.budget, budgets.corrections, budgets.banks)
         self._sources = sources
         self._engines = engines
         self._settings = settings
         self._metrics = metrics
-        self._pool = MaskPool()
+        self._pool = MaskPool(decode_png=self._decode_png)
         self._resumables = ResumableSessions(settings.parking_limits, metrics, self._conclude, store)
         self._registry = Registry.load()
         self._parser = RequestParser(settings.session_limits, settings.video_limits)
@@ -111,6 +112,9 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
 
     async def _decode_picture(self, picture: Picture, client: str) -> npt.NDArray[np.uint8]:
         return await decode_picture(picture, self._settings.video_limits, self._budgets.of(client))
+
+    async def _decode_png(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
+        return await self._decode_picture(Picture("encoded", data), client)
 
     # A coroutine that writes to the context, not a generator of responses: gRPC does not finish a generator if the call
     # ends while a response is sent, and a session must be closed at once.
@@ -206,14 +210,16 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         )
 
     def _load(self) -> server_info_pb2.Load:
-        work, devices = self._metrics.work, len(self._engines.models[self._engines.default_model].device.split(","))
+        work = self._metrics.work
         return server_info_pb2.Load(
             sessions=self._metrics.session_count + self._resumables.waiting,
-            bank_bytes=self._metrics.work.bank_bytes(),
+            bank_bytes=work.bank_bytes(),
             busy_seconds=work.busy_seconds,
-            up_seconds=(time.monotonic() - work.started_at) * devices,
+            up_seconds=(time.monotonic() - work.started_at) * work.devices,
             queue_seconds=work.queue_seconds,
             jobs=work.jobs,
+            queue_counts=work.queue_counts,
+            queue_bounds_seconds=QUEUE_BOUNDS_SECONDS,
         )
 
     def _models(self) -> list[server_info_pb2.ModelInfo]:

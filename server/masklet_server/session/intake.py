@@ -25,6 +25,7 @@ from masklet_server.session.ports import (
 from masklet_server.session.restoring.state import Restored
 from masklet_server.session.state import State, StateMachine, Step, refusal
 from masklet_server.video.frame import KeyFrame
+from masklet_server.video.model_input import ModelInput
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 
@@ -220,11 +221,16 @@ class VideoIntake:
         assert isinstance(video, kind), "_check_kind lets one kind through"
         return video
 
+    @property
+    def _model_input(self) -> ModelInput:
+        model = self._options.model
+        return ModelInput(model.image_size, model.scaling)
+
     def _new_clip(self) -> FileVideo:
-        return FileVideo(self._sources.clip(self._options.model.image_size))
+        return FileVideo(self._sources.clip(self._model_input))
 
     def _new_pictures(self) -> PictureVideo:
-        video = PictureVideo(self._sources.pictures(self._options.model.image_size, live=self._config.live))
+        video = PictureVideo(self._sources.pictures(self._model_input, live=self._config.live))
         if self._restored is not None:
             video.source.begin_at(self._restored.state.video.first_index)
         return video
@@ -232,14 +238,14 @@ class VideoIntake:
     def _new_latest_pictures(self) -> LatestPictureVideo:
         options = self._options
         video = LatestPictureVideo(
-            self._sources.latest_pictures(options.model.image_size, max_latency_seconds=options.max_latency_seconds)
+            self._sources.latest_pictures(self._model_input, max_latency_seconds=options.max_latency_seconds)
         )
         if self._restored is not None:
             video.source.begin_at(self._restored.first_index)
         return video
 
     def _new_packets(self) -> PacketVideo:
-        video = PacketVideo(self._sources.packets(self._options.model.image_size, latest=self._options.latest))
+        video = PacketVideo(self._sources.packets(self._model_input, latest=self._options.latest))
         if self._restored is not None:
             state = self._restored.state.video
             video.source.begin_at(KeyFrame(state.first_index, state.count))

@@ -13,6 +13,7 @@ from masklet_server.engine.serving.jobs import FrameOutput, TrackingJob
 from masklet_server.engine.serving.loaded_model import LoadedModel
 from masklet_server.video.frame import Frame, KeyFrame
 from masklet_server.video.info import VideoInfo
+from masklet_server.video.model_input import ModelInput
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
 
@@ -162,16 +163,16 @@ class SourceFactory(Protocol):
     `masklet_server.video.sources.factory.SandboxedSourceFactory` is one.
     """
 
-    def clip(self, image_size: int) -> ClipSource:
+    def clip(self, model: ModelInput) -> ClipSource:
         """Make a source for a video file that arrives in chunks."""
 
-    def pictures(self, image_size: int, *, live: bool) -> PictureSource:
+    def pictures(self, model: ModelInput, *, live: bool) -> PictureSource:
         """Make a source for a series of pictures. Live ones may differ in size and are not limited in number."""
 
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
+    def latest_pictures(self, model: ModelInput, *, max_latency_seconds: float) -> LatestPictureSource:
         """Make a source for a live series of pictures that drops those which wait longer than that."""
 
-    def packets(self, image_size: int, *, latest: bool) -> PacketSource:
+    def packets(self, model: ModelInput, *, latest: bool) -> PacketSource:
         """Make a source for a codec's packets; `latest`: only the latest frames are wanted."""
 
     def download(self, url: str) -> Download:

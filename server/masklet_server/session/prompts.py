@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from masklet.errors import InvalidArgument, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.engine.network.mask_input import square_mask
-from masklet_server.masks.encoding import EncodedMask, check_data, decode
+from masklet_server.masks.encoding import EncodedMask, check_data
 from masklet_server.masks.pool import MaskPool
 from masklet_server.session.limits import SessionLimits
 from masklet_server.session.replies import Taken
@@ -93,35 +96,42 @@ class GivenPrompt:
                 raise error.within("prompt.mask") from None
 
     async def decode_in(self, pool: MaskPool, size: int) -> Prompt:
-        """The prompt with its mask as pixels, decoded in a thread of the pool.
+        """The prompt with its mask as pixels, decoded by the pool.
 
         The mask has the model's size: a thousand bytes may stand for 35 megapixels, and a frame may have a prompt for
         each object.
 
         Args:
-            pool: Its threads bound how many masks are at full size at a time.
+            pool: It bounds how many masks are at full size at a time.
             size: The model's `image_size`.
 
         Raises:
             InvalidArgument: The mask is malformed, has no foreground, or none at the model's size; fields are named as
                 in the request.
+            ResourceExhausted: The mask is a PNG, and decoders have too little memory, or take too long.
         """
-        return self.prompt if self.mask is None else await pool.run(lambda: self.decoded(size))
-
-    def decoded(self, size: int) -> Prompt:
-        """As `decode_in`, in this thread. It takes milliseconds: not for the event loop."""
         if self.mask is None:
             return self.prompt
         try:
-            pixels = decode(self.mask)
+            square = await pool.decode(self.mask, lambda pixels: _square(pixels, size))
         except InvalidArgument as error:
             raise error.within("prompt.mask") from None
         try:
-            if not pixels.any():
-                raise InvalidArgument.of("mask", "has no foreground pixel")
-            return dataclasses.replace(self.prompt, mask=square_mask(pixels, size))
+            if isinstance(square, InvalidArgument):
+                raise square
+            return dataclasses.replace(self.prompt, mask=square)
         except InvalidArgument as error:
             raise error.within("prompt") from None
+
+
+def _square(pixels: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_] | InvalidArgument:
+    """The mask at the model's size, or what is wrong with it: an error of the field "mask"."""
+    try:
+        if not pixels.any():
+            raise InvalidArgument.of("mask", "has no foreground pixel")
+        return square_mask(pixels, size)
+    except InvalidArgument as error:
+        return error
 
 
 def check_waiting_masks(sizes: Iterable[int], limits: SessionLimits) -> None:

@@ -31,6 +31,12 @@ class ClientLimitSettings(BaseModel):
         "Connections at once of one address, which may be that of a proxy. Those beyond are ended, those without calls "
         "first. 0: no limit.",
     )
+    ipv6_client_prefix: Annotated[int, Field(ge=32, le=128)] = setting(
+        64,
+        "Limits for clients",
+        "Bits of an IPv6 address that count as one address, and as one client without a token, because whoever has one "
+        "address has all that begin so. 128: each address is one.",
+    )
     max_sessions: Count = setting(
         64, "Limits for clients", "Track streams at once, of all clients together. 0: no limit."
     )
@@ -100,7 +106,7 @@ class SnapshotSettings(BaseModel):
     snapshot_frames: Positive = setting(
         _SNAPSHOTS.frames,
         "Snapshots of sessions",
-        "Tracked frames after which a snapshot is made; also after 10 s, after 16 MiB of video and after each prompt. "
+        "Tracked frames after which a snapshot is made; also after 3 s, after 16 MiB of video and after each prompt. "
         "After a server's end at most so many frames are tracked again.",
     )
     max_snapshot_bytes: Positive = setting(

@@ -47,8 +47,8 @@ class ModelSettings(BaseModel):
     device: str = setting(
         "auto",
         "Models",
-        "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N. Several GPUs: cuda:0,cuda:1. Each "
-        "has all models, and each session runs on one of them.",
+        "Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N. Several GPUs: all, or cuda:0,cuda:1. "
+        "Each has all models, and each session runs on one of them.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",

@@ -127,8 +127,8 @@ class Settings(
     @field_validator("device")
     @classmethod
     def _check_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
-            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as cuda:0,cuda:1")
+        if not re.fullmatch(r"auto|all|cpu|cuda(:\d+)?(,cuda:\d+)*", value):
+            raise ValueError("must be auto, cpu, cuda, cuda:N, or several GPUs as all or cuda:0,cuda:1")
         return value
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class Settings(
     @property
     def video_limits(self) -> VideoLimits:
         """The limits for one video."""
-        names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox"}
+        names = {f.name for f in dataclasses.fields(VideoLimits)} - {"strict_sandbox", "scaling"}
         return VideoLimits(**{name: getattr(self, name) for name in names}, strict_sandbox=self.sandbox == "strict")
 
     def budget_limits(self, device_bytes: int = 0) -> BudgetLimits:

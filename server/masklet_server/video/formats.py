@@ -89,6 +89,9 @@ PICTURE_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF",
 # An encoded picture (one of `PICTURE_FORMATS`), or raw pixels of 8 bits a value.
 PictureFormat = Literal["encoded", "rgb24", "bgr24", "gray8", "nv12"]
 
+# How frames of video are made as small as a model wants them; `worker.pixels.FrameResizer` says what each means.
+Scaling = Literal["bicubic", "area"]
+
 # What decoding may leave out where only the latest frames are wanted, as FFmpeg's options. Its codecs of its own obey
 # them (H.264, HEVC, VP8, VP9); dav1d does not.
 LATEST_DECODING: dict[str, dict[str, str]] = {

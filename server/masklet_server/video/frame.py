@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 def in_nanoseconds(pts: int, time_base: Fraction) -> int:
     """A time stamp in nanoseconds, rounded."""
-    return round(pts * time_base * 1_000_000_000)
+    # Not a product of fractions, which looks for common divisors and takes as long as a small message.
+    whole, rest = divmod(pts * time_base.numerator * 1_000_000_000, time_base.denominator)
+    twice = 2 * rest
+    return whole + (twice > time_base.denominator or (twice == time_base.denominator and whole % 2 == 1))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from masklet_server.video.formats import Scaling
+
 
 @dataclass(frozen=True)
 class VideoLimits:
@@ -26,6 +28,7 @@ class VideoLimits:
         decoder_start_seconds: Time in which a decoding process must start, or tell that it has ended.
         hwaccel: "cuda": frames of files and packets are decoded by the GPU's video unit, if it is there.
         strict_sandbox: Nothing is decoded where a layer of the decoders' sandbox is missing.
+        scaling: How frames of files and packets are made as small as the model wants them.
     """
 
     max_upload_bytes: int = 2 * 1024**3
@@ -41,6 +44,7 @@ class VideoLimits:
     decoder_start_seconds: float = 20.0
     hwaccel: Literal["none", "cuda"] = "none"
     strict_sandbox: bool = False
+    scaling: Scaling = "bicubic"
 
     def of_live_stream(self) -> VideoLimits:
         """The same limits without those that a stream without an end would reach some day."""

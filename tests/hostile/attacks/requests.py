@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 from collections import Counter
+from functools import cache
 
 import grpc
 import numpy as np
@@ -18,38 +18,51 @@ from masklet_server.masks.runs import Runs
 from tests.hostile.target import Outcome, Target, as_client, asking, connect, ended, jpeg, read_all
 
 LARGEST = (4320, 8192)
-# All are answered, which takes minutes. A smaller number is for a first look.
-REQUESTS = int(os.environ.get("MASKLET_HOSTILE_REQUESTS", "40"))
+# All are answered, which takes minutes; after some of them the attacker leaves.
+REQUESTS, REQUEST_SECONDS = 40, 80
 Request = tracking_pb2.TrackRequest
+
+
+@cache
+def large_picture() -> bytes:
+    """A PNG of 35 megapixels."""
+    file = io.BytesIO()
+    Image.new("RGB", LARGEST[::-1]).save(file, "PNG")
+    return file.getvalue()
+
+
+@cache
+def progressive_jpegs() -> list[bytes]:
+    """JPEGs of 34 megapixels with 3,000 scans, and with as many as are allowed."""
+    file = io.BytesIO()
+    Image.new("L", (5800, 5800), 128).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return [data[:last] + data[last:-2] * scans + data[-2:] for scans in (3000, 90)]
 
 
 async def masks_of_large_pictures(target: Target) -> Outcome:
     """Requests of 1.4 kB: 30 run-length masks each, for a picture of 35 megapixels that the server has."""
     height, width = LARGEST
+    picture = large_picture()
     encoded = encode(Runs.of(np.ones((height, width), np.bool_)), MaskEncoding.COCO_RLE)
     mask = common_pb2.Mask(encoding=common_pb2.MASK_ENCODING_COCO_RLE, height=height, width=width, data=encoded.data)
     async with connect(target) as channel:
         stub = tracking_pb2_grpc.TrackingServiceStub(channel)
-        file = io.BytesIO()
-        Image.new("RGB", (width, height)).save(file, "PNG")
-        first = await stub.SegmentImage(asking(file.getvalue()), metadata=as_client("m"))
+        first = await stub.SegmentImage(asking(picture), metadata=as_client("m"))
         prompts = [image_pb2.SegmentPrompt(mask=mask)] * 30
         request = image_pb2.SegmentImageRequest(image_id=first.image_id, prompts=prompts)
         calls = [stub.SegmentImage(request, metadata=as_client("m")) for _ in range(REQUESTS)]
-        return Counter([await ended(call, 300) for call in calls])
+        return Counter(await asyncio.gather(*(ended(call, REQUEST_SECONDS) for call in calls)))
 
 
 async def scan_bombs(target: Target) -> Outcome:
     """Eight JPEGs of 35 megapixels with 3,000 scans, and eight with as many as are allowed."""
-    file = io.BytesIO()
-    Image.new("L", (5800, 5800), 128).save(file, "JPEG", progressive=True)
-    data = file.getvalue()
-    last = data.rindex(b"\xff\xda")
+    bombs = progressive_jpegs()
     async with connect(target) as channel:
         stub = tracking_pb2_grpc.TrackingServiceStub(channel)
-        bombs = [data[:last] + data[last:-2] * scans + data[-2:] for scans in (3000, 90)]
         calls = [stub.SegmentImage(asking(bomb), metadata=as_client("m")) for bomb in bombs for _ in range(8)]
-        return Counter([await ended(call, 300) for call in calls])
+        return Counter(await asyncio.gather(*(ended(call, 90) for call in calls)))
 
 
 async def many_fields(target: Target) -> Outcome:

@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import grpc
@@ -40,9 +41,14 @@ async def tracks(target: Target, video: bytes, count: int, *, on_request: bool =
                     await call.done_writing()
 
         sending = asyncio.create_task(send())
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.TimeoutError):
+        try:
             await asyncio.wait_for(read_all(call), 45)
-        sending.cancel()
+        except asyncio.TimeoutError:
+            return "still running after 45 s"
+        except grpc.aio.AioRpcError:
+            pass
+        finally:
+            sending.cancel()
         return await ended(call, 0.5)
 
     async with connect(target) as channel:
@@ -50,21 +56,31 @@ async def tracks(target: Target, video: bytes, count: int, *, on_request: bool =
         return Counter(await asyncio.gather(*(one(stub) for _ in range(count))))
 
 
-async def large_references(target: Target) -> Outcome:
-    """16 streams of H.264 with 16 references, 4:4:4, 4096 x 2160."""
+@cache
+def clip_with_references() -> bytes:
+    """24 frames of H.264 with 16 references, 4:4:4, 4096 x 2160. To encode it takes some seconds."""
     flat = [np.random.default_rng(0).integers(0, 255, (2160, 4096, 3), np.uint8)] * 24
     options = {"preset": "ultrafast", "x264-params": "ref=16:bframes=0:keyint=250"}
-    video = make_clip(
+    return make_clip(
         "matroska", "libx264", size=(4096, 2160), pixel_format="yuv444p", pictures=flat, codec_options=options
     )
-    return await tracks(target, video, 16)
+
+
+async def large_references(target: Target) -> Outcome:
+    """16 streams of H.264 with 16 references, 4:4:4, 4096 x 2160."""
+    return await tracks(target, clip_with_references(), 16)
+
+
+@cache
+def clip_of_many_frames() -> bytes:
+    """3,000 frames in some kilobytes."""
+    one = np.zeros((16, 16, 3), np.uint8)
+    return make_clip("mp4", "libx264", size=(16, 16), pictures=[one] * 3000, codec_options={"preset": "ultrafast"})
 
 
 async def small_file_many_frames(target: Target) -> Outcome:
     """16 files of some kilobytes, on request: each writes a gigabyte of frames to the server's disk."""
-    one = np.zeros((16, 16, 3), np.uint8)
-    video = make_clip("mp4", "libx264", size=(16, 16), pictures=[one] * 3000, codec_options={"preset": "ultrafast"})
-    return await tracks(target, video, 16, on_request=True)
+    return await tracks(target, clip_of_many_frames(), 16, on_request=True)
 
 
 async def slow_upload(target: Target) -> Outcome:
@@ -85,7 +101,8 @@ async def slow_upload(target: Target) -> Outcome:
 async def frozen_decoders(target: Target) -> Outcome:
     """All decoding processes and the fork server are stopped, as a fault of the machine might do."""
     for pid in target.family()[1:]:
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):  # a decoder whose stream has ended just now
+            os.kill(pid, signal.SIGSTOP)
     async with connect(target) as channel:
         stub = tracking_pb2_grpc.TrackingServiceStub(channel)
         call = stub.SegmentImage(asking(jpeg()), metadata=as_client("m"))

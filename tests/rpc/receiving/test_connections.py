@@ -33,9 +33,10 @@ def test_peers_have_one_name(name: str, peer: tuple[str, int] | None) -> None:
 class Watched:
     """A watch, its clock, and connections as the system would tell of them."""
 
-    def __init__(self, per_address: int = 4) -> None:
+    def __init__(self, per_address: int = 4, ipv6_prefix: int = 64) -> None:
         self.now = 0.0
-        self.watch = ConnectionWatch(ConnectionBounds(per_address, 32 * MIB), lambda limit: None, lambda: self.now)
+        bounds = ConnectionBounds(per_address, 32 * MIB, ipv6_prefix)
+        self.watch = ConnectionWatch(bounds, lambda limit: None, lambda: self.now)
         self.open: dict[int, Connection] = {}
 
     def has(self, number: int, received: int = 0, *, sent: int = 0, address: str = "10.0.0.1") -> None:
@@ -281,6 +282,17 @@ def test_beyond_the_bound_of_an_address_those_without_calls_are_ended() -> None:
             pass
         # Those without a call, the oldest first; then the one whose call is longest ago.
         assert watched.judge() == {"max_connections_per_address": [2, 3, 4, 5, 1]}
+
+
+@pytest.mark.parametrize(("prefix", "ended"), [(64, [0, 1]), (56, [0, 1, 2, 3, 4]), (128, [])])
+def test_the_addresses_of_one_ipv6_network_count_as_one(prefix: int, ended: list[int]) -> None:
+    watched = Watched(per_address=4, ipv6_prefix=prefix)
+    for number in range(6):
+        watched.has(number, address=f"2001:db8:1:2::{number}")
+    for number in range(6, 9):
+        watched.has(number, address=f"2001:db8:1:3::{number}")
+    expected = {"max_connections_per_address": ended} if ended else {}
+    assert watched.judge() == expected
 
 
 def test_of_those_that_do_not_read_the_worst_is_ended() -> None:

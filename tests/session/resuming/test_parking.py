@@ -15,7 +15,7 @@ from masklet_server.session.resuming import attachment
 from masklet_server.session.resuming.resumable_session import Owner
 from masklet_server.video.packet import Packet
 from masklet_server.video.picture import Picture
-from tests.support.fake_sources import BROKEN
+from tests.support.fake_sources import BROKEN, LOST
 from tests.support.resuming import CONFIG, Call, Lot, lot
 from tests.support.session import ON_REQUEST, click, video
 
@@ -390,6 +390,36 @@ async def test_an_error_of_a_parked_session_waits_for_its_client() -> None:
             with pytest.raises(DataLoss, match="broken"):
                 await second.end()
             assert marks(first, second) == [(index, 0) for index in range(20)]
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+async def test_a_session_that_the_server_has_lost_is_not_resumed_but_begun_anew(frames: int) -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(), 1), events.VideoChunk(bytes([*[0] * frames, LOST])))
+        with pytest.raises(Unavailable, match="process was lost"):
+            await first.end()
+        assert [mark[0] for mark in marks(first)] == list(range(frames))
+        back = events.Resume(first.grant.token, max(first.numbers, default=0), can_rewind=True, config=CONFIG)
+        second = held.resume(back)
+        second.say(numbered(click(), 1), *video(frames + 1))
+        await second.end()
+        assert second.resumed.how is replies.Resumption.REWOUND
+        assert second.all(replies.Done)
+
+
+async def test_a_client_that_cannot_begin_anew_is_told_why_its_session_has_ended() -> None:
+    async with lot() as held:
+        first = held.begin()
+        first.say(numbered(click(), 1), events.VideoChunk(bytes([0, 0, LOST])))
+        with pytest.raises(Unavailable):
+            await first.end()
+        second = held.again(first, last=1)
+        with pytest.raises(Unavailable):
+            await second.end()
+        assert contiguous(first), "what it has not received comes first"
+        with pytest.raises(NotFound, match="because it has ended: the decoding process was lost; begin a new one"):
+            held.again(first)
 
 
 async def test_a_client_that_cancels_is_not_waited_for() -> None:

@@ -22,10 +22,12 @@ import pytest
 from masklet.errors import DataLoss, Internal, InvalidArgument, MaskletError, ResourceExhausted
 from masklet_server.video.limits import VideoLimits
 from masklet_server.video.messages import DecodingFailed, MessageError, decode_from_decoder
+from masklet_server.video.picture import Picture
 from masklet_server.video.sandbox.picture_process import PictureProcess
 from masklet_server.video.sandbox.process_errors import error_of, error_of_death
 from masklet_server.video.sandbox.shared_pixels import SharedPixels
 from masklet_server.video.sources.clip import ClipSource
+from masklet_server.video.sources.pictures import PictureSource
 from tests.support.clips import BUNNY, decode_clip, make_clip, take_all
 from tests.support.processes import HEAVY_IMPORTS
 
@@ -68,6 +70,20 @@ async def test_leaving_midway_frees_process_descriptors_and_memory() -> None:
         assert len(descriptors()) > len(before)
     assert is_gone(pid)
     assert descriptors() <= before
+
+
+async def test_files_are_decoded_with_less_priority_than_live_pictures() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with (
+        ClipSource(256, VideoLimits()) as clip,
+        PictureSource(256, VideoLimits(), live=True) as live,
+    ):
+        await clip.feed(BUNNY.read_bytes())
+        await live.feed(Picture("rgb24", bytes(16 * 16 * 3), 16, 16))
+        assert await clip.next_frame() is not None
+        assert await live.next_frame() is not None
+        assert os.getpriority(os.PRIO_PROCESS, clip.pid) == min(19, own + 15)
+        assert os.getpriority(os.PRIO_PROCESS, live.pid) == min(19, own + 5)
 
 
 @pytest.mark.parametrize("fed", [0, 1000, 10**9])
@@ -167,6 +183,7 @@ def test_the_process_dies_with_the_server() -> None:
     program = """
 import asyncio, os, sys
 from masklet_server.video.sources.clip import ClipSource
+from masklet_server.video.sources.pictures import PictureSource
 from masklet_server.video.limits import VideoLimits
 async def main():
     source = ClipSource(32, VideoLimits())

@@ -17,6 +17,7 @@ from masklet.errors import DataLoss, FailedPrecondition, InvalidArgument, Resour
 from masklet_server.settings.settings import Settings
 from masklet_server.video.formats import LATEST_DECODING
 from masklet_server.video.limits import VideoLimits
+from masklet_server.video.model_input import ModelInput
 from masklet_server.video.packet import Packet
 from masklet_server.video.sources import fed_packets
 from masklet_server.video.sources.factory import SandboxedSourceFactory
@@ -349,8 +350,8 @@ async def test_decoding_leaves_out_what_it_is_told_to() -> None:
 
 def test_only_the_latest_frames_are_decoded_with_less_work() -> None:
     factory = SandboxedSourceFactory(LIMITS, latest_decoding="least")
-    assert factory.packets(SIZE, latest=True).decoding == "least"
-    assert factory.packets(SIZE, latest=False).decoding == "full"
+    assert factory.packets(ModelInput(SIZE), latest=True).decoding == "least"
+    assert factory.packets(ModelInput(SIZE), latest=False).decoding == "full"
     for name in get_args(Settings.model_fields["latest_decoding"].annotation):
         assert name in LATEST_DECODING
     assert len(get_args(Settings.model_fields["latest_decoding"].annotation)) == len(LATEST_DECODING)

@@ -46,6 +46,25 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
+def pick_devices(names: str) -> tuple[torch.device, ...]:
+    """Several devices: ``all`` for every GPU of the machine, or names as of `pick_device` with commas between them.
+
+    Raises:
+        InvalidArgument: A name is wrong, or names a device that another one names.
+        FailedPrecondition: This machine, or this build of torch, has no such device.
+    """
+    if names == "all":
+        if not (torch.cuda.is_available() and torch.cuda.device_count()):
+            raise FailedPrecondition(
+                f"device is all, but torch {torch.__version__} finds no CUDA device on this machine; use --device cpu"
+            )
+        return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    devices = tuple(pick_device(name) for name in names.split(","))
+    if len(set(devices)) < len(devices):
+        raise InvalidArgument.of("device", f"{names!r} names a device twice; name each once")
+    return devices
+
+
 def device_name(device: torch.device) -> str:
     """The name of the hardware, such as "NVIDIA H200" or that of the processor."""
     if device.type == "cuda":

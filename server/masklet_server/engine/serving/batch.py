@@ -310,7 +310,7 @@ def _draw_later(
             try:
                 if guide is None or is_own:
                     return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
-                return runs_of(guide.get().draw(logits[None], frame.height, frame.width))[0]
+                return guide.get().runs(logits[0], frame.height, frame.width)
             except Exception as error:
                 # The scheduler has answered by now, so nobody else names missing memory.
                 raise as_answer(error) from error

@@ -26,6 +26,7 @@ from masklet_server.engine.serving.scheduler import Scheduler
 from masklet_server.masks.edges import Edges
 from masklet_server.models.build import build_model
 from masklet_server.models.registry import ModelSpec
+from masklet_server.models.sizes import Scaling
 
 PICTURE_CACHE_BYTES = 256 * 1024**2
 
@@ -35,7 +36,7 @@ class EngineOptions:
     """Where models compute, and what the engine may hold.
 
     Attributes:
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N". `Engines` also takes "all", and several with commas between them.
         dtype: "auto", "float32" or "bfloat16".
         runtime: "auto", "torch" or "openvino": the library that computes on a CPU.
         cuda_graphs: Record the image encoder and the step as CUDA graphs; then `tune` measures nothing.
@@ -61,6 +62,7 @@ class Engine:
         networks: By name; the first is the default model. All are on one device.
         picture_cache_bytes: Largest size of the cache for the features of pictures.
         edges: How the edges of each model's masks are drawn, if a client does not say; by name, NONE if left out.
+        scaling: How frames of video are made as small as each model wants them; by name, "bicubic" if left out.
         observer: Gets numbers and durations of batches.
 
     Attributes:
@@ -77,14 +79,16 @@ class Engine:
         *,
         picture_cache_bytes: int = PICTURE_CACHE_BYTES,
         edges: Mapping[str, Edges] | None = None,
+        scaling: Mapping[str, Scaling] | None = None,
         observer: EngineObserver | None = None,
     ) -> None:
         if not networks:
             raise InvalidArgument.of("models", "at least one model is needed")
         self.default_model = next(iter(networks))
-        drawn = edges or {}
+        drawn, scaled = edges or {}, scaling or {}
         self.models = {
-            name: _describe(name, network, drawn.get(name, Edges.NONE)) for name, network in networks.items()
+            name: _describe(name, network, drawn.get(name, Edges.NONE), scaled.get(name, "bicubic"))
+            for name, network in networks.items()
         }
         self._networks = dict(networks)
         self._scheduler = Scheduler(self._networks, PictureCache(picture_cache_bytes), observer)
@@ -128,7 +132,9 @@ class Engine:
                 f"{names} do not fit into the memory of {device}; {OUT_OF_MEMORY_ADVICE}"
             ) from error
         edges = {spec.name: Edges(spec.edges) for spec in models}
-        return cls(networks, picture_cache_bytes=options.picture_cache_bytes, edges=edges, observer=observer)
+        scaling = {spec.name: spec.scaling for spec in models}
+        cached = options.picture_cache_bytes
+        return cls(networks, picture_cache_bytes=cached, edges=edges, scaling=scaling, observer=observer)
 
     @property
     def device(self) -> str:
@@ -252,7 +258,7 @@ class Engine:
         self._scheduler.forget(stream)
 
 
-def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
+def _describe(name: str, network: Network, edges: Edges, scaling: Scaling) -> LoadedModel:
     return LoadedModel(
         name=name,
         image_size=network.image_size,
@@ -267,6 +273,7 @@ def _describe(name: str, network: Network, edges: Edges) -> LoadedModel:
         runtime=network.runtime,
         tuning=network.tuning,
         edges=edges,
+        scaling=scaling,
         memory=MemorySizes.of(
             network.grid_size,
             network.feature_position.shape[-1],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from masklet.errors import NotFound
 from masklet_server.engine.memory.sizes import MemorySizes
 from masklet_server.masks.edges import Edges
-from masklet_server.models.sizes import split_size
+from masklet_server.models.sizes import Scaling, split_size
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class LoadedModel:
         logits_size: Side of its low-resolution logits.
         dtype: "float32", "bfloat16" or "float16".
         edges: How the edges of its masks are drawn, if a client does not say.
+        scaling: How frames of video are made as small as it wants them.
         runtime: "torch", or "openvino" if it computes parts of the network.
         tuning: What was chosen by measuring on this GPU, as one line for people; empty if nothing was.
         device: "cpu" or "cuda:0".
@@ -45,6 +46,7 @@ class LoadedModel:
     runtime: str = "torch"
     tuning: str = ""
     edges: Edges = Edges.NONE
+    scaling: Scaling = "bicubic"
     memory: MemorySizes = field(default_factory=MemorySizes)
     device_bytes: int = 0
     weights_checksum: str = ""

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from masklet_server.addresses import network_of
 from masklet_server.rpc.receiving.sockets import Connection, Peer, connections_to, end, peer_of
 
 logger = logging.getLogger(__name__)
@@ -59,10 +60,12 @@ class ConnectionBounds:
     Attributes:
         per_address: Connections of one address; 0: any number.
         message_bytes: Largest message of a call.
+        ipv6_prefix: So many bits of an IPv6 address count as the address.
     """
 
     per_address: int
     message_bytes: int
+    ipv6_prefix: int = 64
 
 
 class Results(Protocol):
@@ -295,7 +298,7 @@ class ConnectionWatch:
         """Beyond the bound of an address: those without calls first, then those whose last call is longest ago."""
         by_address: Mapping[str, list[Connection]] = defaultdict(list)
         for connection in connections:
-            by_address[connection.peer[0]].append(connection)
+            by_address[network_of(connection.peer[0], self._bounds.ipv6_prefix)].append(connection)
         ended = []
         for of_one in by_address.values():
             beyond = len(of_one) - self._bounds.per_address

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from masklet.errors import InvalidArgument, MaskletError
+from masklet.errors import InvalidArgument, MaskletError, ResourceExhausted
 from masklet.prompts import Prompt
 from masklet_server.engine.serving.jobs import FrameOutput, ObjectTask
 from masklet_server.session.automatic.tracked_objects import TrackedObject, TrackedObjects
@@ -96,10 +96,10 @@ class FrameTracker:
         return self._without_unknown([replace(e, prompts=tuple(decoded.get(e.object_id, ()))) for e in entries])
 
     async def _decode(self, given: GivenPrompt) -> Prompt | None:
-        """The prompt, or None if its mask is malformed and the client was told so."""
+        """The prompt, or None if its mask cannot be decoded and the client was told so."""
         try:
             return await given.decode_in(self._context.pool, self._context.options.model.image_size)
-        except InvalidArgument as error:
+        except (InvalidArgument, ResourceExhausted) as error:
             await self._context.send(answering(given.request_id, Problem(error)))
             return None
 

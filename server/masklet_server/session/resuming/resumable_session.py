@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from masklet.errors import Cancelled, InvalidArgument, MaskletError, NotFound
+from masklet.errors import Cancelled, InvalidArgument, MaskletError, NotFound, Unavailable
 from masklet_server.session import events, replies
 from masklet_server.session.context import SessionResources, Survival
 from masklet_server.session.replies import Response
@@ -203,7 +203,8 @@ class ResumableSession:
 
         Raises:
             InvalidArgument: There is no such response, or the client has acknowledged a later one.
-            NotFound: Responses that the client needs are not kept any more.
+            NotFound: Responses that the client needs are not kept any more; or a fault of the server has ended the
+                session, and the client has everything that came before: only a new session may have more luck.
         """
         if last_response > self.kept.last:
             raise InvalidArgument.of(
@@ -220,6 +221,9 @@ class ResumableSession:
                 f"responses are kept (max_kept_response_bytes), from {self.kept.forgotten + 1} on; acknowledge "
                 "results, or begin a new session"
             )
+        error = self.outcome.error if self.outcome is not None else None
+        if isinstance(error, Unavailable) and last_response == self.kept.last:
+            raise NotFound(f"the session can't be resumed, because it has ended: {error.message}; begin a new one")
 
     def attach(self, last_response: int | None, park_seconds: float) -> int:
         """A call has the session from now on, and no other call. `check` must allow it.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from masklet_server.budgets.shares import UNBOUNDED, ClientShare
 from masklet_server.fetching.download import VideoDownload
 from masklet_server.fetching.rules import FetchRules
 from masklet_server.video.limits import VideoLimits
+from masklet_server.video.model_input import ModelInput
 from masklet_server.video.sources.clip import ClipSource
 from masklet_server.video.sources.latest_pictures import LatestPictureSource
 from masklet_server.video.sources.packets import PacketSource
@@ -35,22 +38,27 @@ class SandboxedSourceFactory:
         self._share = share
         self._fetch_rules = fetch_rules or FetchRules()
 
-    def clip(self, image_size: int) -> ClipSource:
+    def clip(self, model: ModelInput) -> ClipSource:
         """Make a source for a video file that arrives in chunks."""
-        return ClipSource(image_size, self._limits, share=self._share)
+        return ClipSource(model.size, self._limits_for(model), share=self._share)
 
-    def pictures(self, image_size: int, *, live: bool) -> PictureSource:
+    def pictures(self, model: ModelInput, *, live: bool) -> PictureSource:
         """Make a source for a series of pictures. Live ones may differ in size and are not limited in number."""
-        return PictureSource(image_size, self._limits, live=live, share=self._share)
+        return PictureSource(model.size, self._limits_for(model), live=live, share=self._share)
 
-    def latest_pictures(self, image_size: int, *, max_latency_seconds: float) -> LatestPictureSource:
+    def latest_pictures(self, model: ModelInput, *, max_latency_seconds: float) -> LatestPictureSource:
         """Make a source for a live series of pictures that drops those which wait longer than that."""
-        return LatestPictureSource(image_size, self._limits, max_latency_seconds=max_latency_seconds, share=self._share)
+        return LatestPictureSource(
+            model.size, self._limits_for(model), max_latency_seconds=max_latency_seconds, share=self._share
+        )
 
-    def packets(self, image_size: int, *, latest: bool) -> PacketSource:
+    def packets(self, model: ModelInput, *, latest: bool) -> PacketSource:
         """Make a source for a codec's packets; `latest`: only the latest frames are wanted."""
         decoding = self._latest_decoding if latest else "full"
-        return PacketSource(image_size, self._limits, decoding=decoding, share=self._share)
+        return PacketSource(model.size, self._limits_for(model), decoding=decoding, share=self._share)
+
+    def _limits_for(self, model: ModelInput) -> VideoLimits:
+        return dataclasses.replace(self._limits, scaling=model.scaling)
 
     def download(self, url: str) -> VideoDownload:
         """Make a download of a video file.

@@ -52,7 +52,7 @@ class Clip:
         self, file: ArrivingFile, limits: VideoLimits, *, image_size: int, threads: int, seeks: bool = False
     ) -> None:
         self._file = file
-        self._resizer = FrameResizer(image_size)
+        self._resizer = FrameResizer(image_size, limits.scaling)
         self._limits = ClipLimits(limits)
         self._container = _open(file, limits, seeks=seeks)
         try:

@@ -43,7 +43,7 @@ class PacketDecoder:
 
     def __init__(self, codec: OpenCodec, limits: VideoLimits, *, image_size: int) -> None:
         self._codec = codec
-        self._resizer = FrameResizer(image_size)
+        self._resizer = FrameResizer(image_size, limits.scaling)
         self._limits = limits
         self._has_key_frame = False
         self._parsed_index = 0  # the packet in which the access unit begins that the parser holds

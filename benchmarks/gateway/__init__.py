@@ -1,0 +1,1 @@
+"""What a gateway costs, and what becomes of streams when workers die."""
