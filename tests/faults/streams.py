@@ -180,6 +180,7 @@ def run(
     history: History | None = None,
     direct: bool = False,
     timeout: float | None = None,
+    edges: masklet.Edges = "guided",
 ) -> tuple[History, Events]:
     """Run a stream to its end.
 
@@ -190,6 +191,7 @@ def run(
         history: Where to put what the client sees; None: into a new one.
         direct: The server is a gateway, and the stream goes to its worker itself.
         timeout: Seconds after which the stream is given up, and ends with an error; None: never.
+        edges: How the edges of masks are drawn.
     """
     history, events = history or History(), Events()
     history.frame_count = None if name == "annotation" else FRAMES
@@ -199,6 +201,7 @@ def run(
             "on_resume": events.append,
             "resume_seconds": resume_seconds,
             "timeout": timeout,
+            "edges": edges,
         }
         try:
             STREAMS[name](client, history, options)

@@ -5,11 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +13,9 @@ import pytest
 from masklet.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from masklet_server.snapshots.blobs import BlobStore, DirectoryBlobs
 from masklet_server.snapshots.places import open_blobs
+from tests.support.object_store import MOTO, environment, s3_server
 
 HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
-MOTO = shutil.which("moto_server")
 needs_obstore = pytest.mark.skipif(
     not HAS_OBSTORE, reason="obstore is not installed: pip install 'masklet[object-store]'"
 )
@@ -30,25 +25,8 @@ needs_moto = pytest.mark.skipif(MOTO is None, reason="moto_server is not on the 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """The address of an S3 server of this machine, with a bucket named snapshots."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    assert MOTO is not None
-    command = [MOTO, "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        address = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{address}/snapshots", method="PUT"), timeout=10).close()
+    with s3_server() as address:
         yield address
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture(
@@ -67,13 +45,7 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         from masklet_server.snapshots.object_blobs import ObjectBlobs
 
         return ObjectBlobs(MemoryStore(), "memory")
-    for name, value in {
-        "AWS_ENDPOINT": request.getfixturevalue("s3"),
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }.items():
+    for name, value in environment(request.getfixturevalue("s3")).items():
         monkeypatch.setenv(name, value)
     return open_blobs(f"s3://snapshots/{tmp_path.name}")
 

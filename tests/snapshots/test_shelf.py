@@ -12,7 +12,7 @@ import pytest
 from masklet.errors import Aborted, InvalidArgument
 from masklet_server.snapshots.blobs import DirectoryBlobs
 from masklet_server.snapshots.shelf import WATCH_SECONDS, SnapshotShelf
-from masklet_server.snapshots.snapshot import Snapshot
+from masklet_server.snapshots.snapshot import VERSION, Snapshot
 
 SESSION = "0123abcd"
 
@@ -86,6 +86,21 @@ async def test_a_damaged_snapshot_is_passed_over(
     last.write_bytes(last.read_bytes()[:-1] if damage is None else damage)
     assert await last_frame(shelf) == 10
     assert "a snapshot of epoch 1 is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["0", "2", "99"])
+async def test_one_of_another_version_is_passed_over_with_a_line_in_the_log(
+    shelf: SnapshotShelf, tmp_path: Path, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after an update was taken back: what the newer server has written is not read."""
+    await shelf.claim(SESSION, 1)
+    await shelf.put(SESSION, 1, 0, at(10))
+    await shelf.put(SESSION, 1, 1, at(20))
+    last = snapshots_in(tmp_path)[-1]
+    last.write_bytes(b"masklet-snapshot-%s\n" % version.encode() + b"whatever that version writes")
+    assert await last_frame(shelf) == 10
+    told = f"a snapshot of epoch 1 is passed over: the snapshot has version {version}, this masklet reads {VERSION}"
+    assert caplog.text.count(told) == 1
 
 
 async def test_a_session_is_dropped_and_others_stay(shelf: SnapshotShelf) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore, from_url
@@ -12,7 +13,14 @@ from obstore.store import ObjectStore, from_url
 from masklet.errors import InvalidArgument, Unavailable
 from masklet_server.snapshots.blobs import BlobInfo
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 SCHEMES = ("s3", "gs", "az")
+# A store that is gone must not hold up for minutes what the log has to say, and the snapshots of other sessions. The
+# package's own limits are 10 more tries within 3 minutes. Options of its HTTP client are left alone: given here, they
+# would replace those in the environment, such as AWS_ALLOW_HTTP.
+_RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": datetime.timedelta(seconds=15)}
 
 
 class ObjectBlobs:
@@ -39,7 +47,7 @@ class ObjectBlobs:
             known = ", ".join(f"{one}://" for one in SCHEMES)
             raise InvalidArgument.of("state_dir", f"{url} must be the path of a folder, or begin with one of {known}")
         try:
-            return cls(from_url(url), url)
+            return cls(from_url(url, retry_config=_RETRIES), url)
         except (BaseError, ValueError) as error:
             raise InvalidArgument.of("state_dir", f"{url} cannot be opened: {_first_line(error)}") from error
 

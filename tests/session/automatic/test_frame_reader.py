@@ -7,13 +7,13 @@ import dataclasses
 
 import pytest
 
-from masklet.errors import DataLoss
+from masklet.errors import DataLoss, Unavailable
 from masklet_server.session import events, replies
 from masklet_server.session.automatic import frame_reader
 from masklet_server.session.automatic.frame_reader import FrameReader, ReaderOptions
 from masklet_server.session.idle import IdleWatch
 from masklet_server.video.picture import Picture
-from tests.support.fake_sources import BROKEN, FakeClip
+from tests.support.fake_sources import BROKEN, LOST, FakeClip
 from tests.support.fakes import FakeEngine, upcoming
 from tests.support.session import click, ids, talk, video
 
@@ -42,6 +42,25 @@ async def test_a_clip_of_fewer_than_sixteen_frames_tells_its_length(
     assert indices == list(range(taken, frames)), "what was seen ahead is not lost"
     assert reader.taken == frames
     assert await reader.next() is None
+
+
+@pytest.mark.parametrize("frames", [1, 5, 15])
+async def test_a_clip_whose_decoder_dies_is_not_taken_for_a_short_one(frames: int) -> None:
+    """Its masks would be others than those of the next try, which may find all frames."""
+    source = FakeClip(16)
+    await source.feed(bytes(frames) + bytes([LOST]))
+    reader = FrameReader(source, IdleWatch(60))
+    await reader.next()
+    with pytest.raises(Unavailable, match="the decoding process was lost"):
+        await reader.clip_length()
+
+
+@pytest.mark.parametrize(("frames", "length"), [(1, 1), (15, 15), (16, None)])
+async def test_the_frames_before_a_broken_one_are_a_clip(frames: int, length: int | None) -> None:
+    source = FakeClip(16)
+    await source.feed(bytes(frames) + bytes([BROKEN]))
+    reader = FrameReader(source, IdleWatch(60))
+    assert await reader.clip_length() == length
 
 
 async def test_a_count_from_the_client_spares_the_look_ahead() -> None:

@@ -46,8 +46,9 @@ class ReaderOptions:
 class FrameReader:
     """Gives a source's frames in order, and can tell a short clip from a long one before it gives its first frame.
 
-    If the source fails, the frames before the failure are a clip like any other. The failure is raised where the next
-    frame is waited for.
+    If the source fails because of the video, the frames before the failure are a clip like any other. The failure is
+    raised where the next frame is waited for. If the server itself is the cause, another try may give more frames.
+    Then nobody knows how long the clip is, and nothing is made of frames whose masks depend on it.
 
     Attributes:
         taken: Number of frames given so far.
@@ -147,6 +148,9 @@ class FrameReader:
 
         If a client that sends pictures pauses meanwhile, it may wait for a result before it sends more. After
         `PAUSE_SECONDS` the clip then counts as a long one.
+
+        Raises:
+            MaskletError: The source has failed before that was known, and another try may find more frames.
         """
         if self._options.live or self.is_long:
             return None
@@ -158,6 +162,8 @@ class FrameReader:
             if not await self._pull_unless_paused():
                 self.is_long = True
                 return None
+            if self._failure is not None and self._failure.retry_after_seconds is not None:
+                raise self._failure
             if self._ended:
                 return self.taken + len(self._ahead)
         return None

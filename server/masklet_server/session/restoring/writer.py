@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from masklet.errors import Aborted, MaskletError, ResourceExhausted
+from masklet_server.engine.serving.out_of_memory import as_answer
 from masklet_server.session.replies import InputPosition, Response
 from masklet_server.session.restoring.schedule import Schedule
 from masklet_server.session.restoring.state import Captured
@@ -155,7 +156,10 @@ class SnapshotWriter:
             ResourceExhausted: It is too large, or there is no room.
             MaskletError: The store cannot be used.
         """
-        snapshot = await asyncio.to_thread(self._made, captured, kept)
+        try:
+            snapshot = await asyncio.to_thread(self._made, captured, kept)
+        except RuntimeError as error:  # of torch, whose error for missing memory is no MemoryError
+            raise as_answer(error) from error
         size = sum(map(len, snapshot.banks.values())) + sum(map(len, snapshot.responses))
         limits = self._store.limits
         if size > limits.max_bytes:

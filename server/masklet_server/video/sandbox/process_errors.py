@@ -70,7 +70,10 @@ def error_of_death(returncode: int | None, limits: VideoLimits) -> MaskletError:
             "send a shorter or smaller video"
         )
     if number == signal.SIGKILL:
-        return ResourceExhausted("the decoding process was killed, most likely because the server ran out of memory")
+        return ResourceExhausted(
+            "the decoding process was killed, most likely because the server ran out of memory; try again later",
+            retry_after_seconds=1.0,
+        )
     if number == signal.SIGSYS:
         return DataLoss(
             "the decoder was ended because it tried what decoding does not need (SIGSYS): the input is damaged or "
