@@ -334,11 +334,6 @@ class OutputFiles:
         """Whether results go to the standard output."""
         return is_stdout(self.json) or is_stdout(self.jsonl)
 
-    @property
-    def are_asked_for(self) -> bool:
-        """Whether there is anything to write."""
-        return any(path is not None for path in vars(self).values())
-
     def written(self) -> dict[str, Path | None]:
         """The files that are there; None in place of the others."""
         return {

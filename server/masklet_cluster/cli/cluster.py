@@ -177,7 +177,8 @@ def scale(
         typer.echo(f"cluster {name} has --max-workers {state.max_workers}: it changes the number of workers itself")
         raise typer.Exit(1)
     state.scale(workers)
-    typer.echo(f"cluster {name} changes to {workers} workers; `masklet cluster status` shows them")
+    noun = "worker" if workers == 1 else "workers"
+    typer.echo(f"cluster {name} changes to {workers} {noun}; `masklet cluster status` shows them")
 
 
 @app.command()
