@@ -70,3 +70,13 @@ def test_the_gpu_file_changes_only_the_server() -> None:
     assert set(extra) == {"masklet"}
     (device,) = extra["masklet"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+
+
+def test_the_server_writes_only_to_volumes_and_has_the_image_of_its_device() -> None:
+    one = SERVICES["services"]["masklet"]
+    assert one["read_only"] is True
+    assert one["cap_drop"] == ["ALL"]
+    assert {volume.split(":")[1] for volume in one["volumes"]} == {"/var/cache/masklet", "/tmp"}
+    assert one["build"]["args"] == {"VARIANT": "cpu"}
+    on_gpus = yaml.safe_load((COMPOSE / "gpu.yaml").read_text())["services"]["masklet"]
+    assert on_gpus["build"]["args"] == {"VARIANT": "cuda"}

@@ -37,7 +37,7 @@ class Command(TyperCommand):
         return _without_types_of_flags(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help."""
+        """Print the help, with whole names of options on a narrow terminal, too."""
         _fold_names_of_options()
         super().format_help(ctx, formatter)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,18 @@ def test_everything_stays_on_its_device_and_gives_the_same_numbers(
         found = case(network("cuda:1"))
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(one, float), np.asarray(other, float), rtol=1e-3, atol=1e-3)
+        check_close(np.asarray(one), np.asarray(other))
+
+
+def check_close(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
+    """Logits within a thousandth; masks in all but a thousandth of their pixels, where a logit is nearly 0.
+
+    Guided edges are drawn by another program on a CPU than on a GPU, and the two round differently.
+    """
+    if found.dtype == np.bool_:
+        assert np.count_nonzero(found != expected) <= found.size / 1000
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_bfloat16_stays_on_its_device() -> None:
@@ -183,25 +195,39 @@ def test_bfloat16_stays_on_its_device() -> None:
     assert all(np.isfinite(np.asarray(part, np.float64)).all() for part in found)
 
 
-def traffic_of_a_frame(objects: int, edges: Edges) -> Traffic:
-    """What crosses between host and device while one frame is tracked, with so many objects."""
+def traffic_of_a_frame(objects: int, edges: Edges, streams: int = 1) -> Traffic:
+    """What crosses between host and device while a frame of each stream is tracked, with so many objects each."""
     with pretend_devices() as traffic:
         net = network("cuda:0")
-        banks = [new_bank() for _ in range(objects)]
+        banks = [[new_bank() for _ in range(objects)] for _ in range(streams)]
         for index in range(4):
-            tasks = [ObjectTask(bank, [click(i % 2)] if index == 0 else []) for i, bank in enumerate(banks)]
+            jobs = [
+                replace(
+                    job(some[0], index),
+                    frame=replace(frame(index), height=HEIGHT + number),  # no two videos are of one size
+                    tasks=[ObjectTask(bank, [click(i % 2)] if index == 0 else []) for i, bank in enumerate(some)],
+                    stream=replace(stream(str(number)), edges=edges),
+                )
+                for number, some in enumerate(banks)
+            ]
             traffic.waits.clear()
             traffic.uploads.clear()
-            run(net, replace(job(banks[0], index), tasks=tasks, stream=replace(stream(), edges=edges)))
+            run(net, *jobs)
     return traffic
 
 
 @pytest.mark.parametrize("edges", Edges)
 def test_the_host_waits_as_often_for_four_objects_as_for_one(edges: Edges) -> None:
-    """It waits for the number of edges of all masks, for the edges, and for the scores; nothing else is read."""
+    """It waits for the number of edges of all masks, and for the edges and the scores; nothing else is read."""
     one, four = traffic_of_a_frame(1, edges), traffic_of_a_frame(4, edges)
     assert one.waits == four.waits
     assert one.uploads == four.uploads
-    assert sum(one.waits.values()) == 3, one.waits
-    # The picture, ages of memories, distances of pointers; guided edges need the picture again.
-    assert sum(one.uploads.values()) == (4 if edges is Edges.GUIDED else 3), one.uploads
+    assert sum(one.waits.values()) == 2, one.waits
+    # The picture; ages of memories and distances of pointers; guided edges need the picture again.
+    assert sum(one.uploads.values()) == (3 if edges is Edges.GUIDED else 2), one.uploads
+
+
+def test_the_host_waits_as_often_for_four_streams_as_for_one() -> None:
+    one, four = traffic_of_a_frame(1, Edges.NONE), traffic_of_a_frame(1, Edges.NONE, streams=4)
+    assert one.waits == four.waits
+    assert one.uploads == four.uploads

@@ -131,3 +131,13 @@ def test_a_configuration_that_the_engine_cannot_run_is_refused() -> None:
     model.memory_temporal_stride_for_eval = 5
     with pytest.raises(InvalidArgument, match="memory_temporal_stride_for_eval=5"):
         Network(model, CPU)
+
+
+@pytest.mark.parametrize(("cuda", "fix"), [(None, "this build of torch has no CUDA"), ("13.0", "nvidia-smi")])
+def test_a_missing_cuda_device_is_told_with_its_reason(
+    cuda: str | None, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(FailedPrecondition, match=f"finds no CUDA device.*{fix}.*--device cpu"):
+        pick_device("cuda")

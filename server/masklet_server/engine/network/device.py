@@ -38,12 +38,22 @@ def pick_device(name: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise FailedPrecondition(f"torch {torch.__version__} finds no CUDA device on this machine; use --device cpu")
+        raise FailedPrecondition(_no_cuda())
     if int(index or 0) >= torch.cuda.device_count():
         raise FailedPrecondition(
             f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA devices, counted from 0"
         )
     return torch.device("cuda", int(index or 0))
+
+
+def _no_cuda() -> str:
+    """What is wrong where torch finds no CUDA device, and how to fix it."""
+    advice = "nvidia-smi must list one (it comes with NVIDIA's driver)"
+    if torch.version.cuda is None:
+        advice = (
+            "this build of torch has no CUDA, so install another one as https://pytorch.org/get-started/locally says"
+        )
+    return f"torch {torch.__version__} finds no CUDA device on this machine: {advice}; or use --device cpu"
 
 
 def pick_devices(names: str) -> tuple[torch.device, ...]:
@@ -55,9 +65,7 @@ def pick_devices(names: str) -> tuple[torch.device, ...]:
     """
     if names == "all":
         if not (torch.cuda.is_available() and torch.cuda.device_count()):
-            raise FailedPrecondition(
-                f"device is all, but torch {torch.__version__} finds no CUDA device on this machine; use --device cpu"
-            )
+            raise FailedPrecondition(f"device is all, but {_no_cuda()}")
         return tuple(torch.device("cuda", index) for index in range(torch.cuda.device_count()))
     devices = tuple(pick_device(name) for name in names.split(","))
     if len(set(devices)) < len(devices):

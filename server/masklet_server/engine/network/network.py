@@ -36,7 +36,7 @@ from masklet_server.engine.network.memory_attention import (
     FastMemoryAttention,
 )
 from masklet_server.engine.network.onednn import fuse_linears
-from masklet_server.engine.network.placement import Placement
+from masklet_server.engine.network.placement import Placement, Uploads
 from masklet_server.engine.network.tensors import Decoded, FeatureBatch, Features, Past
 from masklet_server.engine.network.workers import Workers
 
@@ -91,6 +91,7 @@ class Network:
         logits_size: 4h = 4w.
         encode_ahead: Number of frames of one stream that are best encoded in one pass, or at the same time.
         workers: Threads that can compute parts of the network at the same time.
+        uploads: Sends pictures and numbers to the device.
         max_pointers: Object pointers reach back over so many frames, including the current one.
         recent_memories: A step attends to the memories of so many tracked frames.
         parameter_count: Number of weights.
@@ -129,6 +130,7 @@ class Network:
         self.runtime = "torch"
         self.tuning = ""
         self.workers = Workers()
+        self.uploads = Uploads(device)
         self.image_size: int = model.image_size
         self.grid_size: int = model.image_size // model.backbone_stride
         self.logits_size: int = 4 * self.grid_size

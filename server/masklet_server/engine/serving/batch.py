@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from masklet_server.engine.serving.jobs import (
     ApplyPrompt,
     ClearPrompts,
     ConsolidatePrompts,
+    FrameInput,
     FrameJob,
     FrameOutput,
     ObjectOutput,
@@ -31,7 +33,7 @@ from masklet_server.engine.serving.jobs import (
     TrackBackward,
     TrackingJob,
 )
-from masklet_server.engine.serving.mask_runs import runs_of
+from masklet_server.engine.serving.mask_runs import MasksOnDevice, runs_of
 from masklet_server.engine.serving.out_of_memory import as_answer
 from masklet_server.engine.serving.picture_jobs import PictureJob, PictureOutput
 from masklet_server.engine.serving.recent_features import EncodedFrame
@@ -102,15 +104,37 @@ def _run_on_frames(network: Network, jobs: Sequence[FrameJob], encoded: Sequence
     tracked = iter(track(network, [step for some in steps for step in some], max_batch=MAX_STEP_BATCH))
     found = [[next(tracked) for _ in some] for some in steps]
 
-    def output(number: int) -> FrameOutput:
-        job = jobs[number]
-        return FrameOutput(
-            _show(network, found[number], _given_masks(job), job=job),
-            [_show(network, *one, job=job) for one in zip(prompted[number], _prompts(job), strict=True)],
-            encode_seconds=encoded[number].seconds,
+    rows = [row for each in zip(jobs, found, prompted, strict=True) for row in _shown_by(*each)]
+    shown = iter(_show(network, rows))
+    return [
+        FrameOutput(
+            [next(shown) for _ in some],
+            [[next(shown) for _ in outcomes] for outcomes in of_prompts],
+            encode_seconds=frame.seconds,
         )
+        for some, of_prompts, frame in zip(found, prompted, encoded, strict=True)
+    ]
 
-    return [output(number) for number in range(len(jobs))]
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """An outcome that a job's answer shows.
+
+    Attributes:
+        job: The job that asks.
+        memory: The outcome, with logits.
+        is_own: The mask is the client's own, and its edges stay as they are.
+    """
+
+    job: FrameJob
+    memory: FrameMemory
+    is_own: bool
+
+    @property
+    def logits(self) -> Tensor:
+        """``float32[1, 4h, 4w]``."""
+        assert self.memory.logits is not None
+        return self.memory.logits
 
 
 def _apply_prompts(network: Network, job: FrameJob, encoded: EncodedFrame) -> list[list[FrameMemory]]:
@@ -186,7 +210,7 @@ def _encode(network: Network, jobs: Sequence[FrameJob], observer: EngineObserver
 
 def _encode_one(network: Network, picture: npt.NDArray[np.uint8], observer: EngineObserver | None) -> EncodedFrame:
     start = time.perf_counter()
-    (features,) = network.encode_pixels(torch.from_numpy(picture[None].copy()))
+    (features,) = network.encode_pixels(network.uploads.pictures([picture]))
     seconds = time.perf_counter() - start
     if observer is not None:
         observer.on_encode(1, seconds)
@@ -235,8 +259,7 @@ def _upcoming(job: FrameJob) -> dict[int, npt.NDArray[np.uint8]]:
 def _encode_pixels(network: Network, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Features]:
     features: list[Features] = []
     for start in range(0, len(pictures), MAX_ENCODE_BATCH):
-        batch = np.stack(pictures[start : start + MAX_ENCODE_BATCH])
-        features += network.encode_pixels(torch.from_numpy(batch))
+        features += network.encode_pixels(network.uploads.pictures(pictures[start : start + MAX_ENCODE_BATCH]))
     return features
 
 
@@ -249,11 +272,6 @@ def _nothing(network: Network) -> FrameMemory:
         predicted_iou=torch.tensor(0.0, device=network.device),
         logits=torch.full((1, side, side), NO_OBJ_SCORE, device=network.device),
     )
-
-
-def _logits(memory: FrameMemory) -> Tensor:
-    assert memory.logits is not None
-    return memory.logits
 
 
 def _prompts(job: FrameJob) -> list[list[bool]]:
@@ -275,68 +293,88 @@ def _given_masks(job: FrameJob) -> list[bool]:
     return [any(given) for given in _prompts(job)] if isinstance(job, Track) else []
 
 
-def _show(
-    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], *, job: FrameJob
-) -> list[ObjectOutput]:
-    """Masks at the video's size, and their scores.
+def _shown_by(job: FrameJob, found: Sequence[FrameMemory], prompted: Sequence[Sequence[FrameMemory]]) -> list[_Shown]:
+    """What a job shows: the objects that it tracks, then the outcome of each prompt."""
+    outcomes = [outcome for some in prompted for outcome in some]
+    are_own = [is_own for some in _prompts(job) for is_own in some]
+    rows = [*zip(found, _given_masks(job), strict=True), *zip(outcomes, are_own, strict=True)]
+    return [_Shown(job, *row) for row in rows]
 
-    Args:
-        network: The model.
-        memories: Whose masks are shown.
-        given: For each of them, whether the mask is the client's own, whose edges stay as they are.
-        job: The job that asks.
-    """
-    if not memories:
+
+def _show(network: Network, rows: Sequence[_Shown]) -> list[ObjectOutput]:
+    """Masks at the video's size, and their scores, of a whole batch."""
+    if not rows:
         return []
-    draw = _draw_later if network.device.type == "cpu" else _draw_on_device
-    shapes = draw(network, memories, given, job)
-    # One transfer for all objects, because each transfer waits for the device.
-    scores = torch.stack([torch.cat([m.predicted_iou.view(1), m.object_score.view(1)]) for m in memories]).tolist()
-    low = [_logits(memory)[0].float().cpu().numpy() if job.stream.return_logits else None for memory in memories]
-    return [ObjectOutput(*parts) for parts in zip(shapes, *zip(*scores, strict=True), low, strict=True)]
+    ious = torch.stack([row.memory.predicted_iou for row in rows])
+    scores = torch.cat([row.memory.object_score for row in rows])
+    shapes: list[Drawing | Runs]
+    if network.device.type == "cpu":
+        shapes, numbers = [*_draw_later(network, rows)], [*ious.tolist(), *scores.tolist()]
+    else:
+        # One transfer for everything, because each transfer waits for the device.
+        runs, numbers = _draw_on_device(network, rows).download(torch.cat([ious, scores]))
+        shapes = [*runs]
+    low = _low_resolution(rows)
+    count = len(rows)
+    return [
+        ObjectOutput(shape, iou, score, logits)
+        for shape, iou, score, logits in zip(shapes, numbers[:count], numbers[count:], low, strict=True)
+    ]
 
 
-def _draw_later(
-    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], job: FrameJob
-) -> Sequence[Drawing]:
+def _low_resolution(rows: Sequence[_Shown]) -> list[npt.NDArray[np.float32] | None]:
+    """The logits of those rows whose stream asks for them; one transfer for all."""
+    wanted = [row.logits[0].float() for row in rows if row.job.stream.return_logits]
+    if wanted and wanted[0].device.type != "cpu":
+        wanted = list(torch.stack(wanted).cpu())
+    logits = iter(wanted)
+    return [next(logits).numpy() if row.job.stream.return_logits else None for row in rows]
+
+
+def _draw_later(network: Network, rows: Sequence[_Shown]) -> list[Drawing]:
     """What draws each mask: other threads do, while the engine's thread goes on with the next frame."""
-    frame = job.frame
-    guide = None
-    if job.stream.edges is Edges.GUIDED:
-        guide = Once(lambda: CpuGuide(frame.pixels, network.logits_size))
-
-    def draw(logits: Tensor, is_own: bool) -> Runs:
-        with torch.inference_mode(), one_thread():
-            try:
-                if guide is None or is_own:
-                    return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
-                return guide.get().runs(logits[0], frame.height, frame.width)
-            except Exception as error:
-                # The scheduler has answered by now, so nobody else names missing memory.
-                raise as_answer(error) from error
-
-    return [Drawing(functools.partial(draw, _logits(m), own)) for m, own in zip(memories, given, strict=True)]
+    drawings = []
+    for job, of_job in itertools.groupby(rows, key=lambda row: row.job):
+        guide = None
+        if job.stream.edges is Edges.GUIDED:
+            guide = Once(functools.partial(CpuGuide, job.frame.pixels, network.logits_size))
+        drawings += [
+            Drawing(functools.partial(_draw, network, job.frame, row.logits, None if row.is_own else guide))
+            for row in of_job
+        ]
+    return drawings
 
 
-def _draw_on_device(
-    network: Network, memories: Sequence[FrameMemory], given: Sequence[bool], job: FrameJob
-) -> Sequence[Runs]:
+def _draw(network: Network, frame: FrameInput, logits: Tensor, guide: Once[CpuGuide] | None) -> Runs:
+    """One mask, on the thread that asks for it."""
+    with torch.inference_mode(), one_thread():
+        try:
+            if guide is None:
+                return runs_of(network.resize(logits[None], frame.height, frame.width)[:, 0] > 0)[0]
+            return guide.get().runs(logits[0], frame.height, frame.width)
+        except Exception as error:
+            # The scheduler has answered by now, so nobody else names missing memory.
+            raise as_answer(error) from error
+
+
+def _draw_on_device(network: Network, rows: Sequence[_Shown]) -> MasksOnDevice:
     """Masks made for a few objects at a time: full-size logits of many would take gigabytes."""
-    logits = torch.stack([_logits(memory) for memory in memories])
-    height, width = job.frame.height, job.frame.width
-    guide = None
-    if job.stream.edges is Edges.GUIDED:
-        pixels = torch.from_numpy(job.frame.pixels.copy())  # a copy, because torch takes no read-only memory
-        guide = guide_of(pixels.to(network.device), network.logits_size)
-    runs = []
-    at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
-    for start in range(0, len(logits), at_once):
-        maps, own = logits[start : start + at_once], given[start : start + at_once]
-        if guide is None or all(own):
-            masks = network.resize(maps, height, width)[:, 0] > 0
-        else:
-            masks = guide.draw(maps, height, width)
-            for i in (i for i, is_own in enumerate(own) if is_own):
-                masks[i] = network.resize(maps[i : i + 1], height, width)[0, 0] > 0
-        runs += runs_of(masks)
-    return runs
+    drawn = MasksOnDevice()
+    for job, of_job in itertools.groupby(rows, key=lambda row: row.job):
+        height, width = job.frame.height, job.frame.width
+        guide = None
+        if job.stream.edges is Edges.GUIDED:
+            guide = guide_of(network.uploads.pictures([job.frame.pixels])[0], network.logits_size)
+        members = list(of_job)
+        at_once = max(1, MAX_SHOWN_PIXELS // (height * width))
+        for start in range(0, len(members), at_once):
+            some = members[start : start + at_once]
+            maps = torch.stack([row.logits for row in some])
+            if guide is None or all(row.is_own for row in some):
+                masks = network.resize(maps, height, width)[:, 0] > 0
+            else:
+                masks = guide.draw(maps, height, width)
+                for i in (i for i, row in enumerate(some) if row.is_own):
+                    masks[i] = network.resize(maps[i : i + 1], height, width)[0, 0] > 0
+            drawn.add(masks)
+    return drawn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,17 +132,21 @@ def _track_batch(network: Network, steps: Sequence[Step]) -> list[FrameMemory]:
     choosing = [(step.memory.policy, step.frame_index) for step in steps if step.memory.policy is not None]
     decoded, memories = step_by_policy(network, batch, past, choosing) if choosing else network.step(batch, past)
     shown = network.fill_holes(decoded.logits)
-    return [
-        # Clones: a view would keep the whole batch in memory for as long as one of its objects is remembered.
-        FrameMemory(
-            pointer=decoded.pointer[i].clone(),
-            object_score=decoded.object_score[i].clone(),
-            predicted_iou=decoded.predicted_iou[i].clone(),
-            features=memories[i].clone(),
-            logits=shown[i].clone(),
-        )
-        for i in range(len(steps))
-    ]
+    kept = zip(
+        *map(_rows, (decoded.pointer, decoded.object_score, decoded.predicted_iou, memories, shown)), strict=True
+    )
+    return [FrameMemory(*parts) for parts in kept]
+
+
+def _rows(batch: Tensor) -> Sequence[Tensor]:
+    """A copy of each row: a view would keep the whole batch in memory for as long as one of its objects is remembered.
+
+    One operation for all rows, unless it would change the layout, and with it how later layers round.
+    """
+    if batch.is_contiguous():
+        rows: Any = torch.unbind_copy(batch)  # type: ignore[func-returns-value] # so says torch's stub
+        return tuple(rows)
+    return [row.clone() for row in batch.unbind()]
 
 
 def _past(network: Network, steps: Sequence[Step]) -> Past:
@@ -149,12 +154,19 @@ def _past(network: Network, steps: Sequence[Step]) -> Past:
     memories = [_memories(step) for step in steps]
     pointers = [_pointers(network, step) for step in steps]
     farthest = [_max_pointers(network, step) - 1 for step in steps]
-    distances = [[distance / far for distance, _ in row] for row, far in zip(pointers, farthest, strict=True)]
+    numbers = network.uploads.numbers(
+        [
+            [*(age for age, _ in remembered), *(distance / far for distance, _ in pointed)]
+            for remembered, pointed, far in zip(memories, pointers, farthest, strict=True)
+        ]
+    )
+    length = len(memories[0])
     return Past(
-        memories=torch.stack([torch.stack([features for _, features in row]) for row in memories]),
-        ages=torch.tensor([[age for age, _ in row] for row in memories], device=network.device),
-        pointers=torch.stack([_stack_pointers(network, [pointer for _, pointer in row]) for row in pointers]),
-        distances=torch.tensor(distances, dtype=torch.float32, device=network.device),
+        # All at once: what several operations gather is copied several times.
+        memories=_stack([[features for _, features in row] for row in memories]),
+        ages=numbers[:, :length].long(),
+        pointers=_stack_pointers(network, [[pointer for _, pointer in row] for row in pointers]),
+        distances=numbers[:, length:],
         sources=[[features for _, features in row] for row in memories],
     )
 
@@ -172,11 +184,17 @@ def _pointers(network: Network, step: Step) -> list[tuple[int, Tensor]]:
     return step.memory.pointers_before(step.frame_index, _max_pointers(network, step), reverse=step.reverse)
 
 
-def _stack_pointers(network: Network, pointers: Sequence[Tensor]) -> Tensor:
-    """``[P, C]``; P is 0 if all prompted frames lie ahead."""
-    if pointers:
-        return torch.stack(list(pointers))
-    return torch.empty(0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
+def _stack(rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """``[B, N, ...]`` of B rows of N tensors, N > 0."""
+    stacked = torch.stack([one for row in rows for one in row])
+    return stacked.view(len(rows), len(rows[0]), *stacked.shape[1:])
+
+
+def _stack_pointers(network: Network, rows: Sequence[Sequence[Tensor]]) -> Tensor:
+    """``[B, P, C]``; P is 0 if all prompted frames lie ahead."""
+    if rows[0]:
+        return _stack(rows)
+    return torch.empty(len(rows), 0, network.model.hidden_dim, dtype=network.dtype, device=network.device)
 
 
 @torch.inference_mode()
