@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_track_writes_everything(
 
     assert sorted(p.name for p in masks.iterdir()) == [*(f"0000{i}.png" for i in range(5)), "objects"]
     # The fake's objects lie on each other, from frame 2 on, on which the second one is prompted.
-    assert "masks overlap in 3 frames" in out
+    assert "in 3 frames masks overlap, or object ids are above 255; the folder objects has" in " ".join(out.split())
     for object_id in (1, 4):
         folder = masks / "objects" / str(object_id)
         assert sorted(p.name for p in folder.iterdir()) == [f"0000{i}.png" for i in (2, 3, 4)]
@@ -190,6 +191,22 @@ def test_json_lines(
     if option[1] != "-":
         recording = masklet.Recording.load("out.jsonl")
         assert [frame.frame_index for frame in recording] == list(range(5))
+
+
+@pytest.mark.parametrize("option", ["--json", "--jsonl", "--overlay", "--masks"])
+def test_a_full_disk_is_told_with_the_path(
+    server: FakeServer, clip: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / {"--overlay": "out.mp4", "--masks": "masks"}.get(option, "out.json")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))  # as on a full disk: nothing can be written
+    try:
+        assert run("track", clip, "--point", "10,20", option, path, "--server", server.address) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capsys.readouterr().err
+    assert f"error: {path}: File too large" in told
+    assert "add --overlay" not in told
 
 
 def test_json_on_stdout_is_nothing_but_json(server: FakeServer, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -518,15 +535,49 @@ def test_listing_commands_imports_none(monkeypatch: pytest.MonkeyPatch, capsys: 
         app(["serve", "--address", "x"])
 
 
-@pytest.mark.parametrize("command", ["track", "segment", "info", "bench", "serve", "models", "models verify", "doctor"])
-def test_help_is_about_what_can_be_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*command.split(), "--help") == 0
+HELPED = [
+    "track",
+    "segment",
+    "info",
+    "bench",
+    "batch",
+    "export",
+    "serve",
+    "models",
+    "models verify",
+    "doctor",
+    "studio",
+]
+CLUSTER = ["gateway", "cluster", "cluster up", "cluster status", "cluster scale", "cluster down"]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", [*HELPED, *CLUSTER])
+def test_help_is_about_what_can_be_given(
+    command: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(*command.split(), flag) == 0
     shown = capsys.readouterr().out
     assert f"Usage: masklet {command}" in shown
+    assert "…" not in shown  # nothing is cut, not even on a narrow terminal
     assert "<bool>" not in shown
     assert not re.search(r"Default:\s*\.", " ".join(shown.replace("│", " ").split()))
     if command == "segment":
         assert "FRAME" not in shown
+
+
+@pytest.mark.parametrize("words", ["status", "scale 3", "down"])
+def test_a_cluster_that_does_not_run_is_told_with_the_command_that_starts_it(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("cluster", *words.split(), "--name", "never-started") == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert err == (
+        "no cluster 'never-started' of this user runs on this machine; "
+        "start it with `masklet cluster up --name never-started`\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["track", "--help"]])

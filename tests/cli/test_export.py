@@ -88,8 +88,10 @@ def test_the_list_has_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("--to", "coco", "--out", "x.json"), 2, "is missing"),
         (("RESULT", "--out", "x.json"), 2, "is missing"),
-        (("RESULT", "--to", "cocoa", "--out", "x.json"), 1, "must be one of coco"),
-        (("RESULT", "--to", "coco", "--out", "x.xml"), 1, "ends in .json"),
+        (("RESULT", "--to", "cocoa", "--out", "x.json"), 2, "Invalid value for --to: is 'cocoa', must be one of coco"),
+        (("RESULT", "--to", "coco", "--out", "x.xml"), 2, "Invalid value for --out: x.xml does not go with coco"),
+        (("RESULT", "--to", "matte", "--out", "x.avi"), 2, "Invalid value for --out: x.avi does not go with matte"),
+        (("RESULT", "--to", "yolo", "--out", "x.json"), 2, "Invalid value for --out: x.json does not go with yolo"),
         (("RESULT", "--to", "coco", "--out", "x.json", "--shape", "box"), 2, "must be one of mask, polygon"),
         (("RESULT", "--to", "coco", "--out", "x.json", "--name", "rabbit"), 2, "such as 1=rabbit"),
         (("RESULT", "--to", "coco", "--out", "x.json", "--object", "9"), 1, "no object 9"),

@@ -143,7 +143,7 @@ def test_status_tells_of_the_workers(cluster: ClusterUp) -> None:
 def test_a_name_is_used_once(cluster: ClusterUp) -> None:
     told = cluster_command("up", "--name", NAME)
     assert told.returncode == 1
-    assert f"a cluster {NAME} runs already" in told.stderr
+    assert f"a cluster {NAME} runs already; `masklet cluster down --name {NAME}` stops it" in told.stderr
 
 
 def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: ClusterUp) -> None:

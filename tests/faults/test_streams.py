@@ -121,7 +121,7 @@ def test_the_command_line_goes_on_and_says_so(proxy: Proxy, tmp_path: Path) -> N
     proxy.arm(Fault("reset", "down", 4_000))
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "warning: connection lost, resuming (" in done.stderr
+    assert "warning: connection lost, trying for up to 120 s to go on (" in done.stderr
     assert "resumed at frame " in done.stderr
     assert done.stderr.count("connection lost") == 1, "not logged beside it"
     assert [frame["frame_index"] for frame in json.loads(out.read_text())["frames"]] == list(range(FRAMES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from masklet.errors import InvalidArgument
 
 _KEPT_OF_STEM = 40
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             given itself.
 
     Raises:
-        OSError: The folder is missing or cannot be written to.
+        OSError: The folder is missing or cannot be written to, or the disk is full. It names `path`.
     """
     final = Path(path)
     if final.is_dir():
@@ -40,11 +42,32 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(final)
+        with naming(final, instead_of=partial):
+            yield partial
+            partial.chmod(0o666 & ~_umask())
+            partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Have errors of the block that say that nothing can be written name a path, which Python leaves out.
+
+    Args:
+        path: What the caller writes.
+        instead_of: A temporary file, which errors may name and the caller does not know.
+
+    Raises:
+        OSError: As raised in the block, with the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = instead_of is not None and error.filename in (str(instead_of), instead_of)
+        if not named and (error.filename is not None or error.errno not in _OF_WRITING):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def refuse_same_file(source: object, path: str | os.PathLike[str], field: str) -> None:

@@ -75,6 +75,7 @@ class Reconnection:
         Raises:
             MaskletError: It is too late, or there is no use in trying again.
         """
+        limit = self._seconds if has_begun else min(BEGIN_SECONDS, self._seconds)
         if self._lost_at is None or self._first_failure is None:
             if self._vain_rewinds >= MAX_VAIN_REWINDS:
                 raise Unavailable(
@@ -82,14 +83,15 @@ class Reconnection:
                     f"time: {failure}"
                 )
             self._lost_at, self._first_failure = self._clock(), failure
-            self._tell(ResumeEvent("lost", f"connection lost, resuming ({failure})", frame_index, 0.0))
+            told = f"connection lost, trying for up to {limit:g} s to go on ({failure})"
+            self._tell(ResumeEvent("lost", told, frame_index, 0.0))
         elif isinstance(failure, NotFound):
             raise Unavailable(f"{self._first_failure}; the stream cannot be resumed: {failure}") from failure
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0**self._tries) * (1 - self._spread() / 2)
         asked_for = failure.retry_after_seconds or 0.0
         self._tries += 1
         away = self._clock() - self._lost_at
-        left = (self._seconds if has_begun else min(BEGIN_SECONDS, self._seconds)) - away
+        left = limit - away
         if left <= 0 or asked_for > left:
             if not has_begun or asked_for > max(left, 0.0) or isinstance(failure, ResourceExhausted):
                 raise failure  # the server was reached: what it says is the cause

@@ -226,7 +226,7 @@ class Attempts:
                 return BatchEvent("already-poisoned", attempt.clip, earlier)
             job.attempt += 1
         if what == "fatal":
-            if isinstance(error, OSError) and error.filename is None:  # of a write: say where
+            if isinstance(error, OSError):  # of a write, perhaps to a temporary file: say where
                 raise OSError(error.errno, error.strerror, str(self._layout.folder)) from error
             raise error
         if self._calls.stopped.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,10 @@ Advance = Callable[[int, "int | None"], None]
 
 
 class Command(TyperCommand):
-    """A command whose help shows no type beside flags, which take no value, and fills the lines of the terminal."""
+    """A command whose help shows no type beside flags, which take no value, and fills the lines of the terminal.
+
+    Names of options that are too long for a narrow terminal are folded, not cut.
+    """
 
     def __init__(self, *args: Any, help: str | None = None, **settings: Any) -> None:  # noqa: A002 - click's name
         super().__init__(*args, help=help and _filled(help), **settings)
@@ -32,6 +36,11 @@ class Command(TyperCommand):
         """The parameters, of which flags have no placeholder for a value."""
         return _without_types_of_flags(super().get_params(ctx))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, with whole names of options on a narrow terminal, too."""
+        _fold_names_of_options()
+        super().format_help(ctx, formatter)
+
 
 class Group(TyperGroup):
     """The same for a group of commands."""
@@ -39,6 +48,26 @@ class Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, of which flags have no placeholder for a value."""
         return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Folded:
+    """Typer's highlighter of names, whose text is folded where it is wider than its column. Rich would cut it."""
+
+    def __init__(self, highlighter: Callable[[str | Text], Text]) -> None:
+        self._highlighter = highlighter
+
+    def __call__(self, text: str | Text) -> Text:
+        shown = self._highlighter(text)
+        shown.overflow = "fold"
+        return shown
+
+
+@functools.cache
+def _fold_names_of_options() -> None:
+    from typer import rich_utils
+
+    for name in ("highlighter", "negative_highlighter"):
+        setattr(rich_utils, name, _Folded(getattr(rich_utils, name)))
 
 
 def _filled(text: str) -> str:
@@ -72,8 +101,8 @@ def fail(message: str) -> NoReturn:
 
 def told(error: Exception) -> str:
     """An error as people are told of it: of a file its name and what is wrong."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 

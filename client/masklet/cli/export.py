@@ -12,6 +12,7 @@ from rich.table import Table
 
 from masklet.cli.console import frame_progress, out, tell_written
 from masklet.cli.signals import raised_on_sigterm
+from masklet.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from masklet import Recording
@@ -122,8 +123,18 @@ def export(
     if video is not None:
         options["video"] = video
     with raised_on_sigterm(), frame_progress(f"writing {path}", announce=False) as advance:
-        write(recording, to, path, objects=objects or None, progress=advance, **options)
+        try:
+            write(recording, to, path, objects=objects or None, progress=advance, **options)
+        except InvalidArgument as error:
+            raise _with_options(error) from error
     tell_written([(to, path)], otherwise="")
+
+
+def _with_options(error: InvalidArgument) -> Exception:
+    """The error, with the words of the command line for the arguments of `masklet.export.write`."""
+    wrong = error.violations[0] if error.violations else None
+    hint = {"to": "--to", "path": "--out"}.get(wrong.field) if wrong else None
+    return error if wrong is None or hint is None else typer.BadParameter(wrong.description, param_hint=hint)
 
 
 def name_objects(recording: Recording, words: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import datetime
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import typer
 
 import masklet
-from masklet._media.atomic_file import refuse_same_file, replacing
+from masklet._media.atomic_file import naming, refuse_same_file, replacing
 from masklet._media.result_files import flat_header, frame_to_dict, header
 from masklet._protocol.results import FrameResult, VideoInfo
 from masklet._urls import without_secrets
@@ -54,7 +54,10 @@ class MaskFolder:
 
     def __call__(self, frame: FrameResult) -> None:
         """Write the masks of a frame."""
-        masks, name = frame.masks, f"{frame.frame_index:05d}.png"
+        with naming(self.folder):
+            self._write(frame.masks, f"{frame.frame_index:05d}.png")
+
+    def _write(self, masks: Mapping[int, npt.NDArray[np.bool_]], name: str) -> None:
         indexed = {object_id: mask for object_id, mask in masks.items() if object_id <= MAX_INDEX}
         masklet.save_indexed_masks(self.folder / name, indexed, size=self._size())
         if len(indexed) == len(masks) and not _overlap(masks.values()):
@@ -233,7 +236,8 @@ def json_lines(path: Path, call: Described, gap_before: Callable[[FrameResult], 
     Raises:
         OSError: The file cannot be written.
     """
-    with contextlib.nullcontext(sys.stdout) if is_stdout(path) else path.open("w", encoding="utf-8") as file:
+    stdout = contextlib.nullcontext(sys.stdout)
+    with naming(path), stdout if is_stdout(path) else path.open("w", encoding="utf-8") as file:
         lines = JsonLines(file, call, gap_before)
         try:
             yield lines

@@ -63,10 +63,14 @@ def _add_command(app: typer.Typer, entry: EntryPoint) -> None:
         target = load(entry, f"`masklet {entry.name}`")
         if not isinstance(target, typer.Typer):
             target = _app_of(target)
-        typer.main.get_command(target).main(args=context.args, prog_name=f"masklet {entry.name}")
+        for one in target.registered_commands:
+            one.cls = Command
+        names = ["-h", "--help"]  # as the commands of the client have them
+        command = typer.main.get_command(target)
+        command.main(args=context.args, prog_name=f"masklet {entry.name}", help_option_names=names)
 
 
 def _app_of(function: Callable[..., Any]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=Command)(function)
+    app.command()(function)
     return app

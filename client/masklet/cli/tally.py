@@ -88,8 +88,8 @@ class Tally:
             console.print(f"object {object_id}: {', '.join(told)}", soft_wrap=True)
         if self.separate_frames:
             console.print(
-                f"masks overlap in {self.separate_frames} frames, or have ids above 255: of these frames, the folder "
-                "objects has every object's whole mask",
+                f"in {self.separate_frames} frames masks overlap, or object ids are above 255; "
+                "the folder objects has the whole mask of every object of these frames",
                 soft_wrap=True,
             )
         if self.undecoded:

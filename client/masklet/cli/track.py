@@ -298,7 +298,8 @@ def _print_outcome(outcome: _Outcome, files: OutputFiles) -> list[masklet.Maskle
     console = err() if files.use_stdout else out()  # what reads results on stdout wants nothing else there
     outcome.tally.print(console)
     exported, failures = outcome.editing.write(outcome.recording)
-    tell_written([*files.written().items(), *exported], otherwise=_NO_OUTPUT, console=console)
+    otherwise = "no file was written" if any(vars(files).values()) else _NO_OUTPUT
+    tell_written([*files.written().items(), *exported], otherwise=otherwise, console=console)
     return failures
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from masklet._media.atomic_file import refuse_same_file
+from masklet._media.atomic_file import naming, refuse_same_file
 from masklet.errors import InvalidArgument
 from masklet.export.formats import FORMATS, ExportFormat, ExportOptions, Settings, Shape
 from masklet.export.progress import Progress, WatchedRecording
@@ -62,7 +62,8 @@ def write(
     _check_results(chosen)
     if progress is not None:
         chosen = WatchedRecording(chosen, progress)
-    FORMATS[to].writer()(chosen, Path(path), settings)
+    with naming(Path(path)):
+        FORMATS[to].writer()(chosen, Path(path), settings)
 
 
 def _check_path(recording: Recording, path: Path, settings: Settings) -> None:

@@ -123,7 +123,8 @@ class ExportFormat:
             InvalidArgument: The path has the wrong suffix, or an option has no meaning here.
         """
         is_file = path.suffix.lower() in self.suffixes
-        if not is_file and not (self.folder and not path.is_file()):
+        is_folder = path.is_dir() or not (path.exists() or path.suffix.lower() in _OF_FILES)
+        if not is_file and not (self.folder and is_folder):
             kinds = [
                 *(f"a file that ends in {suffix}" for suffix in self.suffixes),
                 *(["a folder"] if self.folder else []),
@@ -146,6 +147,11 @@ class ExportFormat:
         return writer
 
 
+_OF_FILES = frozenset({
+    ".avi", ".csv", ".gif", ".jpeg", ".jpg", ".json", ".jsonl", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".parquet",
+    ".png", ".txt", ".webm", ".xml", ".zip",
+})  # fmt: skip
+"""What names of files end in. A new folder is not called so: it would be a mistake."""
 _PICTURES = frozenset({"pictures", "video"})
 _SHAPE = frozenset({"shape", "tolerance"})
 FORMATS: dict[str, ExportFormat] = {

@@ -32,13 +32,15 @@ class Verbs:
         board: The video's state, and who is told.
         engine: The video's session on the server.
         tracker: Tracks.
+        on_pending: Called when a prompt may count again that never got its mask; `show_pending` then makes it.
     """
 
-    def __init__(self, board: Board, engine: Engine, tracker: Tracker) -> None:
+    def __init__(self, board: Board, engine: Engine, tracker: Tracker, on_pending: Callable[[], object]) -> None:
         self._board = board
         self._project = board.project
         self._engine = engine
         self._tracker = tracker
+        self._on_pending = on_pending
         self._questions = Questions(board)
         self._turn = asyncio.Lock()
         self._changes: dict[str, Callable[[Request], Awaitable[Reply]]] = {
@@ -333,6 +335,7 @@ class Verbs:
         for object_id, (first, last) in changed.items():
             self._board.tell_invalid(object_id, first, last)
         self._board.save_soon()
+        self._on_pending()
         return {"did": operation["do"]}
 
     # Fields

@@ -45,7 +45,8 @@ class VideoSession:
         self.board = board
         self._engine = Engine(server, path, model)
         self._tracker = Tracker(board, self._engine)
-        self._verbs = Verbs(board, self._engine, self._tracker)
+        self._pending = asyncio.Event()
+        self._verbs = Verbs(board, self._engine, self._tracker, self._pending.set)
         self._wake = asyncio.Event()
         self._keeper = asyncio.create_task(self._keep())
 
@@ -71,8 +72,10 @@ class VideoSession:
             self._wake.clear()
             await self._connect()
             while self.board.tabs or self._tracker.is_running:
-                await asyncio.sleep(RECONNECT_SECONDS)
-                if not self.board.connected:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._pending.wait(), RECONNECT_SECONDS)
+                if self._pending.is_set() or not self.board.connected:
+                    self._pending.clear()
                     await self._connect()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), KEEP_SECONDS)

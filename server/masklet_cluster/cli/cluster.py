@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from masklet.cli.console import Group
 from masklet.cli.info import print_workers
 from masklet.cli.server import Access, CaOption, TokenFileOption
 from masklet.errors import InvalidArgument, MaskletError
@@ -53,7 +54,9 @@ _PANEL = "Cluster"
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="Run many workers behind one address, on Ray.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    cls=Group, help="Run many workers behind one address, on Ray.", no_args_is_help=True, add_completion=False
+)
 
 
 def up(config: Path | None, print_config: bool, **flags: Any) -> None:
@@ -143,17 +146,17 @@ def _run(own: Mapping[str, Any], loaded: LoadedSettings, settings: Settings, sta
     run_gateway("cluster up", settings, placement, gateway, scale, state.are_up)
 
 
+NameOption = Annotated[str, typer.Option(metavar="NAME", help="The cluster's name.")]
+
+
 @app.command()
 def status(
-    name: Annotated[str, typer.Option(help="The cluster's name.")] = "masklet",
+    name: NameOption = "masklet",
     token_file: TokenFileOption = None,
     ca: CaOption = None,
 ) -> None:
     """Tell whether a cluster of this user runs on this machine, and what its workers do."""
-    state = ClusterState.running(name)
-    if state is None:
-        typer.echo(f"no cluster {name} runs here")
-        raise typer.Exit(1)
+    state = _running(name)
     typer.echo(f"cluster {name} at {state.address}, process {state.pid}: {state.phase}")
     if state.phase == "up":
         with Access(state.address, token_file, ca).connect() as client:
@@ -162,14 +165,11 @@ def status(
 
 @app.command()
 def scale(
-    workers: Annotated[int, typer.Argument(min=1, help="Workers that there are to be.")],
-    name: Annotated[str, typer.Option(help="The cluster's name.")] = "masklet",
+    workers: Annotated[int, typer.Argument(metavar="WORKERS", min=1, help="How many workers the cluster has then.")],
+    name: NameOption = "masklet",
 ) -> None:
     """Start or stop workers of a cluster that runs; the streams of a worker that stops move to others."""
-    state = ClusterState.running(name)
-    if state is None:
-        typer.echo(f"no cluster {name} runs here")
-        raise typer.Exit(1)
+    state = _running(name)
     if state.phase != "up":
         typer.echo(f"cluster {name} is still starting; try again when `masklet cluster status` says up")
         raise typer.Exit(1)
@@ -177,12 +177,13 @@ def scale(
         typer.echo(f"cluster {name} has --max-workers {state.max_workers}: it changes the number of workers itself")
         raise typer.Exit(1)
     state.scale(workers)
-    typer.echo(f"cluster {name} changes to {workers} workers; `masklet cluster status` shows them")
+    noun = "worker" if workers == 1 else "workers"
+    typer.echo(f"cluster {name} changes to {workers} {noun}; `masklet cluster status` shows them")
 
 
 @app.command()
 def down(
-    name: Annotated[str, typer.Option(help="The cluster's name.")] = "masklet",
+    name: NameOption = "masklet",
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="Also take the workers off this Ray cluster.")] = "",
 ) -> None:
     """Stop a cluster that `masklet cluster up` has started on this machine; its streams have --grace seconds to end."""
@@ -193,8 +194,23 @@ def down(
     if ray:
         _delete(name, ray)
     elif state is None:
-        typer.echo(f"no cluster {name} runs here")
-        raise typer.Exit(1)
+        raise _no_cluster(name)
+
+
+def _running(name: str) -> ClusterState:
+    state = ClusterState.running(name)
+    if state is None:
+        raise _no_cluster(name)
+    return state
+
+
+def _no_cluster(name: str) -> typer.Exit:
+    """Say that there is no such cluster, and how one is started; returns the exit."""
+    option = "" if name == "masklet" else f" --name {name}"
+    typer.echo(
+        f"no cluster {name!r} of this user runs on this machine; start it with `masklet cluster up{option}`", err=True
+    )
+    return typer.Exit(1)
 
 
 def _delete(name: str, address: str) -> None:
@@ -213,9 +229,17 @@ def _option(kind: Any, text: str, **more: Any) -> Any:
 
 
 _FLAGS = [
-    keyword("workers", _option(int, "Workers to start.", min=1), 1),
-    keyword("max_workers", _option(int, "Start up to so many where there are more streams. 0: never.", min=0), 0),
-    keyword("streams_per_worker", _option(float, "With --max-workers: streams beyond which one more is started."), 8.0),
+    keyword("workers", _option(int, "Workers to start.", metavar="N", min=1), 1),
+    keyword(
+        "max_workers",
+        _option(int, "With many streams, start up to so many workers. 0: only --workers.", metavar="N", min=0),
+        0,
+    ),
+    keyword(
+        "streams_per_worker",
+        _option(float, "With --max-workers: start one more when each has more streams than this.", metavar="N"),
+        8.0,
+    ),
     keyword("gpus", _option(bool, "Give each worker a GPU of its own."), False),
     keyword("ray", _option(str, "An existing Ray cluster, such as auto or HOST:6379.", metavar="ADDRESS"), ""),
     keyword(
@@ -223,9 +247,10 @@ _FLAGS = [
         _option(bool, "With --ray: nobody but gateways can reach the ports of the workers.", show_default=False),
         False,
     ),
-    keyword("name", _option(str, "The cluster's name, where there are several."), "masklet"),
+    keyword("name", _option(str, "The cluster's name, where there are several.", metavar="NAME"), "masklet"),
 ]
 _parameters = [*_FLAGS, *WORKER_FLAGS, *config_flags(), *setting_flags(Settings.model_fields)]
 up.__signature__ = inspect.Signature(_parameters)  # type: ignore[attr-defined]
 up.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters}
 app.command()(up)
+app.registered_commands.insert(0, app.registered_commands.pop())  # the help begins with what one does first

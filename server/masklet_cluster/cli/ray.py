@@ -54,7 +54,7 @@ def connected_ray(address: str) -> Iterator[None]:
         from ray import serve
     except ImportError as error:
         raise FailedPrecondition(
-            f"a cluster needs Ray, which is not installed ({error}); pip install 'masklet[server,cluster]'"
+            f"a cluster needs Ray, which is not installed ({error}); pip install 'masklet[cluster]'"
         ) from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}

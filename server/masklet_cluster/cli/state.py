@@ -58,7 +58,8 @@ class ClusterState:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise FailedPrecondition(
-                    f"a cluster {name} runs already; `masklet cluster down` stops it, --name gives another name"
+                    f"a cluster {name} runs already; `masklet cluster down --name {name}` stops it, another --name "
+                    "starts one more"
                 ) from None
             state = cls(name, address, ray, os.getpid(), workers)
             state._write()

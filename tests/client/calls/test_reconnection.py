@@ -139,5 +139,5 @@ def test_the_caller_is_told_once_of_each_break(caplog: pytest.LogCaptureFixture)
         ("resumed", 5, 1.5, "attached"),
     ]
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "connection lost, resuming (the connection was lost)"
+        "connection lost, trying for up to 60 s to go on (the connection was lost)"
     ]

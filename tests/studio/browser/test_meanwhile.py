@@ -62,9 +62,9 @@ def test_a_click_while_the_model_is_loaded_is_told_so(work: Workplace) -> None:
     work.click(*center(0))
     work.store("(s.lanes.value = new Map())")
     hint.get_by_text("Your click is kept").wait_for()
-    work.store("(s.loading.value = false)")
     hint.get_by_role("button", name="Another object").click()
     work.until("s.objects.value.length === 2")
+    work.store("(s.loading.value = false)")
 
 
 def test_the_clock_goes_by_the_times_of_the_frames(studio: RunningStudio, tabs: list[Workplace]) -> None:

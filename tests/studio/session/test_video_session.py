@@ -94,6 +94,19 @@ async def test_what_is_clicked_meanwhile_is_kept_and_its_mask_comes(link: Server
     assert (await tab.wait("loading"))["loading"] is False
 
 
+async def test_a_click_whose_later_one_is_undone_gets_its_mask_in_the_end(link: ServerLink, tab: Tab) -> None:
+    one = (await tab.ask("add_object"))["object"]
+    click = [*e2e.center(0), 1]
+    await tab.ask("prompt", object=one, frame=0, points=[click], box=None, mask=None)
+    await tab.ask("prompt", object=one, frame=0, points=[click, [*e2e.center(1), 1]], box=None, mask=None)
+    link.picture_is_there()
+    assert (await tab.wait("mask"))["object"] == one  # of both clicks
+    assert (await tab.ask("undo"))["did"] == "prompt"
+    mask = await tab.wait("mask")
+    assert mask["object"] == one
+    assert mask["area"] == pytest.approx(e2e.truth(0).sum(), rel=0.3)
+
+
 async def test_a_run_that_is_asked_for_meanwhile_begins_when_the_model_is_there(link: ServerLink, tab: Tab) -> None:
     one = (await tab.ask("add_object"))["object"]
     await tab.ask("prompt", object=one, frame=0, points=[[*e2e.center(0), 1]], box=None, mask=None)

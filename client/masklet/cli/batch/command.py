@@ -90,9 +90,11 @@ def batch(
             rich_help_panel=_RESULTS,
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Clips at once.", rich_help_panel=_HOW)] = 4,
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many clips are tracked at once.", rich_help_panel=_HOW)
+    ] = 4,
     retries: Annotated[
-        int, typer.Option(min=0, help="How often a clip that failed is tried again.", rich_help_panel=_HOW)
+        int, typer.Option(min=0, metavar="N", help="How often a clip that failed is tried again.", rich_help_panel=_HOW)
     ] = 3,
     wait: Annotated[
         float,
@@ -179,7 +181,7 @@ def _clips(inputs: list[str], manifest: Path | None, prompts: tuple[Path | None,
 
     everywhere, detections, min_score = prompts
     if bool(inputs) == (manifest is not None):
-        raise typer.BadParameter("give either files, folders and patterns, or --manifest FILE", param_hint="INPUTS")
+        raise typer.BadParameter("give either files, folders and patterns, or --manifest FILE", param_hint="INPUT")
     if everywhere is not None and detections is not None:
         raise typer.BadParameter("does not go with --prompts; give one of them", param_hint="--detections")
     if min_score and detections is None:
@@ -219,5 +221,5 @@ def _options_named() -> Iterator[None]:
         if not error.violations:
             raise
         wrong = error.violations[0]
-        hint = "INPUTS" if wrong.field == "inputs" else f"--{wrong.field}"
+        hint = "INPUT" if wrong.field == "inputs" else f"--{wrong.field}"
         raise typer.BadParameter(wrong.description, param_hint=hint) from error

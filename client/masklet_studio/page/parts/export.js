@@ -35,7 +35,7 @@ function Options(one) {
   return html`<div class="options">
     ${files.length > 1 && html`<${Choice} name="extension" text="File" choices=${files.map((name) => [name, name])} />`}
     ${known.includes("shape") &&
-    html`<${Choice} name="shape" text="Shapes" choices=${[["", "As the format has them"], ["mask", "Masks"], ["polygon", "Polygons"]]} />`}
+    html`<${Choice} name="shape" text="Shapes" choices=${[["", "Usual for the format"], ["mask", "Masks"], ["polygon", "Polygons"]]} />`}
     ${known.includes("background") && html`<${Choice} name="background" text="Behind" choices=${BACKGROUNDS} />`}
     ${known.includes("feather") &&
     html`<label class="field"><span>Soft edge</span>
@@ -84,6 +84,7 @@ export const ExportDialog = observe(() => {
     ${nothing
       ? html`<p class="empty">There are no masks yet. Click an object in the picture, then press Track forward.</p>`
       : html`<p class="soft">${counted(s.objects.value.length, "object")}, ${counted(s.framesTracked.value, "frame")} with masks</p>`}
+    ${!nothing && s.tracking.value.running && html`<p class="soft">Objects are still being tracked: the file has the masks made so far.</p>`}
     ${!one && html`<p class="empty">This studio offers no formats to export to.</p>`}
     <div class="formats" role="radiogroup" aria-label="Format">
       ${formats.value.map(

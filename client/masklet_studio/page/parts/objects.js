@@ -174,8 +174,8 @@ const Review = observe(() => {
           )}
         </ul>`
       : s.tracking.value.running
-        ? html`<p class="empty">Looked through when tracking is done.</p>`
-        : html`<p class="empty"><${Icon} name="check" size=${15} /> Nothing looks doubtful.</p>`}
+        ? html`<p class="empty">Masks are checked when tracking is done.</p>`
+        : html`<p class="empty"><${Icon} name="check" size=${15} /> No frame stands out. Play the video to be sure.</p>`}
   </section>`;
 });
 

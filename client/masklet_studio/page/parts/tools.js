@@ -57,7 +57,7 @@ function hint() {
     return { text: html`<b>Click</b> on ${name}, or drag a box round it` };
   }
   const found = lane?.runs.some(([from, to]) => from <= at && at <= to);
-  if (s.loading.value && !found) return { text: html`The model is being loaded. Your click is kept: the mask comes by itself.` };
+  if (s.loading.value && !found) return { text: html`The model is being loaded. Your click is kept: the mask comes by itself.`, also: ["Another object", addObject] };
   if (s.pending.value.has(s.key(object, at))) return { text: html`Looking for ${name}…`, late: true };
   const after = lane?.runs.some(([, to]) => to > at);
   if (!after) return at < s.lastFrame.value ? {
