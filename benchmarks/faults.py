@@ -53,6 +53,8 @@ _MAX_FAULTS_OF_A_STREAM = 8
 _PARK_SECONDS = 3.0
 _PARK_SECONDS_WITHOUT_STATE = 10.0
 _RESUME_SECONDS = 120.0
+# A connection may break before the server has said a word.
+_CONNECT_SECONDS = 15.0
 # A stream that takes so long hangs.
 _STREAM_SECONDS = 600.0
 _TELL_SECONDS = 30.0
@@ -152,7 +154,12 @@ class Trial:
                 seconds = chance.uniform(0.05, 0.6)
                 proxy.arm(Fault(chance.choice(KINDS), direction, chance.randrange(reach), seconds))
             _, events = run(
-                name, proxy.address, history=history, resume_seconds=_RESUME_SECONDS, timeout=_STREAM_SECONDS
+                name,
+                proxy.address,
+                history=history,
+                resume_seconds=_RESUME_SECONDS,
+                timeout=_STREAM_SECONDS,
+                connect_timeout=_CONNECT_SECONDS,
             )
             has_died, was_harmed = self._deaths != deaths, self._harms != harms or harms % 2 == 1
             made = proxy.made
@@ -160,6 +167,7 @@ class Trial:
         del self._running[number]
         may_fail = was_harmed or (has_died and not history.results)
         may_fail = may_fail or (has_died and self._state is None and name not in REWINDABLE)
+        may_fail = may_fail or (has_died and name in NOT_REPEATABLE)  # there may have been no snapshot yet
         should = None if name in NOT_REPEATABLE else self._references[name]
         with self._lock:
             self._made += sum(made.values())

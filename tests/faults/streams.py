@@ -181,6 +181,7 @@ def run(
     direct: bool = False,
     timeout: float | None = None,
     edges: masklet.Edges = "guided",
+    connect_timeout: float = 0,
 ) -> tuple[History, Events]:
     """Run a stream to its end.
 
@@ -192,10 +193,11 @@ def run(
         direct: The server is a gateway, and the stream goes to its worker itself.
         timeout: Seconds after which the stream is given up, and ends with an error; None: never.
         edges: How the edges of masks are drawn.
+        connect_timeout: How long the client waits for a server that has never answered.
     """
     history, events = history or History(), Events()
     history.frame_count = None if name == "annotation" else FRAMES
-    with masklet.Client(address, connect_timeout=0, direct=direct) as client:
+    with masklet.Client(address, connect_timeout=connect_timeout, direct=direct) as client:
         options: masklet.SessionOptions = {
             "deterministic": True,
             "on_resume": events.append,

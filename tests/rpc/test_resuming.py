@@ -13,6 +13,7 @@ import pytest
 
 from masklet.v1 import tracking_pb2, tracking_pb2_grpc
 from masklet_server.addresses import split_address
+from tests.support.aio import write_all
 from tests.support.house import END, Request, ack, chunk, click, config, house
 
 CANCEL = Request(cancel=tracking_pb2.Cancel())
@@ -104,6 +105,29 @@ async def test_a_call_that_ends_is_resumed_by_another() -> None:
         assert second.responses[-1].done.frame_count == 25
         assert h.sample("resumes_total", how="attached") == 1
         assert h.sample("frames_total") in (25, 26), "one may have been written to the call that ended"
+
+
+async def test_calls_that_take_a_session_from_one_another_at_once_are_all_told() -> None:
+    """A call may lose its session while the first response of it is on the way."""
+    async with house(max_sessions=256, max_sessions_per_client=256) as h:
+
+        async def ends() -> list[str]:
+            first, session = await begun(h.stub)
+            calls = [first, Client(h.stub.Track()), Client(h.stub.Track())]
+            codes = [asyncio.create_task(one.code()) for one in calls]
+            for one in calls[1:]:
+                await write_all(one.call, [resume(session.resume_token)])
+            _, holding = await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED)
+            while len(holding) > 1:
+                done, holding = await asyncio.wait(holding, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+                assert done, "a call that has lost its session was not told so"
+            for one in calls:
+                await write_all(one.call, [CANCEL])
+            return sorted([(await one).name for one in codes])
+
+        for _ in range(5):
+            for found in await asyncio.gather(*(ends() for _ in range(40))):
+                assert found == ["ABORTED", "ABORTED", "CANCELLED"]
 
 
 class Proxy:

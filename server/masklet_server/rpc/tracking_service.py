@@ -135,6 +135,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
             idle = IdleWatch(self._settings.idle_timeout_seconds)
             first = await idle.wait_for_client(anext(incoming, None), "the first message, config")
             attachment = await self._attachment(first)
+            await _send_headers(context)
             if attachment is not None:
                 try:
                     await attachment.run(incoming, send)
@@ -179,6 +180,7 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
         """Segment one picture; see the contract."""
         try:
             response = await self._segmenter.segment(request, current_client.get())
+            await _send_headers(context)
             count_results(masks=sum(len(result.candidates) for result in response.results))
         except DataLoss as error:
             self._metrics.decode_error(type(error).__name__)
@@ -260,3 +262,12 @@ class TrackingService(tracking_pb2_grpc.TrackingServiceServicer, SessionKeeper):
             max_duration_seconds=settings.max_duration_seconds,
             others=others,
         )
+
+
+async def _send_headers(context: Any) -> None:
+    """Send the initial metadata by itself, which gRPC otherwise does with the first response.
+
+    If a first response is not written to its end, because the session goes to another call or the client does not read,
+    grpc.aio would send it again with the status. gRPC's core refuses that, and the client would never be told.
+    """
+    await context.send_initial_metadata(())
