@@ -56,24 +56,7 @@ def _python_files() -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/*.py") if ".venv" not in path.parts]
 
 
-# Wrapped when their paragraphs are next written: all of them change every day.
-_NOT_WRAPPED_YET = {
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "checkpoints/masklet-nano.md",
-    "docs/explanation/decisions/cluster/gateways-pass-bytes.md",
-    "docs/explanation/notes-on-speed.md",
-    "docs/explanation/threat-model.md",
-    "docs/guides/cluster.md",
-    "docs/guides/resuming.md",
-    "docs/guides/run-a-server.md",
-    "docs/guides/security.md",
-    "docs/reference/rules-and-limits.md",
-    "training/README.md",
-}
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if name_of(page) not in _NOT_WRAPPED_YET], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_prose_fits_into_120_columns(page: Path) -> None:
     in_code, too_long = False, []
     for number, line in enumerate(page.read_text().splitlines(), 1):
