@@ -124,7 +124,7 @@ def test_gpus_that_are_not_there() -> None:
     code, _, errors = run("--address", "127.0.0.1:0", "--gpus", "all", CUDA_VISIBLE_DEVICES="")
     assert code == 1
     assert re.fullmatch(
-        r"masklet serve: device is all, but torch \S+ finds no CUDA device .*; use --device cpu\n", errors
+        r"masklet serve: device is all, but torch \S+ finds no CUDA device .*; or use --device cpu\n", errors
     )
 
 

@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,10 +117,11 @@ class Ray:
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ray]:
-    one = Ray(tmp_path_factory.mktemp("r"))  # short: Ray's sockets lie in it
-    yield one
-    one.close()
+def ray() -> Iterator[Ray]:
+    with tempfile.TemporaryDirectory(prefix="mr-", ignore_cleanup_errors=True) as folder:  # short: sockets lie in it
+        one = Ray(Path(folder))
+        yield one
+        one.close()
 
 
 def configuration(folder: Path, authority: Authority, address: str) -> dict[str, Any]:

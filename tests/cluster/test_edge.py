@@ -129,7 +129,7 @@ def test_the_command_serves_and_stops(server: str) -> None:
     assert match is not None, line + process.communicate()[1]
     with masklet.Client(match[1]) as client:
         info = client.info()
-        assert [(one.name, one.state) for one in info.workers] == [(server, "serving"), ("127.0.0.1:1", "lost")]
+        assert [(one.name, one.state) for one in info.workers] == [("worker-1", "serving"), ("worker-2", "lost")]
         assert [one.frame_index for one in client.track(lossless(), prompt("point"))] == list(range(18))
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import masklet
 from masklet_cluster.cli.state import ClusterState
 from tests.faults.history import History, violations
 from tests.faults.streams import run
+from tests.support.processes import descendants
 from tests.support.ray_cluster import PROGRAM, ClusterUp, cluster_command, environment
 
 pytestmark = [
@@ -151,7 +153,9 @@ def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: ClusterUp
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
     if not listening:
         pytest.skip("there is no ss here")
-    ours = [line.split() for line in listening.splitlines() if "ray::" in line or "raylet" in line or "gcs_s" in line]
+    family = descendants(cluster.process.pid)  # other tests may have a Ray of their own at the same time
+    all_words = [line.split() for line in listening.splitlines()]
+    ours = [words for words in all_words if {int(pid) for pid in re.findall(r"pid=(\d+)", words[-1])} & family]
     everywhere = [words for words in ours if not words[3].startswith(("127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"))]
     assert len(ours) > 3
     assert [words for words in everywhere if "ServeRepl" not in words[5]] == []

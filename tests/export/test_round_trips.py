@@ -306,7 +306,8 @@ def test_chosen_objects_alone_are_written(export: Export, tmp_path: Path) -> Non
     [
         ("cocoa", "x.json", {}, "must be one of coco, youtube-vis"),
         ("coco", "x.xml", {}, "does not go with coco, which is a file that ends in .json"),
-        ("yolo", "x.txt/y.txt", {}, None),
+        ("yolo", "x.txt/y.txt", {}, "does not go with yolo, which is a folder"),
+        ("yolo", "x.txt/y", {}, None),
         ("matte", "x.avi.mp4", {}, "H.264 knows no alpha"),
         ("coco", "x.json", {"shape": "box"}, "must be one of mask, polygon"),
         ("coco", "x.json", {"tolerance": -1}, "from 0 to 100"),

@@ -17,14 +17,29 @@ def decoders(of: int | None = None) -> set[int]:
     The fork server forked them, and it is a child of the server.
     """
     server = os.getpid() if of is None else of
+    parents = _parents()
+    servers = {pid for pid, parent in parents.items() if parent == server and _is_fork_server(pid)}
+    return {pid for pid, parent in parents.items() if parent in servers}
+
+
+def descendants(of: int) -> set[int]:
+    """Process ids of all processes that a process has started, and of those that they have started."""
+    parents = _parents()
+    found, more = set[int](), {of}
+    while more := {pid for pid, parent in parents.items() if parent in more}:
+        found |= more
+    return found
+
+
+def _parents() -> dict[int, int]:
+    """The parent of each living process."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             status = (entry / "stat").read_text().rpartition(")")[2].split()
             if status[0] != "Z":
                 parents[int(entry.name)] = int(status[1])
-    servers = {pid for pid, parent in parents.items() if parent == server and _is_fork_server(pid)}
-    return {pid for pid, parent in parents.items() if parent in servers}
+    return parents
 
 
 def settle(goal: int, seconds: float = 15) -> None:

@@ -26,6 +26,10 @@ async def raw(running: Edge) -> AsyncIterator[tuple[asyncio.StreamReader, asynci
         yield reader, writer
     finally:
         writer.close()
+        with contextlib.suppress(OSError, asyncio.TimeoutError):  # the server may have reset it, or read no more
+            await asyncio.wait_for(writer.wait_closed(), 1)
+        writer.transport.abort()
+        await asyncio.sleep(0)  # in which the socket is closed
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
