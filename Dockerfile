@@ -1,7 +1,7 @@
 # The masklet server, for NVIDIA GPUs or for CPUs. docs/guides/deploy-with-docker.md explains it.
 #
 #   docker build -t masklet .                                  # for GPUs; it runs on CPUs, too, but slowly
-#   docker build -t masklet --build-arg VARIANT=cpu .          # for CPUs: with OpenVINO, without CUDA's libraries
+#   docker build -t masklet --build-arg VARIANT=cpu --build-arg TORCH_INDEX=URL .    # for CPUs: OpenVINO, and no CUDA
 #   docker run --gpus all -p 50051:50051 -v /etc/masklet:/etc/masklet:ro \
 #       -e MASKLET_TLS_CERTIFICATE=/etc/masklet/server.pem -e MASKLET_TLS_KEY=/etc/masklet/server.key \
 #       -e MASKLET_TOKEN_FILE=/etc/masklet/tokens masklet
@@ -16,6 +16,8 @@
 
 FROM python:3.12.12-slim-bookworm AS build
 ARG VARIANT=cuda
+# For VARIANT=cpu: the index of PyTorch's builds for CPUs, which https://pytorch.org/get-started/locally names.
+ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/masklet
@@ -25,7 +27,7 @@ COPY requirements requirements
 # for CPUs is not on PyPI, and is the one file that is known by its version alone. sam2 comes last, because its build
 # imports torch; --no-deps, because it declares torchvision, which masklet never imports.
 RUN pip install --require-hashes --no-deps -r requirements/build.lock
-RUN if [ "$VARIANT" = cpu ]; then pip install --no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu; fi
+RUN if [ "$VARIANT" = cpu ]; then pip install --no-deps --index-url "${TORCH_INDEX:?is missing}" torch==2.13.0+cpu; fi
 RUN pip install --require-hashes --no-deps --no-build-isolation -r requirements/server-$VARIANT.lock
 # With --build-arg CLUSTER=1 the image has Ray, too: docs/guides/kubernetes.md#with-ray
 ARG CLUSTER=

@@ -77,6 +77,6 @@ def test_the_server_writes_only_to_volumes_and_has_the_image_of_its_device() -> 
     assert one["read_only"] is True
     assert one["cap_drop"] == ["ALL"]
     assert {volume.split(":")[1] for volume in one["volumes"]} == {"/var/cache/masklet", "/tmp"}
-    assert one["build"]["args"] == {"VARIANT": "cpu"}
+    assert one["build"]["args"] == {"VARIANT": "cpu", "TORCH_INDEX": "${TORCH_INDEX-}"}
     on_gpus = yaml.safe_load((COMPOSE / "gpu.yaml").read_text())["services"]["masklet"]
     assert on_gpus["build"]["args"] == {"VARIANT": "cuda"}
