@@ -153,7 +153,7 @@ def test_ray_cannot_be_reached_from_outside_without_its_token(cluster: ClusterUp
     listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
     if not listening:
         pytest.skip("there is no ss here")
-    family = descendants(cluster.process.pid)  # other tests may have a Ray of their own at the same time
+    family = set(descendants(cluster.process.pid))  # other tests may have a Ray of their own at the same time
     all_words = [line.split() for line in listening.splitlines()]
     ours = [words for words in all_words if {int(pid) for pid in re.findall(r"pid=(\d+)", words[-1])} & family]
     everywhere = [words for words in ours if not words[3].startswith(("127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"))]

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from masklet.v1 import common_pb2, image_pb2
+from tests.support.processes import descendants
 
 GIB = 1024**3
 # The memory of the smallest machine that the default settings are for.
@@ -69,14 +70,7 @@ class Target:
 
     def family(self) -> list[int]:
         """Process ids of the server, which comes first, of its fork server and of its decoders."""
-        parents = dict[int, int]()
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        found = [self.pid]
-        for one in found:  # which grows
-            found += [pid for pid, parent in parents.items() if parent == one]
-        return found
+        return [self.pid, *descendants(self.pid)]
 
     def memory(self) -> int:
         """Bytes that the family has. Where that is above the peak so far, each page counts once."""

@@ -22,12 +22,12 @@ def decoders(of: int | None = None) -> set[int]:
     return {pid for pid, parent in parents.items() if parent in servers}
 
 
-def descendants(of: int) -> set[int]:
-    """Process ids of all processes that a process has started, and of those that they have started."""
+def descendants(of: int) -> list[int]:
+    """Process ids of all processes that a process has started, and of those that they have started; parents first."""
     parents = _parents()
-    found, more = set[int](), {of}
+    found, more = list[int](), {of}
     while more := {pid for pid, parent in parents.items() if parent in more}:
-        found |= more
+        found += sorted(more)
     return found
 
 
